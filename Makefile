@@ -1,0 +1,62 @@
+# Every target does its own set-up: `make test` works on a fresh clone and is quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTO := trio_ipc/daemoneye/detection.proto
+
+.PHONY: help venv test lint demo bench proto proto-check lock clean
+
+help:
+	@echo "make demo    a collector and an agent, on this machine's own processes"
+	@echo "make test    the test suite, with branch coverage"
+	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
+	@echo "make bench   round trip against a bare Trio echo, in the same run"
+	@echo "make proto   regenerate the protobuf code"
+	@echo "make lock    resolve requirements/dev.in into requirements/dev.txt again"
+
+venv: $(STAMP)
+
+# One environment from the lock, made again whenever the lock or the project's metadata changes.
+$(STAMP): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report
+
+lint: $(STAMP) proto-check
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+demo: $(STAMP)
+	@$(BIN)/python -m examples.demo
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks.round_trip
+
+proto: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
+
+# The committed code is compared with a fresh generation, so that a .proto edit can't land alone.
+proto-check: $(STAMP)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) && \
+	for file in trio_ipc/daemoneye/detection_pb2.py trio_ipc/daemoneye/detection_pb2.pyi; do \
+		diff -u "$$file" "$$fresh/$$file" || { echo "$$file is stale: run 'make proto' and commit it" >&2; exit 1; }; \
+	done
+
+# uv resolves for all platforms and Pythons at once; it is only needed here.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
+		requirements/dev.in -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

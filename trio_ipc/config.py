@@ -1,0 +1,218 @@
+"""The settings of a transport: checked once, then frozen.
+
+Fields and defaults are ADR-0004's. A wrong setting is one :exc:`~trio_ipc.ConfigError` that names the
+field, the value and what is allowed. This module must never start anything or guess at a value that it
+was not given.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Self, TypeVar
+
+import attrs
+
+from .endpoint import default_endpoint, endpoint_problem
+from .errors import ConfigError
+
+ENV_PREFIX: Final = "TRIO_IPC_"
+"""Environment variables are this and a field's name in capitals: ``TRIO_IPC_READ_TIMEOUT_MS``."""
+
+_LARGEST_INT: Final = 2**31 - 1
+_EnumT = TypeVar("_EnumT", bound=enum.StrEnum)
+
+
+class TransportType(enum.StrEnum):
+    """Which implementation carries the frames. The protocol is the same for all of them (ADR-0004)."""
+
+    INTERPROCESS = "interprocess"
+    LEGACY = "legacy"
+
+
+class Crc32Variant(enum.StrEnum):
+    """Which CRC-32 a frame's header carries. Both sides must be set to the same one."""
+
+    IEEE = "ieee"
+    """The zlib and PNG polynomial; the ADR's default."""
+    CASTAGNOLI = "castagnoli"
+    """CRC-32C (RFC 3720, appendix B.4); what DaemonEye binaries in the field use."""
+
+
+def _refuse(field: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{field} is {value!r}, must be {allowed}")
+
+
+def _choice(kind: type[_EnumT], field: str, value: object) -> _EnumT:
+    try:
+        return kind(value)
+    except ValueError:
+        raise _refuse(field, value, " or ".join(f'"{choice}"' for choice in kind)) from None
+
+
+def _transport(value: TransportType | str) -> TransportType:
+    return _choice(TransportType, "transport", value)
+
+
+def _crc32_variant(value: Crc32Variant | str) -> Crc32Variant:
+    return _choice(Crc32Variant, "crc32_variant", value)
+
+
+def _supported(_: object, field: attrs.Attribute[Any], value: TransportType) -> None:
+    if value is TransportType.LEGACY:
+        raise _refuse(field.name, str(value), '"interprocess": this version has no legacy transport')
+
+
+def _endpoint(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    problem = endpoint_problem(value) if isinstance(value, str) else "a string"
+    if problem is not None:
+        raise _refuse(field.name, value, problem)
+
+
+def _whole_number(unit: str, *, least: int = 1, optional: bool = False) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        if optional and value is None:
+            return
+        # bool is an int to Python, never a duration or a size to an operator.
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _LARGEST_INT:
+            raise _refuse(field.name, value, f"a whole number of {unit} from {least} to {_LARGEST_INT}")
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class IpcConfig:
+    """How an endpoint is served and called. Both sides take the same settings.
+
+    Raises:
+        ConfigError: a field has a wrong value.
+
+    Attributes:
+        transport: the implementation that carries the frames.
+        endpoint_path: absolute path of the Unix socket.
+        max_frame_bytes: the largest payload, in bytes, in both directions. A payload of exactly this
+            size is allowed.
+        accept_timeout_ms: on the server, how long an accepted connection waits for one of the
+            ``max_connections`` places before it is closed; on the client, how long connecting may take.
+        read_timeout_ms: how long to wait for a frame to begin, and again from its first byte to its
+            last. Also the handler's budget while ``handler_timeout_ms`` is None.
+        write_timeout_ms: how long handing over a whole frame may take.
+        max_connections: connections served at a time. As many again may wait for a place.
+        crc32_variant: which checksum the frames carry.
+        handler_timeout_ms: how long a handler may take, or None for ``read_timeout_ms``.
+        shutdown_grace_ms: how long requests in flight may go on after a stop was asked for.
+    """
+
+    transport: TransportType = attrs.field(
+        default=TransportType.INTERPROCESS,
+        converter=_transport,
+        validator=_supported,
+    )
+    endpoint_path: str = attrs.field(factory=default_endpoint, validator=_endpoint)
+    max_frame_bytes: int = attrs.field(default=1024 * 1024, validator=_whole_number("bytes"))
+    accept_timeout_ms: int = attrs.field(default=5_000, validator=_whole_number("milliseconds"))
+    read_timeout_ms: int = attrs.field(default=30_000, validator=_whole_number("milliseconds"))
+    write_timeout_ms: int = attrs.field(default=10_000, validator=_whole_number("milliseconds"))
+    max_connections: int = attrs.field(default=16, validator=_whole_number("connections"))
+    crc32_variant: Crc32Variant = attrs.field(default=Crc32Variant.IEEE, converter=_crc32_variant)
+    handler_timeout_ms: int | None = attrs.field(
+        default=None, validator=_whole_number("milliseconds", optional=True)
+    )
+    shutdown_grace_ms: int = attrs.field(default=5_000, validator=_whole_number("milliseconds", least=0))
+
+    @property
+    def handler_timeout(self) -> float:
+        """The handler's budget in seconds."""
+        in_ms = self.read_timeout_ms if self.handler_timeout_ms is None else self.handler_timeout_ms
+        return in_ms / 1000
+
+    @classmethod
+    def load(
+        cls,
+        file: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Gather the settings from keywords, a TOML file and the environment, later ones over earlier.
+
+        Args:
+            file: a TOML file whose table ``[ipc]`` holds fields by their names; its other tables are
+                left alone. None for no file.
+            environ: variables to read, ``os.environ`` if None. Each is ``TRIO_IPC_`` and the field's
+                name in capitals, such as ``TRIO_IPC_TRANSPORT``. An empty one counts as not set.
+            settings: the program's own defaults, by field.
+
+        Returns:
+            The settings in force.
+
+        Raises:
+            ConfigError: a wrong value, an unknown name, or a file that cannot be read.
+        """
+        _check_names(settings, "a keyword")
+        gathered = dict(settings)
+        if file is not None:
+            gathered |= _read_toml(os.fspath(file))
+        gathered |= _read_environ(os.environ if environ is None else environ)
+        return cls(**gathered)
+
+    def replace(self, **settings: Any) -> Self:
+        """Return a copy with some fields changed, checked like a new one.
+
+        Raises:
+            ConfigError: a wrong value or an unknown name.
+        """
+        _check_names(settings, "a keyword")
+        return attrs.evolve(self, **settings)
+
+
+def _field_names() -> list[str]:
+    return [field.name for field in attrs.fields(IpcConfig)]
+
+
+def _check_names(names: Mapping[str, object], source: str) -> None:
+    known = _field_names()
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise ConfigError(f"there is no setting {name!r} ({source}, value {names[name]!r})", hint=hint)
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    # Imported where it is used: it costs more than the rest of this package's own imports together.
+    import tomllib  # noqa: PLC0415
+
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"cannot read the configuration file {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"the configuration file {path} is not valid TOML: {exc}") from exc
+    table = document.get("ipc", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"ipc in {path} is {table!r}, must be a table [ipc]")
+    _check_names(table, f"table [ipc] of {path}")
+    return table
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    texts = {
+        name.removeprefix(ENV_PREFIX).lower(): text
+        for name, text in environ.items()
+        if name.startswith(ENV_PREFIX) and text
+    }
+    _check_names(texts, f"an environment variable that starts with {ENV_PREFIX}")
+    return {name: _from_text(name, text) for name, text in texts.items()}
+
+
+def _from_text(name: str, text: str) -> object:
+    if name in {"transport", "endpoint_path", "crc32_variant"}:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        return text  # refused by the field's own check, which says what is allowed

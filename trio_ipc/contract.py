@@ -1,0 +1,75 @@
+"""A contract: which protobuf messages two processes speak, and what an error becomes.
+
+The transport is generic; what is particular to a protocol is data here. This module must never know a
+transport, and nothing in it may block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+import attrs
+from google.protobuf.message import DecodeError, Message
+
+from .errors import UndecodableMessageError
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+_MessageT = TypeVar("_MessageT", bound=Message)
+
+#: How the failed response begins that stands for one which did not fit into a frame. Clients may look
+#: for it, and ask for less at a time.
+RESPONSE_TOO_LARGE: Final = "response too large"
+
+
+def _never_mismatched(_request: Message, _response: Message) -> str | None:
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class Contract(Generic[RequestT, ResponseT]):
+    """One request type, one response type, and the rules between them.
+
+    Attributes:
+        name: what logs and counters call it.
+        request_type: the protobuf class that clients send.
+        response_type: the protobuf class that servers send.
+        failure: makes the response that reports an error to the client, from the request (None where it
+            could not be read) and a message for people. None if the protocol has no such response: the
+            connection is closed instead.
+        mismatch: says why a response does not answer a request, or None where it does. By default every
+            response does.
+    """
+
+    name: str
+    request_type: type[RequestT]
+    response_type: type[ResponseT]
+    failure: Callable[[RequestT | None, str], ResponseT] | None = None
+    mismatch: Callable[[RequestT, ResponseT], str | None] = _never_mismatched
+
+    def decode_request(self, payload: bytes | bytearray) -> RequestT:
+        """Return the request in a payload.
+
+        Raises:
+            UndecodableMessageError: the payload is no such message.
+        """
+        return _decode(self.request_type, payload)
+
+    def decode_response(self, payload: bytes | bytearray) -> ResponseT:
+        """Return the response in a payload.
+
+        Raises:
+            UndecodableMessageError: the payload is no such message.
+        """
+        return _decode(self.response_type, payload)
+
+
+def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
+    try:
+        return kind.FromString(payload)  # type: ignore[arg-type]  # upb takes any buffer, its stub says bytes
+    except DecodeError as exc:
+        raise UndecodableMessageError(
+            f"a payload of {len(payload)} bytes does not decode as {kind.DESCRIPTOR.full_name}: {exc}",
+            hint="the two sides disagree on the contract",
+        ) from exc

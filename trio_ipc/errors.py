@@ -1,0 +1,170 @@
+"""Everything that goes wrong, as one family of exceptions.
+
+Callers catch :class:`IpcError` or the precise subclass. Every message says what happened, where (the
+endpoint), the value and the limit where there is one, and what to do next; the exception that caused it
+is chained. This module imports nothing of the project and must never do any I/O.
+"""
+
+from __future__ import annotations
+
+
+class IpcError(Exception):
+    """Base of all errors that this package raises on purpose.
+
+    Args:
+        message: what happened, with the value and the limit where there is one.
+        endpoint: the socket path or pipe name it happened at, if it is known.
+        hint: what the reader can do about it.
+
+    Attributes:
+        message, endpoint, hint: as given. ``endpoint`` may be filled in later by a layer that knows it
+            (the wire codec, for one, never does); ``str(error)`` puts the three together.
+    """
+
+    def __init__(self, message: str, *, endpoint: str | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.endpoint = endpoint
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Give ``endpoint: message; hint``, leaving out what is not known."""
+        where = f"{self.endpoint}: " if self.endpoint else ""
+        advice = f"; {self.hint}" if self.hint else ""
+        return f"{where}{self.message}{advice}"
+
+
+class ConfigError(IpcError, ValueError):
+    """A setting has a wrong value or an unknown name; nothing was started."""
+
+
+# --- Setting up an endpoint (server side) ---------------------------------------------------------------
+
+
+class EndpointError(IpcError):
+    """The server cannot listen at this endpoint."""
+
+
+class EndpointInUseError(EndpointError):
+    """Another live server owns the endpoint. It is never taken over.
+
+    Attributes:
+        pid: the process that listens there, or None where the system does not tell.
+    """
+
+    pid: int | None = None
+
+
+class EndpointUnsafeError(EndpointError):
+    """The path is something that must not be touched or trusted.
+
+    A file that is no socket, a symbolic link, or a directory that others can write.
+    """
+
+
+# --- Connecting (client side) -----------------------------------------------------------------------------
+
+
+class ConnectError(IpcError):
+    """No connection could be made; nothing was sent."""
+
+
+class ServerNotFoundError(ConnectError):
+    """Nothing exists at the endpoint."""
+
+
+class ServerRefusedError(ConnectError):
+    """The endpoint exists, but nobody listens there (a server that crashed, for one)."""
+
+
+class EndpointPermissionError(ConnectError):
+    """The system forbids this process to connect."""
+
+
+class ConnectTimeoutError(ConnectError):
+    """The server did not take the connection within ``accept_timeout_ms``."""
+
+
+class PeerNotAllowedError(ConnectError):
+    """The process at the other end runs as a user that the peer policy does not allow."""
+
+
+# --- A conversation under way ----------------------------------------------------------------------------
+
+
+class ChannelError(IpcError):
+    """A conversation ended before its time. The connection is closed."""
+
+
+class PeerClosedError(ChannelError):
+    """The peer closed the connection between two frames."""
+
+
+class ChannelClosedError(ChannelError):
+    """This side closed the connection earlier; open a new one."""
+
+
+class ReadTimeoutError(ChannelError):
+    """No whole frame came within ``read_timeout_ms``."""
+
+
+class WriteTimeoutError(ChannelError):
+    """A frame could not be handed over within ``write_timeout_ms``."""
+
+
+class TurnTimeoutError(IpcError):
+    """The calls ahead on the same client left no room within ``read_timeout_ms``; nothing was sent."""
+
+
+# --- The protocol ------------------------------------------------------------------------------------------
+
+
+class ProtocolError(IpcError):
+    """The peer broke the wire protocol; its byte stream cannot be trusted any longer."""
+
+
+class InvalidLengthError(ProtocolError):
+    """A header announced a payload of no bytes."""
+
+
+class FrameTooLargeError(ProtocolError):
+    """A header announced more than ``max_frame_bytes``. Judged from the header alone."""
+
+
+class ChecksumMismatchError(ProtocolError):
+    """A payload does not have the checksum that its header promised."""
+
+
+class TruncatedFrameError(ProtocolError):
+    """The peer closed inside a frame."""
+
+
+class UndecodableMessageError(ProtocolError):
+    """A payload is not a message of the contract's type."""
+
+
+class ResponseMismatchError(ProtocolError):
+    """A response answers another request than the one that was made."""
+
+
+# --- A message that cannot be sent -------------------------------------------------------------------------
+
+
+class MessageError(IpcError):
+    """A message cannot go into a frame. Nothing was sent and the connection is still good."""
+
+
+class MessageEmptyError(MessageError):
+    """The message encodes to no bytes, and a frame of no bytes is invalid on the wire."""
+
+
+class MessageTooLargeError(MessageError):
+    """The message is larger than ``max_frame_bytes``.
+
+    Attributes:
+        size: bytes that it encodes to.
+        limit: the ``max_frame_bytes`` in force.
+    """
+
+    size: int = 0
+    limit: int = 0

@@ -1,0 +1,222 @@
+"""Frames: ``u32`` length, ``u32`` CRC-32, payload, all integers little-endian (docs/wire-protocol.md).
+
+:class:`FrameEncoder` turns a payload into a frame; :class:`FrameDecoder` takes bytes as they come, in any
+slices, and gives whole payloads. Neither knows what a payload means. This module must never do I/O, never
+buffer a payload whose header it has not judged, and never give out a payload whose checksum it has not
+compared.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from trio_ipc.config import Crc32Variant
+from trio_ipc.errors import (
+    ChecksumMismatchError,
+    FrameTooLargeError,
+    InvalidLengthError,
+    MessageEmptyError,
+    MessageTooLargeError,
+    ProtocolError,
+    TruncatedFrameError,
+)
+from .checksum import checksum_for
+
+_HEADER = struct.Struct("<II")
+
+#: Bytes of a frame before its payload.
+HEADER_BYTES = _HEADER.size
+
+
+class FrameEncoder:
+    """Makes frames.
+
+    Args:
+        max_frame_bytes: the largest payload, in bytes, that may be sent.
+        variant: which CRC-32 goes into the header.
+    """
+
+    def __init__(self, max_frame_bytes: int, variant: Crc32Variant) -> None:
+        self._limit = max_frame_bytes
+        self._checksum = checksum_for(variant)
+
+    def encode(self, payload: bytes) -> bytes:
+        """Return the frame of one payload: its header and the payload itself.
+
+        Raises:
+            MessageEmptyError: the payload has no bytes, which the wire cannot carry.
+            MessageTooLargeError: the payload is larger than the limit.
+        """
+        size = len(payload)
+        if size == 0:
+            raise MessageEmptyError(
+                "the message encodes to no bytes, and the wire cannot carry an empty frame",
+                hint="set at least one field to something else than its default (a task_id, for one)",
+            )
+        if size > self._limit:
+            error = MessageTooLargeError(
+                f"the message has {size} bytes, the limit max_frame_bytes is {self._limit}",
+                hint="ask for less at a time, or raise max_frame_bytes on both sides",
+            )
+            error.size, error.limit = size, self._limit
+            raise error
+        return _HEADER.pack(size, self._checksum(payload)) + payload
+
+
+class FrameDecoder:
+    """Gives whole payloads from bytes in any slices.
+
+    Feed it what was read, then take payloads until there is none::
+
+        decoder.feed(data)
+        while (payload := decoder.next_payload()) is not None:
+            ...
+
+    It holds at most one frame besides what the last :meth:`feed` brought, and a partial frame's buffer
+    grows with the bytes that came, not with the length that was announced: a header alone costs a peer's
+    victim nothing.
+
+    After the first error it gives that error again and again, since no later byte can be trusted.
+
+    Args:
+        max_frame_bytes: the largest payload, in bytes, that is accepted.
+        variant: which CRC-32 the headers carry.
+    """
+
+    def __init__(self, max_frame_bytes: int, variant: Crc32Variant) -> None:
+        self._limit = max_frame_bytes
+        self._variant = variant
+        self._checksum = checksum_for(variant)
+        # Bytes not looked at yet: what was fed last and, before it, at most a partial header, unless
+        # the caller feeds ahead without taking.
+        self._input = b""
+        self._start = 0
+        # A frame whose header was judged and whose payload is still coming. None between frames.
+        self._partial: bytearray | None = None
+        self._length = 0
+        self._expected_crc = 0
+        self._partial_crc = 0
+        self._error: ProtocolError | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes in hand that no payload was made of yet."""
+        partial = 0 if self._partial is None else HEADER_BYTES + len(self._partial)
+        return partial + len(self._input) - self._start
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a whole frame of the largest size could be in hand: take before feeding more."""
+        return self.buffered >= HEADER_BYTES + self._limit
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand over bytes in the order in which they were received.
+
+        Raises:
+            BufferError: the decoder is full, because nothing was taken for longer than a frame.
+        """
+        if self.is_full:
+            raise BufferError(f"{self.buffered} bytes wait in the decoder: take payloads before feeding more")
+        if type(data) is not bytes:
+            data = bytes(data)
+        if self._partial is not None:
+            data = self._fill_partial(data)
+        if self._start == len(self._input):
+            self._input = data
+        elif data:
+            self._input = self._input[self._start :] + data
+        self._start = 0
+
+    def next_payload(self) -> bytes | bytearray | None:
+        """Return the next whole payload, or None until more bytes are fed.
+
+        Raises:
+            InvalidLengthError: a header announces no bytes.
+            FrameTooLargeError: a header announces more than the limit; its payload is not buffered.
+            ChecksumMismatchError: a payload does not have its header's checksum.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._partial is not None:
+            return self._finish_partial()
+        start = self._start + HEADER_BYTES
+        in_hand = len(self._input) - start
+        if in_hand < 0:
+            return None
+        length, expected = _HEADER.unpack_from(self._input, self._start)
+        if not 0 < length <= self._limit:
+            raise self._fail(self._bad_length(length))
+        if in_hand < length:
+            self._partial = bytearray()
+            self._partial_crc = 0
+            self._length, self._expected_crc = length, expected
+            self._input, rest = b"", self._input[start:]
+            self._start = 0
+            self._fill_partial(rest)
+            return None
+        self._start = start + length
+        payload = self._input[start : self._start]
+        if self._start == len(self._input):
+            self._input, self._start = b"", 0  # lets go of the read that brought it
+        if self._checksum(payload) != expected:
+            raise self._fail(self._bad_checksum(payload, expected))
+        return payload
+
+    def end(self) -> None:
+        """Say that no more bytes will come.
+
+        Raises:
+            TruncatedFrameError: bytes of an unfinished frame are in hand.
+        """
+        if self._partial is not None:
+            got, wanted = len(self._partial), f"{self._length} bytes of payload"
+        elif self.buffered:
+            got, wanted = self.buffered, f"{HEADER_BYTES} bytes of header"
+        else:
+            return
+        raise self._fail(TruncatedFrameError(f"the peer closed inside a frame: {got} of {wanted} came"))
+
+    def _fill_partial(self, data: bytes) -> bytes:
+        """Move to the partial frame what belongs to it, and return the rest."""
+        partial = self._partial
+        assert partial is not None  # noqa: S101 - for the type checker; both callers have just looked
+        missing = self._length - len(partial)
+        own, rest = (data, b"") if len(data) <= missing else (data[:missing], data[missing:])
+        partial += own
+        # Piece by piece while it is warm in the cache, and without a bytes copy of the whole.
+        self._partial_crc = self._checksum(own, self._partial_crc)
+        return rest
+
+    def _finish_partial(self) -> bytearray | None:
+        payload = self._partial
+        if payload is None or len(payload) < self._length:
+            return None
+        self._partial = None
+        if self._partial_crc != self._expected_crc:
+            raise self._fail(self._bad_checksum(bytes(payload), self._expected_crc))
+        return payload
+
+    def _fail(self, error: ProtocolError) -> ProtocolError:
+        self._error = error
+        self._input, self._start, self._partial = b"", 0, None
+        return error
+
+    def _bad_length(self, length: int) -> ProtocolError:
+        if length == 0:
+            return InvalidLengthError("a frame announces an invalid length of 0 bytes")
+        return FrameTooLargeError(
+            f"a frame of {length} bytes is too large, the limit max_frame_bytes is {self._limit}",
+            hint="raise max_frame_bytes, unless this peer speaks another protocol",
+        )
+
+    def _bad_checksum(self, payload: bytes, expected: int) -> ProtocolError:
+        other = Crc32Variant.CASTAGNOLI if self._variant is Crc32Variant.IEEE else Crc32Variant.IEEE
+        if checksum_for(other)(payload) == expected:
+            hint = f"the peer uses the {other} variant: set crc32_variant to the same on both sides"
+        else:
+            hint = "the bytes were damaged, or the peer speaks another protocol"
+        return ChecksumMismatchError(
+            f"checksum mismatch: the header says {expected:08x}, the payload of {len(payload)} bytes has "
+            f"{self._checksum(payload):08x} ({self._variant})",
+            hint=hint,
+        )
