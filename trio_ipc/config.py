@@ -45,7 +45,7 @@ def _refuse(field: str, value: object, allowed: str) -> ConfigError:
     return ConfigError(f"{field} is {value!r}, must be {allowed}")
 
 
-def _choice(kind: type[_EnumT], field: str, value: object) -> _EnumT:
+def _choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
     try:
         return kind(value)
     except ValueError:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import Final
 
 from trio_ipc.contract import Contract
+
 from .detection_pb2 import DetectionResult, DetectionTask, MonitoringDomain, TaskType
 
 #: ``DetectionTask.metadata`` of a capability negotiation: frames have no type tag, so it is a task.

@@ -20,6 +20,7 @@ from trio_ipc.errors import (
     ProtocolError,
     TruncatedFrameError,
 )
+
 from .checksum import checksum_for
 
 _HEADER = struct.Struct("<II")
