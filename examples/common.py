@@ -63,3 +63,16 @@ def counters_line(counters: Mapping[str, object]) -> str:
     """Write counters as `name=value`: the active transport first, and of the others what is not zero."""
     told = {"transport": counters["transport"]} | {name: value for name, value in counters.items() if value}
     return " ".join(f"{name}={value}" for name, value in told.items())
+
+
+def discard_stdout() -> None:
+    """Give up on a standard output that nobody reads (`| head`); Python flushes it once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions in a group, however deep."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

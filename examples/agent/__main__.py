@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from examples.common import (
     cancel_on_signal,
     complain,
     counters_line,
+    discard_stdout,
     load_config,
 )
 from trio_ipc import ClientCounters, IpcConfig, IpcError, open_client
@@ -125,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
         status = 1
     except* BrokenPipeError:
-        # The reader has seen enough (`| head`). Python flushes standard output once more as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
     except* KeyboardInterrupt:
         pass  # it came before the signals were caught
     return status

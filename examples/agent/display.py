@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -103,14 +104,23 @@ class TableDisplay:
     def processes(self, cycle: int, seen: Enumeration) -> None:
         by_weight = sorted(seen.records, key=_weight, reverse=True)
         shown = by_weight[: self._limit]
-        table = Table(caption=_caption(len(shown), seen), caption_justify="left", header_style="bold")
+        table = Table(header_style="bold")
         columns = _COLUMNS + (_HASH_COLUMNS if self._with_hashes else ()) + _LAST_COLUMNS
         for column in columns:
-            table.add_column(column.title, justify=column.justify, no_wrap=True, overflow="ellipsis")
+            # Only the paths give way when the terminal is narrow.
+            widths = [cell_len(text) for text in (column.title, *map(column.cell, shown))]
+            table.add_column(
+                column.title,
+                justify=column.justify,
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=None if column.elastic else max(widths),
+            )
         for record in shown:
             style = None if record.accessible else "dim"
             table.add_row(*(Text(column.cell(record)) for column in columns), style=style)
         self._console.print(table)
+        self.note(_caption(len(shown), seen))
 
     def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
         for record in changes.vanished:
@@ -144,6 +154,7 @@ class _Column:
     title: str
     cell: Callable[[ProcessRecord], str]
     justify: Any = "left"
+    elastic: bool = False
 
 
 def _weight(record: ProcessRecord) -> tuple[float, int]:
@@ -222,4 +233,4 @@ _COLUMNS: Final = (
     _Column("Started", _started),
 )
 _HASH_COLUMNS: Final = (_Column("Hash", lambda record: _shortened(printable(record.executable_hash), 13)),)
-_LAST_COLUMNS: Final = (_Column("Executable", _executable),)
+_LAST_COLUMNS: Final = (_Column("Executable", _executable, elastic=True),)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 import attrs
 import trio
 
-from examples.common import STOP_SIGNALS, add_endpoint_options, complain, counters_line, load_config
+from examples.common import STOP_SIGNALS, add_endpoint_options, complain, counters_line, leaves, load_config
 from trio_ipc import IpcConfig, IpcError, Server, serve
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trio.run(run, load_config(options))
     except* IpcError as group:
-        for problem in _leaves(group):
+        for problem in leaves(group):
             complain(PROGRAM, problem)
         return_code = 1
     except* KeyboardInterrupt:
@@ -73,13 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return_code = 0
     return return_code
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
 
 
 if __name__ == "__main__":
