@@ -21,8 +21,7 @@ TINY_FRAMES = {"TRIO_IPC_MAX_FRAME_BYTES": "4096"}
 async def fails_with_one_line(command: list[str], environ: Mapping[str, str] | None = None) -> str:
     """Expect a program to fail, without a word on stdout; return its one line on stderr."""
     async with spawn(*command, environ=environ) as program:
-        status = await program.end()
-        assert status == 1
+        assert await program.end() == 1, program.stderr.seen
         assert program.stdout.seen == []
         (line,) = program.stderr.seen
         return line
@@ -31,7 +30,7 @@ async def fails_with_one_line(command: list[str], environ: Mapping[str, str] | N
 async def once(endpoint: Path, *options: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run the agent once; return its JSON document."""
     async with spawn(*agent(endpoint, "--once", "--json", *options), environ=environ) as program:
-        assert await program.end() == 0
+        assert await program.end() == 0, program.stderr.seen
         assert program.stderr.seen == []
         (line,) = program.stdout.seen
         document: dict[str, Any] = json.loads(line)
@@ -256,7 +255,7 @@ async def test_a_socket_where_nobody_listens_is_one_line(short_dir: Path) -> Non
 )
 async def test_a_wrong_option_is_refused_without_a_traceback(short_dir: Path, options: list[str]) -> None:
     async with spawn(*agent(short_dir / "s", *options)) as program:
-        assert await program.end() == 2
+        assert await program.end() == 2, program.stderr.seen
         assert options[0] in program.stderr.seen[-1]
         assert not any("Traceback" in line for line in program.stderr.seen)
 
