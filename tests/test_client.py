@@ -271,8 +271,8 @@ async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(config
 
 
 async def test_a_server_over_its_limit_closes_and_the_client_sees_that(config: IpcConfig) -> None:
-    config = config.replace(max_connections=1, accept_timeout_ms=1)
-    async with serving(succeed, config), open_client(config) as first:
+    crowded = config.replace(max_connections=1, accept_timeout_ms=1)
+    async with serving(succeed, crowded), open_client(config) as first:
         await first.call(task())
         async with open_client(config) as second:
             with pytest.raises(PeerClosedError, match="over its connection limit"):

@@ -431,6 +431,16 @@ async def test_a_socket_that_was_removed_while_served_is_told(
     assert "was removed while it was served" in caplog.text
 
 
+async def test_a_socket_that_cannot_be_removed_is_told(
+    path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(path):
+        denied = PermissionError(errno.EPERM, "Operation not permitted")
+        monkeypatch.setattr(os, "unlink", Mock(side_effect=denied))
+    monkeypatch.undo()
+    assert f"{path} could not be removed: Operation not permitted" in caplog.text
+
+
 @pytest.mark.parametrize("directory_mode", [0o700, 0o755])
 async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
     directory: str, directory_mode: int, monkeypatch: pytest.MonkeyPatch
