@@ -572,6 +572,16 @@ async def test_a_cancelled_server_ends_at_once_and_removes_its_endpoint(
     assert trio.current_time() == 0
 
 
+async def test_a_server_cancelled_while_a_handler_is_watched_ends_at_once(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    """Handler and watch are cancelled in either order, so try both."""
+    for _ in range(20):
+        async with serving(hang, config), await trio.open_unix_socket(config.endpoint_path) as client:
+            await client.send_all(frame(task()))
+            await trio.sleep(1)  # by the mock clock: the handler is being watched
+
+
 # --- The listener's bad days ------------------------------------------------------------------
 
 
