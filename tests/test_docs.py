@@ -183,6 +183,27 @@ async def test_a_schema_and_the_fragments_that_use_it_work_as_printed(directory:
             assert await output_of(saved(fragment, directory), directory) == ""
 
 
+#: Put before a program: ends it at the first socket that is no Unix socket.
+ONLY_UNIX_SOCKETS = """\
+import socket, sys
+def judge(event, arguments):
+    if event == "socket.__new__":
+        print("family", int(arguments[1]))
+        if arguments[1] != socket.AF_UNIX:
+            raise SystemExit("a socket of another family")
+sys.addaudithook(judge)
+"""
+
+
+async def test_a_server_and_a_client_open_unix_sockets_only(directory: str) -> None:
+    [program] = [
+        fence for fence in fences_of(README) if "serve" in fence.text and "open_client" in fence.text
+    ]
+    watched = attrs.evolve(program, text=ONLY_UNIX_SOCKETS + program.text)
+    with trio.fail_after(30):
+        assert "family 1\n" in await output_of(saved(watched, directory), directory)
+
+
 def test_the_readmes_first_server_and_client_have_ten_lines() -> None:
     for fence in fences_of(README)[1:3]:
         assert len([line for line in fence.text.splitlines() if line]) <= 10, fence
