@@ -8,7 +8,6 @@ it has seen the collector, a failed cycle is reported and the next one tries aga
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import sys
 from collections.abc import Sequence
@@ -18,13 +17,14 @@ import attrs
 import trio
 
 from examples.common import (
-    STOP_SIGNALS,
     add_endpoint_options,
     cancel_on_signal,
     complain,
     counters_line,
-    discard_stdout,
     load_config,
+    run_program,
+    stop_signals,
+    writing,
 )
 from trio_ipc import ClientCounters, IpcConfig, IpcError, open_client
 
@@ -73,7 +73,8 @@ class Agent:
     def report(self) -> None:
         """Show what all of it took."""
         if self._totals:
-            self._display.note(f"asked: {counters_line(self._totals)}")
+            with writing():
+                self._display.note(f"asked: {counters_line(self._totals)}")
 
     async def _ask(self) -> Enumeration:
         async with open_client(self._config) as client:
@@ -84,10 +85,11 @@ class Agent:
 
     def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
         current = snapshot(seen.records, seen.skipped, known)
-        if known is None:
-            self._display.processes(cycle, seen)
-        else:
-            self._display.changes(cycle, compare(known, current), seen.skipped)
+        with writing():
+            if known is None:
+                self._display.processes(cycle, seen)
+            else:
+                self._display.changes(cycle, compare(known, current), seen.skipped)
         return current
 
     def _count(self, counters: ClientCounters) -> None:
@@ -98,7 +100,7 @@ class Agent:
 async def run(agent: Agent, interval: float | None) -> int:
     """Watch until a signal says stop; return the exit status."""
     status = 0
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
             status = await agent.watch(interval)
@@ -108,27 +110,19 @@ async def run(agent: Agent, interval: float | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
+    return run_program(PROGRAM, lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     question = Question(options.name, options.pid, "sha256" if options.hash else "")
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
     )
-    status = 0
-    try:
-        agent = Agent(load_config(options), question, display)
-        status = trio.run(run, agent, None if options.once else options.interval)
-        if status == 0:
-            agent.report()
-    except* IpcError as group:
-        complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
-        status = 1
-    except* BrokenPipeError:
-        discard_stdout()
-    except* KeyboardInterrupt:
-        pass  # it came before the signals were caught
+    agent = Agent(load_config(options), question, display)
+    status = trio.run(run, agent, None if options.once else options.interval)
+    if status == 0:
+        agent.report()
     return status
 
 
@@ -144,7 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document to a line for each look")
     parser.add_argument("--hash", action="store_true", help="ask for the executables' sha256")
     parser.add_argument(
-        "--name", nargs="+", action="extend", default=[], help="only processes of these names"
+        "--name",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=process_name,
+        help="only processes of these names",
     )
     parser.add_argument(
         "--pid", nargs="+", action="extend", default=[], type=process_id, help="only processes of these pids"
@@ -158,6 +157,16 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return value
+
+
+def process_name(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not UTF-8, and no name can be asked for else"
+        ) from None
+    return text
 
 
 def process_id(text: str) -> int:
