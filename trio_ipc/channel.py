@@ -1,0 +1,300 @@
+"""A channel: whole messages in and out of one connection, each under its deadline.
+
+:class:`Channel` is the seam of the architecture. Server and client know channels and listeners of
+channels, never sockets; another implementation (a rollback transport, a channel in memory) takes the
+default one's place whole. :class:`FramedChannel` is the default: frames over any
+:class:`trio.abc.Stream`. This module must never know what a payload means.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from .config import IpcConfig
+from .errors import (
+    ChannelClosedError,
+    PeerClosedError,
+    ProtocolError,
+    ReadTimeoutError,
+    WriteTimeoutError,
+)
+from .telemetry import Traffic
+from .transports import PeerCredentials, UnixStream
+from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
+
+#: Bytes asked for by one read; transports/unix.py says why not more.
+_READ_SIZE: Final = 65_536
+
+
+class Channel(trio.abc.AsyncResource):
+    """Whole payloads in both directions over one connection.
+
+    One task may receive while another sends. A channel is usable only between whole frames: what stops
+    a frame part-way (a deadline, a cancellation, an error) closes it.
+
+    Attributes:
+        endpoint: the path or name it leads to.
+        peer: who is at the other end, or None where nobody can say.
+        traffic: where it counts its frames; its owner may put a shared one in its place.
+    """
+
+    def __init__(self, endpoint: str, peer: PeerCredentials | None) -> None:
+        self.endpoint = endpoint
+        self.peer = peer
+        self.traffic = Traffic()
+
+    @abc.abstractmethod
+    async def receive(self) -> bytes | bytearray:
+        """Wait for the next payload.
+
+        Raises:
+            PeerClosedError: the peer closed between two frames.
+            ProtocolError: the peer broke the protocol. The receiving side is dead; one last payload may
+                be sent to say why.
+            ReadTimeoutError: no frame began within ``read_timeout_ms``, or one did and was not whole
+                after as long again.
+            ChannelClosedError: the channel was closed, or :meth:`stop_receiving` was called.
+
+        Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
+        """
+
+    @abc.abstractmethod
+    async def send(self, payload: bytes) -> None:
+        """Hand over one payload.
+
+        Raises:
+            MessageError: the payload is empty or too large. Nothing was sent.
+            PeerClosedError: the peer has closed. What it sent before may still be received.
+            WriteTimeoutError: it could not be handed over within ``write_timeout_ms``.
+            ChannelClosedError: the channel was closed.
+
+        Cancellation before the first byte leaves the channel as it was; later it closes it.
+        """
+
+    @abc.abstractmethod
+    async def wait_peer_gone(self) -> None:
+        """Return once nobody will read what is sent; for use while a request is being handled.
+
+        Must not run at the same time as :meth:`receive`. What arrives meanwhile is kept for it, up to
+        one frame. Cancellation leaves the channel as it was.
+        """
+
+    @abc.abstractmethod
+    def stop_receiving(self) -> None:
+        """Begin no further frame: :meth:`receive` ends by :exc:`ChannelClosedError`, now and later.
+
+        A frame of which bytes have come is still received whole.
+        """
+
+    # aclose() is inherited: it closes at once, never raises, and wakes whoever waits.
+
+
+def _always() -> bool:
+    return True
+
+
+class FramedChannel(Channel):
+    """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
+
+    Args:
+        stream: the connected stream. The channel owns it.
+        config: limits, deadlines and checksum.
+        endpoint: what errors call it.
+        peer: who is at the other end.
+        peer_is_gone: asked after end of file: whether the peer has closed both directions, rather than
+            only its sending one. For most streams there is no difference.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        config: IpcConfig,
+        *,
+        endpoint: str,
+        peer: PeerCredentials | None,
+        peer_is_gone: Callable[[], bool] = _always,
+    ) -> None:
+        super().__init__(endpoint, peer)
+        self._stream = stream
+        self._peer_is_gone = peer_is_gone
+        self._read_timeout_ms = config.read_timeout_ms
+        self._write_timeout_ms = config.write_timeout_ms
+        self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
+        self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
+        self._closed = False
+        self._at_eof = False
+        self._receiving_stopped = False
+        self._wait: trio.CancelScope | None = None
+
+    async def receive(self) -> bytes | bytearray:
+        """Wait for the next payload; see :meth:`Channel.receive`."""
+        self._check_open()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        decoder = self._decoder
+        try:
+            payload = decoder.next_payload()
+            if payload is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                payload = await self._receive_rest()
+        except ProtocolError as exc:
+            exc.endpoint = self.endpoint
+            raise
+        except BaseException:
+            if decoder.buffered:
+                await self._break()
+            raise
+        self.traffic.frames_received += 1
+        self.traffic.bytes_received += HEADER_BYTES + len(payload)
+        return payload
+
+    async def _receive_rest(self) -> bytes | bytearray:
+        decoder = self._decoder
+        in_frame = decoder.buffered > 0
+        deadline = trio.current_time() + self._read_timeout_ms / 1000
+        while True:
+            if self._receiving_stopped and not in_frame:
+                raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
+            data = b"" if self._at_eof else await self._read(deadline, in_frame)
+            if not data:
+                self._at_eof = True
+                decoder.end()
+                raise PeerClosedError(
+                    "the peer closed the connection",
+                    endpoint=self.endpoint,
+                    hint="it is over its connection limit, stopping, or gone: connect again",
+                )
+            decoder.feed(data)
+            payload = decoder.next_payload()
+            if payload is not None:
+                return payload
+            if not in_frame:
+                # From its first byte on a frame has one budget for header and payload together: a peer
+                # that drips bytes does not get longer.
+                in_frame = True
+                deadline = trio.current_time() + self._read_timeout_ms / 1000
+
+    async def _read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
+        data: bytes | bytearray = b""
+        with trio.CancelScope(deadline=deadline) as wait:
+            if not in_frame:
+                self._wait = wait
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except trio.BrokenResourceError:
+                pass  # closed less politely, but just as closed
+            except trio.ClosedResourceError as exc:
+                raise self._was_closed() from exc
+            finally:
+                self._wait = None
+        if wait.cancelled_caught:
+            if self._receiving_stopped and not in_frame:
+                raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
+            doing = "for the rest of a frame" if in_frame else "for a frame to begin"
+            raise ReadTimeoutError(
+                f"timed out waiting {doing}, the limit read_timeout_ms is {self._read_timeout_ms}",
+                endpoint=self.endpoint,
+                hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
+            )
+        return data
+
+    async def send(self, payload: bytes) -> None:
+        """Hand over one payload; see :meth:`Channel.send`."""
+        self._check_open()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        frame = self._encoder.encode(payload)
+        with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
+            try:
+                await self._stream.send_all(frame)
+            except trio.BrokenResourceError as exc:
+                raise PeerClosedError(
+                    "the peer closed the connection before it took the whole message",
+                    endpoint=self.endpoint,
+                    hint="connect again",
+                ) from exc
+            except trio.ClosedResourceError as exc:
+                raise self._was_closed() from exc
+            except BaseException:
+                await self._break()
+                raise
+        if wait.cancelled_caught:
+            raise WriteTimeoutError(
+                f"timed out handing over a message of {len(payload)} bytes, the limit write_timeout_ms "
+                f"is {self._write_timeout_ms}",
+                endpoint=self.endpoint,
+                hint="see whether the peer is stuck: it does not read",
+            )
+        self.traffic.frames_sent += 1
+        self.traffic.bytes_sent += len(frame)
+
+    async def wait_peer_gone(self) -> None:
+        """Return once nobody will read what is sent; see :meth:`Channel.wait_peer_gone`."""
+        while not self._at_eof and not self._decoder.is_full:
+            try:
+                data = await self._stream.receive_some(_READ_SIZE)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if data:
+                self._decoder.feed(data)
+            else:
+                self._at_eof = True
+        if self._at_eof and self._peer_is_gone():
+            await trio.lowlevel.checkpoint()
+            return
+        # Half closed, it waits for its answer; or it sent so much ahead that no more may be read.
+        await trio.sleep_forever()
+
+    def stop_receiving(self) -> None:
+        """Begin no further frame; see :meth:`Channel.stop_receiving`."""
+        self._receiving_stopped = True
+        if self._wait is not None:
+            self._wait.cancel()
+
+    async def aclose(self) -> None:
+        """Close the connection at once. Never raises but for cancellation, and closes even then."""
+        self._closed = True
+        await trio.aclose_forcefully(self._stream)
+        await trio.lowlevel.checkpoint()
+
+    async def _break(self) -> None:
+        self._closed = True
+        await trio.aclose_forcefully(self._stream)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._was_closed()
+
+    def _was_closed(self) -> ChannelClosedError:
+        return ChannelClosedError("this connection was closed", endpoint=self.endpoint, hint="open a new one")
+
+
+class FramedChannelListener(trio.abc.Listener[Channel]):
+    """Gives a :class:`FramedChannel` for each connection of a listener of local streams.
+
+    Args:
+        listener: where connections come from. It is owned, and closed with this one.
+        config: for every channel.
+    """
+
+    def __init__(self, listener: trio.abc.Listener[UnixStream], config: IpcConfig) -> None:
+        self._listener = listener
+        self._config = config
+
+    async def accept(self) -> Channel:
+        """Wait for the next connection; raises what the wrapped listener raises."""
+        return framed(await self._listener.accept(), self._config)
+
+    async def aclose(self) -> None:
+        """Close the listener and remove its endpoint."""
+        await self._listener.aclose()
+
+
+def framed(stream: UnixStream, config: IpcConfig) -> FramedChannel:
+    """Return a channel over a local stream, which it owns."""
+    return FramedChannel(
+        stream, config, endpoint=stream.endpoint, peer=stream.peer, peer_is_gone=stream.peer_is_gone
+    )

@@ -1,0 +1,224 @@
+"""The client: one connection, one call at a time, poisoned by anything that breaks a frame.
+
+It reconnects nothing and repeats nothing: a call that may have reached the server is never made twice
+behind the caller's back. This module must never return a response to another request's caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, overload
+
+import attrs
+import trio
+
+from .channel import Channel
+from .config import IpcConfig
+from .contract import Contract, RequestT, ResponseT
+from .daemoneye import DETECTION, DetectionResult, DetectionTask
+from .errors import (
+    ChannelClosedError,
+    IpcError,
+    MessageError,
+    PeerClosedError,
+    PeerNotAllowedError,
+    ResponseMismatchError,
+    TurnTimeoutError,
+)
+from .selection import open_channel
+from .telemetry import ClientCounters
+from .transports import PeerCredentials, PeerPolicy
+
+
+class Client(Generic[RequestT, ResponseT]):
+    """A connection to a server. Made by :func:`open_client`.
+
+    Args:
+        channel: the connection, which the client owns.
+        config: deadlines.
+        contract: the message types.
+
+    Attributes:
+        endpoint: where it leads.
+        peer: the server's process and user, as the system reported them.
+    """
+
+    def __init__(
+        self, channel: Channel, config: IpcConfig, *, contract: Contract[RequestT, ResponseT]
+    ) -> None:
+        self.endpoint = channel.endpoint
+        self.peer: PeerCredentials | None = channel.peer
+        self._channel = channel
+        self._contract = contract
+        self._read_timeout_ms = config.read_timeout_ms
+        self._counters = ClientCounters(transport=str(config.transport))
+        channel.traffic = self._counters
+        self._turn = trio.Lock()
+        self._closed = False
+        self._broken_by: BaseException | None = None
+
+    def counters(self) -> ClientCounters:
+        """Return a copy of the counters as they are now."""
+        return attrs.evolve(self._counters)
+
+    async def call(self, request: RequestT) -> ResponseT:
+        """Send a request and wait for its response.
+
+        Calls from several tasks take turns, first come, first served.
+
+        Args:
+            request: a message of the contract's request type.
+
+        Returns:
+            The response. One that reports a failure is returned, not raised.
+
+        Raises:
+            MessageError: the request is empty or too large. Nothing was sent, and the client is good.
+            TurnTimeoutError: the calls ahead took longer than ``read_timeout_ms``. Nothing was sent,
+                and the client is good.
+            PeerClosedError: the server closed the connection. Whether it did the work is not known.
+            WriteTimeoutError, ReadTimeoutError: a deadline went by.
+            ProtocolError: the response breaks the protocol, cannot be decoded or answers another
+                request.
+            ChannelClosedError: the client was closed, or broken by an earlier call; that one's error is
+                the cause.
+
+        After an error other than the first two, and after a cancellation once sending has begun, the
+        connection is closed: the response might still come, and would then be taken for another's.
+        """
+        kind = self._contract.request_type
+        if not isinstance(request, kind):
+            raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
+        await self._take_turn()
+        self._counters.calls += 1
+        try:
+            return await self._exchange(request)
+        except BaseException:
+            self._counters.calls_failed += 1
+            raise
+        finally:
+            self._turn.release()
+
+    async def aclose(self) -> None:
+        """Close the connection at once. A call in progress ends by :exc:`ChannelClosedError`."""
+        self._closed = True
+        await self._channel.aclose()
+
+    async def _take_turn(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(self._read_timeout_ms / 1000):
+                await self._turn.acquire()
+                return
+            ahead = self._turn.statistics().tasks_waiting + 1
+            raise TurnTimeoutError(
+                f"timed out waiting for a turn with {ahead} calls ahead, the limit read_timeout_ms is "
+                f"{self._read_timeout_ms}",
+                endpoint=self.endpoint,
+                hint="open more clients, or make fewer calls at a time",
+            ) from None
+
+    async def _exchange(self, request: RequestT) -> ResponseT:
+        if self._broken_by is not None:
+            raise ChannelClosedError(
+                f"this client was broken by an earlier call: {self._broken_by!r}",
+                endpoint=self.endpoint,
+                hint="open a new client",
+            ) from self._broken_by
+        if self._closed:
+            raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
+        payload = request.SerializeToString()
+        try:
+            await self._send(payload)
+            response = self._contract.decode_response(await self._channel.receive())
+            mismatch = self._contract.mismatch(request, response)
+            if mismatch is not None:
+                raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new client")
+            return response
+        except MessageError as exc:
+            exc.endpoint = self.endpoint
+            raise
+        except BaseException as exc:
+            if isinstance(exc, IpcError):
+                exc.endpoint = self.endpoint
+            self._broken_by = exc
+            await trio.aclose_forcefully(self._channel)
+            raise
+
+    async def _send(self, payload: bytes) -> None:
+        try:
+            await self._channel.send(payload)
+        except PeerClosedError as exc:
+            # A server that refuses a frame half-way says why before it closes; that is worth more than
+            # the broken pipe. Nothing is waited for: it has closed.
+            await self._raise_last_words(exc)
+
+    async def _raise_last_words(self, closed: PeerClosedError) -> None:
+        try:
+            response = self._contract.decode_response(await self._channel.receive())
+        except IpcError:
+            raise closed from closed.__cause__
+        raise PeerClosedError(
+            f"the server closed the connection while the request was sent; it said: {response}",
+            endpoint=self.endpoint,
+            hint="open a new client",
+        ) from closed
+
+
+@overload
+def open_client(
+    config: IpcConfig | None = None, *, peers: PeerPolicy | None = None
+) -> AbstractAsyncContextManager[Client[DetectionTask, DetectionResult]]: ...
+
+
+@overload
+def open_client(
+    config: IpcConfig | None = None,
+    *,
+    contract: Contract[RequestT, ResponseT],
+    peers: PeerPolicy | None = None,
+) -> AbstractAsyncContextManager[Client[RequestT, ResponseT]]: ...
+
+
+@asynccontextmanager
+async def open_client(
+    config: IpcConfig | None = None,
+    *,
+    contract: Contract[Any, Any] = DETECTION,
+    peers: PeerPolicy | None = None,
+) -> AsyncIterator[Client[Any, Any]]:
+    """Connect to the configured endpoint, for the length of an ``async with`` block.
+
+    Args:
+        config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
+        contract: the message types; DaemonEye's unless another is given.
+        peers: which users the server may run as; by default this process's own and root.
+
+    Returns:
+        A context manager that gives a :class:`Client`, and closes its connection in the end.
+
+    Raises:
+        ConfigError: the environment holds a wrong setting, where ``config`` is None.
+        ServerNotFoundError, ServerRefusedError, EndpointPermissionError, ConnectTimeoutError,
+        PeerNotAllowedError: no connection could be had; all are :exc:`ConnectError`.
+
+    Cancellation closes the connection.
+    """
+    if config is None:
+        config = IpcConfig.load()
+    if peers is None:
+        peers = PeerPolicy.own_user_and_root()
+    channel = await open_channel(config)
+    try:
+        if not peers.allows(channel.peer):
+            raise PeerNotAllowedError(
+                f"the server is not trusted ({channel.peer}), allowed is {peers}",
+                endpoint=config.endpoint_path,
+                hint="somebody else took the path, or the peer policy is too narrow",
+            )
+        yield Client(channel, config, contract=contract)
+    finally:
+        await trio.aclose_forcefully(channel)

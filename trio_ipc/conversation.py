@@ -1,0 +1,244 @@
+"""The server's side of one connection: a request, its handler, the response, and so on.
+
+A handler's failure is one failed response; a peer that breaks the protocol is told why and let go; a
+client that leaves while its handler runs cancels that handler. This module must never let any of that
+reach another connection, and never swallow a cancellation.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeAlias
+
+import attrs
+import trio
+
+from .channel import Channel
+from .config import IpcConfig
+from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT
+from .errors import (
+    ChannelClosedError,
+    MessageEmptyError,
+    MessageError,
+    MessageTooLargeError,
+    PeerClosedError,
+    ProtocolError,
+    ReadTimeoutError,
+    WriteTimeoutError,
+)
+from .telemetry import ServerCounters
+from .transports import PeerCredentials
+
+_logger = logging.getLogger(__name__)
+
+#: Seconds that a handler runs before anyone watches whether its client is still there. Most are done
+#: sooner, and starting a watch for each request would cost them more than they take.
+_WATCH_AFTER: Final = 0.01
+
+#: Characters of an exception that go to the client; the whole of it is in the log.
+_LONGEST_REASON: Final = 1_000
+
+
+@attrs.frozen
+class Call:
+    """What a handler may know about the request besides its message.
+
+    Attributes:
+        peer: the client's process and user, as the system reported them.
+        deadline: when the handler is cancelled, on :func:`trio.current_time`'s clock, in seconds.
+        connection: the number of the connection on this server, from 1.
+    """
+
+    peer: PeerCredentials | None
+    deadline: float
+    connection: int
+
+
+#: ``async def handler(request, call) -> response``.
+Handler: TypeAlias = Callable[[RequestT, Call], Awaitable[ResponseT]]
+
+
+class Conversation(Generic[RequestT, ResponseT]):
+    """Serves one connection until either side ends it. The caller closes the channel.
+
+    Args:
+        channel: the connection.
+        number: what logs and :class:`Call` name it by.
+        handler: answers requests, one at a time.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        number: int,
+        handler: Handler[RequestT, ResponseT],
+        *,
+        config: IpcConfig,
+        contract: Contract[RequestT, ResponseT],
+        counters: ServerCounters,
+    ) -> None:
+        self._channel = channel
+        self._number = number
+        self._handler = handler
+        self._handler_timeout = config.handler_timeout
+        self._contract = contract
+        self._counters = counters
+        self._watch = _PeerWatch(channel)
+
+    async def run(self) -> str:
+        """Answer requests until the conversation ends.
+
+        Returns:
+            Why it ended, for the log.
+
+        Raises nothing but what is no :exc:`Exception`, unless this package has a bug. Cancellation ends
+        it at once, in the middle of a handler if need be.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch.run)
+            try:
+                reason = await self._answer_requests()
+            except ReadTimeoutError as exc:
+                self._counters.read_timeouts += 1
+                reason = exc.message
+            except WriteTimeoutError as exc:
+                self._counters.write_timeouts += 1
+                reason = exc.message
+            except (PeerClosedError, ChannelClosedError) as exc:
+                reason = exc.message
+            nursery.cancel_scope.cancel()
+        return reason
+
+    def finish(self) -> None:
+        """Take no further request. One that is being received or handled is still answered."""
+        self._channel.stop_receiving()
+
+    async def _answer_requests(self) -> str:
+        while True:
+            try:
+                request = self._contract.decode_request(await self._channel.receive())
+            except ProtocolError as exc:
+                self._counters.protocol_errors += 1
+                await self._say_why(exc)
+                return exc.message
+            self._counters.requests += 1
+            response = await self._handle(request)
+            if response is None or not await self._send(request, response):
+                return "a request failed, and the contract has no response that says so"
+
+    async def _handle(self, request: RequestT) -> ResponseT | None:
+        """Return the handler's response, or the one that reports its failure (None without one)."""
+        call = Call(self._channel.peer, trio.current_time() + self._handler_timeout, self._number)
+        try:
+            with trio.CancelScope(deadline=call.deadline) as scope:
+                self._watch.begin(scope)
+                try:
+                    response = await self._handler(request, call)
+                finally:
+                    await self._watch.end()
+        except Exception as exc:
+            self._counters.handler_failures += 1
+            _logger.exception("the handler failed", extra=self._log_fields())
+            return self._failure(request, f"the handler failed: {type(exc).__name__}: {exc}")
+        if scope.cancelled_caught:
+            if self._watch.peer_gone:
+                self._counters.clients_gone += 1
+                raise PeerClosedError("the client left while its handler ran; the handler was cancelled")
+            self._counters.handler_timeouts += 1
+            reason = f"the handler ran out of time, the limit is {self._handler_timeout * 1000:.0f} ms"
+            _logger.error("%s", reason, extra=self._log_fields())
+            return self._failure(request, reason)
+        if not isinstance(response, self._contract.response_type):
+            self._counters.handler_failures += 1
+            wanted = self._contract.response_type.__name__
+            reason = f"the handler returned {type(response).__name__}, must be {wanted}"
+            _logger.error("%s", reason, extra=self._log_fields())
+            return self._failure(request, reason)
+        return response
+
+    async def _send(self, request: RequestT, response: ResponseT) -> bool:
+        """Send the response, or the failure that it cannot be sent; False if neither could be."""
+        try:
+            await self._channel.send(response.SerializeToString())
+            return True
+        except MessageTooLargeError as exc:
+            reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
+        except MessageEmptyError:
+            reason = "the handler's response encodes to no bytes, which the wire cannot carry"
+        self._counters.responses_unsendable += 1
+        _logger.error("%s", reason, extra=self._log_fields())
+        return await self._send_failure(request, reason)
+
+    async def _say_why(self, exc: ProtocolError) -> None:
+        """Tell the peer what it did wrong, where that is still possible."""
+        try:
+            await self._send_failure(None, f"protocol violation: {exc.message}")
+        except (PeerClosedError, ChannelClosedError, WriteTimeoutError) as unsent:
+            _logger.debug("the peer could not be told: %s", unsent.message, extra=self._log_fields())
+
+    async def _send_failure(self, request: RequestT | None, reason: str) -> bool:
+        response = self._failure(request, reason)
+        if response is None:
+            return False
+        try:
+            await self._channel.send(response.SerializeToString())
+        except MessageError as exc:
+            _logger.error("a failed response cannot be sent: %s", exc.message, extra=self._log_fields())
+            return False
+        return True
+
+    def _failure(self, request: RequestT | None, reason: str) -> ResponseT | None:
+        if self._contract.failure is None:
+            return None
+        return self._contract.failure(request, reason[:_LONGEST_REASON])
+
+    def _log_fields(self) -> dict[str, object]:
+        return {"endpoint": self._channel.endpoint, "connection": self._number}
+
+
+class _PeerWatch:
+    """Cancels a handler whose client has gone.
+
+    One task for the connection's whole life, asleep unless a handler runs long: moving the deadline it
+    sleeps to costs 1 µs a request, starting a task for each would cost 5.5 µs and a nursery.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._due = math.inf
+        self._alarm = trio.CancelScope()
+        self._handler_scope = trio.CancelScope()
+        self._watching: trio.CancelScope | None = None
+        self._watch_over = trio.Event()
+        self.peer_gone = False
+
+    def begin(self, handler_scope: trio.CancelScope) -> None:
+        """Watch, from a moment on, for the sake of this handler."""
+        self._handler_scope = handler_scope
+        self._alarm.deadline = self._due = trio.current_time() + _WATCH_AFTER
+
+    async def end(self) -> None:
+        """Stop watching. The channel may be received from again."""
+        self._alarm.deadline = self._due = math.inf
+        if self._watching is not None:
+            self._watching.cancel()
+            # Only the watch's own cancelled read is waited for, so this wait can't be long.
+            with trio.CancelScope(shield=True):
+                await self._watch_over.wait()
+
+    async def run(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self._due) as self._alarm:
+                await trio.sleep_forever()
+            if trio.current_time() < self._due:
+                continue  # the alarm rang for a handler that is done
+            self._due = math.inf
+            self._watch_over = trio.Event()
+            with trio.CancelScope() as self._watching:
+                await self._channel.wait_peer_gone()
+                self.peer_gone = True
+                self._handler_scope.cancel()
+            self._watching = None
+            self._watch_over.set()

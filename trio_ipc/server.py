@@ -1,0 +1,288 @@
+"""The server: one nursery, one capacity limiter, one task for each connection.
+
+It owns the listener and every connection, so that nothing of it outlives :func:`serve`. What happens on
+a connection is conversation.py's; this module decides who gets one, and how all of it ends. It must
+never start a task outside its own nursery.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any, Final, Generic, overload
+
+import attrs
+import trio
+
+from .channel import Channel
+from .config import IpcConfig
+from .contract import Contract, RequestT, ResponseT
+from .conversation import Conversation, Handler
+from .daemoneye import DETECTION, DetectionResult, DetectionTask
+from .errors import EndpointError
+from .selection import open_channel_listener
+from .telemetry import ServerCounters
+from .transports import PeerPolicy
+
+_logger = logging.getLogger(__name__)
+
+#: accept(2) gives these when the system is short of something; it may recover.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: Seconds until accept() is tried again after one of them, as in :func:`trio.serve_listeners`.
+_ACCEPT_PAUSE: Final = 0.1
+
+
+class Server(Generic[RequestT, ResponseT]):
+    """A running server, as :func:`serve` reports it through ``task_status``.
+
+    Attributes:
+        endpoint: where it listens.
+    """
+
+    def __init__(
+        self,
+        handler: Handler[RequestT, ResponseT],
+        listener: trio.abc.Listener[Channel],
+        *,
+        config: IpcConfig,
+        contract: Contract[RequestT, ResponseT],
+        peers: PeerPolicy,
+    ) -> None:
+        self.endpoint = config.endpoint_path
+        self._handler = handler
+        self._listener = listener
+        self._config = config
+        self._contract = contract
+        self._peers = peers
+        self._counters = ServerCounters(transport=str(config.transport))
+        self._limiter = trio.CapacityLimiter(config.max_connections)
+        self._accepting = trio.CancelScope()
+        self._queue: set[trio.CancelScope] = set()
+        self._conversations: set[Conversation[RequestT, ResponseT]] = set()
+        self._stopped = trio.Event()
+
+    def counters(self) -> ServerCounters:
+        """Return a copy of the counters as they are now."""
+        return attrs.evolve(self._counters)
+
+    def stop(self) -> None:
+        """Ask for a graceful stop; :func:`serve` then returns. Does not wait. Idempotent.
+
+        The endpoint is removed at once and idle connections are closed. Requests that have begun to
+        arrive are answered within ``shutdown_grace_ms``; what is left then is cancelled.
+        """
+        self._accepting.cancel()
+
+    async def wait_stopped(self) -> None:
+        """Wait until every connection is closed and the endpoint removed. Can be cancelled freely."""
+        await self._stopped.wait()
+
+    async def _run(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
+        failure: EndpointError | None = None
+        try:
+            with trio.CancelScope() as grace:
+                async with trio.open_nursery() as nursery:
+                    task_status.started(self)
+                    _logger.info("listening", extra={"endpoint": self.endpoint})
+                    failure = await self._accept_until_stopped(nursery)
+                    await self._listener.aclose()
+                    for place in self._queue:
+                        place.cancel()
+                    for conversation in self._conversations:
+                        conversation.finish()
+                    # Leaving the nursery waits for the requests in flight.
+                    grace.deadline = trio.current_time() + self._config.shutdown_grace_ms / 1000
+            if grace.cancelled_caught:
+                _logger.warning(
+                    "requests were cut off, the limit shutdown_grace_ms is %d",
+                    self._config.shutdown_grace_ms,
+                    extra={"endpoint": self.endpoint},
+                )
+        finally:
+            await trio.aclose_forcefully(self._listener)
+            self._stopped.set()
+        if failure is not None:
+            raise failure
+
+    async def _accept_until_stopped(self, nursery: trio.Nursery) -> EndpointError | None:
+        with self._accepting:
+            while True:
+                try:
+                    channel = await self._listener.accept()
+                except OSError as exc:
+                    if exc.errno not in _OUT_OF_RESOURCES:
+                        return self._listener_failed(exc)
+                    _logger.error(
+                        "cannot accept: %s; trying again in %s s",
+                        exc.strerror,
+                        _ACCEPT_PAUSE,
+                        extra={"endpoint": self.endpoint},
+                    )
+                    await trio.sleep(_ACCEPT_PAUSE)
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                    return self._listener_failed(exc)
+                else:
+                    nursery.start_soon(self._serve_connection, channel)
+        return None
+
+    def _listener_failed(self, exc: Exception) -> EndpointError:
+        error = EndpointError(
+            f"the listener failed: {exc}",
+            endpoint=self.endpoint,
+            hint="the server has stopped: start it again",
+        )
+        error.__cause__ = exc
+        return error
+
+    async def _serve_connection(self, channel: Channel) -> None:
+        self._counters.connections_accepted += 1
+        number = self._counters.connections_accepted
+        fields = {"endpoint": self.endpoint, "connection": number, "peer": str(channel.peer)}
+        try:
+            if not self._peers.allows(channel.peer):
+                self._counters.connections_refused_credentials += 1
+                _logger.warning(
+                    "connection refused: %s is not allowed, allowed is %s",
+                    channel.peer,
+                    self._peers,
+                    extra=fields,
+                )
+                return
+            if not await self._take_place():
+                self._counters.connections_refused_limit += 1
+                _logger.warning(
+                    "connection refused: the limit max_connections is %d",
+                    self._config.max_connections,
+                    extra=fields,
+                )
+                return
+            try:
+                _logger.info("connection opened", extra=fields)
+                reason = await self._converse(channel, number)
+                _logger.info("connection closed: %s", reason, extra=fields)
+            finally:
+                self._limiter.release()
+        except Exception:
+            # A defect of ours must cost one connection, not the server. The traceback is in the log.
+            _logger.exception("connection closed by an internal error", extra=fields)
+        finally:
+            await trio.aclose_forcefully(channel)
+
+    async def _take_place(self) -> bool:
+        """Wait for one of the ``max_connections`` places; False if there was none to be had."""
+        try:
+            self._limiter.acquire_nowait()
+            return True
+        except trio.WouldBlock:
+            if len(self._queue) >= self._config.max_connections:
+                return False
+        patience = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout_ms / 1000)
+        self._queue.add(patience)
+        if self._accepting.cancel_called:
+            patience.cancel()  # accepted just before the stop, started just after
+        try:
+            with patience:
+                await self._limiter.acquire()
+                return True
+        finally:
+            self._queue.discard(patience)
+        return False
+
+    async def _converse(self, channel: Channel, number: int) -> str:
+        channel.traffic = self._counters
+        conversation = Conversation(
+            channel,
+            number,
+            self._handler,
+            config=self._config,
+            contract=self._contract,
+            counters=self._counters,
+        )
+        self._counters.connections_served += 1
+        self._counters.connections_active += 1
+        self._conversations.add(conversation)
+        if self._accepting.cancel_called:
+            conversation.finish()  # accepted just before the stop, started just after
+        try:
+            return await conversation.run()
+        finally:
+            self._conversations.discard(conversation)
+            self._counters.connections_active -= 1
+
+
+@overload
+async def serve(
+    handler: Handler[DetectionTask, DetectionResult],
+    config: IpcConfig | None = None,
+    *,
+    peers: PeerPolicy | None = None,
+    task_status: trio.TaskStatus[Server[DetectionTask, DetectionResult]] = trio.TASK_STATUS_IGNORED,
+) -> None: ...
+
+
+@overload
+async def serve(
+    handler: Handler[RequestT, ResponseT],
+    config: IpcConfig | None = None,
+    *,
+    contract: Contract[RequestT, ResponseT],
+    peers: PeerPolicy | None = None,
+    task_status: trio.TaskStatus[Server[RequestT, ResponseT]] = trio.TASK_STATUS_IGNORED,
+) -> None: ...
+
+
+async def serve(
+    handler: Handler[Any, Any],
+    config: IpcConfig | None = None,
+    *,
+    contract: Contract[Any, Any] = DETECTION,
+    peers: PeerPolicy | None = None,
+    task_status: trio.TaskStatus[Server[Any, Any]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen at the configured endpoint and answer every request by the handler.
+
+    Runs until it is cancelled, or until :meth:`Server.stop` is called and its grace is over. Use
+    ``await nursery.start(serve, handler, config)`` to go on once it listens; that returns the
+    :class:`Server`.
+
+    Args:
+        handler: ``async def handler(request, call) -> response``. It runs once at a time for each
+            connection, in that connection's task, and is cancelled at ``call.deadline`` or when its
+            client leaves. An exception from it becomes one failed response.
+        config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
+        contract: the message types; DaemonEye's unless another is given.
+        peers: which users may connect; by default this process's own and root.
+        task_status: reports the running :class:`Server`.
+
+    Raises:
+        ConfigError: the environment holds a wrong setting, where ``config`` is None.
+        EndpointError: the endpoint cannot be used, or stopped working.
+
+    Cancellation closes everything at once and removes the endpoint; for a graceful end use
+    :meth:`Server.stop`.
+    """
+    if config is None:
+        config = IpcConfig.load()
+    listener = await open_channel_listener(config)
+    await serve_listener(handler, listener, config, contract=contract, peers=peers, task_status=task_status)
+
+
+async def serve_listener(
+    handler: Handler[RequestT, ResponseT],
+    listener: trio.abc.Listener[Channel],
+    config: IpcConfig,
+    *,
+    contract: Contract[RequestT, ResponseT],
+    peers: PeerPolicy | None = None,
+    task_status: trio.TaskStatus[Server[RequestT, ResponseT]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve like :func:`serve`, on a listener of channels that the caller has made.
+
+    For sockets that were opened by somebody else, and for tests in memory. The listener is closed in
+    the end.
+    """
+    if peers is None:
+        peers = PeerPolicy.own_user_and_root()
+    server = Server(handler, listener, config=config, contract=contract, peers=peers)
+    await server._run(task_status)  # noqa: SLF001 - the class is public to be used, not to be run

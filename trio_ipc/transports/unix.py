@@ -1,0 +1,552 @@
+"""Unix stream sockets as a :class:`trio.abc.Listener` and a :class:`trio.abc.HalfCloseableStream`.
+
+The security of the whole package begins here: only the owner reaches the socket, from the instant it
+exists; a live server's endpoint is never taken over, a dead one's is reclaimed without a race, and what
+is no socket is never touched (docs/security.md). This module must never know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import select
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from typing import Final
+
+import trio
+
+from trio_ipc.endpoint import MAX_PATH_BYTES
+from trio_ipc.errors import (
+    ConnectError,
+    EndpointError,
+    EndpointInUseError,
+    EndpointPermissionError,
+    EndpointUnsafeError,
+    ServerNotFoundError,
+    ServerRefusedError,
+)
+
+from .credentials import PeerCredentials
+
+_logger = logging.getLogger(__name__)
+
+#: Bytes asked for by one read. The allocator serves this from its heap; from 128 KiB on it maps and
+#: unmaps memory for each read, which was measured to add 75 µs to a round trip.
+READ_SIZE: Final = 65_536
+
+_BACKLOG: Final = 128
+
+#: A host program may have set SIGPIPE back to its deadly default (send(2)).
+_SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+
+#: Linux gives a socket file the mode of the unbound socket (unix_bind_bsd() in net/unix/af_unix.c), so
+#: that fchmod() before bind() leaves no moment in which it is wider. Other systems ignore that fchmod().
+_BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
+
+_OWNER_ONLY_SOCKET: Final = 0o600
+_OWNER_ONLY_DIRECTORY: Final = 0o700
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+#: How long starters of servers in one directory wait for each other; each holds the lock for microseconds.
+_LOCK_PATIENCE: Final = 5.0
+
+
+class UnixStream(trio.abc.HalfCloseableStream):
+    """A connected Unix stream socket.
+
+    Args:
+        sock: a connected socket. The stream owns it and makes it non-blocking.
+        endpoint: the path it was reached by.
+
+    Attributes:
+        endpoint: as given.
+        peer: who is at the other end.
+    """
+
+    def __init__(self, sock: socket.socket, endpoint: str) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._sending = False
+        self._eof_sent = False
+        self.endpoint = endpoint
+        self.peer = peer_credentials(sock)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Wait for bytes and return them; ``b""`` once the peer has closed its sending side.
+
+        Args:
+            max_bytes: how many bytes at the most, ``READ_SIZE`` if None.
+
+        Raises:
+            trio.BrokenResourceError: the peer closed with bytes of ours unread.
+            trio.BusyResourceError: another task is receiving.
+            trio.ClosedResourceError: this stream was closed, before or meanwhile.
+
+        Cancellation loses no bytes.
+        """
+        if max_bytes is None:
+            max_bytes = READ_SIZE
+        elif max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            try:
+                data = self._sock.recv(max_bytes)
+            except BlockingIOError:
+                pass
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                try:
+                    return self._sock.recv(max_bytes)
+                except BlockingIOError:
+                    continue  # a wake-up for nothing
+        except OSError as exc:
+            raise _stream_error(exc) from exc
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Hand all of the data over to the system.
+
+        Raises:
+            trio.BrokenResourceError: the peer has closed.
+            trio.BusyResourceError: another task is sending.
+            trio.ClosedResourceError: this stream was closed, or its sending side was.
+
+        Cancellation may leave a part sent; the caller must then close.
+        """
+        self._begin_sending()
+        try:
+            if self._eof_sent:
+                raise trio.ClosedResourceError("the sending side was closed by send_eof()")
+            await trio.lowlevel.checkpoint_if_cancelled()
+            sent = self._send(data)
+            if sent == len(data):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            with memoryview(data) as view:
+                while sent < len(view):
+                    await trio.lowlevel.wait_writable(self._sock)
+                    with view[sent:] as rest:
+                        sent += self._send(rest)
+        except OSError as exc:
+            raise _stream_error(exc) from exc
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`."""
+        self._begin_sending()
+        try:
+            if self._sock.fileno() == -1:
+                raise trio.ClosedResourceError("this stream was closed")
+            await trio.lowlevel.wait_writable(self._sock)
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            if not self._eof_sent:
+                self._sock.shutdown(socket.SHUT_WR)
+                self._eof_sent = True
+        except OSError as exc:
+            raise _stream_error(exc) from exc
+        finally:
+            self._sending = False
+
+    def peer_is_gone(self) -> bool:
+        """Return whether the peer has closed both directions, so that nobody will read what is sent.
+
+        After end of file alone it may only have closed its sending side, and wait for an answer. Does
+        not block (poll(2): POLLHUP is set for a stream socket only when both directions are down).
+        """
+        if self._sock.fileno() == -1:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, 0)
+        return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+    async def aclose(self) -> None:
+        """Close both directions at once. A task that waits in this stream wakes. Idempotent."""
+        if self._sock.fileno() != -1:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+    def _begin_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return self._sock.send(data, _SEND_FLAGS)
+        except BlockingIOError:
+            return 0
+
+
+class UnixListener(trio.abc.Listener[UnixStream]):
+    """A listening Unix stream socket. Made by :func:`listen_unix`.
+
+    Attributes:
+        endpoint: the socket's path.
+    """
+
+    def __init__(self, sock: socket.socket, endpoint: str, inode: tuple[int, int]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._inode = inode
+        self.endpoint = endpoint
+
+    async def accept(self) -> UnixStream:
+        """Wait for the next client.
+
+        Raises:
+            OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources; the
+                caller should wait a moment and go on.
+            trio.BusyResourceError: another task is accepting.
+            trio.ClosedResourceError: this listener was closed, before or meanwhile.
+
+        Cancellation loses no client.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except ConnectionError:
+                # This one client was gone before it was accepted (accept(2), ECONNABORTED).
+                await trio.lowlevel.checkpoint()
+            except OSError as exc:
+                if exc.errno == errno.EBADF:
+                    raise trio.ClosedResourceError("this listener was closed") from None
+                raise
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return UnixStream(sock, self.endpoint)
+
+    async def aclose(self) -> None:
+        """Stop listening and remove the socket file, if it is still this listener's. Idempotent."""
+        if self._sock.fileno() != -1:
+            # The file goes first: as long as this socket listens, no starter mistakes the path for a
+            # dead server's, so what is removed can't be somebody else's new socket.
+            self._remove_file()
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+        await trio.lowlevel.checkpoint()
+
+    def _remove_file(self) -> None:
+        try:
+            found = os.lstat(self.endpoint)
+            if (found.st_dev, found.st_ino) == self._inode:
+                os.unlink(self.endpoint)
+            else:
+                _logger.warning("%s was replaced while it was served; left alone", self.endpoint)
+        except FileNotFoundError:
+            _logger.warning("%s was removed while it was served", self.endpoint)
+        except OSError as exc:
+            _logger.warning("%s could not be removed: %s", self.endpoint, exc.strerror)
+
+
+# --- Connecting ---------------------------------------------------------------------------------------------
+
+
+async def connect_unix(endpoint: str) -> UnixStream:
+    """Connect to a server's socket. The caller sets the deadline.
+
+    Args:
+        endpoint: absolute path of the socket.
+
+    Returns:
+        The connected stream. Its ``peer`` is the process that listens (unix(7), SO_PEERCRED); whether
+        that one is to be trusted is the caller's decision.
+
+    Raises:
+        ServerNotFoundError: there is no such file.
+        ServerRefusedError: nobody listens.
+        EndpointPermissionError: the modes of the socket or its directories forbid it.
+        ConnectError: any other refusal by the system.
+
+    Cancellation closes the half-made connection.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        pause = 0.001
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                sock.connect(endpoint)
+            except BlockingIOError:
+                # The backlog is full, and the system offers nothing to wait for (connect(2), EAGAIN).
+                await trio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+            except OSError as exc:
+                raise _connect_error(exc, endpoint) from exc
+            else:
+                return UnixStream(sock, endpoint)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
+    if exc.errno == errno.ENOENT:
+        return ServerNotFoundError(
+            "no server: the socket does not exist",
+            endpoint=endpoint,
+            hint="start the server, or check the endpoint's path on both sides",
+        )
+    if exc.errno == errno.ECONNREFUSED:
+        return ServerRefusedError(
+            "connection refused: nobody listens at this socket",
+            endpoint=endpoint,
+            hint="its server has died or is stopping: start it again",
+        )
+    if exc.errno in {errno.EACCES, errno.EPERM}:
+        return EndpointPermissionError(
+            f"permission denied to uid {os.geteuid()}",
+            endpoint=endpoint,
+            hint="run as the server's user; the socket is its owner's alone",
+        )
+    return ConnectError(
+        f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"
+    )
+
+
+# --- Listening ----------------------------------------------------------------------------------------------
+
+
+async def listen_unix(endpoint: str) -> UnixListener:
+    """Create the socket, owner only from its first instant, and listen.
+
+    Missing directories are created with mode 0700. Whatever stands at the path is judged first: a live
+    server is left alone, a dead one's socket is removed, anything else is refused.
+
+    Args:
+        endpoint: absolute path of the socket.
+
+    Raises:
+        EndpointInUseError: a server listens there.
+        EndpointUnsafeError: the path is no socket or a symbolic link, or the directory is one or can be
+            written by others.
+        EndpointError: the system refuses, or another starter does not let go of the directory.
+
+    Cancellation leaves nothing behind but directories.
+    """
+    directory, name = os.path.split(endpoint)
+    try:
+        directory_fd = _open_directory(directory, endpoint)
+        try:
+            # One starter at a time in this directory: between finding a dead socket, removing it and
+            # listening, no other may come to the same conclusion.
+            await _lock(directory_fd, endpoint)
+            _make_way(directory_fd, name, endpoint)
+            return _bind(directory_fd, name, endpoint)
+        finally:
+            os.close(directory_fd)
+    except OSError as exc:
+        raise EndpointError(
+            f"cannot listen: {exc.strerror}", endpoint=endpoint, hint="check the path and its permissions"
+        ) from exc
+
+
+def _open_directory(directory: str, endpoint: str) -> int:
+    _create_missing(directory)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        directory_fd = os.open(directory, flags)
+    except OSError as exc:
+        if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
+            what = "a symbolic link" if os.path.islink(directory) else "not a directory"
+            raise EndpointUnsafeError(
+                f"{directory} is {what}", endpoint=endpoint, hint="use the path of a real directory"
+            ) from exc
+        raise
+    try:
+        _refuse_shared(directory, os.fstat(directory_fd), endpoint)
+        return directory_fd
+    except BaseException:
+        os.close(directory_fd)
+        raise
+
+
+def _create_missing(directory: str) -> None:
+    if os.path.lexists(directory):
+        return
+    _create_missing(os.path.dirname(directory))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, _OWNER_ONLY_DIRECTORY)
+
+
+def _refuse_shared(directory: str, found: os.stat_result, endpoint: str) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise EndpointUnsafeError(
+            f"the directory {directory} belongs to uid {found.st_uid}, not to uid {os.geteuid()} or root",
+            endpoint=endpoint,
+            hint="use a directory of your own",
+        )
+    if mode & _WRITABLE_BY_OTHERS:
+        raise EndpointUnsafeError(
+            f"others can write the directory {directory} (mode {mode:04o})",
+            endpoint=endpoint,
+            hint=f"use a directory of your own, or chmod 700 {directory}",
+        )
+    if mode & ~_OWNER_ONLY_DIRECTORY:
+        _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode)
+    # Whoever can rename a directory above can put another in its place.
+    parent = os.path.dirname(os.path.realpath(directory))
+    while parent != os.path.dirname(parent):
+        above = os.stat(parent)
+        if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+            raise EndpointUnsafeError(
+                f"anyone can write {parent}, which holds the directory {directory}",
+                endpoint=endpoint,
+                hint=f"use another place, or chmod o-w {parent}",
+            )
+        parent = os.path.dirname(parent)
+
+
+async def _lock(directory_fd: int, endpoint: str) -> None:
+    """Take the directory's lock; closing the descriptor gives it back (flock(2))."""
+    with trio.move_on_after(_LOCK_PATIENCE):
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                fcntl.flock(directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                await trio.sleep(0.01)
+    raise EndpointError(
+        f"another process has held the lock of the directory for {_LOCK_PATIENCE} s",
+        endpoint=endpoint,
+        hint=f"find it with: fuser {os.path.dirname(endpoint)}",
+    )
+
+
+def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
+    """Remove a dead server's socket; refuse anything else that stands at the path."""
+    try:
+        mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a socket"
+        raise EndpointUnsafeError(
+            f"the path exists and is {kind}; it was not touched",
+            endpoint=endpoint,
+            hint="choose another endpoint_path, or remove it yourself",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint)
+            pid = peer_credentials(probe).pid
+        except ConnectionRefusedError:
+            os.unlink(name, dir_fd=directory_fd)
+            _logger.info("%s was left by a dead server; reclaimed", endpoint)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pid = None  # alive, with a full backlog
+    owner = "another process" if pid is None else f"process {pid}"
+    error = EndpointInUseError(
+        f"in use by {owner}", endpoint=endpoint, hint="stop it first, or choose another endpoint_path"
+    )
+    error.pid = pid
+    raise error
+
+
+def _bind(directory_fd: int, name: str, endpoint: str) -> UnixListener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        directory_mode = os.fstat(directory_fd).st_mode
+        if _BIND_HONOURS_FCHMOD:
+            os.fchmod(sock.fileno(), _OWNER_ONLY_SOCKET)
+            sock.bind(endpoint)
+        elif not stat.S_IMODE(directory_mode) & ~_OWNER_ONLY_DIRECTORY:
+            sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
+        else:
+            _bind_aside(sock, endpoint)
+        # Raises where the path no longer leads into the directory that was judged.
+        found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        if stat.S_IMODE(found.st_mode) != _OWNER_ONLY_SOCKET:
+            os.chmod(name, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
+        sock.listen(_BACKLOG)
+        return UnixListener(sock, endpoint, (found.st_dev, found.st_ino))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _bind_aside(sock: socket.socket, endpoint: str) -> None:
+    """Bind inside a private directory, narrow the mode there, then move the socket into place.
+
+    Elsewhere than on Linux the mode can only be set after bind(); here nobody sees it before that.
+    """
+    directory = os.path.dirname(endpoint)
+    with tempfile.TemporaryDirectory(prefix=".", dir=directory) as private:
+        aside = os.path.join(private, "s")
+        if len(os.fsencode(aside)) > MAX_PATH_BYTES:
+            raise EndpointError(
+                f"{aside}, where the socket is made, is longer than {MAX_PATH_BYTES} bytes",
+                endpoint=endpoint,
+                hint=f"chmod 700 {directory}, or use a shorter directory",
+            )
+        sock.bind(aside)
+        os.chmod(aside, _OWNER_ONLY_SOCKET)
+        os.rename(aside, endpoint)
+
+
+# --- Shared -------------------------------------------------------------------------------------------------
+
+
+def peer_credentials(sock: socket.socket) -> PeerCredentials:
+    """Ask the system who is at the other end of a connected Unix socket.
+
+    Returns:
+        What it tells: on Linux pid, uid and gid (unix(7), SO_PEERCRED), on macOS and FreeBSD uid and
+        gid (unix(4), LOCAL_PEERCRED), elsewhere nothing.
+    """
+    if hasattr(socket, "SO_PEERCRED"):
+        ucred = struct.Struct("iII")
+        pid, uid, gid = ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size))
+        # pid 0: the peer lives in a pid namespace that can't be seen from here.
+        return PeerCredentials(pid=pid or None, uid=uid, gid=gid)
+    if hasattr(socket, "LOCAL_PEERCRED"):
+        sol_local = 0
+        raw = sock.getsockopt(sol_local, socket.LOCAL_PEERCRED, _XUCRED.size)
+        return parse_xucred(raw)
+    return PeerCredentials()
+
+
+#: struct xucred of <sys/ucred.h>: cr_version, cr_uid, cr_ngroups, cr_groups[0].
+_XUCRED: Final = struct.Struct("=IIhxxI60x")
+
+
+def parse_xucred(raw: bytes) -> PeerCredentials:
+    """Read the ``struct xucred`` that LOCAL_PEERCRED gives on macOS and FreeBSD (unix(4))."""
+    version, uid, groups, gid = _XUCRED.unpack(raw)
+    if version != 0 or groups < 1:
+        return PeerCredentials()
+    return PeerCredentials(uid=uid, gid=gid)
+
+
+def _stream_error(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:
+    if exc.errno == errno.EBADF:
+        return trio.ClosedResourceError("this stream was closed")
+    return trio.BrokenResourceError(f"the connection is broken: {exc.strerror}")
