@@ -23,7 +23,7 @@ from .errors import (
     WriteTimeoutError,
 )
 from .telemetry import Traffic
-from .transports import PeerCredentials, UnixStream
+from .transports import LocalStream, PeerCredentials
 from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 #: Bytes asked for by one read; transports/unix.py says why not more.
@@ -280,7 +280,7 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
         config: for every channel.
     """
 
-    def __init__(self, listener: trio.abc.Listener[UnixStream], config: IpcConfig) -> None:
+    def __init__(self, listener: trio.abc.Listener[LocalStream], config: IpcConfig) -> None:
         self._listener = listener
         self._config = config
 
@@ -293,7 +293,7 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
         await self._listener.aclose()
 
 
-def framed(stream: UnixStream, config: IpcConfig) -> FramedChannel:
+def framed(stream: LocalStream, config: IpcConfig) -> FramedChannel:
     """Return a channel over a local stream, which it owns."""
     return FramedChannel(
         stream, config, endpoint=stream.endpoint, peer=stream.peer, peer_is_gone=stream.peer_is_gone

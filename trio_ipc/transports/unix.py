@@ -7,6 +7,11 @@ is no socket is never touched (docs/security.md). This module must never know wh
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("trio_ipc.transports.unix is for Unix only")
+
 import contextlib
 import errno
 import fcntl
@@ -16,7 +21,6 @@ import select
 import socket
 import stat
 import struct
-import sys
 import tempfile
 from typing import Final
 
