@@ -9,7 +9,6 @@ default one's place whole. :class:`FramedChannel` is the default: frames over an
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -93,34 +92,38 @@ class Channel(trio.abc.AsyncResource):
     # aclose() is inherited: it closes at once, never raises, and wakes whoever waits.
 
 
-def _always() -> bool:
-    return True
+class _WithoutShortcuts:
+    """What a :class:`FramedChannel` assumes of a stream that has no such methods."""
+
+    @staticmethod
+    def send_nowait(_data: bytes) -> int:
+        return 0
+
+    @staticmethod
+    def peer_is_gone() -> bool:
+        return True
 
 
 class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
 
     Args:
-        stream: the connected stream. The channel owns it.
+        stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.UnixStream`
+            it also uses what other streams don't have: sending without a wait, because the deadline of
+            a wait that does not happen costs 8 µs, and telling a half-closed peer from one that is gone.
         config: limits, deadlines and checksum.
         endpoint: what errors call it.
         peer: who is at the other end.
-        peer_is_gone: asked after end of file: whether the peer has closed both directions, rather than
-            only its sending one. For most streams there is no difference.
     """
 
     def __init__(
-        self,
-        stream: trio.abc.Stream,
-        config: IpcConfig,
-        *,
-        endpoint: str,
-        peer: PeerCredentials | None,
-        peer_is_gone: Callable[[], bool] = _always,
+        self, stream: trio.abc.Stream, config: IpcConfig, *, endpoint: str, peer: PeerCredentials | None
     ) -> None:
         super().__init__(endpoint, peer)
         self._stream = stream
-        self._peer_is_gone = peer_is_gone
+        shortcuts = stream if isinstance(stream, UnixStream) else _WithoutShortcuts
+        self._send_nowait = shortcuts.send_nowait
+        self._peer_is_gone = shortcuts.peer_is_gone
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
@@ -207,29 +210,36 @@ class FramedChannel(Channel):
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
         frame = self._encoder.encode(payload)
+        try:
+            sent = self._send_nowait(frame)
+            if sent == len(frame):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await self._send_rest(memoryview(frame)[sent:])
+        except trio.BrokenResourceError as exc:
+            raise PeerClosedError(
+                "the peer closed the connection before it took the whole message",
+                endpoint=self.endpoint,
+                hint="connect again",
+            ) from exc
+        except trio.ClosedResourceError as exc:
+            raise self._was_closed() from exc
+        self.traffic.frames_sent += 1
+        self.traffic.bytes_sent += len(frame)
+
+    async def _send_rest(self, rest: memoryview) -> None:
         with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
             try:
-                await self._stream.send_all(frame)
-            except trio.BrokenResourceError as exc:
-                raise PeerClosedError(
-                    "the peer closed the connection before it took the whole message",
-                    endpoint=self.endpoint,
-                    hint="connect again",
-                ) from exc
-            except trio.ClosedResourceError as exc:
-                raise self._was_closed() from exc
-            except BaseException:
+                await self._stream.send_all(rest)
+            except trio.Cancelled:
                 await self._break()
                 raise
         if wait.cancelled_caught:
             raise WriteTimeoutError(
-                f"timed out handing over a message of {len(payload)} bytes, the limit write_timeout_ms "
-                f"is {self._write_timeout_ms}",
+                f"timed out handing over a message, the limit write_timeout_ms is {self._write_timeout_ms}",
                 endpoint=self.endpoint,
                 hint="see whether the peer is stuck: it does not read",
             )
-        self.traffic.frames_sent += 1
-        self.traffic.bytes_sent += len(frame)
 
     async def wait_peer_gone(self) -> None:
         """Return once nobody will read what is sent; see :meth:`Channel.wait_peer_gone`."""
@@ -295,6 +305,4 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
 
 def framed(stream: LocalStream, config: IpcConfig) -> FramedChannel:
     """Return a channel over a local stream, which it owns."""
-    return FramedChannel(
-        stream, config, endpoint=stream.endpoint, peer=stream.peer, peer_is_gone=stream.peer_is_gone
-    )
+    return FramedChannel(stream, config, endpoint=stream.endpoint, peer=stream.peer)

@@ -100,20 +100,25 @@ class UnixStream(trio.abc.HalfCloseableStream):
         elif max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            try:
-                data = self._sock.recv(max_bytes)
-            except BlockingIOError:
-                pass
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+        data = self.receive_nowait(max_bytes)
+        if data is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return data
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
                 return data
-            while True:
-                await trio.lowlevel.wait_readable(self._sock)
-                try:
-                    return self._sock.recv(max_bytes)
-                except BlockingIOError:
-                    continue  # a wake-up for nothing
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
+
+        Raises what :meth:`receive_some` raises.
+        """
+        try:
+            return self._sock.recv(max_bytes)
+        except BlockingIOError:
+            return None
         except OSError as exc:
             raise _stream_error(exc) from exc
 
@@ -127,47 +132,57 @@ class UnixStream(trio.abc.HalfCloseableStream):
 
         Cancellation may leave a part sent; the caller must then close.
         """
-        self._begin_sending()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self.send_nowait(data)
+        if sent == len(data):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        with memoryview(data) as view:
+            while sent < len(view):
+                await self.wait_send_all_might_not_block()
+                with view[sent:] as rest:
+                    sent += self.send_nowait(rest)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Hand over what the system takes without a wait, and return how many bytes that was.
+
+        Raises what :meth:`send_all` raises.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if self._eof_sent:
+            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
         try:
-            if self._eof_sent:
-                raise trio.ClosedResourceError("the sending side was closed by send_eof()")
-            await trio.lowlevel.checkpoint_if_cancelled()
-            sent = self._send(data)
-            if sent == len(data):
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return
-            with memoryview(data) as view:
-                while sent < len(view):
-                    await trio.lowlevel.wait_writable(self._sock)
-                    with view[sent:] as rest:
-                        sent += self._send(rest)
+            return self._sock.send(data, _SEND_FLAGS)
+        except BlockingIOError:
+            return 0
         except OSError as exc:
             raise _stream_error(exc) from exc
-        finally:
-            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`."""
-        self._begin_sending()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if self._sock.fileno() == -1:
+            raise trio.ClosedResourceError("this stream was closed")
+        self._sending = True
         try:
-            if self._sock.fileno() == -1:
-                raise trio.ClosedResourceError("this stream was closed")
             await trio.lowlevel.wait_writable(self._sock)
         finally:
             self._sending = False
 
     async def send_eof(self) -> None:
         """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
-        self._begin_sending()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        await trio.lowlevel.checkpoint()
+        if self._eof_sent:
+            return
         try:
-            await trio.lowlevel.checkpoint()
-            if not self._eof_sent:
-                self._sock.shutdown(socket.SHUT_WR)
-                self._eof_sent = True
+            self._sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
             raise _stream_error(exc) from exc
-        finally:
-            self._sending = False
+        self._eof_sent = True
 
     def peer_is_gone(self) -> bool:
         """Return whether the peer has closed both directions, so that nobody will read what is sent.
@@ -187,17 +202,6 @@ class UnixStream(trio.abc.HalfCloseableStream):
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
-
-    def _begin_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-
-    def _send(self, data: bytes | bytearray | memoryview) -> int:
-        try:
-            return self._sock.send(data, _SEND_FLAGS)
-        except BlockingIOError:
-            return 0
 
 
 class UnixListener(trio.abc.Listener[UnixStream]):

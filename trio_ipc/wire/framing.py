@@ -122,10 +122,8 @@ class FrameDecoder:
             data = bytes(data)
         if self._partial is not None:
             data = self._fill_partial(data)
-        if self._start == len(self._input):
-            self._input = data
-        elif data:
-            self._input = self._input[self._start :] + data
+        rest = self._input[self._start :]
+        self._input = rest + data if rest else data
         self._start = 0
 
     def next_payload(self) -> bytes | bytearray | None:

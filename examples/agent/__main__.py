@@ -1,0 +1,177 @@
+"""The agent as a program: ask, show, and go on asking.
+
+Each cycle opens a connection of its own: a server closes one that says nothing for `read_timeout_ms`, which
+may well be shorter than the interval. The first failure ends the program with one line and status 1; once
+it has seen the collector, a failed cycle is reported and the next one tries again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from examples.common import (
+    STOP_SIGNALS,
+    add_endpoint_options,
+    cancel_on_signal,
+    complain,
+    counters_line,
+    discard_stdout,
+    load_config,
+)
+from trio_ipc import ClientCounters, IpcConfig, IpcError, open_client
+
+from .changes import Snapshot, compare, snapshot
+from .display import Display, JsonDisplay, TableDisplay
+from .paging import CollectorError, Enumeration, Question, enumerate_processes
+
+PROGRAM = "agent"
+
+
+class Agent:
+    """Watches the processes of one collector.
+
+    Args:
+        config: where the collector listens.
+        question: which processes to watch.
+        display: where to show them.
+    """
+
+    def __init__(self, config: IpcConfig, question: Question, display: Display) -> None:
+        self._config = config
+        self._question = question
+        self._display = display
+        self._totals: dict[str, Any] = {}
+
+    async def watch(self, interval: float | None) -> int:
+        """Show all processes, then what changes, until cancelled; return the exit status.
+
+        Args:
+            interval: seconds from one cycle to the next, None for only one.
+        """
+        cycle, known, due = 1, None, trio.current_time()
+        while True:
+            try:
+                known = self._show(cycle, known, await self._ask())
+            except (IpcError, CollectorError) as exc:
+                complain(PROGRAM, exc)
+                if known is None:
+                    return 1
+            if interval is None:
+                return 0
+            cycle += 1
+            due = max(due + interval, trio.current_time())
+            await trio.sleep_until(due)
+
+    def report(self) -> None:
+        """Show what all of it took."""
+        if self._totals:
+            self._display.note(f"asked: {counters_line(self._totals)}")
+
+    async def _ask(self) -> Enumeration:
+        async with open_client(self._config) as client:
+            try:
+                return await enumerate_processes(client.call, self._question)
+            finally:
+                self._count(client.counters())
+
+    def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
+        current = snapshot(seen.records, seen.skipped, known)
+        if known is None:
+            self._display.processes(cycle, seen)
+        else:
+            self._display.changes(cycle, compare(known, current), seen.skipped)
+        return current
+
+    def _count(self, counters: ClientCounters) -> None:
+        for name, value in attrs.asdict(counters).items():
+            self._totals[name] = value if isinstance(value, str) else self._totals.get(name, 0) + value
+
+
+async def run(agent: Agent, interval: float | None) -> int:
+    """Watch until a signal says stop; return the exit status."""
+    status = 0
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
+            status = await agent.watch(interval)
+            nursery.cancel_scope.cancel()
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    options = _parser().parse_args(arguments)
+    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    question = Question(options.name, options.pid, "sha256" if options.hash else "")
+    display: Display = (
+        JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
+    )
+    status = 0
+    try:
+        agent = Agent(load_config(options), question, display)
+        status = trio.run(run, agent, None if options.once else options.interval)
+        agent.report()
+    except* IpcError as group:
+        complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
+        status = 1
+    except* BrokenPipeError:
+        discard_stdout()
+    except* KeyboardInterrupt:
+        pass  # it came before the signals were caught
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.{PROGRAM}", description="Show the processes that a collector sees."
+    )
+    add_endpoint_options(parser)
+    parser.add_argument("--once", action="store_true", help="show them once and end")
+    parser.add_argument(
+        "--interval", type=seconds, default=5.0, metavar="S", help="seconds between two looks (default: 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document to a line for each look")
+    parser.add_argument("--hash", action="store_true", help="ask for the executables' sha256")
+    parser.add_argument(
+        "--name", nargs="+", action="extend", default=[], help="only processes of these names"
+    )
+    parser.add_argument(
+        "--pid", nargs="+", action="extend", default=[], type=process_id, help="only processes of these pids"
+    )
+    parser.add_argument("--limit", type=row_count, metavar="ROWS", help="show no more rows than this")
+    return parser
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
+
+
+def process_id(text: str) -> int:
+    pid = int(text)
+    if not 0 <= pid < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no process id: they go from 0 to {2**32 - 1}")
+    return pid
+
+
+def row_count(text: str) -> int:
+    rows = int(text)
+    if rows < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What people and programs get to see.
+
+Names of processes are anybody's bytes: nothing from a record must reach a terminal without `printable`, or
+be read as rich's markup. JSON is one document to a line, in ASCII.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import attrs
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from examples.common import printable
+from trio_ipc.daemoneye import ProcessRecord
+
+from .changes import Changes
+from .paging import Enumeration
+
+_WIDTH_OF_A_PIPE: Final = 120
+
+
+class Display(Protocol):
+    """How the agent shows what it learns."""
+
+    def processes(self, cycle: int, seen: Enumeration) -> None:
+        """Show everything, at the first cycle."""
+
+    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+        """Show what a later cycle brought."""
+
+    def note(self, text: str) -> None:
+        """Tell a person something beside the data."""
+
+
+# --- for programs ---------------------------------------------------------------------------------------
+
+
+class JsonDisplay:
+    """One JSON document to a line for each cycle."""
+
+    def processes(self, cycle: int, seen: Enumeration) -> None:
+        self._write(cycle, {"processes": list(map(as_json, seen.records))}, seen.skipped)
+
+    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+        told = {
+            "appeared": list(map(as_json, changes.appeared)),
+            "vanished": list(map(as_json, changes.vanished)),
+            "changed": [
+                {"before": as_json(change.before), "after": as_json(change.after)}
+                for change in changes.changed
+            ],
+        }
+        self._write(cycle, {"changes": told}, skipped)
+
+    def note(self, text: str) -> None:
+        """Leave it out: standard output is the program's."""
+
+    @staticmethod
+    def _write(cycle: int, told: dict[str, Any], skipped: Sequence[int]) -> None:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+        print(json.dumps({"cycle": cycle, "time": now, **told, "skipped": list(skipped)}), flush=True)
+
+
+def as_json(record: ProcessRecord) -> dict[str, Any]:
+    """Return a record's fields by their names; those that are not set are left out.
+
+    Unlike protobuf's own JSON, 64-bit integers stay numbers, and a false `accessible` is said.
+    """
+    fields = {}
+    for field in record.DESCRIPTOR.fields:
+        if not field.has_presence or record.HasField(field.name):
+            value = getattr(record, field.name)
+            fields[field.name] = list(value) if field.is_repeated else value
+    return fields
+
+
+# --- for people -----------------------------------------------------------------------------------------
+
+
+class TableDisplay:
+    """A table at first, then a line for each change.
+
+    Args:
+        limit: rows of the table, None for all of them.
+        with_hashes: whether there is a column for the executable's hash.
+    """
+
+    def __init__(self, *, limit: int | None, with_hashes: bool) -> None:
+        self._limit = limit
+        self._with_hashes = with_hashes
+        self._console = _AgentConsole(highlight=False, markup=False)
+        if not self._console.is_terminal and "COLUMNS" not in os.environ:
+            self._console.width = _WIDTH_OF_A_PIPE
+
+    def processes(self, cycle: int, seen: Enumeration) -> None:
+        by_weight = sorted(seen.records, key=_weight, reverse=True)
+        shown = by_weight[: self._limit]
+        table = Table(header_style="bold")
+        columns = _COLUMNS + (_HASH_COLUMNS if self._with_hashes else ()) + _LAST_COLUMNS
+        for column in columns:
+            # Only the paths give way when the terminal is narrow.
+            widths = [cell_len(text) for text in (column.title, *map(column.cell, shown))]
+            table.add_column(
+                column.title,
+                justify=column.justify,
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=None if column.elastic else max(widths),
+            )
+        for record in shown:
+            style = None if record.accessible else "dim"
+            table.add_row(*(Text(column.cell(record)) for column in columns), style=style)
+        self._console.print(table)
+        self.note(_caption(len(shown), seen))
+
+    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+        for record in changes.vanished:
+            self._change("- vanished", "red", record)
+        for record in changes.appeared:
+            self._change("+ appeared", "green", record)
+        for change in changes.changed:
+            self._change("! changed ", "yellow", change.after, f", was {_executable(change.before)}")
+        if skipped:
+            self.note(_too_large(skipped))
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    def _change(self, what: str, style: str, record: ProcessRecord, more: str = "") -> None:
+        line = Text(f"{dt.datetime.now().astimezone():%H:%M:%S} ")
+        line.append(f"{what} {record.pid:>7}", style=style)
+        line.append(f" {_name(record)} ({_executable(record) or 'no executable'}{more})")
+        self._console.print(line, soft_wrap=True)
+
+
+class _AgentConsole(Console):
+    """A console that leaves it to the program what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
+
+
+@attrs.frozen
+class _Column:
+    title: str
+    cell: Callable[[ProcessRecord], str]
+    justify: Any = "left"
+    elastic: bool = False
+
+
+def _weight(record: ProcessRecord) -> tuple[float, int]:
+    return record.cpu_usage, record.memory_usage
+
+
+def _caption(shown: int, seen: Enumeration) -> str:
+    parts = [f"{shown} of {len(seen.records)} processes"]
+    if seen.pages > 1:
+        parts.append(f"in {seen.pages} pages")
+    if seen.skipped:
+        parts.append(_too_large(seen.skipped))
+    return ", ".join(parts)
+
+
+def _too_large(pids: Sequence[int]) -> str:
+    return f"too large for a frame and left out: {', '.join(map(str, pids))}"
+
+
+def _name(record: ProcessRecord) -> str:
+    return _shortened(printable(record.name) or "?", 24)
+
+
+def _executable(record: ProcessRecord) -> str:
+    path = printable(record.executable_path)
+    if path and not record.file_exists:
+        return f"{path} [deleted]"
+    return f"{path} [replaced]" if record.on_disk_mismatch else path
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+@functools.cache
+def _user_name(user_id: str) -> str:
+    try:
+        import pwd  # noqa: PLC0415 - only Unix has it, and only there users have numbers
+
+        return pwd.getpwuid(int(user_id)).pw_name
+    except (ImportError, ValueError, KeyError, OverflowError):
+        return printable(user_id)  # already a name, or a user whom only some container knows
+
+
+def _size(record: ProcessRecord) -> str:
+    if not record.HasField("memory_usage"):
+        return ""
+    size = float(record.memory_usage)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _started(record: ProcessRecord) -> str:
+    if not record.HasField("start_time"):
+        return ""
+    try:
+        started = dt.datetime.fromtimestamp(record.start_time).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "?"
+    today = started.date() == dt.datetime.now().astimezone().date()
+    return f"{started:%H:%M:%S}" if today else f"{started:%Y-%m-%d}"
+
+
+_COLUMNS: Final = (
+    _Column("PID", lambda record: str(record.pid), "right"),
+    _Column("PPID", lambda record: str(record.ppid) if record.HasField("ppid") else "", "right"),
+    _Column("User", lambda record: _shortened(_user_name(record.user_id), 16)),
+    _Column("Name", _name),
+    _Column(
+        "CPU", lambda record: f"{record.cpu_usage:.1f}%" if record.HasField("cpu_usage") else "", "right"
+    ),
+    _Column("Memory", _size, "right"),
+    _Column("Started", _started),
+)
+_HASH_COLUMNS: Final = (_Column("Hash", lambda record: _shortened(printable(record.executable_hash), 13)),)
+_LAST_COLUMNS: Final = (_Column("Executable", _executable, elastic=True),)

@@ -1,0 +1,127 @@
+"""Whole answers to large questions.
+
+One frame holds only so much. When the collector says that its result was too large, the agent asks which
+pids there are and then for these, a page at a time, halving a page that is still too large. This module
+knows nothing of connections: it gets a function that asks. It must never take a part for the whole: a
+record that fits no frame at all is named in the answer.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import attrs
+
+from trio_ipc import RESPONSE_TOO_LARGE, MessageTooLargeError
+from trio_ipc.daemoneye import DetectionResult, DetectionTask, HashCheck, ProcessFilter, ProcessRecord
+
+PAGE: Final = 200
+"""Pids to a page, at first. Their records take about 50 KB, well within the default frame."""
+
+PIDS_ONLY: Final = "pids_only"
+"""`DetectionTask.metadata` that asks examples.procmond for records of pid, name and start time alone."""
+
+Ask = Callable[[DetectionTask], Awaitable[DetectionResult]]
+
+
+class CollectorError(Exception):
+    """The collector could not do what it was asked; the message is for the user."""
+
+
+class _TooLargeError(Exception):
+    """Question or answer is larger than a frame."""
+
+
+@attrs.frozen
+class Question:
+    """Which processes to ask for.
+
+    Attributes:
+        names: only these, by name; empty for all.
+        pids: only these; empty for all.
+        algorithm: hash their executables with it; empty for no hashes.
+    """
+
+    names: Sequence[str] = ()
+    pids: Sequence[int] = ()
+    algorithm: str = ""
+
+
+@attrs.frozen
+class Enumeration:
+    """What the collector said.
+
+    Attributes:
+        records: by pid, as the collector sorted them.
+        skipped: pids of records that fit no frame.
+        pages: how many answers it took.
+    """
+
+    records: Sequence[ProcessRecord]
+    skipped: Sequence[int] = ()
+    pages: int = 1
+
+
+async def enumerate_processes(ask: Ask, question: Question) -> Enumeration:
+    """Get all records that a question is about, in as many answers as it takes.
+
+    Raises:
+        CollectorError: the collector failed, or even the list of pids fits no frame.
+        IpcError: as `ask` raises it.
+    """
+    try:
+        return Enumeration(await _records(ask, question))
+    except _TooLargeError:
+        return await _in_pages(ask, question, await _pids(ask, question))
+
+
+async def _pids(ask: Ask, question: Question) -> list[int]:
+    if question.pids:
+        return list(dict.fromkeys(question.pids))
+    try:
+        outlines = await _records(ask, attrs.evolve(question, algorithm=""), metadata=PIDS_ONLY)
+    except _TooLargeError as exc:
+        raise CollectorError(
+            f"even the list of pids is too large ({exc}); raise max_frame_bytes on both sides, or name pids"
+        ) from exc
+    return [outline.pid for outline in outlines]
+
+
+async def _in_pages(ask: Ask, question: Question, pids: Sequence[int]) -> Enumeration:
+    pages = [pids[start : start + PAGE] for start in range(0, len(pids), PAGE)]
+    pages.reverse()  # a stack, so that the records come in the order of the pids
+    records: list[ProcessRecord] = []
+    skipped: list[int] = []
+    answers = 0
+    while pages:
+        page = pages.pop()
+        try:
+            records += await _records(ask, attrs.evolve(question, pids=page))
+            answers += 1
+        except _TooLargeError:
+            if len(page) == 1:
+                skipped.append(page[0])
+            else:
+                middle = len(page) // 2
+                pages += [page[middle:], page[:middle]]
+    return Enumeration(records, skipped, answers)
+
+
+async def _records(ask: Ask, question: Question, metadata: str | None = None) -> Sequence[ProcessRecord]:
+    task = DetectionTask(
+        task_id=str(uuid.uuid4()),
+        process_filter=ProcessFilter(process_names=question.names, pids=question.pids),
+        hash_check=HashCheck(hash_algorithm=question.algorithm) if question.algorithm else None,
+        metadata=metadata,
+    )
+    try:
+        result = await ask(task)
+    except MessageTooLargeError as exc:
+        raise _TooLargeError(str(exc)) from exc
+    if result.success:
+        return result.processes
+    if result.error_message.startswith(RESPONSE_TOO_LARGE):
+        raise _TooLargeError(result.error_message)
+    raise CollectorError(f"the collector failed: {result.error_message or 'it does not say why'}")

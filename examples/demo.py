@@ -1,0 +1,221 @@
+"""`make demo`: a collector and an agent, as real processes, on this machine's real processes.
+
+In a private temporary directory and for a few seconds. It must leave nothing behind however it ends, and
+never wait for anything but an event: a line that a program prints, an answer, or an exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import trio
+
+from examples.common import STOP_SIGNALS, cancel_on_signal, complain, discard_stdout, leaves
+from trio_ipc import IpcConfig, IpcError, open_client
+from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
+
+PROGRAM = "demo"
+
+_ROOT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OWN_EXECUTABLE: Final = os.path.abspath(sys.executable)
+_TIME_LIMIT: Final = 12.0
+_AGENT_OPTIONS: Final = ("--interval", "0.3", "--limit", "15")
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class DemoFailed(Exception):  # noqa: N818 - it is what it says
+    """A step did not turn out as it should."""
+
+
+class Demo:
+    """The steps, and which of them is being done."""
+
+    def __init__(self, directory: str) -> None:
+        self.step = "setting up"
+        self._endpoint = os.path.join(directory, "procmond.sock")
+
+    async def run(self) -> None:
+        """Do all of it.
+
+        Raises:
+            DemoFailed, IpcError, trio.TooSlowError: `step` did not work. Possibly in an ExceptionGroup.
+        """
+        with trio.fail_after(_TIME_LIMIT):
+            async with self._program("examples.procmond") as procmond:
+                self._begin("start a collector")
+                await procmond.line_with("listening")
+                async with self._program("examples.agent", *_AGENT_OPTIONS) as agent:
+                    self._begin("let an agent show the processes, the largest first")
+                    await agent.line_with("processes")
+                    self._begin("verify this Python's own executable through the collector")
+                    await self._verify_hash(_OWN_EXECUTABLE)
+                    self._begin("start and end a process, and see the agent notice")
+                    await self._cause_changes(agent)
+                    self._begin("stop the agent")
+                    await agent.stop()
+                self._begin("stop the collector")
+                await procmond.stop()
+                self._expect_no_endpoint()
+
+    def _expect_no_endpoint(self) -> None:
+        if os.path.lexists(self._endpoint):
+            raise DemoFailed(f"the collector left {self._endpoint} behind")
+
+    def _begin(self, step: str) -> None:
+        self.step = step
+        print(f"\n--- {step}", flush=True)
+
+    @contextlib.asynccontextmanager
+    async def _program(self, module: str, *options: str) -> AsyncIterator[Program]:
+        command = [sys.executable, "-m", module, "--endpoint", self._endpoint, *options]
+        async with running(command) as process:
+            yield Program(module, process)
+
+    async def _verify_hash(self, path: str) -> None:
+        expected = await trio.to_thread.run_sync(_sha256, path)
+        task = _hash_check(path, expected)
+        async with open_client(IpcConfig.load().replace(endpoint_path=self._endpoint)) as client:
+            result = await client.call(task)
+        found = result.hash_result
+        if not result.success or not found.success:
+            raise DemoFailed(result.error_message or found.error_message)
+        print(f"{found.algorithm} of {found.file_path} is {found.hash_value}, as computed here", flush=True)
+
+    @staticmethod
+    async def _cause_changes(agent: Program) -> None:
+        async with running([sys.executable, "-c", "input()"]) as child:
+            await agent.line_with("appeared", str(child.pid))
+            assert child.stdin is not None  # noqa: S101 - running() made the pipe
+            await child.stdin.aclose()
+            await child.wait()
+            await agent.line_with("vanished", str(child.pid))
+
+
+class Program:
+    """One of the example programs at work. What it prints is shown as soon as somebody waits for it."""
+
+    def __init__(self, name: str, process: trio.Process) -> None:
+        self._name = name
+        self._process = process
+        self._unread = b""
+
+    async def line_with(self, *words: str) -> None:
+        """Wait until it prints a line with all these words."""
+        async for line in self._lines():
+            if set(words) <= set(_COLOURS.sub("", line).split()):
+                return
+        raise DemoFailed(f"{self._name} ended with status {await self._process.wait()}")
+
+    async def stop(self) -> None:
+        """Ask it to end, as a service manager would, and see that it does so well."""
+        self._process.terminate()
+        async for _ in self._lines():
+            pass
+        status = await self._process.wait()
+        print(f"{self._name} ended with status {status}", flush=True)
+        if status != 0:
+            raise DemoFailed(f"{self._name} should have ended with status 0")
+
+    async def _lines(self) -> AsyncIterator[str]:
+        assert self._process.stdout is not None  # noqa: S101 - running() made the pipe
+        while True:
+            line, newline, rest = self._unread.partition(b"\n")
+            if newline:
+                self._unread = rest
+                text = line.decode("utf-8", "replace")
+                print(f"  {text}", flush=True)
+                yield text
+            elif received := await self._process.stdout.receive_some():
+                self._unread += received
+            else:
+                return
+
+
+@contextlib.asynccontextmanager
+async def running(command: Sequence[str]) -> AsyncIterator[trio.Process]:
+    """Run a program for the length of a block. It is dead and reaped when the block is left."""
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=_ROOT,
+        env=_environment(),
+    )
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()  # does nothing to one that has ended
+            await process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await pipe.aclose()
+
+
+def _environment() -> dict[str, str]:
+    """Let the programs write to their pipes as they would to our terminal, if we have one."""
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    if sys.stdout.isatty():
+        environment |= {"FORCE_COLOR": "1", "COLUMNS": str(shutil.get_terminal_size().columns - 2)}
+    return environment
+
+
+def _hash_check(path: str, expected: str) -> DetectionTask:
+    return DetectionTask(
+        task_id=str(uuid.uuid4()),
+        task_type=TaskType.CHECK_PROCESS_HASH,
+        hash_check=HashCheck(executable_path=path, hash_algorithm="sha256", expected_hash=expected),
+    )
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def run_until_signal(demo: Demo) -> bool:
+    """Run the demo; return whether it came to its end before a signal did."""
+    finished = False
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
+            await demo.run()
+            finished = True
+            nursery.cancel_scope.cancel()
+    return finished
+
+
+def main() -> int:
+    """Run the demo; return its exit status."""
+    status = 1
+    with tempfile.TemporaryDirectory(prefix="trio-ipc-") as directory:
+        demo = Demo(directory)
+        try:
+            if trio.run(run_until_signal, demo):
+                status = 0
+            else:
+                complain(PROGRAM, f"interrupted at: {demo.step}")
+        except* BrokenPipeError:
+            discard_stdout()
+        except* trio.TooSlowError:
+            complain(PROGRAM, f"failed at: {demo.step}: it took more than {_TIME_LIMIT:.0f} s")
+        except* (DemoFailed, IpcError, OSError) as group:
+            complain(PROGRAM, f"failed at: {demo.step}: {leaves(group)[0]}")
+    if status == 0:
+        print("\nall steps worked, and nothing is left behind", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Digests of files, remembered for as long as the file stays the same.
+
+Blocking code for worker threads. It must never open anything but a regular file (opening a FIFO would wait
+for a writer, opening a device can do anything), and never give a digest of a file that changed meanwhile:
+that would be the digest of no file that ever existed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from .bounded import BoundedCache
+
+DEFAULT_ALGORITHM: Final = "sha256"
+
+_BLOCK_BYTES: Final = 1024 * 1024
+
+# Some of these are missing on some platforms, where what they prevent cannot happen either.
+_OPEN_FLAGS: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+#: Called between blocks of work; raises to end work that nobody waits for any longer.
+Checkpoint = Callable[[], None]
+
+
+class HashError(Exception):
+    """A file could not be hashed. The message names the file and the reason."""
+
+
+def canonical_algorithm(name: str) -> str:
+    """Return hashlib's own name for an algorithm; an empty name means sha256.
+
+    Raises:
+        HashError: hashlib has no such algorithm, or its digests have no fixed length.
+    """
+    canonical = name.strip().lower() or DEFAULT_ALGORITHM
+    try:
+        digest_size = hashlib.new(canonical, usedforsecurity=False).digest_size
+    except ValueError:
+        known = ", ".join(sorted(hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}))
+        raise HashError(f"unknown hash algorithm {name[:40]!r}; known are {known}") from None
+    if digest_size == 0:
+        raise HashError(f"hash algorithm {canonical!r} has no digest length of its own; use sha256, for one")
+    return canonical
+
+
+def canonical_digest(text: str, algorithm: str) -> str:
+    """Return an expected digest as hashlib would write it.
+
+    Raises:
+        HashError: no digest of this algorithm looks like that, so that no file could ever match it.
+    """
+    digest = text.strip().lower()
+    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    if len(digest) != length or set(digest) - set("0123456789abcdef"):
+        raise HashError(f"expected_hash {text[:160]!r} is no {algorithm} digest: {length} hexadecimal digits")
+    return digest
+
+
+class FileHasher:
+    """Hashes regular files and remembers the digests.
+
+    A digest is remembered by path, device, inode, size and times of change. The inode's change time is
+    among them because modification times can be set back by whoever replaced the contents.
+    """
+
+    def __init__(self, max_entries: int = 4096) -> None:
+        self.files_read = 0
+        self._digests: BoundedCache[tuple[str, str, tuple[int, ...]], str] = BoundedCache(max_entries)
+
+    def digest(
+        self, path: str, algorithm: str, *, source: str | None = None, checkpoint: Checkpoint = lambda: None
+    ) -> str:
+        """Return the hexadecimal digest of a file.
+
+        Args:
+            path: the file's name, for the cache and for messages.
+            algorithm: as `canonical_algorithm` gave it.
+            source: where to open it, if not at `path`: a running image is read from /proc/PID/exe.
+            checkpoint: called for each block.
+
+        Raises:
+            HashError: the file is missing, unreadable, not regular, or changed while it was being read.
+        """
+        opened = path if source is None else source
+        try:
+            _require_regular(path, os.stat(opened))
+            descriptor = os.open(opened, _OPEN_FLAGS)
+            with open(descriptor, "rb", buffering=0) as file:
+                return self._digest_of_open_file(path, algorithm, file.fileno(), checkpoint)
+        except OSError as exc:
+            raise HashError(f"{path}: {exc.strerror or exc}") from exc
+        except ValueError as exc:  # a NUL byte in the path
+            raise HashError(f"{path!r}: {exc}") from exc
+
+    def _digest_of_open_file(self, path: str, algorithm: str, descriptor: int, checkpoint: Checkpoint) -> str:
+        before = os.fstat(descriptor)
+        _require_regular(path, before)  # again: it may have been replaced between stat() and open()
+        key = path, algorithm, _version(before)
+        if (known := self._digests.get(key)) is not None:
+            return known
+        digest = _read_and_hash(descriptor, algorithm, before.st_size, checkpoint)
+        if digest is None or _version(os.fstat(descriptor)) != _version(before):
+            raise HashError(f"{path}: it changed while it was being hashed; ask again")
+        self.files_read += 1
+        self._digests.put(key, digest)
+        return digest
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _require_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise HashError(f"{path}: not a regular file")
+
+
+def _read_and_hash(descriptor: int, algorithm: str, size: int, checkpoint: Checkpoint) -> str | None:
+    """Hash exactly `size` bytes; None if the file has fewer or more by now (so a growing file ends too)."""
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    remaining = size
+    while block := os.read(descriptor, _BLOCK_BYTES):
+        checkpoint()
+        remaining -= len(block)
+        if remaining < 0:
+            return None
+        hasher.update(block)
+    return hasher.hexdigest() if remaining == 0 else None
