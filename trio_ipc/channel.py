@@ -108,7 +108,7 @@ class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
 
     Args:
-        stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.UnixStream`
+        stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.LocalStream`
             it also uses what other streams don't have: sending without a wait, because the deadline of
             a wait that does not happen costs 8 µs, and telling a half-closed peer from one that is gone.
         config: limits, deadlines and checksum.
@@ -121,7 +121,7 @@ class FramedChannel(Channel):
     ) -> None:
         super().__init__(endpoint, peer)
         self._stream = stream
-        shortcuts = stream if isinstance(stream, UnixStream) else _WithoutShortcuts
+        shortcuts = stream if isinstance(stream, LocalStream) else _WithoutShortcuts
         self._send_nowait = shortcuts.send_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
         self._read_timeout_ms = config.read_timeout_ms

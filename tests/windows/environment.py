@@ -226,7 +226,12 @@ def wine(home: Path, *command: str, limit: float) -> int:
     assert process.stdout is not None
     # Ending the prefix's processes ends the output too, and so the loop below.
     hung = threading.Event()
-    watch = threading.Timer(limit, lambda: (hung.set(), stop_wine(home)))
+
+    def end_it() -> None:
+        hung.set()
+        stop_wine(home)
+
+    watch = threading.Timer(limit, end_it)
     watch.start()
     try:
         for line in process.stdout:

@@ -1,19 +1,18 @@
 """Where bytes travel: local streams and listeners, and nothing that reaches a network.
 
-:func:`connect` and :func:`listen` open what this system has for processes of one machine: a Unix socket or
-a Windows named pipe. Platform code lives in this package and nowhere else.
+:func:`connect` and :func:`listen` open what this system has for the processes of one machine: a Unix
+socket or a Windows named pipe. Platform code lives in this package and nowhere else.
 """
 
 import sys
 
 from .credentials import PeerCredentials, PeerPolicy
+from .stream import LocalStream
 
 if sys.platform == "win32":
-    from .named_pipe import NamedPipeStream as LocalStream
     from .named_pipe import open_named_pipe as connect
     from .named_pipe import open_named_pipe_listener as listen
 else:
-    from .unix import UnixStream as LocalStream
     from .unix import connect_unix as connect
     from .unix import listen_unix as listen
 

@@ -9,14 +9,10 @@ kernel still works on, and never know what the bytes mean. Only for Windows.
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("trio_ipc.transports.named_pipe is for Windows only")
-
 import contextlib
 import ctypes
 import errno
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
@@ -33,8 +29,10 @@ from trio_ipc.errors import (
     ServerNotFoundError,
 )
 
-from . import win32
-from .credentials import PeerCredentials
+from . import credentials, win32
+from .stream import LocalStream
+
+assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips the rest elsewhere
 
 _AnswerT = TypeVar("_AnswerT")
 
@@ -141,7 +139,7 @@ class _OneAtATime:
         self._busy = False
 
 
-class NamedPipeStream(trio.abc.Stream):
+class NamedPipeStream(LocalStream):
     """A connected end of a named pipe in byte mode.
 
     Made by :func:`open_named_pipe` and :meth:`NamedPipeListener.accept`. A pipe has no half-closing: who
@@ -152,7 +150,7 @@ class NamedPipeStream(trio.abc.Stream):
         peer: who is at the other end.
     """
 
-    def __init__(self, end: _PipeEnd, endpoint: str, peer: PeerCredentials) -> None:
+    def __init__(self, end: _PipeEnd, endpoint: str, peer: credentials.PeerCredentials) -> None:
         self._end = end
         self._receiving = _OneAtATime("receiving from this pipe")
         self._sending = _OneAtATime("sending to this pipe")
@@ -241,6 +239,7 @@ class NamedPipeStream(trio.abc.Stream):
 
     def peer_is_gone(self) -> bool:
         """Return whether the peer has closed and nothing that it wrote is left to read."""
+        # Asked of the system all the same: the caller may not have read to the end.
         try:
             with self._end.in_use() as handle:
                 win32.peek_named_pipe(handle)
@@ -460,7 +459,7 @@ def default_descriptor() -> str:
     Returns:
         A string in Microsoft's security descriptor definition language.
     """
-    return f"D:P(A;;GA;;;SY)(A;;GA;;;{_user_of(win32.current_process())})"
+    return f"D:P(A;;GA;;;SY)(A;;GA;;;{credentials.user_of(win32.current_process())})"
 
 
 def _descriptor(sddl: str) -> bytes:
@@ -527,30 +526,22 @@ def _listen_error(exc: OSError, path: str) -> EndpointError:
 # --- Who is there -------------------------------------------------------------------------------------------
 
 
-def _peer(handle: int, whose_pid: Callable[[int], int]) -> PeerCredentials:
+def _peer(handle: int, whose_pid: Callable[[int], int]) -> credentials.PeerCredentials:
     """Return what the system tells about the process at the other end. Never raises.
 
     The descriptor of the pipe is what keeps others out. This is for policies and logs: a process may have
     ended meanwhile, and its number be another's.
     """
     pid = _or_none(whose_pid, handle)
-    return PeerCredentials(pid=pid, sid=None if pid is None else _or_none(_user_of_pid, pid))
+    return credentials.PeerCredentials(pid=pid, sid=None if pid is None else _or_none(_user_of_pid, pid))
 
 
 def _user_of_pid(pid: int) -> str:
     process = win32.open_process(pid, win32.PROCESS_QUERY_LIMITED_INFORMATION)
     try:
-        return _user_of(process)
+        return credentials.user_of(process)
     finally:
         win32.close_handle(process)
-
-
-def _user_of(process: int) -> str:
-    token = win32.open_process_token(process)
-    try:
-        return win32.token_user(token)
-    finally:
-        win32.close_handle(token)
 
 
 def _or_none(ask: Callable[[int], _AnswerT], about: int) -> _AnswerT | None:

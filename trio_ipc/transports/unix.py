@@ -7,11 +7,6 @@ is no socket is never touched (docs/security.md). This module must never know wh
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform == "win32":
-    raise ImportError("trio_ipc.transports.unix is for Unix only")
-
 import contextlib
 import errno
 import fcntl
@@ -21,6 +16,7 @@ import select
 import socket
 import stat
 import struct
+import sys
 import tempfile
 from typing import Final
 
@@ -38,6 +34,9 @@ from trio_ipc.errors import (
 )
 
 from .credentials import PeerCredentials
+from .stream import LocalStream
+
+assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_PATIENCE: Final = 5.0
 
 
-class UnixStream(trio.abc.HalfCloseableStream):
+class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     """A connected Unix stream socket.
 
     Args:

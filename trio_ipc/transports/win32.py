@@ -9,14 +9,12 @@ Names and numbers are those of Microsoft's reference; each declaration's page is
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "win32":
-    raise ImportError("trio_ipc.transports.win32 is for Windows only")
-
 import ctypes
+import sys
 from ctypes import wintypes
 from typing import Any, Final
+
+assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips the rest elsewhere
 
 # --- Numbers (winerror.h, winbase.h, winnt.h, sddl.h) -------------------------------------------------------
 
