@@ -120,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         agent = Agent(load_config(options), question, display)
         status = trio.run(run, agent, None if options.once else options.interval)
-        agent.report()
+        if status == 0:
+            agent.report()
     except* IpcError as group:
         complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
         status = 1

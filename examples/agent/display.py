@@ -107,18 +107,17 @@ class TableDisplay:
         table = Table(header_style="bold")
         columns = _COLUMNS + (_HASH_COLUMNS if self._with_hashes else ()) + _LAST_COLUMNS
         for column in columns:
-            # Only the paths give way when the terminal is narrow.
+            # rich shortens the columns that may wrap first: only the paths give way to a narrow terminal.
             widths = [cell_len(text) for text in (column.title, *map(column.cell, shown))]
             table.add_column(
                 column.title,
                 justify=column.justify,
-                no_wrap=True,
-                overflow="ellipsis",
+                no_wrap=not column.elastic,
                 min_width=None if column.elastic else max(widths),
             )
         for record in shown:
-            style = None if record.accessible else "dim"
-            table.add_row(*(Text(column.cell(record)) for column in columns), style=style)
+            cells = (Text(column.cell(record), no_wrap=True, overflow="ellipsis") for column in columns)
+            table.add_row(*cells, style=None if record.accessible else "dim")
         self._console.print(table)
         self.note(_caption(len(shown), seen))
 

@@ -45,7 +45,7 @@ def canonical_algorithm(name: str) -> str:
     canonical = name.strip().lower() or DEFAULT_ALGORITHM
     try:
         digest_size = hashlib.new(canonical, usedforsecurity=False).digest_size
-    except ValueError:
+    except (ValueError, TypeError):  # a name with a NUL byte is no string to hashlib
         known = ", ".join(sorted(hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}))
         raise HashError(f"unknown hash algorithm {name[:40]!r}; known are {known}") from None
     if digest_size == 0:
