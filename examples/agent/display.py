@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -104,7 +105,7 @@ class TableDisplay:
     def processes(self, cycle: int, seen: Enumeration) -> None:
         by_weight = sorted(seen.records, key=_weight, reverse=True)
         shown = by_weight[: self._limit]
-        table = Table(header_style="bold")
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
         columns = _COLUMNS + (_HASH_COLUMNS if self._with_hashes else ()) + _LAST_COLUMNS
         for column in columns:
             # rich shortens the columns that may wrap first: only the paths give way to a narrow terminal.
@@ -174,7 +175,7 @@ def _too_large(pids: Sequence[int]) -> str:
 
 
 def _name(record: ProcessRecord) -> str:
-    return _shortened(printable(record.name) or "?", 24)
+    return _shortened(printable(record.name) or "?", 20)
 
 
 def _executable(record: ProcessRecord) -> str:
