@@ -16,14 +16,21 @@ from typing import Final
 import trio
 
 from trio_ipc import IpcConfig
+from trio_ipc.endpoint import endpoint_in_full
 
-#: What asks a program to end. Windows has both names, though only SIGINT ever arrives there.
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+if sys.platform == "win32":
+    #: What asks a program to end: Ctrl-C and Ctrl-Break. SIGTERM has a name there and never arrives.
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+else:
+    #: What asks a program to end.
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
     """Add `--endpoint` and `--config`, which mean the same to both programs."""
-    parser.add_argument("--endpoint", metavar="PATH", help="the socket; wins over file and environment")
+    parser.add_argument(
+        "--endpoint", metavar="PATH", help="the socket, on Windows the pipe; wins over file and environment"
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="a TOML file with a table [ipc]; TRIO_IPC_... variables win over it"
     )
@@ -39,8 +46,7 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
     if options.endpoint is None:
         return config
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
-    absolute = os.path.abspath(options.endpoint) if options.endpoint else ""
-    return config.replace(endpoint_path=absolute)
+    return config.replace(endpoint_path=endpoint_in_full(options.endpoint))
 
 
 async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

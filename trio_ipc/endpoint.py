@@ -102,12 +102,28 @@ def _utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def _in_pipe_folder(name: str) -> str:
+    return pipe_path(name) if pipe_name_problem(name) is None else name
+
+
 if sys.platform == "win32":
     DEFAULT_ENDPOINT = DEFAULT_PIPE
     endpoint_problem = pipe_name_problem
+    _in_full = _in_pipe_folder
 else:
     DEFAULT_ENDPOINT = DEFAULT_SOCKET
     endpoint_problem = socket_path_problem
+    _in_full = os.path.abspath
+
+
+def endpoint_in_full(name: str) -> str:
+    """Return the name that a person in a shell means: a path from the working directory, a pipe's bare name.
+
+    Returns:
+        An absolute path, or a pipe's full name. What is neither comes back as it was, for
+        :func:`endpoint_problem` to say what is wrong.
+    """
+    return _in_full(name) if name else name
 
 
 def default_endpoint() -> str:

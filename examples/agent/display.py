@@ -10,6 +10,7 @@ import datetime as dt
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,9 @@ from trio_ipc.daemoneye import ProcessRecord
 
 from .changes import Changes
 from .paging import Enumeration
+
+if sys.platform != "win32":
+    import pwd
 
 _WIDTH_OF_A_PIPE: Final = 120
 
@@ -191,11 +195,11 @@ def _shortened(text: str, length: int) -> str:
 
 @functools.cache
 def _user_name(user_id: str) -> str:
+    if sys.platform == "win32":
+        return printable(user_id)
     try:
-        import pwd  # noqa: PLC0415 - only Unix has it, and only there users have numbers
-
         return pwd.getpwuid(int(user_id)).pw_name
-    except (ImportError, ValueError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError):
         return printable(user_id)  # already a name, or a user whom only some container knows
 
 
