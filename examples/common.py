@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -21,9 +22,12 @@ from trio_ipc.endpoint import endpoint_in_full
 if sys.platform == "win32":
     #: What asks a program to end: Ctrl-C and Ctrl-Break. SIGTERM has a name there and never arrives.
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+    #: How to start a program that can be asked to end: the console asks all of a group at a time.
+    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
     #: What asks a program to end.
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {}
 
 
 def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +51,21 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
         return config
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
     return config.replace(endpoint_path=endpoint_in_full(options.endpoint))
+
+
+def private_endpoint(directory: str) -> str:
+    """Name an endpoint for a private directory that nobody else has."""
+    if sys.platform == "win32":
+        return endpoint_in_full(f"trio-ipc-{os.path.basename(directory)}")
+    return os.path.join(directory, "procmond.sock")
+
+
+def ask_to_end(process: trio.Process) -> None:
+    """Ask a program to end, as a service manager would. It must have been started `IN_ITS_OWN_GROUP`."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.terminate()
 
 
 async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -20,8 +20,17 @@ from typing import Final
 
 import trio
 
-from examples.common import STOP_SIGNALS, cancel_on_signal, complain, discard_stdout, leaves
-from trio_ipc import IpcConfig, IpcError, open_client
+from examples.common import (
+    IN_ITS_OWN_GROUP,
+    STOP_SIGNALS,
+    ask_to_end,
+    cancel_on_signal,
+    complain,
+    discard_stdout,
+    leaves,
+    private_endpoint,
+)
+from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
 from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
 
 PROGRAM = "demo"
@@ -42,7 +51,7 @@ class Demo:
 
     def __init__(self, directory: str) -> None:
         self.step = "setting up"
-        self._endpoint = os.path.join(directory, "procmond.sock")
+        self._endpoint = private_endpoint(directory)
 
     async def run(self) -> None:
         """Do all of it.
@@ -65,11 +74,13 @@ class Demo:
                     await agent.stop()
                 self._begin("stop the collector")
                 await procmond.stop()
-                self._expect_no_endpoint()
+                await self._expect_no_endpoint()
 
-    def _expect_no_endpoint(self) -> None:
-        if os.path.lexists(self._endpoint):
-            raise DemoFailed(f"the collector left {self._endpoint} behind")
+    async def _expect_no_endpoint(self) -> None:
+        with contextlib.suppress(ServerNotFoundError):
+            async with open_client(IpcConfig.load().replace(endpoint_path=self._endpoint)):
+                pass
+            raise DemoFailed(f"the collector still answers at {self._endpoint}")
 
     def _begin(self, step: str) -> None:
         self.step = step
@@ -118,7 +129,7 @@ class Program:
 
     async def stop(self) -> None:
         """Ask it to end, as a service manager would, and see that it does so well."""
-        self._process.terminate()
+        ask_to_end(self._process)
         async for _ in self._lines():
             pass
         status = await self._process.wait()
@@ -151,6 +162,7 @@ async def running(command: Sequence[str]) -> AsyncIterator[trio.Process]:
         stderr=subprocess.STDOUT,
         cwd=_ROOT,
         env=_environment(),
+        **IN_ITS_OWN_GROUP,
     )
     try:
         yield process

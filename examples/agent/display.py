@@ -27,10 +27,8 @@ from trio_ipc.daemoneye import ProcessRecord
 from .changes import Changes
 from .paging import Enumeration
 
-if sys.platform != "win32":
-    import pwd
-
 _WIDTH_OF_A_PIPE: Final = 120
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Display(Protocol):
@@ -102,7 +100,9 @@ class TableDisplay:
     def __init__(self, *, limit: int | None, with_hashes: bool) -> None:
         self._limit = limit
         self._with_hashes = with_hashes
-        self._console = _AgentConsole(highlight=False, markup=False)
+        # A pipe is no old Windows console, of which rich spares the last column.
+        legacy = None if sys.stdout.isatty() else False
+        self._console = _AgentConsole(highlight=False, markup=False, legacy_windows=legacy)
         if not self._console.is_terminal and "COLUMNS" not in os.environ:
             self._console.width = _WIDTH_OF_A_PIPE
 
@@ -193,14 +193,17 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-@functools.cache
-def _user_name(user_id: str) -> str:
-    if sys.platform == "win32":
-        return printable(user_id)
-    try:
-        return pwd.getpwuid(int(user_id)).pw_name
-    except (ValueError, KeyError, OverflowError):
-        return printable(user_id)  # already a name, or a user whom only some container knows
+if sys.platform == "win32":
+    _user_name = printable  # users have no numbers there
+else:
+    import pwd
+
+    @functools.cache
+    def _user_name(user_id: str) -> str:
+        try:
+            return pwd.getpwuid(int(user_id)).pw_name
+        except (ValueError, KeyError, OverflowError):
+            return printable(user_id)  # already a name, or a user whom only some container knows
 
 
 def _size(record: ProcessRecord) -> str:
@@ -218,7 +221,8 @@ def _started(record: ProcessRecord) -> str:
     if not record.HasField("start_time"):
         return ""
     try:
-        started = dt.datetime.fromtimestamp(record.start_time).astimezone()
+        # Not fromtimestamp(), which on Windows refuses what lies before its own time zone's 1970.
+        started = (_EPOCH + dt.timedelta(seconds=record.start_time)).astimezone()
     except (ValueError, OverflowError, OSError):
         return "?"
     today = started.date() == dt.datetime.now().astimezone().date()

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from trio_ipc import Call
+from trio_ipc.endpoint import PIPE_FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +38,13 @@ class Program:
     async def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
         await self.process.stdin.send_all(data)
+
+    async def signal(self, number: int) -> None:
+        """Raise a signal in one of the example programs."""
+        if sys.platform == "win32":
+            await self.write(b"%d\n" % number)
+        else:
+            self.process.send_signal(number)
 
     async def end(self) -> int:
         """Read both outputs to their ends; return the exit status."""
@@ -62,7 +70,7 @@ class _Lines:
                 received = b"\n"
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
-        self.seen.append(line.decode())
+        self.seen.append(line.decode().removesuffix("\r"))
         return self.seen[-1]
 
     async def until(self, wanted: Callable[[str], bool]) -> str:
@@ -125,6 +133,7 @@ async def blocked_child(*arguments: str | bytes) -> AsyncIterator[Program]:
 @contextlib.contextmanager
 def zombie() -> Iterator[int]:
     """Have a process that has ended and that nobody has asked for its status; give its pid."""
+    assert sys.platform != "win32"
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         yield child.pid
@@ -132,27 +141,57 @@ def zombie() -> Iterator[int]:
 
 @contextlib.asynccontextmanager
 async def running_copy(executable: Path) -> AsyncIterator[Program]:
-    """Run a copy of `cat`, which must keep that name as some systems have many programs in one file."""
-    assert executable.name == "cat"
-    async with spawn(executable) as copy:
-        await copy.write(b"ready\n")
+    """Run a copy of the fixture `executable` until it says that it runs."""
+    options = ("/q", "/k", "echo ready") if sys.platform == "win32" else ()
+    async with spawn(executable, *options) as copy:
+        if sys.platform != "win32":
+            await copy.write(b"ready\n")
         assert await copy.stdout.next() == "ready"
         yield copy
 
 
-def procmond(endpoint: str | Path, *options: str) -> list[str]:
+#: Runs a module as a program, and raises in it, for each line on standard input, the signal of that number:
+#: what the C runtime does when a Windows console calls, in a thread of its own.
+_SIGNALLED = """
+import runpy, signal, sys, threading
+
+def listen():
+    for line in sys.stdin:
+        signal.raise_signal(int(line))
+
+threading.Thread(target=listen, daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def example(name: str, *arguments: str) -> list[str]:
+    """Return the command line of one of the example programs."""
+    # A Windows process takes signals from its console alone, and tests have none.
+    run = ("-c", _SIGNALLED) if sys.platform == "win32" else ("-m",)
+    return [sys.executable, *run, f"examples.{name}", *arguments]
+
+
+def procmond(endpoint: str, *options: str) -> list[str]:
     """Return the collector's command line."""
-    return [sys.executable, "-m", "examples.procmond", "--endpoint", str(endpoint), *options]
+    return example("procmond", "--endpoint", endpoint, *options)
 
 
-def agent(endpoint: str | Path, *options: str) -> list[str]:
+def agent(endpoint: str, *options: str) -> list[str]:
     """Return the agent's command line."""
-    return [sys.executable, "-m", "examples.agent", "--endpoint", str(endpoint), *options]
+    return example("agent", "--endpoint", endpoint, *options)
+
+
+def exists(endpoint: str) -> bool:
+    """Return whether there is anything at an endpoint."""
+    if sys.platform == "win32":
+        return endpoint.removeprefix(PIPE_FOLDER) in os.listdir(PIPE_FOLDER)
+    return os.path.lexists(endpoint)
 
 
 @contextlib.asynccontextmanager
 async def collector_at(
-    endpoint: Path, *options: str, environ: Mapping[str, str] | None = None
+    endpoint: str, *options: str, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[Program]:
     """Run a collector that is ready for clients."""
     async with spawn(*procmond(endpoint, *options), environ=environ) as program:
@@ -181,4 +220,5 @@ def replace(path: Path, content: bytes = b"something else") -> None:
 
 
 def make_fifo(path: Path) -> None:
+    assert sys.platform != "win32"
     os.mkfifo(path)

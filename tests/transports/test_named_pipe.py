@@ -24,7 +24,7 @@ assert sys.platform == "win32"
 import ctypes  # noqa: E402
 from ctypes import wintypes  # noqa: E402
 
-from tests.windows.wine import fails_under_wine  # noqa: E402
+from tests.platforms import fails_under_wine  # noqa: E402
 from trio_ipc import (  # noqa: E402
     ConfigError,
     ConnectError,

@@ -18,7 +18,7 @@ if sys.platform != "win32":
     pytest.skip("tests/examples runs the programs on this system", allow_module_level=True)
 assert sys.platform == "win32"
 
-from tests.windows.wine import fails_under_wine  # noqa: E402
+from tests.platforms import fails_under_wine  # noqa: E402
 
 DEADLINE = 60
 

@@ -1,4 +1,4 @@
-"""Tell Wine from Windows, for tests of what Wine cannot show."""
+"""Marks for tests that speak of one system, and for what Wine cannot show of Windows."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def _under_wine() -> bool:
 UNDER_WINE = _under_wine()
 
 
+unix_only = pytest.mark.skipif(sys.platform == "win32", reason="speaks of what only Unix has")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
+
+
 def fails_under_wine(reason: str) -> pytest.MarkDecorator:
     """Expect a test to fail under Wine, and nowhere else."""
     return pytest.mark.xfail(UNDER_WINE, reason=f"Wine: {reason}", strict=True)
+
+
+#: psutil raises OSError (WinError 87): a process's record lacks them, as the collector survives.
+without_names = fails_under_wine("tells no process's name and executable")
