@@ -7,6 +7,7 @@ Nothing here may know about processes or hashes. What a program prints about a f
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
@@ -88,6 +89,14 @@ def counters_line(counters: Mapping[str, object]) -> str:
     """Write counters as `name=value`: the active transport first, and of the others what is not zero."""
     told = {"transport": counters["transport"]} | {name: value for name, value in counters.items() if value}
     return " ".join(f"{name}={value}" for name, value in told.items())
+
+
+def reader_is_gone(error: BaseException) -> bool:
+    """Return whether this is what comes of printing to a pipe that nobody reads any longer."""
+    # The C runtime of Windows has no better word for it than "invalid argument".
+    return isinstance(error, BrokenPipeError) or (
+        sys.platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL
+    )
 
 
 def discard_stdout() -> None:

@@ -29,6 +29,7 @@ from examples.common import (
     discard_stdout,
     leaves,
     private_endpoint,
+    reader_is_gone,
 )
 from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
 from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
@@ -218,12 +219,14 @@ def main() -> int:
                 status = 0
             else:
                 complain(PROGRAM, f"interrupted at: {demo.step}")
-        except* BrokenPipeError:
-            discard_stdout()
         except* trio.TooSlowError:
             complain(PROGRAM, f"failed at: {demo.step}: it took more than {_TIME_LIMIT:.0f} s")
         except* (DemoFailed, IpcError, OSError) as group:
-            complain(PROGRAM, f"failed at: {demo.step}: {leaves(group)[0]}")
+            problem = leaves(group)[0]
+            if reader_is_gone(problem):
+                discard_stdout()
+            else:
+                complain(PROGRAM, f"failed at: {demo.step}: {problem}")
     if status == 0:
         print("\nall steps worked, and nothing is left behind", flush=True)
     return status

@@ -212,9 +212,7 @@ class FramedChannel(Channel):
         frame = self._encoder.encode(payload)
         try:
             sent = self._send_nowait(frame)
-            if sent == len(frame):
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            else:
+            if sent < len(frame):
                 await self._send_rest(memoryview(frame)[sent:])
         except trio.BrokenResourceError as exc:
             raise PeerClosedError(
@@ -224,8 +222,11 @@ class FramedChannel(Channel):
             ) from exc
         except trio.ClosedResourceError as exc:
             raise self._was_closed() from exc
+        # Counted before anyone else runs: who sees the answer sees the count.
         self.traffic.frames_sent += 1
         self.traffic.bytes_sent += len(frame)
+        if sent == len(frame):
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _send_rest(self, rest: memoryview) -> None:
         with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
@@ -266,13 +267,12 @@ class FramedChannel(Channel):
 
     async def aclose(self) -> None:
         """Close the connection at once. Never raises but for cancellation, and closes even then."""
-        self._closed = True
-        await trio.aclose_forcefully(self._stream)
+        await self._break()
         await trio.lowlevel.checkpoint()
 
     async def _break(self) -> None:
         self._closed = True
-        await trio.aclose_forcefully(self._stream)
+        await close_at_once(self._stream)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -280,6 +280,17 @@ class FramedChannel(Channel):
 
     def _was_closed(self) -> ChannelClosedError:
         return ChannelClosedError("this connection was closed", endpoint=self.endpoint, hint="open a new one")
+
+
+async def close_at_once(resource: trio.abc.AsyncResource) -> None:
+    """Close without grace, and raise nothing; for ``finally`` and ``except`` blocks.
+
+    :func:`trio.aclose_forcefully` raises Cancelled where an outer scope is cancelled, too, and that would
+    take the place of the exception on its way: a KeyboardInterrupt, for one, would be lost.
+    """
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()
+        await resource.aclose()
 
 
 class FramedChannelListener(trio.abc.Listener[Channel]):

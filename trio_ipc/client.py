@@ -13,7 +13,7 @@ from typing import Any, Generic, overload
 import attrs
 import trio
 
-from .channel import Channel
+from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT
 from .daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -145,7 +145,7 @@ class Client(Generic[RequestT, ResponseT]):
             if isinstance(exc, IpcError):
                 exc.endpoint = self.endpoint
             self._broken_by = exc
-            await trio.aclose_forcefully(self._channel)
+            await close_at_once(self._channel)
             raise
 
     async def _send(self, payload: bytes) -> None:
@@ -221,4 +221,4 @@ async def open_client(
             )
         yield Client(channel, config, contract=contract)
     finally:
-        await trio.aclose_forcefully(channel)
+        await close_at_once(channel)

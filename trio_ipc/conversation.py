@@ -151,13 +151,14 @@ class Conversation(Generic[RequestT, ResponseT]):
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
                 await self._watch.end()
-                # What a cancelled handler returns or raises is no answer: it was cancelled.
-                await trio.lowlevel.checkpoint_if_cancelled()
         except Exception as exc:
+            # What a handler raises because it was cancelled is not its answer.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._counters.handler_failures += 1
             _logger.exception("the handler failed", extra=self._log_fields())
             return self._failure(request, f"the handler failed: {type(exc).__name__}: {exc}")
         if not isinstance(response, self._contract.response_type):
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._counters.handler_failures += 1
             wanted = self._contract.response_type.__name__
             reason = f"the handler returned {type(response).__name__}, must be {wanted}"
@@ -230,7 +231,8 @@ class _HandlerWatch:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._deadline: float | None = None
+        self._running = False
+        self._deadline = math.inf
         self._watch_from = math.inf
         self._alarm = trio.CancelScope()
         self._watching: trio.CancelScope | None = None
@@ -240,13 +242,16 @@ class _HandlerWatch:
 
     def begin(self, deadline: float) -> None:
         """Watch over the handler that starts now."""
+        self._running = True
         self._deadline = deadline
         self._watch_from = min(trio.current_time() + _WATCH_AFTER, deadline)
-        self._alarm.deadline = min(self._alarm.deadline, self._watch_from)
+        if self._alarm.deadline > self._watch_from:  # noqa: PLR1730 - setting it is what costs
+            self._alarm.deadline = self._watch_from
 
     async def end(self) -> None:
         """The handler is done: stop watching. The channel may be received from again."""
-        self._deadline = None
+        self._running = False
+        self._watch_from = math.inf
         if self._watching is not None:
             self._watching.cancel()
             # What is waited for is the watch's own cancelled read, so this can't be long.
@@ -255,24 +260,22 @@ class _HandlerWatch:
 
     async def run(self) -> None:
         """Sleep, watch when a handler has run for a moment, and so on until cancelled."""
-        wake_at = math.inf
         while True:
-            with trio.CancelScope(deadline=wake_at) as self._alarm:
+            with trio.CancelScope(deadline=self._watch_from) as self._alarm:
                 await trio.sleep_forever()
-            if self._deadline is None:
-                wake_at = math.inf  # that handler was done long ago
-            elif trio.current_time() < self._watch_from:
-                wake_at = self._watch_from  # this one began later
-            else:
-                await self._watch(self._deadline)
-                wake_at = math.inf
+            # It may have rung for a handler that is done, while none runs or a later one does.
+            if trio.current_time() >= self._watch_from:
+                self._watch_from = math.inf
+                await self._watch()
 
-    async def _watch(self, deadline: float) -> None:
+    async def _watch(self) -> None:
         self._watch_over = trio.Event()
-        with trio.CancelScope(deadline=deadline) as self._watching:
-            await self._channel.wait_peer_gone()
-            self.peer_gone = True
-        self._watching = None
-        if self._deadline is not None:
-            self.scope.cancel()
-        self._watch_over.set()
+        try:
+            with trio.CancelScope(deadline=self._deadline) as self._watching:
+                await self._channel.wait_peer_gone()
+                self.peer_gone = True
+            if self._running:
+                self.scope.cancel()
+        finally:
+            self._watching = None
+            self._watch_over.set()

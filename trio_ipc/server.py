@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, overload
 import attrs
 import trio
 
-from .channel import Channel
+from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT
 from .conversation import Conversation, Handler
@@ -100,7 +100,7 @@ class Server(Generic[RequestT, ResponseT]):
                     extra={"endpoint": self.endpoint},
                 )
         finally:
-            await trio.aclose_forcefully(self._listener)
+            await close_at_once(self._listener)
             self._stopped.set()
         if failure is not None:
             raise failure
@@ -167,7 +167,7 @@ class Server(Generic[RequestT, ResponseT]):
             # A defect of ours must cost one connection, not the server. The traceback is in the log.
             _logger.exception("connection closed by an internal error", extra=fields)
         finally:
-            await trio.aclose_forcefully(channel)
+            await close_at_once(channel)
 
     async def _take_place(self) -> bool:
         """Wait for one of the ``max_connections`` places; False if there was none to be had."""

@@ -24,7 +24,9 @@ from examples.common import (
     complain,
     counters_line,
     discard_stdout,
+    leaves,
     load_config,
+    reader_is_gone,
 )
 from trio_ipc import ClientCounters, IpcConfig, IpcError, open_client
 
@@ -125,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except* IpcError as group:
         complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
         status = 1
-    except* BrokenPipeError:
+    except* OSError as group:
+        if not all(map(reader_is_gone, leaves(group))):
+            raise
         discard_stdout()
     except* KeyboardInterrupt:
         pass  # it came before the signals were caught

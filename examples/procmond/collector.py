@@ -39,6 +39,7 @@ from trio_ipc.daemoneye import (
 )
 
 from .hashing import FileHasher, HashError, canonical_algorithm, canonical_digest
+from .images import Image, may_be_executed
 from .processes import ProcessTable, Selection, Sighting, valid_text
 
 PIDS_ONLY: Final = "pids_only"
@@ -130,10 +131,17 @@ class Collector:
             raise CollectionError(
                 "VERIFY_EXECUTABLE needs processes in process_filter.pids, or hash_check.executable_path"
             )
-        if not os.path.exists(question.path):
+        return self._verify_path(question)
+
+    def _verify_path(self, question: _HashQuestion) -> DetectionResult:
+        try:
+            executable = may_be_executed(question.path)
+        except (FileNotFoundError, NotADirectoryError):
             return question.answer("", [f"{question.path}: no such file"])
+        except (OSError, ValueError):
+            executable = True  # hashing will not do either, and says why
         result = self._hash_path(question)
-        if result.success and not os.access(question.path, os.X_OK):
+        if result.success and not executable:
             problems = [result.hash_result.error_message, f"{question.path}: not executable"]
             return question.answer(result.hash_result.hash_value, list(filter(None, problems)))
         return result
@@ -238,6 +246,13 @@ def _optional_algorithm(task: DetectionTask) -> str:
     return canonical_algorithm(wanted) if wanted else ""
 
 
+def _still_executable(image: Image) -> bool:
+    try:
+        return may_be_executed(image.source)
+    except OSError:
+        return True  # it ended just now: nothing is known, so nothing is claimed
+
+
 def _image_problems(sightings: Sequence[Sighting]) -> list[str]:
     problems = []
     for sighting in sightings:
@@ -249,7 +264,7 @@ def _image_problems(sightings: Sequence[Sighting]) -> list[str]:
             problems.append(f"{where}: deleted while running")
         elif image.mismatch:
             problems.append(f"{where}: replaced while running")
-        elif not os.access(image.source, os.X_OK):
+        elif not _still_executable(image):
             problems.append(f"{where}: not executable any longer")
     return problems
 

@@ -64,6 +64,11 @@ def image_of(process: psutil.Process) -> Image | None:
     return Image(path, link, on_disk=bool(found), mismatch=not _holds(found, running))
 
 
+def may_be_executed(path: str) -> bool:
+    """Whether somebody may execute a file, not just this collector's user."""
+    return bool(os.stat(path).st_mode & 0o111)
+
+
 def _files_called(path: str, pid: int) -> list[os.stat_result]:
     """Look a name up as this process sees it and as that one does: it may live in a container."""
     found = []

@@ -14,7 +14,9 @@ from pathlib import Path
 import trio
 
 from trio_ipc import Call
-from trio_ipc.endpoint import PIPE_FOLDER
+
+if sys.platform == "win32":
+    from trio_ipc.transports import win32
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -185,7 +187,11 @@ def agent(endpoint: str, *options: str) -> list[str]:
 def exists(endpoint: str) -> bool:
     """Return whether there is anything at an endpoint."""
     if sys.platform == "win32":
-        return endpoint.removeprefix(PIPE_FOLDER) in os.listdir(PIPE_FOLDER)
+        try:
+            win32.wait_named_pipe(endpoint, 1)
+        except OSError as exc:
+            return exc.winerror != win32.ERROR_FILE_NOT_FOUND
+        return True
     return os.path.lexists(endpoint)
 
 

@@ -49,12 +49,12 @@ def failed(task: DetectionTask | None, message: str) -> DetectionResult:
     return DetectionResult(task_id="" if task is None else task.task_id, success=False, error_message=message)
 
 
-def unsupported(task: DetectionTask, domains: Collection[MonitoringDomain]) -> str | None:
+def unsupported(task: DetectionTask, domains: Collection[int]) -> str | None:
     """Return why a collector of these domains refuses a task, in the peers' own wording.
 
     Args:
         task: the task as it came; its type may be a number that this version does not know.
-        domains: what the collector can do.
+        domains: the :class:`MonitoringDomain` values that the collector can do.
 
     Returns:
         The ``error_message`` of the refusal, or None if the task is within the domains.

@@ -1,0 +1,31 @@
+"""What tests of every room share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from trio_ipc import IpcConfig
+
+
+@pytest.fixture(autouse=True)
+def _only_the_settings_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TRIO_IPC_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def directory() -> Iterator[str]:
+    """A private directory with a path short enough for a socket; pytest's own are longer than that."""
+    path = tempfile.mkdtemp(prefix="ipc-")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def config(directory: str) -> IpcConfig:
+    return IpcConfig(endpoint_path=f"{directory}/test.sock")

@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, memory_stream_pair
+
+from tests.support import ME, frame, success, task
+from trio_ipc import (
+    ChannelClosedError,
+    ChecksumMismatchError,
+    FramedChannel,
+    InvalidLengthError,
+    IpcConfig,
+    MessageEmptyError,
+    MessageTooLargeError,
+    PeerClosedError,
+    ReadTimeoutError,
+    TruncatedFrameError,
+    WriteTimeoutError,
+)
+from trio_ipc.transports import connect, listen
+
+CONFIG = IpcConfig(endpoint_path="/memory", max_frame_bytes=1_000)
+PAYLOAD = task().SerializeToString()
+FRAME = frame(task())
+
+
+def over(stream: trio.abc.Stream, config: IpcConfig = CONFIG) -> FramedChannel:
+    return FramedChannel(stream, config, endpoint="memory", peer=ME)
+
+
+def pair() -> tuple[FramedChannel, FramedChannel]:
+    left, right = memory_stream_pair()
+    return over(left), over(right)
+
+
+# --- Whole messages ----------------------------------------------------------
+
+
+async def test_payloads_go_both_ways_in_order() -> None:
+    left, right = pair()
+    for payload in (b"one", b"two"):
+        await left.send(payload)
+    await right.send(b"three")
+    assert [await right.receive(), await right.receive(), await left.receive()] == [b"one", b"two", b"three"]
+
+
+async def test_a_payload_larger_than_every_buffer_goes_through_a_real_socket(config: IpcConfig) -> None:
+    payload = bytes(range(256)) * 4096
+    async with await listen(config.endpoint_path) as listener:
+        async with over(await connect(config.endpoint_path), config) as left:
+            async with over(await listener.accept(), config) as right:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(left.send, payload)
+                    assert await right.receive() == payload
+
+
+async def test_every_operation_is_a_checkpoint() -> None:
+    left, right = pair()
+    with assert_checkpoints():
+        await left.send(b"one")
+    await left.send(b"two")
+    with assert_checkpoints():
+        await right.receive()
+    with assert_checkpoints():
+        await right.receive()
+    await left.aclose()
+    with assert_checkpoints():
+        await right.wait_peer_gone()
+    with assert_checkpoints():
+        await right.aclose()
+
+
+async def test_traffic_is_counted_in_whole_frames_and_bytes() -> None:
+    left, right = pair()
+    await left.send(PAYLOAD)
+    await right.receive()
+    assert (left.traffic.frames_sent, left.traffic.bytes_sent) == (1, len(FRAME))
+    assert (right.traffic.frames_received, right.traffic.bytes_received) == (1, len(FRAME))
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"), [(b"", MessageEmptyError), (bytes(1_001), MessageTooLargeError)]
+)
+async def test_a_message_that_cannot_be_sent_leaves_the_channel_good(
+    payload: bytes, error: type[Exception]
+) -> None:
+    left, right = pair()
+    with pytest.raises(error):
+        await left.send(payload)
+    await left.send(b"good")
+    assert await right.receive() == b"good"
+
+
+# --- Deadlines ----------------------------------------------------------
+
+
+async def test_waiting_for_a_frame_to_begin_has_a_deadline(autojump_clock: MockClock) -> None:
+    _, right = pair()
+    with pytest.raises(ReadTimeoutError, match="memory: timed out waiting for a frame to begin, .* is 30000"):
+        await right.receive()
+    assert trio.current_time() == pytest.approx(30)
+
+
+async def test_a_peer_that_drips_bytes_gets_one_budget_for_the_whole_frame(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+
+    async def drip() -> None:
+        for byte in FRAME:
+            await trio.sleep(9)
+            await left.send_all(bytes([byte]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        with pytest.raises(ReadTimeoutError, match="for the rest of a frame"):
+            await channel.receive()
+        assert trio.current_time() == pytest.approx(9 + 30)
+        nursery.cancel_scope.cancel()
+    with pytest.raises(ChannelClosedError):
+        await channel.receive()
+
+
+async def test_a_frame_that_begins_late_still_has_its_own_budget(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+
+    async def late() -> None:
+        await trio.sleep(29)
+        await left.send_all(FRAME[:5])
+        await trio.sleep(29)
+        await left.send_all(FRAME[5:])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late)
+        assert await over(right).receive() == PAYLOAD
+
+
+async def test_handing_over_has_a_deadline_and_closes_the_channel(autojump_clock: MockClock) -> None:
+    left, _ = lockstep_stream_pair()
+    channel = over(left)
+    with pytest.raises(WriteTimeoutError, match="memory: timed out handing over.*write_timeout_ms is 10000"):
+        await channel.send(b"unread")
+    assert trio.current_time() == pytest.approx(10)
+    with pytest.raises(ChannelClosedError, match="open a new one"):
+        await channel.send(b"x")
+
+
+async def test_a_real_socket_that_nobody_reads_meets_the_write_deadline(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    async with await listen(config.endpoint_path) as listener, await connect(config.endpoint_path):
+        async with over(await listener.accept(), config) as channel:
+            with pytest.raises(WriteTimeoutError):
+                await channel.send(bytes(config.max_frame_bytes))
+
+
+# --- Endings ----------------------------------------------------------
+
+
+async def test_the_end_between_frames_is_the_peers_closing() -> None:
+    left, right = pair()
+    await left.send(PAYLOAD)
+    await left.aclose()
+    assert await right.receive() == PAYLOAD
+    for _ in range(2):
+        with pytest.raises(PeerClosedError, match="memory: the peer closed the connection; .*connect again"):
+            await right.receive()
+
+
+async def test_the_end_inside_a_frame_is_an_error_of_its_own() -> None:
+    left, right = memory_stream_pair()
+    await left.send_all(FRAME[:9])
+    await left.aclose()
+    with pytest.raises(TruncatedFrameError, match="memory: the peer closed inside a frame: 1 of 3 bytes"):
+        await over(right).receive()
+
+
+async def test_a_reset_is_the_peers_closing_too(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        client = await connect(config.endpoint_path)
+        async with over(await listener.accept(), config) as channel:
+            await channel.send(PAYLOAD)
+            await client.aclose()  # with our bytes unread
+            with pytest.raises(PeerClosedError):
+                await channel.receive()
+            with pytest.raises(PeerClosedError, match="before it took the whole message"):
+                await channel.send(PAYLOAD)
+
+
+async def test_after_a_broken_frame_one_last_word_may_be_sent() -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    await left.send_all(bytes(8))
+    with pytest.raises(InvalidLengthError, match="^memory: "):
+        await channel.receive()
+    with pytest.raises(InvalidLengthError):
+        await channel.receive()
+    await channel.send(b"why")
+    assert await over(left).receive() == b"why"
+
+
+async def test_a_frame_before_a_broken_one_is_still_received() -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    await left.send_all(FRAME + FRAME[:-1] + b"x")
+    assert await channel.receive() == PAYLOAD
+    with pytest.raises(ChecksumMismatchError):
+        await channel.receive()
+
+
+@pytest.mark.parametrize("real", [False, True])
+async def test_closing_wakes_who_receives_and_who_sends(real: bool, config: IpcConfig) -> None:
+    if real:
+        async with await listen(config.endpoint_path) as listener:
+            stream: trio.abc.Stream = await connect(config.endpoint_path)
+            far: trio.abc.Stream = await listener.accept()
+    else:
+        stream, far = lockstep_stream_pair()
+    channel = over(stream, config)
+
+    async def receive() -> None:
+        with pytest.raises(ChannelClosedError, match="this connection was closed"):
+            await channel.receive()
+
+    async def send() -> None:
+        with pytest.raises(ChannelClosedError, match="this connection was closed"):
+            await channel.send(bytes(config.max_frame_bytes))
+
+    async with far, trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        await channel.aclose()
+    for operation in (channel.receive, lambda: channel.send(b"x")):
+        with pytest.raises(ChannelClosedError):
+            await operation()
+    await channel.aclose()
+
+
+# --- Cancellation ----------------------------------------------------------
+
+
+async def test_a_cancelled_wait_between_frames_leaves_the_channel_as_it_was(
+    autojump_clock: MockClock,
+) -> None:
+    left, right = pair()
+    with trio.move_on_after(1):
+        await right.receive()
+    await left.send(PAYLOAD)
+    assert await right.receive() == PAYLOAD
+
+
+async def test_a_wait_cancelled_inside_a_frame_closes_the_channel(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    await left.send_all(FRAME[:5])
+    with trio.move_on_after(1):
+        await channel.receive()
+    with pytest.raises(ChannelClosedError):
+        await channel.receive()
+    with pytest.raises(trio.BrokenResourceError):
+        await left.send_all(b"x")
+
+
+async def test_a_send_cancelled_part_way_closes_the_channel(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        async with await connect(config.endpoint_path) as client:
+            channel = over(await listener.accept(), config)
+            with trio.move_on_after(1):
+                await channel.send(bytes(config.max_frame_bytes))
+            with pytest.raises(ChannelClosedError):
+                await channel.send(b"x")
+            with pytest.raises(TruncatedFrameError):
+                await over(client, config).receive()
+
+
+async def test_what_is_cancelled_before_it_began_changes_nothing() -> None:
+    left, right = pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await left.send(b"never sent")
+    await left.send(b"sent")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await right.receive()
+    assert await right.receive() == b"sent"
+
+
+# --- Stopping ----------------------------------------------------------
+
+
+async def test_stop_receiving_ends_a_wait_between_frames_now_and_later() -> None:
+    _, right = pair()
+
+    async def receive() -> None:
+        with pytest.raises(ChannelClosedError, match="no further requests are taken"):
+            await right.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        right.stop_receiving()
+    await receive()
+
+
+async def test_stop_receiving_lets_a_frame_that_has_begun_come_whole() -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    await left.send_all(FRAME[:3])
+
+    async def receive() -> None:
+        assert await channel.receive() == PAYLOAD
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.stop_receiving()
+        await trio.testing.wait_all_tasks_blocked()
+        await left.send_all(FRAME[3:])
+
+
+async def test_stop_receiving_in_the_moment_in_which_a_frame_comes_loses_nothing() -> None:
+    left, right = pair()
+
+    async def receive() -> None:
+        assert await right.receive() == PAYLOAD
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        # Between these two the reader is woken but has not run.
+        await left.send(PAYLOAD)
+        right.stop_receiving()
+
+
+# --- Watching the peer ----------------------------------------------------------
+
+
+async def test_the_peers_leaving_is_noticed_and_what_it_sent_is_kept() -> None:
+    left, right = pair()
+    done = trio.Event()
+
+    async def watch() -> None:
+        await right.wait_peer_gone()
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await left.send(b"ahead")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not done.is_set()
+        await left.aclose()
+    assert await right.receive() == b"ahead"
+    with pytest.raises(PeerClosedError):
+        await right.receive()
+
+
+async def test_watching_reads_ahead_no_more_than_a_frame(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    sent = 0
+    while not channel._decoder.is_full:
+        with trio.move_on_after(1):
+            await channel.wait_peer_gone()
+        await left.send_all(FRAME * 10)
+        sent += 10
+    with trio.move_on_after(1):
+        await channel.wait_peer_gone()
+    assert channel._decoder.buffered < 8 + CONFIG.max_frame_bytes + len(FRAME) * 10
+    for _ in range(sent):
+        assert await channel.receive() == PAYLOAD
+
+
+async def test_a_half_closed_peer_is_not_gone_and_gets_its_answer(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        async with await connect(config.endpoint_path) as client:
+            async with over(await listener.accept(), config) as channel:
+                await client.send_all(FRAME)
+                await client.send_eof()
+                assert await channel.receive() == PAYLOAD
+                for _ in range(2):
+                    with trio.move_on_after(1) as scope:
+                        await channel.wait_peer_gone()
+                    assert scope.cancelled_caught
+                await channel.send(success().SerializeToString())
+                assert await client.receive_some() == frame(success())
+
+
+async def test_a_reset_or_a_closed_channel_ends_the_watch(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        client = await connect(config.endpoint_path)
+        async with over(await listener.accept(), config) as channel:
+            await channel.send(PAYLOAD)
+            await client.aclose()
+            await channel.wait_peer_gone()

@@ -1,0 +1,573 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import Mock
+
+import pytest
+import trio
+import trio.testing
+
+from trio_ipc import (
+    ConnectError,
+    EndpointError,
+    EndpointInUseError,
+    EndpointPermissionError,
+    EndpointUnsafeError,
+    PeerCredentials,
+    ServerNotFoundError,
+    ServerRefusedError,
+)
+from trio_ipc.endpoint import MAX_PATH_BYTES
+from trio_ipc.transports import UnixListener, UnixStream, connect, listen, unix
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="takes root: it becomes another user, or does what modes forbid"
+)
+not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="no mode stops root")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells this, other systems do not")
+
+
+@pytest.fixture
+def path(directory: str) -> str:
+    return f"{directory}/test.sock"
+
+
+def pair() -> tuple[UnixStream, UnixStream]:
+    left, right = socket.socketpair()
+    return UnixStream(left, "left"), UnixStream(right, "right")
+
+
+def dead_socket(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+# --- The stream ---------------------------------------------------------------------------------------------
+
+
+async def test_it_is_a_stream_by_trios_own_checker() -> None:
+    async def make() -> tuple[UnixStream, UnixStream]:
+        return pair()
+
+    async def make_clogged() -> tuple[UnixStream, UnixStream]:
+        both = pair()
+        for stream in both:
+            while stream.send_nowait(bytes(65_536)):
+                pass
+        return both
+
+    await trio.testing.check_half_closeable_stream(make, make_clogged)
+
+
+async def test_a_connected_pair_through_a_listener_is_a_stream_by_trios_own_checker(path: str) -> None:
+    async with await listen(path) as listener:
+
+        async def make() -> tuple[UnixStream, UnixStream]:
+            return await connect(path), await listener.accept()
+
+        await trio.testing.check_half_closeable_stream(make, None)
+
+
+async def test_a_cancelled_read_loses_no_bytes() -> None:
+    left, right = pair()
+    async with left, right:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await right.receive_some()
+        await left.send_all(b"still here")
+        assert await right.receive_some() == b"still here"
+
+
+async def test_a_peer_that_left_bytes_unread_breaks_the_stream() -> None:
+    left, right = pair()
+    async with left, right:
+        await left.send_all(b"unread")
+        await right.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await left.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            await left.send_all(b"x")
+
+
+@on_linux
+async def test_a_half_closed_peer_is_told_from_one_that_is_gone() -> None:
+    left, right = pair()
+    async with left, right:
+        assert not left.peer_is_gone()
+        await right.send_eof()
+        assert await left.receive_some() == b""
+        assert not left.peer_is_gone()
+        await right.aclose()
+        assert left.peer_is_gone()
+        await left.aclose()
+        assert left.peer_is_gone()
+
+
+async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody() -> None:
+    code = (
+        "import signal, socket, trio; from trio_ipc.transports import UnixStream\n"
+        "async def main():\n"
+        "    signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "    left, right = socket.socketpair(); right.close()\n"
+        "    try: await UnixStream(left, 'x').send_all(b'x')\n"
+        "    except trio.BrokenResourceError: print('broken, not dead')\n"
+        "trio.run(main)"
+    )
+    run = await trio.run_process([sys.executable, "-W", "ignore", "-c", code], capture_stdout=True)
+    assert run.stdout.strip() == b"broken, not dead"
+
+
+async def test_end_of_file_to_a_peer_that_is_gone_is_a_broken_stream() -> None:
+    left, right = pair()
+    async with left, right:
+        await right.aclose()
+        left._sock.close()
+        with pytest.raises(trio.ClosedResourceError):
+            await left.send_eof()
+
+
+# --- Listening ----------------------------------------------------------------------------------------------
+
+
+async def test_both_sides_know_each_others_process_and_user(path: str) -> None:
+    me = PeerCredentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+    async with (
+        await listen(path) as listener,
+        await connect(path) as client,
+        await listener.accept() as served,
+    ):
+        assert client.peer == served.peer == me
+        assert client.endpoint == served.endpoint == path
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, pytest.param(0o777, marks=as_root)])
+async def test_directory_and_socket_are_the_owners_alone_whatever_the_umask(
+    directory: str, mask: int
+) -> None:
+    path = f"{directory}/new/deeper/test.sock"
+    with umask(mask):
+        listener = await listen(path)
+    async with listener:
+        assert mode_of(path) == 0o600
+        assert mode_of(f"{directory}/new/deeper") == 0o700 & ~mask
+        assert mode_of(f"{directory}/new") == 0o700 & ~mask
+
+
+@on_linux
+async def test_the_socket_is_never_wider_than_0600_not_even_for_an_instant(path: str) -> None:
+    seen: set[int] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                seen.add(mode_of(path))
+            except FileNotFoundError:
+                continue
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        with umask(0):
+            for _ in range(200):
+                await (await listen(path)).aclose()
+    finally:
+        over.set()
+        watcher.join()
+    assert seen <= {0o600}
+
+
+async def test_closing_removes_the_socket_and_wakes_who_waits(path: str) -> None:
+    listener = await listen(path)
+
+    async def accept() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+    assert not os.path.lexists(path)
+    await listener.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+
+
+async def test_a_cancelled_accept_loses_no_client(path: str) -> None:
+    async with await listen(path) as listener, await connect(path) as client:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await listener.accept()
+        async with await listener.accept() as served:
+            await client.send_all(b"hello")
+            assert await served.receive_some() == b"hello"
+
+
+async def test_a_live_servers_endpoint_is_refused_by_its_process_and_left_alone(path: str) -> None:
+    async with await listen(path) as listener:
+        with pytest.raises(EndpointInUseError, match=f"{path}: in use by process {os.getpid()}") as caught:
+            await listen(path)
+        assert caught.value.pid == os.getpid()
+        async with await connect(path), await listener.accept():
+            pass
+    assert not os.path.lexists(path)
+
+
+async def test_a_live_server_with_a_full_backlog_is_still_alive(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(path)
+        server.listen(0)
+        client.connect(path)
+        with pytest.raises(EndpointInUseError, match="in use by another process"):
+            await listen(path)
+
+
+async def test_a_dead_servers_socket_is_reclaimed(path: str) -> None:
+    dead_socket(path)
+    async with await listen(path), await connect(path):
+        assert mode_of(path) == 0o600
+
+
+async def test_a_server_that_was_killed_leaves_a_socket_that_the_next_one_reclaims(path: str) -> None:
+    hold = (
+        "import trio; from trio_ipc.transports import listen\n"
+        "async def main():\n"
+        f"    listener = await listen({path!r}); print('up', flush=True); await trio.sleep_forever()\n"
+        "trio.run(main)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        with pytest.raises(EndpointInUseError, match=f"process {process.pid}"):
+            await listen(path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    async with await listen(path):
+        pass
+
+
+async def test_of_many_starters_over_a_dead_socket_exactly_one_wins(path: str) -> None:
+    for _ in range(20):
+        dead_socket(path)
+        won: list[UnixListener] = []
+        lost: list[EndpointInUseError] = []
+
+        async def start(won: list[UnixListener], lost: list[EndpointInUseError]) -> None:
+            try:
+                won.append(await listen(path))
+            except EndpointInUseError as exc:
+                lost.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(start, won, lost)
+        assert (len(won), len(lost)) == (1, 7)
+        async with won[0], await connect(path):
+            pass
+
+
+async def test_of_two_processes_over_a_dead_socket_exactly_one_wins(path: str) -> None:
+    code = (
+        "import sys, trio; from trio_ipc import EndpointInUseError; from trio_ipc.transports import listen\n"
+        "async def main():\n"
+        "    sys.stdin.readline()\n"
+        f"    try: listener = await listen({path!r})\n"
+        "    except EndpointInUseError: print('lost', flush=True)\n"
+        "    else: print('won', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "trio.run(main)"
+    )
+    dead_socket(path)
+    starters = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for starter in starters:
+        assert starter.stdin is not None
+        starter.stdin.write(b"go\n")
+        starter.stdin.flush()
+    said = [starter.stdout.readline() for starter in starters if starter.stdout is not None]
+    for starter in starters:
+        starter.communicate(b"done\n")
+    assert sorted(said) == [b"lost\n", b"lost\n", b"won\n"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "link to a dead socket", "fifo"])
+async def test_what_is_no_socket_is_refused_and_never_touched(path: str, kind: str) -> None:
+    if kind == "file":
+        with open(path, "w") as file:
+            file.write("precious")
+    elif kind == "directory":
+        os.mkdir(path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        if kind == "link to a dead socket":
+            dead_socket(path + "2")
+        os.symlink(path + "2", path)
+    before = os.lstat(path)
+    what = "a symbolic link" if kind.startswith("link") else "not a socket"
+    with pytest.raises(EndpointUnsafeError, match=f"exists and is {what}; it was not touched"):
+        await listen(path)
+    assert os.lstat(path) == before
+
+
+async def test_a_directory_that_is_a_symbolic_link_is_refused(directory: str) -> None:
+    os.mkdir(f"{directory}/real", 0o700)
+    os.symlink(f"{directory}/real", f"{directory}/link")
+    with pytest.raises(EndpointUnsafeError, match="link is a symbolic link"):
+        await listen(f"{directory}/link/test.sock")
+    with open(f"{directory}/file", "w"):
+        pass
+    with pytest.raises(EndpointUnsafeError, match="file is not a directory"):
+        await listen(f"{directory}/file/test.sock")
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
+async def test_a_directory_that_others_can_write_is_refused(directory: str, mode: int) -> None:
+    os.chmod(directory, mode)
+    with pytest.raises(EndpointUnsafeError, match=f"can write the directory {directory}.*chmod 700"):
+        await listen(f"{directory}/test.sock")
+
+
+async def test_a_directory_below_one_that_anyone_can_write_is_refused(directory: str) -> None:
+    os.mkdir(f"{directory}/own", 0o700)
+    os.chmod(directory, 0o777)
+    with pytest.raises(EndpointUnsafeError, match=f"anyone can write {directory}, which holds"):
+        await listen(f"{directory}/own/test.sock")
+    os.chmod(directory, 0o1777)  # sticky, as /tmp is: others can't rename what is ours
+    async with await listen(f"{directory}/own/test.sock"):
+        pass
+
+
+@as_root
+async def test_another_users_directory_is_refused(directory: str) -> None:
+    os.chown(directory, 12_345, -1)
+    with pytest.raises(EndpointUnsafeError, match=f"{directory} belongs to uid 12345"):
+        await listen(f"{directory}/test.sock")
+
+
+async def test_a_directory_that_others_may_only_read_is_taken_and_left_as_it_is(directory: str) -> None:
+    os.chmod(directory, 0o755)
+    async with await listen(f"{directory}/test.sock"):
+        assert mode_of(f"{directory}/test.sock") == 0o600
+    assert mode_of(directory) == 0o755
+
+
+async def test_a_directory_that_cannot_be_made_is_one_clear_error(directory: str) -> None:
+    with open(f"{directory}/file", "w"):
+        pass
+    with pytest.raises(EndpointError, match="cannot listen: Not a directory"):
+        await listen(f"{directory}/file/deeper/test.sock")
+
+
+async def test_the_lock_of_a_starter_that_is_stuck_is_waited_for_and_then_named(
+    path: str, directory: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    other = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(EndpointError, match="held the lock of the directory for 5.0 s; find it"):
+            await listen(path)
+    finally:
+        os.close(other)
+
+
+async def test_a_starter_waits_for_another_that_is_quick(
+    path: str, directory: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    other = os.open(directory, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    async def let_go() -> None:
+        await trio.sleep(1)
+        os.close(other)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(let_go)
+        await (await listen(path)).aclose()
+        assert trio.current_time() >= 1
+
+
+async def test_a_socket_that_was_replaced_while_served_is_left_alone(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await listen(path):
+        os.unlink(path)
+        dead_socket(path)
+    assert os.path.lexists(path)
+    assert "was replaced while it was served" in caplog.text
+
+
+async def test_a_socket_that_was_removed_while_served_is_told(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await listen(path):
+        os.unlink(path)
+    assert "was removed while it was served" in caplog.text
+
+
+async def test_a_socket_that_cannot_be_removed_is_told(
+    path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(path):
+        denied = PermissionError(errno.EPERM, "Operation not permitted")
+        monkeypatch.setattr(os, "unlink", Mock(side_effect=denied))
+    monkeypatch.undo()
+    assert f"{path} could not be removed: Operation not permitted" in caplog.text
+
+
+@pytest.mark.parametrize("directory_mode", [0o700, 0o755])
+async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
+    directory: str, directory_mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What macOS and the BSDs do; it works on Linux all the same."""
+    path = f"{directory}/test.sock"
+    os.chmod(directory, directory_mode)
+    monkeypatch.setattr(unix, "_BIND_HONOURS_FCHMOD", False)
+    with umask(0):
+        async with await listen(path) as listener, await connect(path), await listener.accept():
+            assert mode_of(path) == 0o600
+            assert os.listdir(directory) == ["test.sock"]
+    assert os.listdir(directory) == []
+
+
+async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = f"{directory}/{'x' * (MAX_PATH_BYTES - len(directory) - 4)}"
+    os.mkdir(deep)
+    os.chmod(deep, 0o755)
+    monkeypatch.setattr(unix, "_BIND_HONOURS_FCHMOD", False)
+    with pytest.raises(EndpointError, match=f"is longer than .*chmod 700 {deep}"):
+        await listen(f"{deep}/s")
+    assert os.listdir(deep) == []
+
+
+async def test_a_client_that_left_before_it_was_accepted_costs_nothing(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(path) as listener, await connect(path):
+        real = listener._sock
+        aborted = ConnectionAbortedError(errno.ECONNABORTED, "gone")
+        stand_in = Mock(accept=Mock(side_effect=[aborted, real.accept()]))
+        monkeypatch.setattr(listener, "_sock", stand_in)
+        await (await listener.accept()).aclose()
+        monkeypatch.setattr(listener, "_sock", real)
+
+
+async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(path) as listener:
+        real = listener._sock
+        stand_in = Mock(accept=Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        monkeypatch.setattr(listener, "_sock", stand_in)
+        with pytest.raises(OSError, match="Too many open files"):
+            await listener.accept()
+        monkeypatch.setattr(listener, "_sock", real)
+
+
+# --- Connecting ---------------------------------------------------------------------------------------------
+
+
+async def test_no_socket_is_no_server(path: str) -> None:
+    with pytest.raises(ServerNotFoundError, match=f"{path}: no server: the socket does not exist; start"):
+        await connect(path)
+
+
+async def test_a_socket_without_a_listener_refuses(path: str) -> None:
+    dead_socket(path)
+    with pytest.raises(ServerRefusedError, match="nobody listens.*start it again"):
+        await connect(path)
+
+
+async def test_any_other_refusal_of_the_system_is_passed_on(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(path)
+        with pytest.raises(ConnectError, match="cannot connect: "):
+            await connect(path)
+        with pytest.raises(EndpointError, match="cannot listen: "):
+            await listen(path)
+
+
+@as_root
+def test_another_user_is_stopped_by_the_mode_of_the_socket_and_told_so(directory: str) -> None:
+    os.chmod(directory, 0o755)
+    path = f"{directory}/test.sock"
+    code = (
+        "import os, trio; from trio_ipc import EndpointPermissionError\n"
+        "from trio_ipc.transports import connect\n"
+        "os.setuid(12345)\n"
+        f"try: trio.run(connect, {path!r})\n"
+        "except EndpointPermissionError as exc: print(exc)"
+    )
+
+    async def main() -> bytes:
+        async with await listen(path):
+            return (await trio.run_process([sys.executable, "-c", code], capture_stdout=True)).stdout
+
+    said = trio.run(main).decode()
+    assert "permission denied to uid 12345; run as the server's user" in said
+
+
+@not_as_root
+async def test_a_directory_that_is_closed_to_us_is_permission_denied(directory: str) -> None:
+    os.mkdir(f"{directory}/closed", 0o000)
+    with pytest.raises(EndpointPermissionError, match="permission denied"):
+        await connect(f"{directory}/closed/test.sock")
+    os.chmod(f"{directory}/closed", 0o700)
+
+
+async def test_a_full_backlog_is_waited_out(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(0)
+        async with await connect(path), trio.open_nursery() as nursery:
+
+            async def make_room() -> None:
+                await trio.sleep(1)
+                server.accept()[0].close()
+
+            nursery.start_soon(make_room)
+            await (await connect(path)).aclose()
+            assert 1 <= trio.current_time() < 1.2
+
+
+async def test_a_cancelled_connect_leaves_nothing_open(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(0)
+        async with await connect(path):
+            before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+            with trio.move_on_after(1) as scope:
+                await connect(path)
+            assert scope.cancelled_caught
+            after = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+            assert after == before
