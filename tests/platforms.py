@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
+
+if sys.platform == "win32":
+    from trio_ipc.transports import win32
 
 
 def _under_wine() -> bool:
@@ -16,6 +20,17 @@ def _under_wine() -> bool:
 
 
 UNDER_WINE = _under_wine()
+
+
+def exists(endpoint: str) -> bool:
+    """Return whether there is anything at an endpoint."""
+    if sys.platform == "win32":
+        try:
+            win32.wait_named_pipe(endpoint, 1)
+        except OSError as exc:
+            return exc.winerror != win32.ERROR_FILE_NOT_FOUND
+        return True
+    return os.path.lexists(endpoint)
 
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="speaks of what only Unix has")

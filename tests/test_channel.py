@@ -4,7 +4,8 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, memory_stream_pair
 
-from tests.support import ME, frame, success, task
+from tests.platforms import unix_only
+from tests.support import IN_MEMORY, ME, frame, success, task
 from trio_ipc import (
     ChannelClosedError,
     ChecksumMismatchError,
@@ -20,7 +21,7 @@ from trio_ipc import (
 )
 from trio_ipc.transports import connect, listen
 
-CONFIG = IpcConfig(endpoint_path="/memory", max_frame_bytes=1_000)
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_frame_bytes=1_000)
 PAYLOAD = task().SerializeToString()
 FRAME = frame(task())
 
@@ -373,6 +374,7 @@ async def test_watching_reads_ahead_no_more_than_a_frame(autojump_clock: MockClo
         assert await channel.receive() == PAYLOAD
 
 
+@unix_only  # a pipe is closed whole
 async def test_a_half_closed_peer_is_not_gone_and_gets_its_answer(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:

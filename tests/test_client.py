@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from tests.platforms import unix_only
 from tests.support import (
+    IN_MEMORY,
     ME,
     MIB,
     DetectionClient,
@@ -46,7 +49,7 @@ from trio_ipc import (
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameEncoder
 
-CONFIG = IpcConfig(endpoint_path="/memory")
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY)
 
 
 def client_over(stream: trio.abc.Stream) -> DetectionClient:
@@ -221,7 +224,9 @@ async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_th
     assert client.counters().calls_failed == 3
 
 
+@unix_only
 async def test_a_server_that_dies_in_mid_answer_is_told_from_one_that_closed(config: IpcConfig) -> None:
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(config.endpoint_path)
         server.listen()
@@ -282,10 +287,12 @@ async def test_a_server_over_its_limit_closes_and_the_client_sees_that(config: I
 # --- Connecting -------------------------------------------------------------------------
 
 
+@unix_only
 async def test_no_server_and_a_dead_one_are_told_apart(config: IpcConfig) -> None:
     with pytest.raises(ServerNotFoundError):
         async with open_client(config):
             raise AssertionError("unreachable")
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(config.endpoint_path)
     with pytest.raises(ServerRefusedError):
@@ -293,7 +300,9 @@ async def test_no_server_and_a_dead_one_are_told_apart(config: IpcConfig) -> Non
             raise AssertionError("unreachable")
 
 
+@unix_only
 async def test_connecting_has_a_deadline(config: IpcConfig, autojump_clock: MockClock) -> None:
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(config.endpoint_path)
         server.listen(0)

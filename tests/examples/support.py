@@ -15,9 +15,6 @@ import trio
 
 from trio_ipc import Call
 
-if sys.platform == "win32":
-    from trio_ipc.transports import win32
-
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Far more than anything here takes, even on a busy machine. Nothing waits that long unless it is broken.
@@ -182,17 +179,6 @@ def procmond(endpoint: str, *options: str) -> list[str]:
 def agent(endpoint: str, *options: str) -> list[str]:
     """Return the agent's command line."""
     return example("agent", "--endpoint", endpoint, *options)
-
-
-def exists(endpoint: str) -> bool:
-    """Return whether there is anything at an endpoint."""
-    if sys.platform == "win32":
-        try:
-            win32.wait_named_pipe(endpoint, 1)
-        except OSError as exc:
-            return exc.winerror != win32.ERROR_FILE_NOT_FOUND
-        return True
-    return os.path.lexists(endpoint)
 
 
 @contextlib.asynccontextmanager

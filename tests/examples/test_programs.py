@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from examples.common import STOP_SIGNALS
-from tests.platforms import fails_under_wine, unix_only, without_names
+from tests.platforms import exists, fails_under_wine, unix_only, without_names
 
 from .support import (
     Program,
@@ -21,7 +21,6 @@ from .support import (
     blocked_child,
     collector_at,
     example,
-    exists,
     procmond,
     sha256_of,
     spawn,
