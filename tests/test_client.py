@@ -318,7 +318,7 @@ async def test_connecting_has_a_deadline(config: IpcConfig, autojump_clock: Mock
 async def test_the_client_checks_the_server_too(config: IpcConfig) -> None:
     async with serving(succeed, config):
         with pytest.raises(
-            PeerNotAllowedError, match=f"not trusted .process {os.getpid()}.*allowed is uid 54321"
+            PeerNotAllowedError, match=f"not trusted .process {os.getpid()}.*allowed is user 54321"
         ):
             async with open_client(config, peers=PeerPolicy.users([54321])):
                 raise AssertionError("unreachable")

@@ -136,7 +136,7 @@ async def test_a_half_closed_peer_is_told_from_one_that_is_gone() -> None:
 
 async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody() -> None:
     code = (
-        "import signal, socket, trio; from trio_ipc.transports import UnixStream\n"
+        "import signal, socket, trio; from trio_ipc.transports.unix import UnixStream\n"
         "async def main():\n"
         "    signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
         "    left, right = socket.socketpair(); right.close()\n"

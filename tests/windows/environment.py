@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -260,5 +261,11 @@ def run_tests(home: Path, arguments: list[str]) -> int:
         stop_wine(home)
 
 
+def be_ended(*_: object) -> NoReturn:
+    """Leave by the way out that stops Wine, when somebody asks this run to end."""
+    sys.exit("make test-windows: ended by a signal")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, be_ended)
     raise SystemExit(main(sys.argv[1:]))

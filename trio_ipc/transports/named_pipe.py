@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,6 +48,10 @@ _WRITE_SIZE: Final = 1024 * 1024
 
 #: How long a thread blocks in WaitNamedPipe at a time, and so how late a cancellation may be noticed.
 _WAIT_SLICE_MS: Final = 50
+
+#: How often a busy pipe is tried again before a thread waits for it. A server that is about to make its next
+#: instance needs no longer, and one in the same process needs just this.
+_TURNS_BEFORE_WAITING: Final = 4
 
 #: How long to wait for the clients of a server that is gone to let go of its pipe. Seconds.
 _RECLAIM_PATIENCE: Final = 1.0
@@ -370,14 +375,16 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
     path = pipe_path(endpoint)
     # A thread for each connect that waits, and never one of the program's own share.
     limiter = trio.CapacityLimiter(1)
-    while True:
+    for attempt in itertools.count(1):
         await trio.lowlevel.checkpoint()
         try:
             return _connect(path)
         except OSError as exc:
             if exc.winerror != win32.ERROR_PIPE_BUSY:
                 raise _connect_error(exc, path) from exc
-        await trio.to_thread.run_sync(_wait_for_instance, path, limiter=limiter)
+        if attempt >= _TURNS_BEFORE_WAITING:
+            await trio.to_thread.run_sync(_wait_for_instance, path, limiter=limiter)
+    raise AssertionError("unreachable")
 
 
 @trio.lowlevel.enable_ki_protection
@@ -502,9 +509,7 @@ def _refuse_live_server(refusal: OSError, path: str) -> None:
         finally:
             win32.close_handle(handle)
     holder = "another process" if pid is None else f"process {pid}"
-    error = EndpointInUseError(
-        f"{holder} listens there already", endpoint=path, hint="stop it, or use another endpoint"
-    )
+    error = EndpointInUseError(f"in use by {holder}", endpoint=path, hint="stop it, or use another endpoint")
     error.pid = pid
     raise error from refusal
 
