@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import trio
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from tests.platforms import unix_only
@@ -27,11 +28,13 @@ from trio_ipc import (
     ChecksumMismatchError,
     Client,
     ConnectTimeoutError,
+    Contract,
     Crc32Variant,
     FramedChannel,
     FrameTooLargeError,
     IpcConfig,
     MessageEmptyError,
+    MessageError,
     MessageTooLargeError,
     PeerClosedError,
     PeerNotAllowedError,
@@ -56,12 +59,11 @@ def client_over(stream: trio.abc.Stream) -> DetectionClient:
     return Client(FramedChannel(stream, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
 
 
-async def expect_broken_by(client: DetectionClient, exc: type[BaseException]) -> None:
+async def expect_broken_by(client: DetectionClient, exc: type[BaseException], said: str = "") -> None:
     """After a failure part-way, the next call says so and what it was."""
+    match = f"broken by an earlier call: .*{said}.*; open a new client"
     for _ in range(2):
-        with pytest.raises(
-            ChannelClosedError, match="broken by an earlier call.*open a new client"
-        ) as caught:
+        with pytest.raises(ChannelClosedError, match=match) as caught:
             await client.call(task())
         assert isinstance(caught.value.__cause__, exc)
 
@@ -144,6 +146,16 @@ async def test_a_request_of_another_type_is_a_type_error() -> None:
         await client.call(DetectionResult())  # type: ignore[arg-type]
 
 
+async def test_a_request_that_lacks_a_required_field_is_not_sent() -> None:
+    near, _ = memory_stream_pair()
+    part = UninterpretedOption.NamePart
+    contract = Contract(name="proto2", request_type=part, response_type=part)
+    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=contract)
+    for _ in range(2):
+        with pytest.raises(MessageError, match="memory: the NamePart cannot be encoded: .*set the missing"):
+            await client.call(part(name_part="x"))
+
+
 async def test_a_call_is_a_checkpoint_and_can_be_cancelled_before_it_sends() -> None:
     near, far = memory_stream_pair()
     client = client_over(near)
@@ -183,7 +195,7 @@ async def test_a_call_cancelled_part_way_closes_the_connection_and_the_next_says
     client = client_over(near)
     with trio.move_on_after(1):
         await client.call(task("mine"))
-    await expect_broken_by(client, trio.Cancelled)
+    await expect_broken_by(client, trio.Cancelled, "it was cancelled")
     assert await far.receive_some() == frame(task("mine"))
     assert await far.receive_some() == b""
 

@@ -116,6 +116,16 @@ def test_a_number_in_the_environment_must_be_one(name: str, value: str) -> None:
         IpcConfig.load(environ={f"TRIO_IPC_{name}": value})
 
 
+def test_a_wrong_value_is_traced_to_where_it_was_set(toml: Path) -> None:
+    toml.write_text("[ipc]\nread_timeout_ms = 0\n")
+    with pytest.raises(ConfigError, match=rf"it was set by table \[ipc\] of {toml}"):
+        IpcConfig.load(toml, environ={})
+    with pytest.raises(ConfigError, match="it was set by environment variable TRIO_IPC_TRANSPORT"):
+        IpcConfig.load(environ={"TRIO_IPC_TRANSPORT": "x"})
+    with pytest.raises(ConfigError, match="it was set by a keyword"):
+        IpcConfig.load(environ={}, transport="x")
+
+
 def test_an_unknown_setting_is_refused_wherever_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text("[ipc]\nread_timeout = 5\n")

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import trio
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from trio.testing import MockClock
 
@@ -31,6 +32,7 @@ from tests.support import (
 from trio_ipc import (
     RESPONSE_TOO_LARGE,
     Call,
+    Client,
     Contract,
     EndpointError,
     EndpointInUseError,
@@ -317,6 +319,84 @@ async def test_a_keyboard_interrupt_is_no_response(endpoint: MemoryEndpoint) -> 
         await interrupted()
 
 
+async def test_a_keyboard_interrupt_leaves_serve_as_it_is(endpoint: MemoryEndpoint) -> None:
+    async with endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        with pytest.raises(KeyboardInterrupt):
+            await serve_listener(raising(KeyboardInterrupt()), endpoint, CONFIG, contract=DETECTION)
+
+
+async def test_what_else_ends_a_server_keeps_its_group(endpoint: MemoryEndpoint) -> None:
+    both = BaseExceptionGroup("two", [KeyboardInterrupt(), SystemExit()])
+    async with endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        with pytest.RaisesGroup(KeyboardInterrupt, SystemExit, flatten_subgroups=True):
+            await serve_listener(raising(both), endpoint, CONFIG, contract=DETECTION)
+
+
+async def test_a_reason_that_is_no_unicode_is_told_all_the_same(endpoint: MemoryEndpoint) -> None:
+    async with serving(raising(ValueError("bad \udc80 name")), endpoint):
+        result = await endpoint.client().call(task())
+    assert result.error_message == "the handler failed: ValueError: bad ? name"
+
+
+async def test_a_contract_that_fails_to_report_a_failure_costs_one_connection(
+    endpoint: MemoryEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failure(request: DetectionTask | None, reason: str) -> DetectionResult:
+        raise ZeroDivisionError
+
+    broken = Contract(
+        name="broken", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    async with serving(raising(ValueError("x")), endpoint, broken), endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        assert await read_to_end(client) == b""
+    assert "the contract made no failed response of: the handler failed: ValueError: x" in caplog.text
+
+
+async def test_a_response_that_lacks_a_required_field_is_a_failure() -> None:
+    """Only proto2 has such fields; the wire does not mind."""
+    contract = Contract(
+        name="proto2",
+        request_type=DetectionTask,
+        response_type=UninterpretedOption.NamePart,
+        failure=lambda _, reason: UninterpretedOption.NamePart(name_part=reason, is_extension=False),
+    )
+
+    async def incomplete(_task: DetectionTask, _call: Call) -> UninterpretedOption.NamePart:
+        return UninterpretedOption.NamePart(name_part="x")
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[object]) -> None:
+            await serve_listener(incomplete, endpoint, CONFIG, contract=contract, task_status=task_status)
+
+        await nursery.start(run)
+        client = Client(
+            FramedChannel(endpoint.connect(), CONFIG, endpoint="memory", peer=ME), CONFIG, contract=contract
+        )
+        assert (await client.call(task())).name_part.startswith(
+            "the handler's response cannot be sent: the NameP"
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_connection_holds_no_message(endpoint: MemoryEndpoint) -> None:
+    seen: list[DetectionTask | DetectionResult] = []
+
+    async def remember(task: DetectionTask, _: Call) -> DetectionResult:
+        seen.extend([task, success(task.task_id)])
+        return seen[1]  # type: ignore[return-value]
+
+    async with serving(remember, endpoint):
+        assert await endpoint.client().call(task()) == success()
+        await trio.testing.wait_all_tasks_blocked()
+        # The list's reference, and the one that getrefcount() itself holds.
+        assert [sys.getrefcount(seen[index]) for index in (0, 1)] == [2, 2]
+
+
 # --- A client that leaves -------------------------------------------------------------
 
 
@@ -444,7 +524,7 @@ async def test_who_finds_no_place_within_the_accept_timeout_is_closed(
             assert await read_to_end(third) == b""
         assert trio.current_time() == pytest.approx(5)
         assert server.counters().connections_refused_limit == 1
-    assert "connection refused: the limit max_connections is 2" in caplog.text
+    assert "connection 3 refused: the limit max_connections is 2" in caplog.text
 
 
 async def test_no_more_than_max_connections_wait_and_the_rest_is_closed_at_once(
@@ -578,6 +658,16 @@ async def test_a_cancelled_server_ends_at_once_and_removes_its_endpoint(
     assert trio.current_time() == 0
 
 
+async def test_a_server_cancelled_while_a_handler_is_watched_ends_at_once(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    """Handler and watch are cancelled in either order, so try both."""
+    for _ in range(20):
+        async with serving(hang, config), await trio.open_unix_socket(config.endpoint_path) as client:
+            await client.send_all(frame(task()))
+            await trio.sleep(1)  # by the mock clock: the handler is being watched
+
+
 # --- The listener's bad days ------------------------------------------------------------------
 
 
@@ -639,7 +729,7 @@ async def test_a_peer_that_is_not_allowed_is_closed_counted_and_logged(
         assert server.counters().connections_refused_credentials == 1
         assert server.counters().connections_served == 0
     assert (
-        f"connection refused: {peer} is not allowed, allowed is {PeerPolicy.own_user_and_root()}"
+        f"connection 1 refused: {peer} is not allowed, allowed is {PeerPolicy.own_user_and_root()}"
         in caplog.text
     )
 
@@ -685,9 +775,9 @@ async def test_a_connection_is_one_line_when_opened_and_one_when_closed(
         await server.wait_stopped()
     lines = [record for record in caplog.records if record.name == "trio_ipc.server"]
     assert [record.getMessage() for record in lines] == [
-        "listening",
-        "connection opened",
-        "connection closed: the peer closed the connection",
+        f"listening at {config.endpoint_path}",
+        f"connection 1 opened by {ME}",
+        "connection 1 closed: the peer closed the connection",
     ]
     assert lines[1].__dict__["endpoint"] == config.endpoint_path
     assert lines[1].__dict__["peer"] == str(ME)

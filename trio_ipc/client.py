@@ -12,10 +12,11 @@ from typing import Any, Generic, overload
 
 import attrs
 import trio
+from google.protobuf.message import Message
 
 from .channel import Channel, close_at_once
 from .config import IpcConfig
-from .contract import Contract, RequestT, ResponseT
+from .contract import Contract, RequestT, ResponseT, encode
 from .daemoneye import DETECTION, DetectionResult, DetectionTask
 from .errors import (
     ChannelClosedError,
@@ -124,15 +125,14 @@ class Client(Generic[RequestT, ResponseT]):
     async def _exchange(self, request: RequestT) -> ResponseT:
         if self._broken_by is not None:
             raise ChannelClosedError(
-                f"this client was broken by an earlier call: {self._broken_by!r}",
+                f"this client was broken by an earlier call: {_reason(self._broken_by)}",
                 endpoint=self.endpoint,
                 hint="open a new client",
             ) from self._broken_by
         if self._closed:
             raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
-        payload = request.SerializeToString()
         try:
-            await self._send(payload)
+            await self._send(encode(request))
             response = self._contract.decode_response(await self._channel.receive())
             mismatch = self._contract.mismatch(request, response)
             if mismatch is not None:
@@ -162,10 +162,24 @@ class Client(Generic[RequestT, ResponseT]):
         except IpcError:
             raise closed from closed.__cause__
         raise PeerClosedError(
-            f"the server closed the connection while the request was sent; it said: {response}",
+            f"the server closed the connection while the request was sent; it said: {_one_line(response)}",
             endpoint=self.endpoint,
             hint="open a new client",
         ) from closed
+
+
+def _one_line(message: Message) -> str:
+    # Imported where it is used: rarely.
+    from google.protobuf.text_format import MessageToString  # noqa: PLC0415
+
+    text: str = MessageToString(message, as_one_line=True)
+    return text
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, trio.Cancelled):
+        return "it was cancelled"
+    return exc.message if isinstance(exc, IpcError) else repr(exc)
 
 
 @overload

@@ -42,7 +42,9 @@ class Crc32Variant(enum.StrEnum):
 
 
 def _refuse(field: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{field} is {value!r}, must be {allowed}")
+    error = ConfigError(f"{field} is {value!r}, must be {allowed}")
+    error.field = field
+    return error
 
 
 def _choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
@@ -151,12 +153,21 @@ class IpcConfig:
         Raises:
             ConfigError: a wrong value, an unknown name, or a file that cannot be read.
         """
+        sources = dict.fromkeys(settings, "a keyword")
         _check_names(settings, "a keyword")
-        gathered = dict(settings)
         if file is not None:
-            gathered |= _read_toml(os.fspath(file))
-        gathered |= _read_environ(os.environ if environ is None else environ)
-        return cls(**gathered)
+            table = _read_toml(os.fspath(file))
+            settings |= table
+            sources |= dict.fromkeys(table, f"table [ipc] of {os.fspath(file)}")
+        variables = _read_environ(os.environ if environ is None else environ)
+        settings |= variables
+        sources |= {name: f"environment variable {ENV_PREFIX}{name.upper()}" for name in variables}
+        try:
+            return cls(**settings)
+        except ConfigError as exc:
+            if exc.field is not None:
+                exc.hint = f"it was set by {sources[exc.field]}"
+            raise
 
     def replace(self, **settings: Any) -> Self:
         """Return a copy with some fields changed, checked like a new one.

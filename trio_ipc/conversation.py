@@ -17,7 +17,7 @@ import trio
 
 from .channel import Channel
 from .config import IpcConfig
-from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT
+from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
 from .errors import (
     ChannelClosedError,
     MessageEmptyError,
@@ -132,15 +132,20 @@ class Conversation(Generic[RequestT, ResponseT]):
     async def _answer_requests(self) -> str:
         while True:
             try:
+                # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(await self._channel.receive())
             except ProtocolError as exc:
                 self._counters.protocol_errors += 1
                 await self._say_why(exc)
                 return exc.message
             self._counters.requests += 1
-            response = await self._handle(self._request)
-            if response is None or not await self._send(self._request, response):
+            if not await self._answer(self._request):
                 return _UNANSWERABLE
+            self._request = None
+
+    async def _answer(self, request: RequestT) -> bool:
+        response = await self._handle(request)
+        return response is not None and await self._send(request, response)
 
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
@@ -179,12 +184,14 @@ class Conversation(Generic[RequestT, ResponseT]):
     async def _send(self, request: RequestT, response: ResponseT) -> bool:
         """Send the response, or the failure that it cannot be sent; False if neither could be."""
         try:
-            await self._channel.send(response.SerializeToString())
+            await self._channel.send(encode(response))
             return True
         except MessageTooLargeError as exc:
             reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
         except MessageEmptyError:
             reason = "the handler's response encodes to no bytes, which the wire cannot carry"
+        except MessageError as exc:
+            reason = f"the handler's response cannot be sent: {exc.message}"
         self._counters.responses_unsendable += 1
         _logger.error("%s", reason, extra=self._log_fields())
         return await self._send_failure(request, reason)
@@ -201,7 +208,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         if response is None:
             return False
         try:
-            await self._channel.send(response.SerializeToString())
+            await self._channel.send(encode(response))
         except MessageError as exc:
             _logger.error("a failed response cannot be sent: %s", exc.message, extra=self._log_fields())
             return False
@@ -210,7 +217,14 @@ class Conversation(Generic[RequestT, ResponseT]):
     def _failure(self, request: RequestT | None, reason: str) -> ResponseT | None:
         if self._contract.failure is None:
             return None
-        return self._contract.failure(request, reason[:_LONGEST_REASON])
+        # An exception's text may hold what is no Unicode (a file name of arbitrary bytes); protobuf
+        # would refuse that.
+        reason = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
+        try:
+            return self._contract.failure(request, reason)
+        except Exception:
+            _logger.exception("the contract made no failed response of: %s", reason, extra=self._log_fields())
+            return None
 
     def _log_fields(self) -> dict[str, object]:
         return {"endpoint": self._channel.endpoint, "connection": self._number}

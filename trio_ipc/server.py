@@ -79,12 +79,21 @@ class Server(Generic[RequestT, ResponseT]):
         await self._stopped.wait()
 
     async def _run(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
+        try:
+            await self._listen_and_serve(task_status)
+        except BaseExceptionGroup as group:
+            # Ctrl-C is what a caller of serve() means by KeyboardInterrupt; the nurseries are ours.
+            if group.split(KeyboardInterrupt)[1] is None:
+                raise KeyboardInterrupt from None
+            raise
+
+    async def _listen_and_serve(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
         failure: EndpointError | None = None
         try:
             with trio.CancelScope() as grace:
                 async with trio.open_nursery() as nursery:
                     task_status.started(self)
-                    _logger.info("listening", extra={"endpoint": self.endpoint})
+                    _logger.info("listening at %s", self.endpoint, extra={"endpoint": self.endpoint})
                     failure = await self._accept_until_stopped(nursery)
                     await self._listener.aclose()
                     for place in self._queue:
@@ -143,7 +152,8 @@ class Server(Generic[RequestT, ResponseT]):
             if not self._peers.allows(channel.peer):
                 self._counters.connections_refused_credentials += 1
                 _logger.warning(
-                    "connection refused: %s is not allowed, allowed is %s",
+                    "connection %d refused: %s is not allowed, allowed is %s",
+                    number,
                     channel.peer,
                     self._peers,
                     extra=fields,
@@ -152,20 +162,21 @@ class Server(Generic[RequestT, ResponseT]):
             if not await self._take_place():
                 self._counters.connections_refused_limit += 1
                 _logger.warning(
-                    "connection refused: the limit max_connections is %d",
+                    "connection %d refused: the limit max_connections is %d",
+                    number,
                     self._config.max_connections,
                     extra=fields,
                 )
                 return
             try:
-                _logger.info("connection opened", extra=fields)
+                _logger.info("connection %d opened by %s", number, channel.peer, extra=fields)
                 reason = await self._converse(channel, number)
-                _logger.info("connection closed: %s", reason, extra=fields)
+                _logger.info("connection %d closed: %s", number, reason, extra=fields)
             finally:
                 self._limiter.release()
         except Exception:
             # A defect of ours must cost one connection, not the server. The traceback is in the log.
-            _logger.exception("connection closed by an internal error", extra=fields)
+            _logger.exception("connection %d closed by an internal error", number, extra=fields)
         finally:
             await close_at_once(channel)
 

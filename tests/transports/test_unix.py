@@ -355,10 +355,13 @@ async def test_a_directory_that_is_a_symbolic_link_is_refused(directory: str) ->
         await listen(f"{directory}/file/test.sock")
 
 
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
-async def test_a_directory_that_others_can_write_is_refused(directory: str, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [(0o720, "chmod 700"), (0o702, "chmod 700"), (0o777, "chmod 700"), (0o1777, "a missing one is created")],
+)
+async def test_a_directory_that_others_can_write_is_refused(directory: str, mode: int, advice: str) -> None:
     os.chmod(directory, mode)
-    with pytest.raises(EndpointUnsafeError, match=f"can write the directory {directory}.*chmod 700"):
+    with pytest.raises(EndpointUnsafeError, match=f"can write the directory {directory}.*{advice}"):
         await listen(f"{directory}/test.sock")
 
 
@@ -389,7 +392,9 @@ async def test_a_directory_that_others_may_only_read_is_taken_and_left_as_it_is(
 async def test_a_directory_that_cannot_be_made_is_one_clear_error(directory: str) -> None:
     with open(f"{directory}/file", "w"):
         pass
-    with pytest.raises(EndpointError, match="cannot listen: Not a directory"):
+    with pytest.raises(
+        EndpointError, match=f"cannot listen as uid .*: Not a directory .{directory}/file/deeper"
+    ):
         await listen(f"{directory}/file/deeper/test.sock")
 
 
@@ -514,12 +519,19 @@ async def test_a_socket_without_a_listener_refuses(path: str) -> None:
         await connect(path)
 
 
+async def test_a_file_at_the_path_is_no_dead_server(path: str) -> None:
+    with open(path, "w"):
+        pass
+    with pytest.raises(ConnectError, match="something else than a socket; check the path"):
+        await connect(path)
+
+
 async def test_any_other_refusal_of_the_system_is_passed_on(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(path)
         with pytest.raises(ConnectError, match="cannot connect: "):
             await connect(path)
-        with pytest.raises(EndpointError, match="cannot listen: "):
+        with pytest.raises(EndpointError, match="cannot listen as uid"):
             await listen(path)
 
 

@@ -316,6 +316,10 @@ def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
             endpoint=endpoint,
             hint="start the server, or check the endpoint's path on both sides",
         )
+    if exc.errno == errno.ECONNREFUSED and not _is_socket(endpoint):
+        return ConnectError(
+            "cannot connect: there is something else than a socket", endpoint=endpoint, hint="check the path"
+        )
     if exc.errno == errno.ECONNREFUSED:
         return ServerRefusedError(
             "connection refused: nobody listens at this socket",
@@ -331,6 +335,13 @@ def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
     return ConnectError(
         f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"
     )
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone by now: then it refused as a socket does
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -365,8 +376,11 @@ async def listen_unix(endpoint: str) -> UnixListener:
         finally:
             os.close(directory_fd)
     except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename not in {None, endpoint} else ""
         raise EndpointError(
-            f"cannot listen: {exc.strerror}", endpoint=endpoint, hint="check the path and its permissions"
+            f"cannot listen as uid {os.geteuid()}: {exc.strerror}{where}",
+            endpoint=endpoint,
+            hint="check the path and its permissions, or choose another endpoint_path",
         ) from exc
 
 
@@ -410,7 +424,9 @@ def _refuse_shared(directory: str, found: os.stat_result, endpoint: str) -> None
         raise EndpointUnsafeError(
             f"others can write the directory {directory} (mode {mode:04o})",
             endpoint=endpoint,
-            hint=f"use a directory of your own, or chmod 700 {directory}",
+            hint="use a directory of your own in it; a missing one is created"
+            if mode & stat.S_ISVTX
+            else f"use a directory of your own, or chmod 700 {directory}",
         )
     if mode & ~_OWNER_ONLY_DIRECTORY:
         _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode)

@@ -88,10 +88,13 @@ class FrameDecoder:
         self._limit = max_frame_bytes
         self._variant = variant
         self._checksum = checksum_for(variant)
-        # Bytes not looked at yet: what was fed last and, before it, at most a partial header, unless
-        # the caller feeds ahead without taking.
+        # Bytes not looked at yet, from _start on.
         self._input = b""
         self._start = 0
+        # What was fed while _input still held something: usually because that was a partial header,
+        # otherwise because the caller feeds ahead. Collected here, for a peer that drips bytes must not
+        # have all that it sent before copied for each of them.
+        self._ahead = bytearray()
         # A frame whose header was judged and whose payload is still coming. None between frames.
         self._partial: bytearray | None = None
         self._length = 0
@@ -103,7 +106,7 @@ class FrameDecoder:
     def buffered(self) -> int:
         """Bytes in hand that no payload was made of yet."""
         partial = 0 if self._partial is None else HEADER_BYTES + len(self._partial)
-        return partial + len(self._input) - self._start
+        return partial + len(self._input) - self._start + len(self._ahead)
 
     @property
     def is_full(self) -> bool:
@@ -122,9 +125,10 @@ class FrameDecoder:
             data = bytes(data)
         if self._partial is not None:
             data = self._fill_partial(data)
-        rest = self._input[self._start :]
-        self._input = rest + data if rest else data
-        self._start = 0
+        if self._ahead or self._start < len(self._input):
+            self._ahead += data
+        else:
+            self._input, self._start = data, 0
 
     def next_payload(self) -> bytes | bytearray | None:
         """Return the next whole payload, or None until more bytes are fed.
@@ -138,6 +142,10 @@ class FrameDecoder:
             raise self._error
         if self._partial is not None:
             return self._finish_partial()
+        if self._ahead:
+            self._input = self._input[self._start :] + self._ahead
+            self._start = 0
+            self._ahead = bytearray()
         start = self._start + HEADER_BYTES
         in_hand = len(self._input) - start
         if in_hand < 0:
@@ -197,7 +205,7 @@ class FrameDecoder:
 
     def _fail(self, error: ProtocolError) -> ProtocolError:
         self._error = error
-        self._input, self._start, self._partial = b"", 0, None
+        self._input, self._start, self._ahead, self._partial = b"", 0, bytearray(), None
         return error
 
     def _bad_length(self, length: int) -> ProtocolError:

@@ -1,0 +1,442 @@
+"""What the documentation says is true: programs run as printed, and names, defaults and messages exist.
+
+Programs run as processes of their own, in a private directory that is their home as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+import pytest
+import trio
+
+import trio_ipc
+import trio_ipc.daemoneye
+from tests.test_package import ROOMS
+from trio_ipc import Call, ConfigError, Crc32Variant, IpcConfig, IpcError, open_client, serve
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
+DOCS = ROOT / "docs"
+PAGES = [README, CHANGELOG, *sorted(DOCS.glob("*.md"))]
+
+#: The only hosts that a page may name.
+HOSTS = {"keepachangelog.com", "semver.org"}
+
+PUBLIC = [*trio_ipc.__all__, *trio_ipc.daemoneye.__all__]
+
+
+@attrs.frozen
+class Fence:
+    """A fenced block. ``output`` is the ``text`` block that comes next after a program, if one does."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    output: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def fences_of(page: Path) -> list[Fence]:
+    document = page.read_text(encoding="utf-8")
+    found: list[Fence] = []
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", document, re.MULTILINE | re.DOTALL):
+        line = document.count("\n", 0, match.start()) + 1
+        if match[1] == "text" and found and found[-1].language == "python":
+            found[-1] = attrs.evolve(found[-1], output=match[2])
+        found.append(Fence(page, line, match[1], match[2]))
+    return found
+
+
+def fences(language: str) -> list[Fence]:
+    return [fence for page in PAGES for fence in fences_of(page) if fence.language == language]
+
+
+def is_server(fence: Fence) -> bool:
+    return "open_client" not in fence.text and re.search(r"\bserve\b", fence.text) is not None
+
+
+def is_client(fence: Fence) -> bool:
+    return "open_client" in fence.text and re.search(r"\bserve\b", fence.text) is None
+
+
+def pairs() -> list[tuple[Fence, Fence]]:
+    """Every client, with the server that is printed before it."""
+    found = []
+    server = None
+    for fence in fences("python"):
+        if is_server(fence):
+            server = fence
+        elif is_client(fence):
+            assert server is not None, fence
+            found.append((server, fence))
+    return found
+
+
+# --- Running what is printed --------------------------------------------------------------------------------
+
+
+def environment(home: str) -> dict[str, str]:
+    return {**os.environ, "HOME": home, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def saved(fence: Fence, directory: str) -> list[str]:
+    """Save a program as a reader would; return the command that runs it."""
+    file = Path(directory, f"program_{fence.line}.py")
+    file.write_text(fence.text, encoding="utf-8")
+    return [sys.executable, "-W", "error", str(file)]
+
+
+async def output_of(command: list[str], directory: str) -> str:
+    """Run a program to its good end."""
+    run = await trio.run_process(
+        command,
+        cwd=directory,
+        env=environment(directory),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    output: str = run.stdout.decode()
+    return output
+
+
+@asynccontextmanager
+async def running(command: list[str], directory: str) -> AsyncIterator[trio.Process]:
+    """A program for the length of a block. Its errors come on its standard output, too."""
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=directory,
+        env=environment(directory),
+    )
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()  # does nothing to one that has ended
+            await process.wait()
+            await process.stdout.aclose()
+
+
+async def read_until(process: trio.Process, word: str) -> None:
+    assert process.stdout is not None
+    said = b""
+    async for piece in process.stdout:
+        said += piece
+        if word.encode() in said:
+            return
+    raise AssertionError(f"it ended before it said {word!r}: {said.decode()}")
+
+
+@pytest.mark.parametrize(("server", "client"), pairs(), ids=str)
+async def test_a_server_and_its_client_run_as_printed(server: Fence, client: Fence, directory: str) -> None:
+    with trio.fail_after(30):
+        async with running(saved(server, directory), directory) as process:
+            await read_until(process, "listening")
+            assert await output_of(saved(client, directory), directory) == client.output
+            if "open_signal_receiver" in server.text:
+                process.terminate()
+                await read_until(process, "stopped")
+                assert await process.wait() == 0
+                assert not [*Path(directory).rglob("*.sock")]
+
+
+@pytest.mark.parametrize(
+    "fence",
+    [fence for fence in fences("python") if not is_server(fence) and not is_client(fence)],
+    ids=str,
+)
+async def test_a_program_runs_as_printed(fence: Fence, directory: str) -> None:
+    with trio.fail_after(30):
+        assert await output_of(saved(fence, directory), directory) == (fence.output or "")
+
+
+async def test_a_schema_and_the_fragments_that_use_it_work_as_printed(directory: str) -> None:
+    [schema] = fences("proto")
+    Path(directory, "greeting.proto").write_text(schema.text, encoding="utf-8")
+    [command] = [line for fence in fences("sh") for line in fence.text.splitlines() if "protoc" in line]
+    with trio.fail_after(30):
+        await output_of([sys.executable, *shlex.split(command)[1:]], directory)
+        for fragment in fences("py"):
+            assert await output_of(saved(fragment, directory), directory) == ""
+
+
+#: Put before a program: ends it at the first socket that is no Unix socket.
+ONLY_UNIX_SOCKETS = """\
+import socket, sys
+def judge(event, arguments):
+    if event == "socket.__new__":
+        print("family", int(arguments[1]))
+        if arguments[1] != socket.AF_UNIX:
+            raise SystemExit("a socket of another family")
+sys.addaudithook(judge)
+"""
+
+
+async def test_a_server_and_a_client_open_unix_sockets_only(directory: str) -> None:
+    [program] = [
+        fence for fence in fences_of(README) if "serve" in fence.text and "open_client" in fence.text
+    ]
+    watched = attrs.evolve(program, text=ONLY_UNIX_SOCKETS + program.text)
+    with trio.fail_after(30):
+        assert "family 1\n" in await output_of(saved(watched, directory), directory)
+
+
+def test_the_readmes_first_server_and_client_have_ten_lines() -> None:
+    for fence in fences_of(README)[1:3]:
+        assert len([line for line in fence.text.splitlines() if line]) <= 10, fence
+
+
+def test_every_block_says_what_it_is() -> None:
+    for page in PAGES:
+        for fence in fences_of(page):
+            assert fence.language in {"python", "py", "toml", "sh", "text", "proto"}, fence
+
+
+@pytest.mark.parametrize("fence", fences("toml"), ids=str)
+def test_a_toml_file_loads_as_printed(fence: Fence, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(fence.text, encoding="utf-8")
+    assert IpcConfig.load(file, environ={}) != IpcConfig()
+
+
+# --- Commands -----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def help_of(module: str) -> str:
+    command = [sys.executable, "-m", module, "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def check_make(target: str, *variables: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for variable in variables:
+        assert re.search(rf"^{variable.partition('=')[0]} \?=", makefile, re.MULTILINE), variable
+
+
+def check_python(option: str, module: str, *arguments: str) -> None:
+    assert option == "-m"
+    assert importlib.util.find_spec(module) is not None, module
+    if module == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert arguments[0] == "install"
+        assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
+    elif module.startswith("examples."):
+        for argument in arguments:
+            if argument.startswith("--"):
+                assert re.search(rf"{argument}\b", help_of(module)), (module, argument)
+
+
+def check_export(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    config = IpcConfig.load(environ={name: value.replace("$HOME", "/h")})
+    assert config != IpcConfig(), setting
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "make": check_make,
+    "python": check_python,
+    ".venv/bin/python": check_python,
+    "export": check_export,
+}
+
+
+@pytest.mark.parametrize("fence", fences("sh"), ids=str)
+def test_a_command_is_one_that_works(fence: Fence) -> None:
+    for line in fence.text.splitlines():
+        program, *arguments = shlex.split(line)
+        CHECKS[program](*arguments)
+
+
+# --- Links, names and defaults ------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the usual renderers make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "index.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_names_this_machine_or_a_strange_host(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for place in (str(ROOT), "/root", "/home", "/Users"):
+        assert not re.search(rf"(?<![\w.]){re.escape(place)}/", text), place
+    assert {urlsplit(url).hostname for url in re.findall(r"\w+://[^\s)>`]+", text)} <= HOSTS
+
+
+@pytest.mark.parametrize("page", [DOCS / "api.md", CHANGELOG], ids=lambda page: page.name)
+def test_every_public_name_is_told(page: Path) -> None:
+    text = page.read_text()
+    assert [name for name in PUBLIC if not re.search(rf"`{name}[`(]", text)] == []
+
+
+def test_the_api_page_tells_of_no_name_that_is_not_public() -> None:
+    bullets = re.findall(r"^- ([^:]*):", (DOCS / "api.md").read_text(), re.MULTILINE)
+    told = {name for bullet in bullets for name in re.findall(r"`(\w+)[`(]", bullet)}
+    assert told == set(PUBLIC)
+
+
+def test_every_setting_is_told_with_its_default_and_its_variable() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    defaults = attrs.asdict(IpcConfig())
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)` \| [^|]+ \| `(\w+)` \|$", text, re.MULTILINE)
+    assert rows == [
+        (name, f'"{value}"' if isinstance(value, str) else str(value), f"TRIO_IPC_{name.upper()}")
+        for name, value in defaults.items()
+    ]
+    meanings = text.partition("## What they mean")[2]
+    assert [name for name in defaults if f"| `{name}` |" not in meanings] == []
+
+
+def test_the_rooms_are_those_of_the_architecture_page() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
+
+
+# --- Messages -----------------------------------------------------------------------------------------------
+
+
+async def complaint(action: Callable[[], object]) -> str:
+    """What a call, which may be asynchronous, complains of."""
+    try:
+        result = action()
+        if hasattr(result, "__await__"):
+            await result
+    except IpcError as exc:
+        return str(exc)
+    raise AssertionError("it did not fail")
+
+
+async def answer(task: DetectionTask, _: Call) -> DetectionResult:
+    if task.task_id == "large":
+        return DetectionResult(task_id="large", error_message="x" * 2_000_000)
+    raise ValueError("no such process")
+
+
+async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What docs/getting-started.md quotes."""
+    config = IpcConfig(endpoint_path=f"{directory}/s.sock")
+
+    async def listen() -> None:
+        await serve(answer, config)
+
+    async def call(task: DetectionTask, config: IpcConfig = config) -> DetectionResult:
+        async with open_client(config) as client:
+            return await client.call(task)
+
+    task = DetectionTask(task_id="1")
+    errors = {"not-found": await complaint(lambda: call(task))}
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, answer, config)
+        errors["in-use"] = await complaint(listen)
+        errors["empty"] = await complaint(lambda: call(DetectionTask()))
+        errors["too-large"] = await complaint(lambda: call(DetectionTask(task_id="x" * 2_000_000)))
+        other = config.replace(crc32_variant=Crc32Variant.CASTAGNOLI)
+        errors["variant"] = await complaint(lambda: call(task, other))
+        errors["raised"] = (await call(task)).error_message
+        errors["response-too-large"] = (await call(DetectionTask(task_id="large"))).error_message
+        server.stop()
+    with trio.socket.socket(trio.socket.AF_UNIX) as dead:
+        await dead.bind(config.endpoint_path)
+        errors["refused"] = await complaint(lambda: call(task))
+    os.unlink(config.endpoint_path)
+    Path(config.endpoint_path).touch()
+    errors["not-a-socket"] = await complaint(listen)
+    os.unlink(config.endpoint_path)
+    os.chmod(directory, 0o777)
+    errors["shared"] = await complaint(listen)
+    os.chmod(directory, 0o700)
+
+    def forbidden(path: str, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", forbidden)  # root may make directories anywhere
+        elsewhere = config.replace(endpoint_path=f"{directory}/missing/s.sock")
+        errors["no-right"] = (await complaint(lambda: serve(answer, elsewhere))).replace("missing/", "")
+    errors["relative"] = await complaint(lambda: IpcConfig(endpoint_path="hello.sock"))
+    return {
+        name: text.replace(f"{directory}/s.sock", "PATH").replace(directory, "DIR")
+        for name, text in errors.items()
+    }
+
+
+async def setting_errors(directory: str) -> dict[str, str]:
+    """What docs/configuration.md quotes."""
+    wrong: dict[str, Callable[[], object]] = {
+        "value": lambda: IpcConfig(read_timeout_ms=0),
+        "choice": lambda: IpcConfig(crc32_variant="crc32"),
+        "unknown": lambda: IpcConfig.load(read_timeout=5),
+        "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}),
+        "legacy": lambda: IpcConfig(transport="legacy"),
+        "file": lambda: IpcConfig.load(f"{directory}/settings.toml"),
+    }
+    return {name: (await complaint(action)).replace(f"{directory}/", "") for name, action in wrong.items()}
+
+
+def without_numbers(text: str) -> str:
+    """Sizes, checksums and process ids differ from run to run, and from version to version."""
+    return re.sub(r"\b[0-9a-f]{8}\b|\b[N\d]+\b", "#", text)
+
+
+def quoted(page: Path) -> list[str]:
+    return [without_numbers(fence.text.strip()) for fence in fences_of(page) if fence.language == "text"]
+
+
+async def test_the_errors_that_newcomers_meet_say_what_is_quoted(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotes = quoted(DOCS / "getting-started.md")
+    with trio.fail_after(10):
+        errors = await first_errors(directory, monkeypatch)
+    assert [text for text in errors.values() if without_numbers(text) not in quotes] == []
+    assert len(quotes) == len(errors) + 1  # the first client's output
+
+
+async def test_the_errors_of_settings_say_what_is_quoted(directory: str) -> None:
+    errors = await setting_errors(directory)
+    quotes = quoted(DOCS / "configuration.md")
+    assert sorted(quotes) == sorted(without_numbers(text) for text in errors.values())
+    assert issubclass(ConfigError, ValueError)
