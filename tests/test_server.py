@@ -663,7 +663,7 @@ async def test_a_server_cancelled_while_a_handler_is_watched_ends_at_once(
 ) -> None:
     """Handler and watch are cancelled in either order, so try both."""
     for _ in range(20):
-        async with serving(hang, config), await trio.open_unix_socket(config.endpoint_path) as client:
+        async with serving(hang, config), await connect(config.endpoint_path) as client:
             await client.send_all(frame(task()))
             await trio.sleep(1)  # by the mock clock: the handler is being watched
 
@@ -754,6 +754,8 @@ async def test_the_policy_is_the_callers_to_set(config: IpcConfig) -> None:
 async def test_the_counters_add_up_and_are_a_copy(config: IpcConfig) -> None:
     async with serving(succeed, config) as server, open_client(config) as client:
         await client.call(task())
+        # The answer may be here before the server's task hears that it was taken.
+        await trio.testing.wait_all_tasks_blocked()
         counters = server.counters()
         assert counters.transport == "interprocess"
         assert (counters.connections_accepted, counters.connections_served) == (1, 1)
