@@ -116,7 +116,7 @@ async def test_the_wait_for_a_turn_has_a_deadline_and_sends_nothing(
         nursery.start_soon(answer_late)
         nursery.start_soon(client.call, task("first"))
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(TurnTimeoutError, match="memory: timed out waiting for a turn with 1 calls ahead"):
+        with pytest.raises(TurnTimeoutError, match="memory: timed out waiting for a turn behind 1 calls, "):
             await client.call(task("second"))
         assert trio.current_time() == pytest.approx(30)
     await far.send_all(frame(success("third")))
@@ -206,7 +206,7 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
 @pytest.mark.parametrize(
     ("answer", "error", "said"),
     [
-        (b"", PeerClosedError, "the peer closed the connection; it is over its connection limit"),
+        (b"", PeerClosedError, "the peer closed the connection; it may be over .*compare crc32_variant"),
         (frame(success())[:-1], TruncatedFrameError, "4 of 5 bytes of payload came"),
         (b"\xff" * 8, FrameTooLargeError, f"4294967295 bytes is too large, the limit .* is {MIB}"),
         (castagnoli, ChecksumMismatchError, "the peer uses the castagnoli variant"),
@@ -219,7 +219,7 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
         (
             frame(DetectionResult(error_message="protocol violation: x")),
             ResponseMismatchError,
-            "the peer says: protocol violation: x",
+            "the peer says: 'protocol violation: x'",
         ),
     ],
 )
@@ -234,6 +234,50 @@ async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_th
         await client.call(task())
     await expect_broken_by(client, error)
     assert client.counters().calls_failed == 3
+
+
+async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting() -> None:
+    near, far = memory_stream_pair()
+    client = client_over(near)
+    await far.send_all(frame(success()))
+    assert await client.call(task()) == success()
+    await far.send_stream.aclose()
+    with pytest.raises(PeerClosedError, match="it may be stopping or gone, or this client was idle"):
+        await client.call(task())
+
+
+async def test_a_peers_own_words_are_cut_and_made_harmless() -> None:
+    near, far = memory_stream_pair()
+    await far.send_all(frame(DetectionResult(task_id="x" * 5_000, error_message="\x1b[2J\n" * 5_000)))
+    with pytest.raises(ResponseMismatchError) as caught:
+        await client_over(near).call(task())
+    assert len(str(caught.value)) < 5_000
+    assert str(caught.value).isprintable()
+
+
+async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing() -> None:
+    near, far = memory_stream_pair()
+    client = client_over(near)
+    second_scope = trio.CancelScope()
+
+    async def first() -> None:
+        await client.call(task("first"))
+        second_scope.cancel()  # the lock is handed over, but its new holder has not run
+
+    async def second() -> None:
+        with second_scope:
+            await client.call(task("second"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(second)
+        await trio.testing.wait_all_tasks_blocked()
+        await far.send_all(frame(success("first")))
+    assert second_scope.cancelled_caught
+    await far.send_all(frame(success("third")))
+    assert await client.call(task("third")) == success("third")
+    assert await far.receive_some() == frame(task("first")) + frame(task("third"))
 
 
 @unix_only
@@ -268,6 +312,8 @@ async def test_closing_wakes_the_call_in_progress(config: IpcConfig) -> None:
             nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked()
             await client.aclose()
+        with pytest.raises(ChannelClosedError, match="this client was closed; open a new one"):
+            await client.call(task())
 
 
 # --- A server that says why it closes -------------------------------------------------
@@ -283,7 +329,7 @@ async def test_a_request_too_large_for_the_server_is_answered_by_its_reason(conf
 
 async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(config: IpcConfig) -> None:
     async with serving(succeed, config.replace(max_frame_bytes=100)), open_client(config) as client:
-        with pytest.raises(ResponseMismatchError, match="the peer says: protocol violation: a frame of 2"):
+        with pytest.raises(ResponseMismatchError, match="the peer says: 'protocol violation: a frame of 2"):
             await client.call(DetectionTask(task_id="x" * 200))
 
 
@@ -334,6 +380,12 @@ async def test_the_client_checks_the_server_too(config: IpcConfig) -> None:
         ):
             async with open_client(config, peers=PeerPolicy.users([54321])):
                 raise AssertionError("unreachable")
+
+
+async def test_a_policy_that_is_none_is_refused_before_anything_happens(config: IpcConfig) -> None:
+    with pytest.raises(TypeError, match="peers is a set, must be a PeerPolicy"):
+        async with open_client(config, peers={0}):  # type: ignore[call-overload]
+            raise AssertionError("unreachable")
 
 
 async def test_an_error_of_the_block_comes_out_as_it_is(config: IpcConfig) -> None:

@@ -22,6 +22,13 @@ class LocalStream(trio.abc.Stream):
     endpoint: str
     peer: PeerCredentials
 
+    def receive_nowait(self, _max_bytes: int) -> bytes | None:
+        """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
+
+        Raises what ``receive_some`` raises. A stream that can't receive without a wait has nothing.
+        """
+        return None
+
     def send_nowait(self, _data: bytes | bytearray | memoryview) -> int:
         """Hand over what the system takes without a wait, and return how many bytes that was.
 
