@@ -51,6 +51,8 @@ from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.transports import connect
 
 CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_connections=2)
+#: A user who runs no test: root's name for nobody, and Windows' null identifier.
+NOBODY = "S-1-0-0" if sys.platform == "win32" else 54321
 SILENT = Contract(name="silent", request_type=DetectionTask, response_type=DetectionResult)
 
 
@@ -267,7 +269,7 @@ async def test_a_handler_whose_cleanup_fails_is_cancelled_all_the_same_and_the_f
     config: IpcConfig, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, reason: str
 ) -> None:
     async with serving(fail_in_cleanup, config) as server:
-        async with await trio.open_unix_socket(config.endpoint_path) as client:
+        async with await connect(config.endpoint_path) as client:
             await client.send_all(frame(task()))
             await trio.sleep(1)
             if reason == "time":
@@ -771,7 +773,7 @@ async def test_requests_that_came_before_the_stop_are_answered_however_the_first
     for seconds in ("0.001", "1"):
         async with (
             serving(by_name, config) as server,
-            await trio.open_unix_socket(config.endpoint_path) as client,
+            await connect(config.endpoint_path) as client,
         ):
             await client.send_all(frame(task(seconds)))
             await trio.testing.wait_all_tasks_blocked()
@@ -869,7 +871,7 @@ async def test_a_peer_that_is_not_allowed_is_closed_counted_and_logged(
 
 
 async def test_the_policy_is_the_callers_to_set(config: IpcConfig) -> None:
-    refuse = PeerPolicy.users(["somebody else"])
+    refuse = PeerPolicy.users([NOBODY])
     async with trio.open_nursery() as nursery:
 
         async def run(task_status: trio.TaskStatus[DetectionServer]) -> None:

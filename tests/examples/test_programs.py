@@ -136,7 +136,7 @@ async def test_an_endpoint_in_use_is_one_line_that_names_its_owner(endpoint: str
         ("", {}, "endpoint_path is ''"),
         ("/tmp/s", {"TRIO_IPC_MAX_CONNECTIONS": "none"}, "max_connections is 'none'"),
         ("/tmp/s", {"TRIO_IPC_TRANSPORT": "pigeon"}, "transport is 'pigeon'"),
-        ("/tmp/s", {"TRIO_IPC_MAX_CONECTIONS": "1"}, "did you mean max_connections?"),
+        ("/tmp/s", {"TRIO_IPC_MAX_CONECTIONS": "1"}, "did you mean TRIO_IPC_MAX_CONNECTIONS?"),
     ],
 )
 async def test_a_wrong_setting_is_one_line_to_both_programs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -36,7 +37,8 @@ from trio_ipc.transports import PeerPolicy, credentials, named_pipe, win32  # no
 from trio_ipc.transports.named_pipe import (  # noqa: E402
     NamedPipeListener,
     NamedPipeStream,
-    default_descriptor,
+    descriptor_for,
+    listen,
     open_named_pipe,
     open_named_pipe_listener,
 )
@@ -541,23 +543,93 @@ def dacl_of(stream: NamedPipeStream) -> str:
     return text.value
 
 
+def entries_of(dacl: str) -> dict[str, str]:
+    """The rights that an access list allows, by security identifier; their usual spellings undone."""
+    rights = {}
+    for entry in re.findall(r"\(([^)]*)\)", dacl):
+        kind, flags, right, *_, trustee = entry.split(";")
+        assert (kind, flags) == ("A", "")
+        if not trustee.startswith("S-"):
+            trustee = sid_of_alias(trustee)
+        rights[trustee] = {"GA": "FA", "0x1f01ff": "FA"}.get(right, right)
+    return rights
+
+
+def sid_of_alias(alias: str) -> str:
+    known = ["S-1-5-18", "S-1-5-11", credentials.user_of(win32.current_process())]
+    [sid] = {
+        sid
+        for sid in known
+        if win32.security_descriptor(f"O:{sid}") == win32.security_descriptor(f"O:{alias}")
+    }
+    return sid
+
+
 async def test_the_owner_and_system_may_connect_and_nobody_else() -> None:
     user = credentials.user_of(win32.current_process())
     async with pair() as (_, server):
         found = dacl_of(server)
     assert found.startswith("D:P")
-    entries = sorted(entry.rstrip(")") for entry in found.split("(")[1:])
-    trustees = [entry.split(";")[-1] for entry in entries]
-    assert all(entry.startswith("A;;") for entry in entries)
-    assert len(trustees) == 2
-    assert "SY" in trustees
-    assert win32.security_descriptor(f"O:{next(who for who in trustees if who != 'SY')}") == (
-        win32.security_descriptor(f"O:{user}")
-    )
+    assert entries_of(found) == {"S-1-5-18": "FA", user: "FA"}
+
+
+USER, GUEST = "S-1-5-21-1004336348-1177238915-682003330-1001", "S-1-5-21-1004336348-1177238915-682003330-501"
+
+
+async def test_whom_a_policy_allows_may_connect_and_not_serve(name: str) -> None:
+    me = credentials.user_of(win32.current_process())
+    own = {"S-1-5-18": "FA", me: "FA"}
+    for policy, expected in (
+        (PeerPolicy.own_user_and_root(), own),
+        (PeerPolicy.users([]), own),
+        (PeerPolicy.users([USER, me, GUEST]), {**own, USER: "0x12019b", GUEST: "0x12019b"}),
+        (PeerPolicy.anyone(), {**own, "S-1-5-11": "0x12019b"}),
+    ):
+        async with await listen(name, policy) as listener:
+            client, server = await connected_to(listener)
+            async with client, server:
+                found = dacl_of(server)
+                assert found.startswith("D:P")
+                assert entries_of(found) == expected
+                with client._end.in_use() as handle:
+                    assert win32.owner(handle) == me
+
+
+@pytest.mark.parametrize("user", [7, "BU", "somebody", f"{USER})(A;;GA;;;WD", f"{USER}\n", ""])
+async def test_a_user_who_is_no_security_identifier_is_refused(name: str, user: int | str) -> None:
+    with pytest.raises(ConfigError, match="which is no security identifier"):
+        await listen(name, PeerPolicy.users([user]))
+
+
+async def test_a_server_whose_process_may_not_be_looked_into_is_known_by_its_pipes_owner(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
+
+    monkeypatch.setattr(win32, "open_process", refuse)
+    async with pair() as (client, server):
+        assert PeerPolicy.own_user_and_root().allows(client.peer)
+        assert not PeerPolicy.own_user_and_root().allows(server.peer)
+
+
+async def test_of_the_administrators_pipes_the_process_tells_whose_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(win32, "owner", lambda _: "S-1-5-32-544")
+    async with pair() as (client, _):
+        assert client.peer.sid == credentials.user_of(win32.current_process())
+
+    def refuse(*_: object) -> int:
+        raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
+
+    monkeypatch.setattr(win32, "open_process", refuse)
+    async with pair() as (client, _):
+        assert client.peer.sid == "S-1-5-32-544"
 
 
 async def test_the_descriptor_can_be_chosen(name: str) -> None:
-    chosen = default_descriptor() + "(A;;GRGW;;;BU)"
+    chosen = descriptor_for(PeerPolicy.own_user_and_root()) + "(A;;GRGW;;;BU)"
     async with await open_named_pipe_listener(name, sddl=chosen) as listener:
         client, server = await connected_to(listener)
         async with client, server:
@@ -713,6 +785,7 @@ async def test_a_system_that_does_not_tell_who_the_peer_is_is_no_obstacle(
     def refuse(*_: object) -> int:
         raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
 
+    monkeypatch.setattr(win32, "owner", refuse)
     for call in ("open_process", "server_process_id"):
         monkeypatch.setattr(win32, call, refuse)
         async with pair() as (client, _):

@@ -28,7 +28,7 @@ from trio_ipc import (
     ServerRefusedError,
 )
 from trio_ipc.endpoint import MAX_PATH_BYTES
-from trio_ipc.transports import connect, listen
+from trio_ipc.transports import connect
 
 if sys.platform == "win32":
     pytest.skip("Unix sockets are Unix' own", allow_module_level=True)
@@ -38,6 +38,7 @@ import fcntl  # noqa: E402
 
 from trio_ipc.transports import unix  # noqa: E402
 from trio_ipc.transports.unix import UnixListener, UnixStream  # noqa: E402
+from trio_ipc.transports.unix import listen_unix as listen  # noqa: E402
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="takes root: it becomes another user, or does what modes forbid"

@@ -10,11 +10,11 @@ from .credentials import PeerCredentials, PeerPolicy
 from .stream import LocalStream
 
 if sys.platform == "win32":
+    from .named_pipe import listen
     from .named_pipe import open_named_pipe as connect
-    from .named_pipe import open_named_pipe_listener as listen
 else:
     from .unix import connect_unix as connect
-    from .unix import listen_unix as listen
+    from .unix import listen
 
 __all__ = [
     "LocalStream",

@@ -17,7 +17,7 @@ if sys.platform == "win32":
     from . import win32
 
 #: Windows' own services ("Well-known SIDs", Local System).
-_SYSTEM: Final = "S-1-5-18"
+SYSTEM: Final = "S-1-5-18"
 
 
 @attrs.frozen
@@ -69,7 +69,7 @@ class PeerPolicy:
         On Windows that is SYSTEM.
         """
         if sys.platform == "win32":
-            return cls(frozenset({user_of(win32.current_process()), _SYSTEM}))
+            return cls(frozenset({user_of(win32.current_process()), SYSTEM}))
         return cls(frozenset({os.geteuid(), 0}))
 
     @classmethod
@@ -79,7 +79,10 @@ class PeerPolicy:
 
     @classmethod
     def anyone(cls) -> Self:
-        """Allow every peer; the endpoint's own permissions are then the only control."""
+        """Allow every peer; the endpoint's own permissions are then the only control.
+
+        A Unix socket is its owner's and root's alone. A Windows pipe admits every user who has logged on.
+        """
         return cls(None)
 
     @classmethod

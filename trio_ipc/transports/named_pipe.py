@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import itertools
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -66,6 +67,17 @@ _CLIENT_ACCESS: Final = win32.GENERIC_READ | win32.FILE_WRITE_DATA
 _CLIENT_FLAGS: Final = (
     win32.FILE_FLAG_OVERLAPPED | win32.SECURITY_SQOS_PRESENT | win32.SECURITY_IDENTIFICATION
 )
+
+#: All that GENERIC_READ and GENERIC_WRITE mean, less FILE_CREATE_PIPE_INSTANCE: to connect, and not to serve.
+_MAY_CONNECT: Final = "0x12019b"
+
+#: The descriptor language's name for everyone who has logged on: neither guests nor the anonymous.
+_LOGGED_ON: Final = "AU"
+
+#: Owner of what an administrator's processes make, unless they say otherwise ("Well-known SIDs").
+_ADMINISTRATORS: Final = "S-1-5-32-544"
+
+_SID_FORM: Final = re.compile(r"S-1(-[0-9]+){2,16}", re.ASCII)
 
 _SERVER_MODE: Final = (
     win32.PIPE_TYPE_BYTE | win32.PIPE_READMODE_BYTE | win32.PIPE_WAIT | win32.PIPE_REJECT_REMOTE_CLIENTS
@@ -305,7 +317,7 @@ class NamedPipeListener(trio.abc.Listener[NamedPipeStream]):
             # next instance is there before this one is handed out.
             with self._waiting.in_use() as handle:
                 successor = self._create_successor()
-                peer = _peer(handle, win32.client_process_id)
+                peer = _client(handle)
             end, self._waiting, self._has_client = self._waiting, successor, False
             return NamedPipeStream(end, self.endpoint, peer)
 
@@ -391,7 +403,7 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
 def _connect(path: str) -> NamedPipeStream:
     end = _PipeEnd(win32.create_file(path, _CLIENT_ACCESS, _CLIENT_FLAGS))
     with end.in_use() as handle:
-        return NamedPipeStream(end, path, _peer(handle, win32.server_process_id))
+        return NamedPipeStream(end, path, _server(handle))
 
 
 def _wait_for_instance(path: str) -> None:
@@ -411,7 +423,7 @@ def _connect_error(exc: OSError, path: str) -> ConnectError:
         return EndpointPermissionError(
             "permission denied",
             endpoint=path,
-            hint="run as the server's user; the pipe is its owner's and SYSTEM's alone",
+            hint="run as the server's user, or have the server's PeerPolicy allow yours",
         )
     return ConnectError(
         f"cannot connect: {exc.strerror} (error {exc.winerror})",
@@ -423,6 +435,15 @@ def _connect_error(exc: OSError, path: str) -> ConnectError:
 # --- Listening ----------------------------------------------------------------------------------------------
 
 
+async def listen(endpoint: str, peers: credentials.PeerPolicy) -> NamedPipeListener:
+    """Listen as :func:`open_named_pipe_listener` does, on a pipe that admits whom the policy allows.
+
+    Raises:
+        ConfigError: also if a user of the policy is no security identifier.
+    """
+    return await open_named_pipe_listener(endpoint, sddl=descriptor_for(peers))
+
+
 async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) -> NamedPipeListener:
     r"""Create the pipe, for its owner and SYSTEM alone unless told otherwise, and listen.
 
@@ -432,7 +453,7 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
     Args:
         endpoint: a bare name, or one in ``\\.\pipe\``.
         sddl: who may connect, in the security descriptor definition language; see
-            :func:`default_descriptor`. It must let this process's user create instances. Other machines
+            :func:`descriptor_for`. It must let this process's user create instances. Other machines
             are refused whatever it says.
 
     Raises:
@@ -443,7 +464,9 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
     Cancellation leaves nothing behind.
     """
     path = pipe_path(endpoint)
-    descriptor = _descriptor(default_descriptor() if sddl is None else sddl)
+    if sddl is None:
+        sddl = descriptor_for(credentials.PeerPolicy.own_user_and_root())
+    descriptor = _descriptor(sddl)
     patience = trio.current_time() + _RECLAIM_PATIENCE
     while True:
         await trio.lowlevel.checkpoint()
@@ -460,13 +483,34 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
         await trio.sleep(_RECLAIM_PAUSE)
 
 
-def default_descriptor() -> str:
-    """Return the descriptor that admits the user of this process and SYSTEM, and inherits nothing.
+def descriptor_for(peers: credentials.PeerPolicy) -> str:
+    """Return the descriptor of a pipe that admits those whom a policy allows, and inherits nothing.
+
+    The user of this process and SYSTEM have all rights, whatever the policy: the one must make the pipe's
+    instances, the other can do as it likes anyway. Others may connect and not serve. This process's user
+    becomes the owner, by which clients know whose pipe it is.
 
     Returns:
         A string in Microsoft's security descriptor definition language.
+
+    Raises:
+        ConfigError: a user of the policy is no security identifier.
     """
-    return f"D:P(A;;GA;;;SY)(A;;GA;;;{credentials.user_of(win32.current_process())})"
+    own = credentials.user_of(win32.current_process())
+    others = {_LOGGED_ON} if peers.allowed is None else {_sid(user) for user in peers.allowed}
+    may_connect = sorted(others - {own, credentials.SYSTEM})
+    return f"O:{own}D:P(A;;GA;;;SY)(A;;GA;;;{own})" + "".join(
+        f"(A;;{_MAY_CONNECT};;;{user})" for user in may_connect
+    )
+
+
+def _sid(user: int | str) -> str:
+    if isinstance(user, str) and _SID_FORM.fullmatch(user):
+        return user
+    raise ConfigError(
+        f"the PeerPolicy allows user {user!r}, which is no security identifier",
+        hint="name users as 'whoami /user' does, such as S-1-5-18 for SYSTEM",
+    )
 
 
 def _descriptor(sddl: str) -> bytes:
@@ -531,14 +575,28 @@ def _listen_error(exc: OSError, path: str) -> EndpointError:
 # --- Who is there -------------------------------------------------------------------------------------------
 
 
-def _peer(handle: int, whose_pid: Callable[[int], int]) -> credentials.PeerCredentials:
-    """Return what the system tells about the process at the other end. Never raises.
+def _client(handle: int) -> credentials.PeerCredentials:
+    """Return what the system tells about the process that connected. Never raises.
 
     The descriptor of the pipe is what keeps others out. This is for policies and logs: a process may have
     ended meanwhile, and its number be another's.
     """
-    pid = _or_none(whose_pid, handle)
+    pid = _or_none(win32.client_process_id, handle)
     return credentials.PeerCredentials(pid=pid, sid=None if pid is None else _or_none(_user_of_pid, pid))
+
+
+def _server(handle: int) -> credentials.PeerCredentials:
+    """Return what the system tells about whose pipe this is. Never raises.
+
+    Its owner can be read by every client, also where the process is a service's that others may not look
+    into, and none but an administrator can give it to somebody else. Where it is the administrators' group,
+    the process tells which of them.
+    """
+    pid = _or_none(win32.server_process_id, handle)
+    sid = _or_none(win32.owner, handle)
+    if sid in {None, _ADMINISTRATORS} and pid is not None:
+        sid = _or_none(_user_of_pid, pid) or sid
+    return credentials.PeerCredentials(pid=pid, sid=sid)
 
 
 def _user_of_pid(pid: int) -> str:

@@ -33,7 +33,7 @@ from trio_ipc.errors import (
     ServerRefusedError,
 )
 
-from .credentials import PeerCredentials
+from .credentials import PeerCredentials, PeerPolicy
 from .stream import LocalStream
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -360,6 +360,14 @@ def _is_socket(path: str) -> bool:
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
+
+
+async def listen(endpoint: str, _peers: PeerPolicy) -> UnixListener:
+    """Listen as :func:`listen_unix` does, whatever the policy: ADR-0004 fixes the socket's mode.
+
+    A policy only narrows whom the mode lets in.
+    """
+    return await listen_unix(endpoint)
 
 
 async def listen_unix(endpoint: str) -> UnixListener:

@@ -51,6 +51,8 @@ PROCESS_QUERY_LIMITED_INFORMATION: Final = 0x1000
 _TOKEN_QUERY: Final = 0x0008
 _TOKEN_USER: Final = 1
 _SDDL_REVISION_1: Final = 1
+_SE_KERNEL_OBJECT: Final = 6
+_OWNER_SECURITY_INFORMATION: Final = 1
 _INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
 
 # --- Structures ---------------------------------------------------------------------------------------------
@@ -162,6 +164,19 @@ _ConvertStringSecurityDescriptor = _declare(
     wintypes.DWORD,
     ctypes.POINTER(ctypes.c_void_p),
     ctypes.POINTER(wintypes.ULONG),
+)
+_GetSecurityInfo = _declare(
+    _advapi32,
+    "GetSecurityInfo",
+    wintypes.DWORD,
+    wintypes.HANDLE,
+    ctypes.c_int,
+    wintypes.DWORD,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.POINTER(ctypes.c_void_p),
 )
 _GetTokenInformation = _declare(
     _advapi32,
@@ -288,8 +303,33 @@ def token_user(token: int) -> str:
     _GetTokenInformation(token, _TOKEN_USER, None, 0, ctypes.byref(size))
     memory = ctypes.create_string_buffer(max(size.value, ctypes.sizeof(_SID_AND_ATTRIBUTES)))
     _check(_GetTokenInformation(token, _TOKEN_USER, memory, len(memory), ctypes.byref(size)))
+    return _sid_text(_SID_AND_ATTRIBUTES.from_buffer(memory).Sid)
+
+
+def owner(handle: int) -> str:
+    """Return the security identifier of the owner of an object as a string (GetSecurityInfo)."""
+    sid, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
+    error = _GetSecurityInfo(
+        handle,
+        _SE_KERNEL_OBJECT,
+        _OWNER_SECURITY_INFORMATION,
+        ctypes.byref(sid),
+        None,
+        None,
+        None,
+        ctypes.byref(descriptor),
+    )
+    if error:
+        raise ctypes.WinError(error)
+    try:
+        return _sid_text(sid)
+    finally:
+        _LocalFree(descriptor)
+
+
+def _sid_text(sid: Any) -> str:
     text = ctypes.c_void_p()
-    _check(_ConvertSidToStringSidW(_SID_AND_ATTRIBUTES.from_buffer(memory).Sid, ctypes.byref(text)))
+    _check(_ConvertSidToStringSidW(sid, ctypes.byref(text)))
     try:
         return ctypes.wstring_at(text)
     finally:
