@@ -156,6 +156,31 @@ async def test_what_was_sent_right_before_closing_arrives(who: int) -> None:
             await reader.send_all(b"x")
 
 
+async def test_what_is_there_is_received_without_a_wait() -> None:
+    async with pair() as (client, server), no_handle_left():
+        assert server.receive_nowait(10) is None
+        await client.send_all(b"abc")
+        assert server.receive_nowait(2) == b"ab"
+        assert server.receive_nowait(2) == b"c"
+        assert server.receive_nowait(2) is None
+        await client.send_all(b"d")
+        assert await server.receive_some() == b"d"
+        async with trio.open_nursery() as nursery:
+            await blocked(server.receive_some, nursery)
+            with pytest.raises(trio.BusyResourceError):
+                server.receive_nowait(10)
+            nursery.cancel_scope.cancel()
+
+
+async def test_without_a_wait_the_end_comes_after_what_was_sent() -> None:
+    async with pair() as (client, server):
+        await client.send_all(b"abc")
+        await client.aclose()
+        assert [server.receive_nowait(10) for _ in range(3)] == [b"abc", b"", b""]
+        with pytest.raises(trio.ClosedResourceError):
+            client.receive_nowait(10)
+
+
 async def test_the_peer_is_gone_once_it_has_closed_and_was_read_to_the_end() -> None:
     async with pair() as (client, server):
         await client.send_all(b"x")

@@ -264,7 +264,7 @@ async def test_a_dead_servers_socket_is_reclaimed(path: str) -> None:
 
 async def test_a_server_that_was_killed_leaves_a_socket_that_the_next_one_reclaims(path: str) -> None:
     hold = (
-        "import trio; from trio_ipc.transports import listen\n"
+        "import trio; from trio_ipc.transports.unix import listen_unix as listen\n"
         "async def main():\n"
         f"    listener = await listen({path!r}); print('up', flush=True); await trio.sleep_forever()\n"
         "trio.run(main)"
@@ -302,7 +302,8 @@ async def test_of_many_starters_over_a_dead_socket_exactly_one_wins(path: str) -
 
 async def test_of_two_processes_over_a_dead_socket_exactly_one_wins(path: str) -> None:
     code = (
-        "import sys, trio; from trio_ipc import EndpointInUseError; from trio_ipc.transports import listen\n"
+        "import sys, trio; from trio_ipc import EndpointInUseError\n"
+        "from trio_ipc.transports.unix import listen_unix as listen\n"
         "async def main():\n"
         "    sys.stdin.readline()\n"
         f"    try: listener = await listen({path!r})\n"

@@ -38,9 +38,7 @@ PYTHON_PIN: Final = ROOT / "requirements" / "windows.txt"
 BOOTSTRAP: Final = ROOT / "tests" / "windows" / "bootstrap.py"
 
 #: Tools that no test imports. Wheels that hold Rust do not even load: Wine 8 lacks a DLL that they need.
-NOT_FOR_TESTS: Final = re.compile(
-    r"ast-serialize|grpcio|grpcio-tools|librt|mypy|mypy-extensions|pathspec|ruff|setuptools|types-.*"
-)
+NOT_FOR_TESTS: Final = re.compile(r"ast-serialize|librt|mypy|mypy-extensions|pathspec|ruff|types-.*")
 #: What PEP 508 markers see in that Python. (pip judges them by the Python that it runs in.)
 WINDOWS: Final = {
     "implementation_name": "cpython",

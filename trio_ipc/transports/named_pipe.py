@@ -68,6 +68,9 @@ _CLIENT_FLAGS: Final = (
     win32.FILE_FLAG_OVERLAPPED | win32.SECURITY_SQOS_PRESENT | win32.SECURITY_IDENTIFICATION
 )
 
+#: What a read says once the peer has closed and all was read.
+_PEER_CLOSED: Final = frozenset({win32.ERROR_BROKEN_PIPE, win32.ERROR_PIPE_NOT_CONNECTED})
+
 #: All that GENERIC_READ and GENERIC_WRITE mean, less FILE_CREATE_PIPE_INSTANCE: to connect, and not to serve.
 _MAY_CONNECT: Final = "0x12019b"
 
@@ -206,11 +209,27 @@ class NamedPipeStream(LocalStream):
                 except OSError as exc:
                     await trio.lowlevel.checkpoint()
                     self._raise_if_closed(exc)
-                    if exc.winerror in {win32.ERROR_BROKEN_PIPE, win32.ERROR_PIPE_NOT_CONNECTED}:
+                    if exc.winerror in _PEER_CLOSED:
                         return b""
                     raise trio.BrokenResourceError(f"cannot read: {exc.strerror}") from exc
             del buffer[size:]
             return buffer
+
+    @trio.lowlevel.enable_ki_protection
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
+
+        Raises what :meth:`receive_some` raises.
+        """
+        with self._receiving, self._end.in_use() as handle:
+            try:
+                available = win32.peek_named_pipe(handle)
+                # Nobody else reads, so that what is there stays there.
+                return win32.read_file(handle, min(available, max_bytes)) if available else None
+            except OSError as exc:
+                if exc.winerror in _PEER_CLOSED:
+                    return b""
+                raise trio.BrokenResourceError(f"cannot read: {exc.strerror}") from exc
 
     @trio.lowlevel.enable_ki_protection
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -104,6 +104,15 @@ _CloseHandle = _declare(_kernel32, "CloseHandle", wintypes.BOOL, wintypes.HANDLE
 _ConnectNamedPipe = _declare(
     _kernel32, "ConnectNamedPipe", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(OVERLAPPED)
 )
+_CreateEventW = _declare(
+    _kernel32,
+    "CreateEventW",
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    wintypes.BOOL,
+    wintypes.BOOL,
+    wintypes.LPCWSTR,
+)
 _CreateFileW = _declare(
     _kernel32,
     "CreateFileW",
@@ -136,6 +145,15 @@ _GetNamedPipeClientProcessId = _declare(
 _GetNamedPipeServerProcessId = _declare(
     _kernel32, "GetNamedPipeServerProcessId", wintypes.BOOL, wintypes.HANDLE, ctypes.POINTER(wintypes.ULONG)
 )
+_GetOverlappedResult = _declare(
+    _kernel32,
+    "GetOverlappedResult",
+    wintypes.BOOL,
+    wintypes.HANDLE,
+    ctypes.POINTER(OVERLAPPED),
+    ctypes.POINTER(wintypes.DWORD),
+    wintypes.BOOL,
+)
 _LocalFree = _declare(_kernel32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
 _OpenProcess = _declare(
     _kernel32, "OpenProcess", wintypes.HANDLE, wintypes.DWORD, wintypes.BOOL, wintypes.DWORD
@@ -150,6 +168,16 @@ _PeekNamedPipe = _declare(
     ctypes.POINTER(wintypes.DWORD),
     ctypes.POINTER(wintypes.DWORD),
     ctypes.POINTER(wintypes.DWORD),
+)
+_ReadFile = _declare(
+    _kernel32,
+    "ReadFile",
+    wintypes.BOOL,
+    wintypes.HANDLE,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    ctypes.POINTER(wintypes.DWORD),
+    ctypes.POINTER(OVERLAPPED),
 )
 _WaitNamedPipeW = _declare(_kernel32, "WaitNamedPipeW", wintypes.BOOL, wintypes.LPCWSTR, wintypes.DWORD)
 
@@ -256,9 +284,34 @@ def wait_named_pipe(path: str, timeout_ms: int) -> None:
     _check(_WaitNamedPipeW(path, timeout_ms))
 
 
-def peek_named_pipe(handle: int) -> None:
-    """Look at a pipe and take nothing from it; raises OSError where its peer is gone (PeekNamedPipe)."""
-    _check(_PeekNamedPipe(handle, None, 0, None, None, None))
+def peek_named_pipe(handle: int) -> int:
+    """Return how many bytes a pipe holds, and take none of them (PeekNamedPipe).
+
+    Raises OSError where it is empty and its peer is gone.
+    """
+    available = wintypes.DWORD()
+    _check(_PeekNamedPipe(handle, None, 0, None, ctypes.byref(available), None))
+    return available.value
+
+
+def read_file(handle: int, size: int) -> bytes:
+    """Block until there are bytes to read, and return so many at the most (ReadFile).
+
+    The handle may be overlapped and have a completion port: that one hears nothing of it.
+    """
+    event = _CreateEventW(None, True, False, None)
+    _check(event is not None)
+    try:
+        memory = ctypes.create_string_buffer(size)
+        # The lowest bit of an event's handle keeps the completion from the port (GetQueuedCompletionStatus).
+        overlapped = OVERLAPPED(hEvent=event | 1)
+        if not _ReadFile(handle, memory, size, None, ctypes.byref(overlapped)):
+            _check(ctypes.get_last_error() == ERROR_IO_PENDING)
+        done = wintypes.DWORD()
+        _check(_GetOverlappedResult(handle, ctypes.byref(overlapped), ctypes.byref(done), True))
+        return memory.raw[: done.value]
+    finally:
+        close_handle(event)
 
 
 def client_process_id(handle: int) -> int:
