@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from examples.common import STOP_SIGNALS
 from tests.platforms import exists, fails_under_wine, unix_only, without_names
@@ -308,8 +309,12 @@ async def test_the_agent_goes_on_when_the_collector_comes_back(endpoint: str) ->
             await first.signal(STOP_SIGNALS[-1])
             assert await first.end() == 0
             assert (await program.stderr.next() or "").startswith(f"agent: {endpoint}: ")
-            async with collector_at(endpoint) as second:
-                await changes_until(program, "appeared", second.pid)
+            async with trio.open_nursery() as nursery:
+                # It complains each time until the collector is back, and would wait once that pipe is full.
+                nursery.start_soon(program.stderr.rest)
+                async with collector_at(endpoint) as second:
+                    await changes_until(program, "appeared", second.pid)
+                nursery.cancel_scope.cancel()
             await program.signal(STOP_SIGNALS[-1])
             assert await program.end() == 0
             assert not any("Traceback" in line for line in program.stderr.seen)
