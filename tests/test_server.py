@@ -884,6 +884,12 @@ async def test_the_policy_is_the_callers_to_set(config: IpcConfig) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_policy_that_is_none_is_refused_before_there_is_an_endpoint(config: IpcConfig) -> None:
+    with pytest.raises(TypeError, match="peers is a set, must be a PeerPolicy"):
+        await serve(succeed, config, peers={0})  # type: ignore[call-overload]
+    assert not exists(config.endpoint_path)
+
+
 # --- What can be seen ---------------------------------------------------------------------------
 
 

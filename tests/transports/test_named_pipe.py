@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,13 +26,16 @@ import ctypes  # noqa: E402
 from ctypes import wintypes  # noqa: E402
 
 from tests.platforms import fails_under_wine, open_handles  # noqa: E402
+from tests.support import succeed  # noqa: E402
 from trio_ipc import (  # noqa: E402
     ConfigError,
     ConnectError,
     EndpointError,
     EndpointInUseError,
     EndpointPermissionError,
+    IpcConfig,
     ServerNotFoundError,
+    serve,
 )
 from trio_ipc.transports import PeerPolicy, credentials, named_pipe, win32  # noqa: E402
 from trio_ipc.transports.named_pipe import (  # noqa: E402
@@ -618,6 +622,24 @@ async def test_whom_a_policy_allows_may_connect_and_not_serve(name: str) -> None
                 assert entries_of(found) == expected
                 with client._end.in_use() as handle:
                     assert win32.owner(handle) == me
+
+
+async def test_a_server_gives_its_pipe_the_policy_that_it_was_given(name: str) -> None:
+    config = IpcConfig(endpoint_path=name)
+    for peers, also in (
+        (None, set()),
+        (PeerPolicy.users([USER]), {USER}),
+        (PeerPolicy.anyone(), {"S-1-5-11"}),
+    ):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, succeed, config, peers=peers))
+            async with await open_named_pipe(name) as client:
+                assert entries_of(dacl_of(client)).keys() == {
+                    "S-1-5-18",
+                    credentials.user_of(win32.current_process()),
+                    *also,
+                }
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("user", [7, "BU", "somebody", f"{USER})(A;;GA;;;WD", f"{USER}\n", ""])
