@@ -7,11 +7,12 @@ LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test lint demo bench proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage"
+	@echo "make test-windows    the same suite in CPython for Windows, under Wine"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   round trip against a bare Trio echo, in the same run"
 	@echo "make proto   regenerate the protobuf code"
@@ -37,6 +38,7 @@ lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy --platform win32 trio_ipc examples tests/windows tests/transports/test_named_pipe.py
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
@@ -64,3 +66,7 @@ lock: $(STAMP)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
+test-windows: $(STAMP)
+	$(BIN)/python tests/windows/environment.py $(ARGS)

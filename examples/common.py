@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import trio
 
 from trio_ipc import ConfigError, IpcConfig, IpcError
+from trio_ipc.endpoint import endpoint_in_full
 
-#: What asks a program to end. Windows has both names, though only SIGINT ever arrives there.
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+if sys.platform == "win32":
+    #: What asks a program to end: Ctrl-C and Ctrl-Break. SIGTERM has a name there and never arrives.
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+    #: How to start a program that can be asked to end: the console asks all of a group at a time.
+    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    #: What asks a program to end.
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {}
 
 
 class OutputError(Exception):
@@ -55,7 +65,9 @@ def run_program(program: str, body: Callable[[], int]) -> int:
 
 def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
     """Add `--endpoint` and `--config`, which mean the same to both programs."""
-    parser.add_argument("--endpoint", metavar="PATH", help="the socket; wins over file and environment")
+    parser.add_argument(
+        "--endpoint", metavar="PATH", help="the socket, on Windows the pipe; wins over file and environment"
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="a TOML file with a table [ipc]; TRIO_IPC_... variables win over it"
     )
@@ -72,11 +84,26 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
         return config
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
     try:
-        absolute = os.path.abspath(options.endpoint) if options.endpoint else ""
+        in_full = endpoint_in_full(options.endpoint)
     except OSError as exc:
         problem = f"--endpoint {options.endpoint!r} is relative to a working directory that is gone"
         raise ConfigError(f"{problem}: {exc.strerror}", hint="give an absolute path") from exc
-    return config.replace(endpoint_path=absolute)
+    return config.replace(endpoint_path=in_full)
+
+
+def private_endpoint(directory: str) -> str:
+    """Name an endpoint for a private directory that nobody else has."""
+    if sys.platform == "win32":
+        return endpoint_in_full(f"trio-ipc-{os.path.basename(directory)}")
+    return os.path.join(directory, "procmond.sock")
+
+
+def ask_to_end(process: trio.Process) -> None:
+    """Ask a program to end, as a service manager would. It must have been started `IN_ITS_OWN_GROUP`."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.terminate()
 
 
 # --- signals ---
@@ -135,10 +162,15 @@ def writing() -> Iterator[None]:
         raise OutputError("standard output is closed")
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as exc:
+        if _reader_is_gone(exc):
+            raise BrokenPipeError from exc
         raise OutputError(f"standard output: {exc.strerror}") from exc
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    # The C runtime of Windows has no better word for it than "invalid argument".
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
 def _flush_stdout() -> None:

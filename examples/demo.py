@@ -20,8 +20,18 @@ from typing import Final
 
 import trio
 
-from examples.common import cancel_on_signal, complain, leaves, run_program, stop_signals, writing
-from trio_ipc import IpcConfig, IpcError, open_client
+from examples.common import (
+    IN_ITS_OWN_GROUP,
+    ask_to_end,
+    cancel_on_signal,
+    complain,
+    leaves,
+    private_endpoint,
+    run_program,
+    stop_signals,
+    writing,
+)
+from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
 from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
 
 PROGRAM = "demo"
@@ -52,7 +62,7 @@ class Demo:
                 ExceptionGroup.
         """
         with tempfile.TemporaryDirectory(prefix="trio-ipc-") as directory:
-            self._endpoint = os.path.join(directory, "procmond.sock")
+            self._endpoint = private_endpoint(directory)
             await self._take_steps()
 
     async def _take_steps(self) -> None:
@@ -71,11 +81,13 @@ class Demo:
                     await agent.stop()
                 self._begin("stop the collector")
                 await procmond.stop()
-                self._expect_no_endpoint()
+                await self._expect_no_endpoint()
 
-    def _expect_no_endpoint(self) -> None:
-        if os.path.lexists(self._endpoint):
-            raise DemoFailed(f"the collector left {self._endpoint} behind")
+    async def _expect_no_endpoint(self) -> None:
+        with contextlib.suppress(ServerNotFoundError):
+            async with open_client(IpcConfig.load().replace(endpoint_path=self._endpoint)):
+                pass
+            raise DemoFailed(f"the collector still answers at {self._endpoint}")
 
     def _begin(self, step: str) -> None:
         self.step = step
@@ -130,7 +142,7 @@ class Program:
 
     async def stop(self) -> None:
         """Ask it to end, as a service manager would, and see that it does so well."""
-        self._process.terminate()
+        ask_to_end(self._process)
         async for _ in self._lines():
             pass
         status = await self._process.wait()
@@ -163,6 +175,7 @@ async def running(command: Sequence[str]) -> AsyncIterator[trio.Process]:
         stderr=subprocess.STDOUT,
         cwd=_ROOT,
         env=_environment(),
+        **IN_ITS_OWN_GROUP,
     )
     try:
         yield process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -28,4 +29,6 @@ def directory() -> Iterator[str]:
 
 @pytest.fixture
 def config(directory: str) -> IpcConfig:
+    if sys.platform == "win32":
+        return IpcConfig(endpoint_path=rf"\\.\pipe\{os.path.basename(directory)}\test")
     return IpcConfig(endpoint_path=f"{directory}/test.sock")

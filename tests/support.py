@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
@@ -29,7 +30,15 @@ from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 _T = TypeVar("_T")
 
-ME = PeerCredentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+if sys.platform == "win32":
+    from trio_ipc.transports import credentials, win32
+
+if sys.platform == "win32":
+    ME = PeerCredentials(pid=os.getpid(), sid=credentials.user_of(win32.current_process()))
+    IN_MEMORY = "memory"
+else:
+    ME = PeerCredentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+    IN_MEMORY = "/memory"
 MIB = 1024 * 1024
 
 Handler: TypeAlias = Callable[[DetectionTask, Call], Awaitable[DetectionResult]]

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 import trio
 from google.protobuf.descriptor_pb2 import UninterpretedOption
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from tests.platforms import unix_only
 from tests.support import (
+    IN_MEMORY,
     ME,
     MIB,
     DetectionClient,
@@ -49,7 +52,7 @@ from trio_ipc import (
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameEncoder
 
-CONFIG = IpcConfig(endpoint_path="/memory")
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY)
 
 
 def client_over(stream: trio.abc.Stream) -> DetectionClient:
@@ -277,7 +280,9 @@ async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing() -> None:
     assert await far.receive_some() == frame(task("first")) + frame(task("third"))
 
 
+@unix_only
 async def test_a_server_that_dies_in_mid_answer_is_told_from_one_that_closed(config: IpcConfig) -> None:
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(config.endpoint_path)
         server.listen()
@@ -340,10 +345,12 @@ async def test_a_server_over_its_limit_closes_and_the_client_sees_that(config: I
 # --- Connecting -------------------------------------------------------------------------
 
 
+@unix_only
 async def test_no_server_and_a_dead_one_are_told_apart(config: IpcConfig) -> None:
     with pytest.raises(ServerNotFoundError):
         async with open_client(config):
             raise AssertionError("unreachable")
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(config.endpoint_path)
     with pytest.raises(ServerRefusedError):
@@ -351,7 +358,9 @@ async def test_no_server_and_a_dead_one_are_told_apart(config: IpcConfig) -> Non
             raise AssertionError("unreachable")
 
 
+@unix_only
 async def test_connecting_has_a_deadline(config: IpcConfig, autojump_clock: MockClock) -> None:
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(config.endpoint_path)
         server.listen(0)
@@ -367,7 +376,7 @@ async def test_connecting_has_a_deadline(config: IpcConfig, autojump_clock: Mock
 async def test_the_client_checks_the_server_too(config: IpcConfig) -> None:
     async with serving(succeed, config):
         with pytest.raises(
-            PeerNotAllowedError, match=f"not trusted .process {os.getpid()}.*allowed is uid 54321"
+            PeerNotAllowedError, match=f"not trusted .process {os.getpid()}.*allowed is user 54321"
         ):
             async with open_client(config, peers=PeerPolicy.users([54321])):
                 raise AssertionError("unreachable")

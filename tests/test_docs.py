@@ -13,9 +13,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,9 +25,11 @@ import trio
 
 import trio_ipc
 import trio_ipc.daemoneye
+from tests.platforms import UNDER_WINE, unix_only
 from tests.test_package import ROOMS
 from trio_ipc import Call, ConfigError, Crc32Variant, IpcConfig, IpcError, open_client, serve
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.endpoint import DEFAULT_SOCKET
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -65,6 +68,16 @@ def fences_of(page: Path) -> list[Fence]:
     return found
 
 
+def of_unix(fence: Fence) -> bool:
+    """Whether a block gives the path of a socket as a setting, or opens a temporary file a second time."""
+    return re.search(r"endpoint_path.*\.sock|NamedTemporaryFile", fence.text, re.IGNORECASE) is not None
+
+
+def each(found: Iterable[Fence]) -> list[Any]:
+    """Blocks as parameters of a test; on Windows, less those of Unix."""
+    return [pytest.param(fence, marks=unix_only if of_unix(fence) else (), id=str(fence)) for fence in found]
+
+
 def fences(language: str) -> list[Fence]:
     return [fence for page in PAGES for fence in fences_of(page) if fence.language == language]
 
@@ -94,7 +107,13 @@ def pairs() -> list[tuple[Fence, Fence]]:
 
 
 def environment(home: str) -> dict[str, str]:
-    return {**os.environ, "HOME": home, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **os.environ,
+        "HOME": home,
+        "USERPROFILE": home,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def saved(fence: Fence, directory: str) -> list[str]:
@@ -150,6 +169,7 @@ async def read_until(process: trio.Process, word: str) -> None:
     raise AssertionError(f"it ended before it said {word!r}: {said.decode()}")
 
 
+@unix_only  # their endpoints are the paths of sockets
 @pytest.mark.parametrize(("server", "client"), pairs(), ids=str)
 async def test_a_server_and_its_client_run_as_printed(server: Fence, client: Fence, directory: str) -> None:
     with trio.fail_after(30):
@@ -164,9 +184,7 @@ async def test_a_server_and_its_client_run_as_printed(server: Fence, client: Fen
 
 
 @pytest.mark.parametrize(
-    "fence",
-    [fence for fence in fences("python") if not is_server(fence) and not is_client(fence)],
-    ids=str,
+    "fence", each(fence for fence in fences("python") if not is_server(fence) and not is_client(fence))
 )
 async def test_a_program_runs_as_printed(fence: Fence, directory: str) -> None:
     with trio.fail_after(30):
@@ -195,6 +213,7 @@ sys.addaudithook(judge)
 """
 
 
+@unix_only
 async def test_a_server_and_a_client_open_unix_sockets_only(directory: str) -> None:
     [program] = [
         fence for fence in fences_of(README) if "serve" in fence.text and "open_client" in fence.text
@@ -215,7 +234,7 @@ def test_every_block_says_what_it_is() -> None:
             assert fence.language in {"python", "py", "toml", "sh", "text", "proto"}, fence
 
 
-@pytest.mark.parametrize("fence", fences("toml"), ids=str)
+@pytest.mark.parametrize("fence", each(fences("toml")))
 def test_a_toml_file_loads_as_printed(fence: Fence, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(fence.text, encoding="utf-8")
@@ -232,7 +251,7 @@ def help_of(module: str) -> str:
 
 
 def check_make(target: str, *variables: str) -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for variable in variables:
         assert re.search(rf"^{variable.partition('=')[0]} \?=", makefile, re.MULTILINE), variable
@@ -240,9 +259,12 @@ def check_make(target: str, *variables: str) -> None:
 
 def check_python(option: str, module: str, *arguments: str) -> None:
     assert option == "-m"
-    assert importlib.util.find_spec(module) is not None, module
+    # The Python that runs under Wine is embeddable: it comes without pip.
+    assert importlib.util.find_spec(module) is not None or (UNDER_WINE and module == "pip"), module
     if module == "pip":
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
         assert arguments[0] == "install"
         assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
     elif module.startswith("examples."):
@@ -265,7 +287,7 @@ CHECKS: dict[str, Callable[..., None]] = {
 }
 
 
-@pytest.mark.parametrize("fence", fences("sh"), ids=str)
+@pytest.mark.parametrize("fence", each(fences("sh")))
 def test_a_command_is_one_that_works(fence: Fence) -> None:
     for line in fence.text.splitlines():
         program, *arguments = shlex.split(line)
@@ -293,7 +315,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = (DOCS / "index.md").read_text()
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
         assert page.name == "index.md" or f"]({page.name})" in index
 
@@ -308,19 +330,21 @@ def test_no_page_names_this_machine_or_a_strange_host(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [DOCS / "api.md", CHANGELOG], ids=lambda page: page.name)
 def test_every_public_name_is_told(page: Path) -> None:
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert [name for name in PUBLIC if not re.search(rf"`{name}[`(]", text)] == []
 
 
 def test_the_api_page_tells_of_no_name_that_is_not_public() -> None:
-    bullets = re.findall(r"^- ([^:]*):", (DOCS / "api.md").read_text(), re.MULTILINE)
+    bullets = re.findall(r"^- ([^:]*):", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     told = {name for bullet in bullets for name in re.findall(r"`(\w+)[`(]", bullet)}
     assert told == set(PUBLIC)
 
 
 def test_every_setting_is_told_with_its_default_and_its_variable() -> None:
-    text = (DOCS / "configuration.md").read_text()
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
     defaults = attrs.asdict(IpcConfig())
+    if sys.platform == "win32":
+        defaults["endpoint_path"] = DEFAULT_SOCKET  # docs/windows.md has the pipe's name
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)` \| [^|]+ \| `(\w+)` \|$", text, re.MULTILINE)
     assert rows == [
         (name, f'"{value}"' if isinstance(value, str) else str(value), f"TRIO_IPC_{name.upper()}")
@@ -331,7 +355,7 @@ def test_every_setting_is_told_with_its_default_and_its_variable() -> None:
 
 
 def test_the_rooms_are_those_of_the_architecture_page() -> None:
-    text = (DOCS / "architecture.md").read_text()
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
 
 
@@ -357,6 +381,7 @@ async def answer(task: DetectionTask, _: Call) -> DetectionResult:
 
 async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What docs/getting-started.md quotes."""
+    assert sys.platform != "win32"
     config = IpcConfig(endpoint_path=f"{directory}/s.sock")
 
     async def listen() -> None:
@@ -411,9 +436,9 @@ async def setting_errors(directory: str) -> dict[str, str]:
         "unknown": lambda: IpcConfig.load(read_timeout=5),
         "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}),
         "legacy": lambda: IpcConfig(transport="legacy"),
-        "file": lambda: IpcConfig.load(f"{directory}/settings.toml"),
+        "file": lambda: IpcConfig.load(Path(directory, "settings.toml")),
     }
-    return {name: (await complaint(action)).replace(f"{directory}/", "") for name, action in wrong.items()}
+    return {name: (await complaint(action)).replace(directory + os.sep, "") for name, action in wrong.items()}
 
 
 def without_numbers(text: str) -> str:
@@ -425,6 +450,7 @@ def quoted(page: Path) -> list[str]:
     return [without_numbers(fence.text.strip()) for fence in fences_of(page) if fence.language == "text"]
 
 
+@unix_only  # half of them speak of socket files and modes
 async def test_the_errors_that_newcomers_meet_say_what_is_quoted(
     directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,29 +12,30 @@ import trio
 from tests.support import MIB, frame, read_to_end, serving, succeed, success, task
 from trio_ipc import Call, IpcConfig, open_client
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.transports import connect
 
 Attack = Callable[[str, random.Random], Awaitable[None]]
 
 
 async def garbage(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         try:
             await stream.send_all(rng.randbytes(rng.randrange(1, 5_000)))
         except trio.BrokenResourceError:
             return
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()
             await read_to_end(stream)
 
 
 async def half_a_frame(path: str, rng: random.Random) -> None:
     whole = frame(task("x" * 200))
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         await stream.send_all(whole[: rng.randrange(1, len(whole))])
 
 
 async def byte_by_byte(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         for byte in frame(task("drip")):
             await stream.send_all(bytes([byte]))
             await trio.lowlevel.checkpoint()
@@ -42,28 +43,28 @@ async def byte_by_byte(path: str, rng: random.Random) -> None:
 
 
 async def leave_in_mid_answer(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         await stream.send_all(frame(task("large")))
         await stream.receive_some(rng.randrange(1, 1_000))
 
 
 async def ask_and_never_read(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         await stream.send_all(frame(task("large")) * 3)
 
 
 async def connect_and_leave(path: str, rng: random.Random) -> None:
     for _ in range(20):
-        await (await trio.open_unix_socket(path)).aclose()
+        await (await connect(path)).aclose()
 
 
 async def announce_much(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         await stream.send_all(struct.pack("<II", MIB, rng.getrandbits(32)) + bytes(100))
 
 
 async def claim_four_gibibytes(path: str, rng: random.Random) -> None:
-    async with await trio.open_unix_socket(path) as stream:
+    async with await connect(path) as stream:
         await stream.send_all(b"\xff" * 8)
         assert b"protocol violation" in await read_to_end(stream)
 
@@ -116,7 +117,7 @@ async def test_who_holds_every_place_is_outlived_by_who_waits_for_one(
     """Idle connections are closed after the read timeout; until then a newcomer is told, not left."""
     config = config.replace(max_connections=4, read_timeout_ms=2_000)
     async with serving(succeed, config) as server:
-        holders = [await trio.open_unix_socket(config.endpoint_path) for _ in range(4)]
+        holders = [await connect(config.endpoint_path) for _ in range(4)]
         await trio.testing.wait_all_tasks_blocked()
         async with open_client(config) as client:
             with trio.move_on_after(1):

@@ -22,7 +22,7 @@ from .errors import (
     WriteTimeoutError,
 )
 from .telemetry import Traffic
-from .transports import PeerCredentials, UnixStream
+from .transports import LocalStream, PeerCredentials
 from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 #: Bytes asked for by one read; transports/unix.py says why not more.
@@ -114,7 +114,7 @@ class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
 
     Args:
-        stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.UnixStream`
+        stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.LocalStream`
             it also uses what other streams don't have: sending without a wait, because the deadline of
             a wait that does not happen costs 8 µs, and telling a half-closed peer from one that is gone.
         config: limits, deadlines and checksum.
@@ -127,7 +127,7 @@ class FramedChannel(Channel):
     ) -> None:
         super().__init__(endpoint, peer)
         self._stream = stream
-        shortcuts = stream if isinstance(stream, UnixStream) else _WithoutShortcuts
+        shortcuts = stream if isinstance(stream, LocalStream) else _WithoutShortcuts
         self._receive_nowait = shortcuts.receive_nowait
         self._send_nowait = shortcuts.send_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
@@ -318,7 +318,7 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
         config: for every channel.
     """
 
-    def __init__(self, listener: trio.abc.Listener[UnixStream], config: IpcConfig) -> None:
+    def __init__(self, listener: trio.abc.Listener[LocalStream], config: IpcConfig) -> None:
         self._listener = listener
         self._config = config
 
@@ -331,6 +331,6 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
         await self._listener.aclose()
 
 
-def framed(stream: UnixStream, config: IpcConfig) -> FramedChannel:
+def framed(stream: LocalStream, config: IpcConfig) -> FramedChannel:
     """Return a channel over a local stream, which it owns."""
     return FramedChannel(stream, config, endpoint=stream.endpoint, peer=stream.peer)

@@ -8,31 +8,34 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
+
+from .errors import ConfigError
 
 #: Bytes of ``sockaddr_un.sun_path`` less its NUL: unix(7) on Linux, unix(4) on macOS and the BSDs.
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103
 
 #: Where DaemonEye's collector listens (ADR-0004's default endpoint; see docs/wire-protocol.md).
-DEFAULT_ENDPOINT = "/var/run/daemoneye/procmond.sock"
+DEFAULT_SOCKET: Final = "/var/run/daemoneye/procmond.sock"
+DEFAULT_PIPE: Final = r"\\.\pipe\daemoneye\procmond"
+
+#: The folder in which the pipes of this machine have their names ("Pipe Names" in Microsoft's reference).
+PIPE_FOLDER: Final = "\\\\.\\pipe\\"
+
+#: Characters of a pipe's whole name, the folder included (CreateNamedPipeW, lpName).
+MAX_PIPE_CHARACTERS: Final = 256
+
+_PIPE_FORM: Final = rf"a bare name such as procmond, or {PIPE_FOLDER}NAME in full"
 
 
-def default_endpoint() -> str:
-    """Return the endpoint that DaemonEye uses on this platform.
-
-    Returns:
-        An absolute socket path.
-    """
-    return DEFAULT_ENDPOINT
-
-
-def endpoint_problem(name: str) -> str | None:
-    """Say what is wrong with an endpoint's name.
+def socket_path_problem(name: str) -> str | None:
+    """Say what is wrong with the path of a Unix socket.
 
     Args:
         name: the path of a Unix stream socket.
 
     Returns:
-        What is allowed, as the end of a sentence such as "must be ...", or None for a good name.
+        What is allowed, as the end of a sentence such as "must be ...", or None for a good path.
     """
     if not name:
         return "the path of a socket, not empty"
@@ -49,3 +52,87 @@ def endpoint_problem(name: str) -> str | None:
     if size > MAX_PATH_BYTES:
         return f"at most {MAX_PATH_BYTES} bytes long on this system (it has {size})"
     return None
+
+
+def pipe_name_problem(name: str) -> str | None:
+    r"""Say what is wrong with the name of a Windows named pipe.
+
+    Windows tidies a name before it looks it up: it turns slashes round, drops a final dot or space, and
+    resolves ``..``, so that ``\\.\pipe\..\C:\file`` is a file. A name must be one that stays as it is.
+
+    Args:
+        name: a bare name, or one in ``\\.\pipe\``. The folder's case does not matter.
+
+    Returns:
+        What is allowed, as the end of a sentence such as "must be ...", or None for a good name.
+    """
+    if not name:
+        return f"{_PIPE_FORM}, not empty"
+    if "\0" in name:
+        return "a name without NUL characters"
+    if "/" in name:
+        return f"{_PIPE_FORM}, without slashes"
+    in_full = name[: len(PIPE_FOLDER)].lower() == PIPE_FOLDER
+    if not in_full and name.startswith("\\\\"):
+        return f"{_PIPE_FORM} (a pipe of this machine: others are never connected to)"
+    if not in_full and ("\\" in name or ":" in name):
+        return f"{_PIPE_FORM} (a file's path is none)"
+    parts = (name[len(PIPE_FOLDER) :] if in_full else name).split("\\")
+    if not all(parts):
+        return f"{_PIPE_FORM}, without an empty part"
+    if any(part[-1] in ". " for part in parts):
+        return f"{_PIPE_FORM}, no part of which ends in a dot or a space (Windows would drop it)"
+    size = _utf16_units(name if in_full else PIPE_FOLDER + name)
+    if size > MAX_PIPE_CHARACTERS:
+        return f"at most {MAX_PIPE_CHARACTERS} characters long with its {PIPE_FOLDER} (it has {size})"
+    return None
+
+
+def pipe_path(name: str) -> str:
+    r"""Return a pipe's name in full, ``\\.\pipe\`` included.
+
+    Raises:
+        ConfigError: :func:`pipe_name_problem` finds fault with the name.
+    """
+    problem = pipe_name_problem(name)
+    if problem is not None:
+        raise ConfigError(f"the endpoint is {name!r}, must be {problem}")
+    return name if name.startswith("\\") else PIPE_FOLDER + name
+
+
+def _utf16_units(text: str) -> int:
+    # What Windows counts as a character: one outside the basic plane takes two.
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _in_pipe_folder(name: str) -> str:
+    return pipe_path(name) if pipe_name_problem(name) is None else name
+
+
+if sys.platform == "win32":
+    DEFAULT_ENDPOINT = DEFAULT_PIPE
+    endpoint_problem = pipe_name_problem
+    _in_full = _in_pipe_folder
+else:
+    DEFAULT_ENDPOINT = DEFAULT_SOCKET
+    endpoint_problem = socket_path_problem
+    _in_full = os.path.abspath
+
+
+def endpoint_in_full(name: str) -> str:
+    """Return the name that a person in a shell means: a path from the working directory, a pipe's bare name.
+
+    Returns:
+        An absolute path, or a pipe's full name. What is neither comes back as it was, for
+        :func:`endpoint_problem` to say what is wrong.
+    """
+    return _in_full(name) if name else name
+
+
+def default_endpoint() -> str:
+    """Return the endpoint that DaemonEye uses on this platform.
+
+    Returns:
+        The absolute path of a socket, or the full name of a pipe.
+    """
+    return DEFAULT_ENDPOINT

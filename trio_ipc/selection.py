@@ -11,6 +11,7 @@ from . import transports
 from .channel import Channel, FramedChannelListener, framed
 from .config import IpcConfig
 from .errors import ConnectTimeoutError
+from .transports import PeerPolicy
 
 
 async def open_channel(config: IpcConfig) -> Channel:
@@ -35,13 +36,19 @@ async def open_channel(config: IpcConfig) -> Channel:
     )
 
 
-async def open_channel_listener(config: IpcConfig) -> trio.abc.Listener[Channel]:
+async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> trio.abc.Listener[Channel]:
     """Listen at the configured endpoint.
+
+    Args:
+        config: where, and the limits of the channels.
+        peers: whom the system should let in, where a listener can tell it. To judge each peer by the
+            policy remains the caller's.
 
     Returns:
         A listener of channels that the caller owns; closing it removes the endpoint.
 
     Raises:
+        ConfigError: the policy has a user that this system cannot name.
         EndpointError: in the precise form that fits.
     """
-    return FramedChannelListener(await transports.listen(config.endpoint_path), config)
+    return FramedChannelListener(await transports.listen(config.endpoint_path, peers), config)

@@ -287,11 +287,14 @@ async def serve(
             client leaves. An exception from it becomes one failed response.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         contract: the message types; DaemonEye's unless another is given.
-        peers: which users may connect; by default this process's own and root.
+        peers: which users may connect; by default this process's own and root. On Windows the pipe itself
+            admits them and nobody else; a Unix socket is its owner's and root's alone, and a policy can
+            only narrow that.
         task_status: reports the running :class:`Server`.
 
     Raises:
-        ConfigError: the environment holds a wrong setting, where ``config`` is None.
+        ConfigError: the environment holds a wrong setting, where ``config`` is None; or on Windows, the
+            policy has a user that is no security identifier.
         EndpointError: the endpoint cannot be used, or stopped working.
 
     Cancellation closes everything at once and removes the endpoint; for a graceful end use
@@ -299,7 +302,8 @@ async def serve(
     """
     if config is None:
         config = IpcConfig.load()
-    listener = await open_channel_listener(config)
+    peers = PeerPolicy.of(peers)
+    listener = await open_channel_listener(config, peers)
     await serve_listener(handler, listener, config, contract=contract, peers=peers, task_status=task_status)
 
 

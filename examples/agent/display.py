@@ -10,6 +10,7 @@ import datetime as dt
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -30,6 +31,7 @@ _SIZE_OF_A_PIPE: Final = 120, 24
 
 #: In less than this a table shows no columns at all. The lines of a narrower terminal wrap.
 _LEAST_WIDTH: Final = 40
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class Display(Protocol):
@@ -103,8 +105,14 @@ class TableDisplay:
         self._with_hashes = with_hashes
         # Not rich's own measure: it believes COLUMNS=0 and shows nothing.
         width, height = shutil.get_terminal_size(_SIZE_OF_A_PIPE)
+        # A pipe is no old Windows console, of which rich spares the last column.
+        legacy = None if sys.stdout is not None and sys.stdout.isatty() else False
         self._console = _AgentConsole(
-            highlight=False, markup=False, width=max(width, _LEAST_WIDTH), height=height
+            highlight=False,
+            markup=False,
+            width=max(width, _LEAST_WIDTH),
+            height=height,
+            legacy_windows=legacy,
         )
 
     def processes(self, cycle: int, seen: Enumeration) -> None:
@@ -194,14 +202,17 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-@functools.cache
-def _user_name(user_id: str) -> str:
-    try:
-        import pwd  # noqa: PLC0415 - only Unix has it, and only there users have numbers
+if sys.platform == "win32":
+    _user_name = printable  # users have no numbers there
+else:
+    import pwd
 
-        return pwd.getpwuid(int(user_id)).pw_name
-    except (ImportError, ValueError, KeyError, OverflowError):
-        return printable(user_id)  # already a name, or a user whom only some container knows
+    @functools.cache
+    def _user_name(user_id: str) -> str:
+        try:
+            return pwd.getpwuid(int(user_id)).pw_name
+        except (ValueError, KeyError, OverflowError):
+            return printable(user_id)  # already a name, or a user whom only some container knows
 
 
 def _size(record: ProcessRecord) -> str:
@@ -219,7 +230,8 @@ def _started(record: ProcessRecord) -> str:
     if not record.HasField("start_time"):
         return ""
     try:
-        started = dt.datetime.fromtimestamp(record.start_time).astimezone()
+        # Not fromtimestamp(), which on Windows refuses what lies before its own time zone's 1970.
+        started = (_EPOCH + dt.timedelta(seconds=record.start_time)).astimezone()
     except (ValueError, OverflowError, OSError):
         return "?"
     today = started.date() == dt.datetime.now().astimezone().date()

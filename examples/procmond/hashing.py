@@ -10,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable
 from typing import Final
 
 from .bounded import BoundedCache
 
 DEFAULT_ALGORITHM: Final = "sha256"
+
+#: Whether st_ctime tells the last change of a file. On Windows it is its creation, so that nothing tells a
+#: file whose modification time was set back from the one it was; there nothing is remembered.
+_KNOWS_CHANGES: Final = sys.platform != "win32"
 
 _BLOCK_BYTES: Final = 1024 * 1024
 
@@ -106,13 +111,14 @@ class FileHasher:
         before = os.fstat(descriptor)
         _require_regular(path, before)  # again: it may have been replaced between stat() and open()
         key = path, algorithm, _version(before)
-        if (known := self._digests.get(key)) is not None:
+        if _KNOWS_CHANGES and (known := self._digests.get(key)) is not None:
             return known
         digest = _read_and_hash(descriptor, algorithm, before.st_size, checkpoint)
         if digest is None or _version(os.fstat(descriptor)) != _version(before):
             raise HashError(f"{path}: it changed while it was being hashed; ask again")
         self.files_read += 1
-        self._digests.put(key, digest)
+        if _KNOWS_CHANGES:
+            self._digests.put(key, digest)
         return digest
 
 

@@ -8,12 +8,14 @@ asked where there is one; elsewhere psutil's answer is taken and no mismatch is 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 import attrs
 import psutil
 
-_HAS_PROC: Final = os.path.lexists("/proc/self/exe")
+# On Windows that would be a folder of the current drive, and anybody's.
+_HAS_PROC: Final = sys.platform != "win32" and os.path.lexists("/proc/self/exe")
 
 # proc(5): readlink of /proc/PID/exe says so when the name is gone, or names another file by now.
 _DELETED: Final = " (deleted)"

@@ -40,6 +40,13 @@ class Program:
         assert self.process.stdin is not None
         await self.process.stdin.send_all(data)
 
+    async def signal(self, number: int) -> None:
+        """Raise a signal in one of the example programs."""
+        if sys.platform == "win32":
+            await self.write(b"%d\n" % number)
+        else:
+            self.process.send_signal(number)
+
     async def end(self) -> int:
         """Read both outputs to their ends; return the exit status."""
         async with trio.open_nursery() as nursery:
@@ -64,7 +71,7 @@ class _Lines:
                 received = b"\n"
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
-        self.seen.append(line.decode())
+        self.seen.append(line.decode().removesuffix("\r"))
         return self.seen[-1]
 
     async def until(self, wanted: Callable[[str], bool]) -> str:
@@ -127,6 +134,7 @@ async def blocked_child(*arguments: str | bytes) -> AsyncIterator[Program]:
 @contextlib.contextmanager
 def zombie() -> Iterator[int]:
     """Have a process that has ended and that nobody has asked for its status; give its pid."""
+    assert sys.platform != "win32"
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         yield child.pid
@@ -134,27 +142,50 @@ def zombie() -> Iterator[int]:
 
 @contextlib.asynccontextmanager
 async def running_copy(executable: Path) -> AsyncIterator[Program]:
-    """Run a copy of `cat`, which must keep that name as some systems have many programs in one file."""
-    assert executable.name == "cat"
-    async with spawn(executable) as copy:
-        await copy.write(b"ready\n")
+    """Run a copy of the fixture `executable` until it says that it runs."""
+    options = ("/q", "/k", "echo ready") if sys.platform == "win32" else ()
+    async with spawn(executable, *options) as copy:
+        if sys.platform != "win32":
+            await copy.write(b"ready\n")
         assert await copy.stdout.next() == "ready"
         yield copy
 
 
+#: Runs a module as a program, and raises in it, for each line on standard input, the signal of that number:
+#: what the C runtime does when a Windows console calls, in a thread of its own.
+_SIGNALLED = """
+import runpy, signal, sys, threading
+
+def listen():
+    for line in sys.stdin:
+        signal.raise_signal(int(line))
+
+threading.Thread(target=listen, daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def example(name: str, *arguments: str) -> list[str]:
+    """Return the command line of one of the example programs."""
+    # A Windows process takes signals from its console alone, and tests have none.
+    run = ("-c", _SIGNALLED) if sys.platform == "win32" else ("-m",)
+    return [sys.executable, *run, f"examples.{name}", *arguments]
+
+
 def procmond(endpoint: str | Path, *options: str) -> list[str]:
     """Return the collector's command line."""
-    return [sys.executable, "-m", "examples.procmond", "--endpoint", str(endpoint), *options]
+    return example("procmond", "--endpoint", str(endpoint), *options)
 
 
 def agent(endpoint: str | Path, *options: str) -> list[str]:
     """Return the agent's command line."""
-    return [sys.executable, "-m", "examples.agent", "--endpoint", str(endpoint), *options]
+    return example("agent", "--endpoint", str(endpoint), *options)
 
 
 @contextlib.asynccontextmanager
 async def collector_at(
-    endpoint: Path, *options: str, environ: Mapping[str, str] | None = None
+    endpoint: str | Path, *options: str, environ: Mapping[str, str] | None = None
 ) -> AsyncIterator[Program]:
     """Run a collector that is ready for clients."""
     async with spawn(*procmond(endpoint, *options), environ=environ) as program:
@@ -173,7 +204,9 @@ async def fails_with_one_line(
         return line
 
 
-async def once(endpoint: Path, *options: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+async def once(
+    endpoint: str | Path, *options: str, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run the agent once; return its JSON document."""
     async with spawn(*agent(endpoint, "--once", "--json", *options), environ=environ) as program:
         assert await program.end() == 0, program.stderr.seen
@@ -192,10 +225,6 @@ async def until_listening(endpoint: Path) -> None:
             await trio.sleep(0.01)
         else:
             return await connection.aclose()
-
-
-def exists(path: Path) -> bool:
-    return os.path.lexists(path)
 
 
 def sha256_of(path: Path | str) -> str:
@@ -219,4 +248,5 @@ def replace(path: Path, content: bytes = b"something else") -> None:
 
 
 def make_fifo(path: Path) -> None:
+    assert sys.platform != "win32"
     os.mkfifo(path)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .support import spawn
+from examples.common import STOP_SIGNALS
+from tests.platforms import fails_under_wine
 
-DEMO = [sys.executable, "-m", "examples.demo"]
+from .support import example, spawn
+
+DEMO = example("demo")
 
 
 def left_behind(directory: Path) -> list[str]:
@@ -27,6 +28,7 @@ def left_behind(directory: Path) -> list[str]:
     return os.listdir(directory) + processes
 
 
+@fails_under_wine("a process without a display has no console to stop programs by")
 async def test_the_demo_shows_everything_and_leaves_nothing_behind(short_dir: Path) -> None:
     async with spawn(*DEMO, environ={"TMPDIR": str(short_dir)}) as demo:
         assert await demo.end() == 0
@@ -38,14 +40,12 @@ async def test_the_demo_shows_everything_and_leaves_nothing_behind(short_dir: Pa
     assert left_behind(short_dir) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("moment", ["listening on", "+ appeared"])
-async def test_an_interrupted_demo_leaves_nothing_behind(
-    short_dir: Path, number: signal.Signals, moment: str
-) -> None:
+async def test_an_interrupted_demo_leaves_nothing_behind(short_dir: Path, number: int, moment: str) -> None:
     async with spawn(*DEMO, environ={"TMPDIR": str(short_dir)}) as demo:
         await demo.stdout.until(lambda line: moment in line)
-        demo.process.send_signal(number)
+        await demo.signal(number)
         assert await demo.end() == 1
         (line,) = demo.stderr.seen
         assert line.startswith("demo: interrupted at: ")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from examples.procmond import hashing
 from examples.procmond.bounded import BoundedCache
 from examples.procmond.hashing import FileHasher, HashError, canonical_algorithm, canonical_digest
+from tests.platforms import unix_only
 
 FIXED_LENGTH = sorted(name for name in hashlib.algorithms_guaranteed if not name.startswith("shake"))
 
@@ -64,6 +67,7 @@ def test_an_expected_digest_that_no_file_can_have_is_refused(text: str) -> None:
         canonical_digest(text, "sha256")
 
 
+@unix_only  # Windows does not tell whether a file is unchanged
 def test_an_unchanged_file_is_read_once(file: Path) -> None:
     hasher = FileHasher()
     assert hasher.digest(str(file), "sha256") == hasher.digest(str(file), "sha256")
@@ -107,13 +111,16 @@ def test_a_file_that_keeps_growing_does_not_keep_the_hasher(file: Path) -> None:
         FileHasher().digest(str(file), "sha256", checkpoint=grow)
 
 
+@unix_only
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    assert sys.platform != "win32"
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(HashError, match=f"{fifo}: not a regular file"):
         FileHasher().digest(str(fifo), "sha256")
 
 
+@unix_only
 def test_a_fifo_that_takes_a_files_place_at_the_last_moment_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +130,7 @@ def test_a_fifo_that_takes_a_files_place_at_the_last_moment_is_refused(
 
     def swap_after_first_check(name: str, status: os.stat_result) -> None:
         original(name, status)
+        assert sys.platform != "win32"
         if not checks:
             path.unlink()
             os.mkfifo(path)
@@ -134,7 +142,9 @@ def test_a_fifo_that_takes_a_files_place_at_the_last_moment_is_refused(
         FileHasher().digest(str(path), "sha256")
 
 
+@unix_only
 def test_a_socket_a_directory_and_a_device_are_refused(short_dir: Path) -> None:
+    assert sys.platform != "win32"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(short_dir / "socket"))
         for path in (short_dir / "socket", short_dir, Path("/dev/zero")):
@@ -143,12 +153,12 @@ def test_a_socket_a_directory_and_a_device_are_refused(short_dir: Path) -> None:
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(HashError, match=f"{tmp_path}/missing: No such file or directory"):
-        FileHasher().digest(f"{tmp_path}/missing", "sha256")
+    with pytest.raises(HashError, match=re.escape(f"{tmp_path / 'missing'}: ")):
+        FileHasher().digest(str(tmp_path / "missing"), "sha256")
 
 
 def test_a_path_with_a_nul_byte_is_an_error_like_others() -> None:
-    with pytest.raises(HashError, match="null byte"):
+    with pytest.raises(HashError, match="null"):
         FileHasher().digest("/bin/a\0b", "sha256")
 
 
@@ -173,6 +183,7 @@ def test_the_cache_forgets_what_was_used_longest_ago() -> None:
     assert len(cache) == 2
 
 
+@unix_only
 def test_the_hashers_memory_is_bounded(tmp_path: Path) -> None:
     hasher = FileHasher(max_entries=2)
     for number in range(5):

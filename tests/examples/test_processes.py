@@ -12,17 +12,20 @@ import psutil
 import pytest
 
 from examples.procmond.processes import ProcessTable, Selection, Sighting, _within, valid_text
+from tests.platforms import needs_proc, unix_only, without_names
 from trio_ipc.daemoneye import ProcessFilter, ProcessRecord
 
 from .support import blocked_child, delete, rename, replace, running_copy, sha256_of, spawn, zombie
-
-needs_proc = pytest.mark.skipif(not os.path.lexists("/proc/self/exe"), reason="needs Linux's /proc")
 
 
 def sight(pid: int, *, table: ProcessTable | None = None, algorithm: str = "") -> Sighting:
     found = (table or ProcessTable()).select(Selection(pids=frozenset({pid})), algorithm=algorithm)
     assert [sighting.record.pid for sighting in found] == [pid]
     return found[0]
+
+
+def own_user_id() -> str:
+    return psutil.Process().username() if sys.platform == "win32" else str(os.getuid())
 
 
 def pids(found: list[Sighting]) -> set[int]:
@@ -32,19 +35,21 @@ def pids(found: list[Sighting]) -> set[int]:
 # --- what a record says ---
 
 
+@without_names
 def test_a_record_tells_what_the_system_knows_of_a_process() -> None:
     record = sight(os.getpid()).record
     assert record.ppid == os.getppid()
     assert record.executable_path == os.path.realpath(sys.executable)
     assert list(record.command_line) == psutil.Process().cmdline()
     assert record.start_time == int(psutil.Process().create_time())
-    assert record.user_id == str(os.getuid())
+    assert record.user_id == own_user_id()
     assert record.memory_usage > 1_000_000
     assert record.collection_time // 1000 >= record.start_time
     assert (record.accessible, record.file_exists, record.on_disk_mismatch) == (True, True, False)
     assert not record.HasField("executable_hash")
 
 
+@without_names
 def test_an_executable_is_hashed_only_when_asked_for() -> None:
     record = sight(os.getpid(), algorithm="sha256").record
     assert record.executable_hash == hashlib.sha256(Path(sys.executable).read_bytes()).hexdigest()
@@ -92,6 +97,7 @@ def test_records_come_in_the_order_of_pids() -> None:
     assert found == sorted(found)
 
 
+@without_names
 async def test_all_parts_of_a_filter_have_to_hold() -> None:
     table = ProcessTable()
     async with blocked_child() as child:
@@ -131,6 +137,7 @@ async def test_a_threads_id_is_no_pid() -> None:
     assert pids(ProcessTable().select(Selection(pids=frozenset(threads)))) == {os.getpid()}
 
 
+@without_names
 def test_an_outline_has_only_pid_name_and_start_time() -> None:
     (outline,) = ProcessTable().outline(Selection(pids=frozenset({os.getpid()})))
     assert {field.name for field, _ in outline.record.ListFields()} == {"pid", "name", "start_time"}
@@ -171,6 +178,7 @@ def test_a_process_that_vanishes_while_it_is_read_is_left_out(monkeypatch: pytes
         assert found == {os.getpid()}
 
 
+@without_names
 def test_what_is_denied_is_missing_from_the_record_which_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(process: psutil.Process) -> Any:
         raise psutil.AccessDenied(process.pid)
@@ -182,6 +190,7 @@ def test_what_is_denied_is_missing_from_the_record_which_says_so(monkeypatch: py
     assert record.name
 
 
+@without_names
 @pytest.mark.parametrize("error", [OSError("odd"), ValueError("odd"), IndexError("odd"), KeyError("odd")])
 def test_an_attribute_that_cannot_be_parsed_is_missing_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -221,6 +230,7 @@ def test_a_zombie_is_a_process_without_an_executable() -> None:
         assert found.hash_problem == "it runs no file"
 
 
+@unix_only
 async def test_a_command_line_of_arbitrary_bytes_becomes_valid_text() -> None:
     async with blocked_child(b"\xff\xfe", "grüß".encode()) as child:
         record = sight(child.pid).record
@@ -294,5 +304,6 @@ def test_the_executable_is_never_guessed_from_what_the_process_claims() -> None:
     with subprocess.Popen(claim, executable="/bin/sh", stdin=subprocess.PIPE) as child:
         assert sight(child.pid).record.executable_path == os.path.realpath("/bin/sh")
         child.kill()
+        assert sys.platform != "win32"
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert not sight(child.pid).record.HasField("executable_path")

@@ -6,19 +6,19 @@ Each must work, or end with one line and a status that is not 0; never with a tr
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.platforms import exists
+
 from .support import (
     ROOT,
     Program,
     agent,
     collector_at,
-    exists,
     fails_with_one_line,
     once,
     procmond,
@@ -26,6 +26,12 @@ from .support import (
     until_listening,
 )
 from .test_demo import DEMO, left_behind
+
+if sys.platform == "win32":
+    pytest.skip("shells, locales, terminals and signals are as Unix has them", allow_module_level=True)
+assert sys.platform != "win32"
+
+import pty  # noqa: E402
 
 #: Neither C.UTF-8 in place of C, nor UTF-8 mode: an ASCII system, as there was before PEP 538 and 540.
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -74,7 +80,7 @@ async def test_a_full_standard_output_is_one_line_to_the_collector(
 ) -> None:
     line = await fails_with_one_line(redirected(">/dev/full", procmond(short_dir / "s")), environ)
     assert line == "procmond: standard output: No space left on device"
-    assert not exists(short_dir / "s")
+    assert not exists(str(short_dir / "s"))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ async def test_a_collector_without_its_streams_serves_and_ends_well(
         await until_listening(short_dir / "s")
         assert (await once(short_dir / "s"))["cycle"] == 1
         assert await ends_well(collector) == []
-        assert not exists(short_dir / "s")
+        assert not exists(str(short_dir / "s"))
 
 
 async def test_the_agent_needs_no_standard_input(short_dir: Path) -> None:
@@ -348,7 +354,7 @@ async def test_a_collector_that_is_asked_too_often_still_says_what_it_served(sho
         assert await collector.end() == 0
         (line,) = collector.stderr.seen
         assert line.startswith("procmond: served: ")
-        assert not exists(short_dir / "s")
+        assert not exists(str(short_dir / "s"))
 
 
 async def test_a_demo_that_is_interrupted_twice_leaves_nothing_behind(short_dir: Path) -> None:

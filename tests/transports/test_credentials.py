@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 
 import pytest
 
+from tests.platforms import unix_only
 from trio_ipc import PeerCredentials, PeerPolicy
-from trio_ipc.transports.unix import parse_xucred
 
 
+@unix_only
 def test_by_default_the_own_user_and_root_are_allowed() -> None:
+    assert sys.platform != "win32"
     policy = PeerPolicy.own_user_and_root()
     assert policy.allows(PeerCredentials(uid=os.geteuid()))
     assert policy.allows(PeerCredentials(uid=0))
@@ -20,7 +23,7 @@ def test_listed_users_are_allowed_and_no_others() -> None:
     policy = PeerPolicy.users([7, 8])
     assert policy.allows(PeerCredentials(uid=8))
     assert not policy.allows(PeerCredentials(uid=0))
-    assert str(policy) == "uid 7 or 8"
+    assert str(policy) == "user 7 or 8"
 
 
 @pytest.mark.parametrize("unknown", [None, PeerCredentials(), PeerCredentials(pid=1)])
@@ -37,7 +40,10 @@ def test_credentials_and_policies_read_as_people_say_them() -> None:
     assert str(PeerPolicy.anyone()) == "anyone"
 
 
+@unix_only
 def test_the_xucred_of_macos_is_read_by_its_layout() -> None:
+    from trio_ipc.transports.unix import parse_xucred
+
     raw = struct.pack("=IIhxx16I", 0, 501, 3, 20, 12, 61, *[0] * 13)
     assert parse_xucred(raw) == PeerCredentials(uid=501, gid=20)
     other_version = struct.pack("=IIhxx16I", 1, 501, 3, 20, 12, 61, *[0] * 13)

@@ -1,27 +1,25 @@
 """Where bytes travel: local streams and listeners, and nothing that reaches a network.
 
-:func:`connect` and :func:`listen` open whatever the endpoint's form asks for. Platform code lives in
-this package and nowhere else.
+:func:`connect` and :func:`listen` open what this system has for the processes of one machine: a Unix
+socket or a Windows named pipe. Platform code lives in this package and nowhere else.
 """
 
+import sys
+
 from .credentials import PeerCredentials, PeerPolicy
-from .unix import UnixListener, UnixStream, connect_unix, listen_unix
+from .stream import LocalStream
+
+if sys.platform == "win32":
+    from .named_pipe import listen
+    from .named_pipe import open_named_pipe as connect
+else:
+    from .unix import connect_unix as connect
+    from .unix import listen
 
 __all__ = [
+    "LocalStream",
     "PeerCredentials",
     "PeerPolicy",
-    "UnixListener",
-    "UnixStream",
     "connect",
     "listen",
 ]
-
-
-async def connect(endpoint: str) -> UnixStream:
-    """Connect to a local server; see :func:`~trio_ipc.transports.unix.connect_unix`."""
-    return await connect_unix(endpoint)
-
-
-async def listen(endpoint: str) -> UnixListener:
-    """Listen for local clients; see :func:`~trio_ipc.transports.unix.listen_unix`."""
-    return await listen_unix(endpoint)

@@ -7,10 +7,17 @@ admit a peer that it knows nothing about, unless the policy says that anyone may
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
-from typing import Self
+from typing import Final, Self
 
 import attrs
+
+if sys.platform == "win32":
+    from . import win32
+
+#: Windows' own services ("Well-known SIDs", Local System).
+SYSTEM: Final = "S-1-5-18"
 
 
 @attrs.frozen
@@ -31,6 +38,11 @@ class PeerCredentials:
     gid: int | None = None
     sid: str | None = None
 
+    @property
+    def user(self) -> int | str | None:
+        """What a :class:`PeerPolicy` judges: the user id, on Windows the security identifier."""
+        return self.sid if self.uid is None else self.uid
+
     def __str__(self) -> str:
         """Give the known parts, such as ``process 17, uid 0, gid 0``."""
         named = (("process", self.pid), ("uid", self.uid), ("gid", self.gid), ("sid", self.sid))
@@ -41,27 +53,36 @@ class PeerCredentials:
 class PeerPolicy:
     """Which users may be at the other end.
 
-    Make one with :meth:`own_user_and_root`, :meth:`users` or :meth:`anyone`.
+    Make one with :meth:`own_user_and_root`, :meth:`users` or :meth:`anyone`. A user is a user id, on
+    Windows the string of a security identifier.
 
     Attributes:
-        uids: the user ids that are allowed, or None for anyone at all.
+        allowed: the users that are allowed, or None for anyone at all.
     """
 
-    uids: frozenset[int] | None
+    allowed: frozenset[int | str] | None
 
     @classmethod
     def own_user_and_root(cls) -> Self:
-        """Allow the effective user of this process, and root, who can do as it likes anyway."""
+        """Allow the effective user of this process, and root, who can do as it likes anyway.
+
+        On Windows that is SYSTEM.
+        """
+        if sys.platform == "win32":
+            return cls(frozenset({user_of(win32.current_process()), SYSTEM}))
         return cls(frozenset({os.geteuid(), 0}))
 
     @classmethod
-    def users(cls, uids: Iterable[int]) -> Self:
-        """Allow exactly these user ids."""
-        return cls(frozenset(uids))
+    def users(cls, users: Iterable[int | str]) -> Self:
+        """Allow exactly these users."""
+        return cls(frozenset(users))
 
     @classmethod
     def anyone(cls) -> Self:
-        """Allow every peer; the directory's and the socket's modes are then the only control."""
+        """Allow every peer; the endpoint's own permissions are then the only control.
+
+        A Unix socket is its owner's and root's alone. A Windows pipe admits every user who has logged on.
+        """
         return cls(None)
 
     @classmethod
@@ -79,10 +100,25 @@ class PeerPolicy:
 
     def allows(self, peer: PeerCredentials | None) -> bool:
         """Return whether this peer is allowed. One whose user is not known never is, except by anyone."""
-        return self.uids is None or (peer is not None and peer.uid in self.uids)
+        return self.allowed is None or (peer is not None and peer.user in self.allowed)
 
     def __str__(self) -> str:
         """Give what is allowed, as the end of "allowed is ..."."""
-        if self.uids is None:
+        if self.allowed is None:
             return "anyone"
-        return "uid " + " or ".join(str(uid) for uid in sorted(self.uids))
+        return "user " + " or ".join(sorted(str(user) for user in self.allowed))
+
+
+if sys.platform == "win32":
+
+    def user_of(process: int) -> str:
+        """Return the security identifier of a process's user, by a handle of the process.
+
+        Raises:
+            OSError: the system does not tell.
+        """
+        token = win32.open_process_token(process)
+        try:
+            return win32.token_user(token)
+        finally:
+            win32.close_handle(token)

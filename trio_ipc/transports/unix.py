@@ -33,7 +33,10 @@ from trio_ipc.errors import (
     ServerRefusedError,
 )
 
-from .credentials import PeerCredentials
+from .credentials import PeerCredentials, PeerPolicy
+from .stream import LocalStream
+
+assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _LOCK_PATIENCE: Final = 5.0
 
 
-class UnixStream(trio.abc.HalfCloseableStream):
+class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     """A connected Unix stream socket.
 
     Args:
@@ -357,6 +360,14 @@ def _is_socket(path: str) -> bool:
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
+
+
+async def listen(endpoint: str, _peers: PeerPolicy) -> UnixListener:
+    """Listen as :func:`listen_unix` does, whatever the policy: ADR-0004 fixes the socket's mode.
+
+    A policy only narrows whom the mode lets in.
+    """
+    return await listen_unix(endpoint)
 
 
 async def listen_unix(endpoint: str) -> UnixListener:

@@ -1,0 +1,44 @@
+"""What the streams of all platforms have in common, beyond being a :class:`trio.abc.Stream`.
+
+Code above the transports asks for nothing else, and so never for the platform. This module must never
+import a transport.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from .credentials import PeerCredentials
+
+
+class LocalStream(trio.abc.Stream):
+    """A stream to another process of this machine.
+
+    Attributes:
+        endpoint: the path or name it was reached by.
+        peer: who is at the other end.
+    """
+
+    endpoint: str
+    peer: PeerCredentials
+
+    def receive_nowait(self, _max_bytes: int) -> bytes | None:
+        """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
+
+        Raises what ``receive_some`` raises. A stream that can't receive without a wait has nothing.
+        """
+        return None
+
+    def send_nowait(self, _data: bytes | bytearray | memoryview) -> int:
+        """Hand over what the system takes without a wait, and return how many bytes that was.
+
+        Raises what ``send_all`` raises. A stream that can't send without a wait takes nothing.
+        """
+        return 0
+
+    def peer_is_gone(self) -> bool:
+        """Return whether the peer has closed both directions, so that nobody will read what is sent.
+
+        To be asked after end of file. Where there is no half-closing, that has said it all.
+        """
+        return True
