@@ -69,8 +69,8 @@ def fences_of(page: Path) -> list[Fence]:
 
 
 def of_unix(fence: Fence) -> bool:
-    """Whether a block gives the path of a socket as a setting, or opens a temporary file a second time."""
-    return re.search(r"endpoint_path.*\.sock|NamedTemporaryFile", fence.text, re.IGNORECASE) is not None
+    """Whether a block gives the path of a socket as a setting."""
+    return re.search(r"endpoint_path.*\.sock", fence.text, re.IGNORECASE) is not None
 
 
 def each(found: Iterable[Fence]) -> list[Any]:
