@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, TypeAlias
 
 import trio
 
@@ -26,15 +26,18 @@ from .errors import (
     ResponseMismatchError,
 )
 
+#: Told how a call ended: None for an answer.
+Settled: TypeAlias = Callable[[BaseException | None], None]
 
-def _nobody_cares() -> None:
+
+def _nobody_cares(_outcome: BaseException | None) -> None:
     pass
 
 
 class _Pending(Generic[RequestT, ResponseT]):
     """A call under way. ``done`` is set when there is a response or an error."""
 
-    def __init__(self, request: RequestT, payload: bytes, settled: Callable[[], None]) -> None:
+    def __init__(self, request: RequestT, payload: bytes, settled: Settled) -> None:
         self.request = request
         self.payload = payload
         self.settled = settled
@@ -80,14 +83,15 @@ class Pipeline(Generic[RequestT, ResponseT]):
             # Only now: who hears of the end may take it that the connection is no more.
             self._fail_all()
 
-    async def call(self, request: RequestT, *, settled: Callable[[], None] = _nobody_cares) -> ResponseT:
+    async def call(self, request: RequestT, *, settled: Settled = _nobody_cares) -> ResponseT:
         """Send a request and wait for its response, while other calls do the same.
 
         Args:
             request: a message of the contract's request type.
-            settled: called exactly once, when the call takes no place on the connection any longer: its
-                response was read, it was withdrawn before it was sent, or the connection is closed. That
-                may be later than this method's end, if that is a cancellation.
+            settled: called exactly once, when the call takes no place on the connection any longer: with
+                None when its response was read, with the exception when it was not sent, was withdrawn
+                before it was, or when the connection is closed. That may be after the end of this
+                method, where that is a cancellation.
 
         Raises:
             MessageError: the request is empty or too large. Nothing was sent, and the others go on.
@@ -101,18 +105,18 @@ class Pipeline(Generic[RequestT, ResponseT]):
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check(pending.payload)
-        except BaseException:
-            settled()
+        except BaseException as exc:
+            settled(exc)
             raise
         self._outbox.append(pending)
         self._to_write.unpark()
         try:
             await pending.done.wait()
-        except BaseException:
-            # After that the request is on its way, and its place in the order has to be kept.
+        except BaseException as exc:
+            # Once it is on its way, its place in the order has to be kept.
             if pending in self._outbox:
                 self._outbox.remove(pending)
-                settled()
+                settled(exc)
             raise
         if pending.error is not None:
             raise pending.error
@@ -185,7 +189,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._in_flight.popleft()
         pending.response = response
         pending.done.set()
-        pending.settled()
+        pending.settled(None)
 
     def _break(self, exc: IpcError) -> None:
         if self._broken_by is None:
@@ -199,7 +203,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
             first = self._in_flight and pending is self._in_flight[0]
             pending.error = reason if first else _for_a_neighbour(reason)
             pending.done.set()
-            pending.settled()
+            pending.settled(pending.error)
         self._in_flight.clear()
         self._outbox.clear()
 

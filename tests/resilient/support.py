@@ -14,7 +14,16 @@ from typing import Any, TypeAlias
 import trio
 
 from tests.support import Handler, MemoryEndpoint, succeed
-from trio_ipc import Channel, Contract, FramedChannel, IpcConfig, PeerPolicy, Server, ServerRefusedError, serve_listener
+from trio_ipc import (
+    Channel,
+    Contract,
+    FramedChannel,
+    IpcConfig,
+    PeerPolicy,
+    Server,
+    ServerRefusedError,
+    serve_listener,
+)
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.resilient import Endpoint, ResilientClient, ResilientConfig, open_resilient_client
 from trio_ipc.transports.unix import UnixStream
@@ -87,7 +96,7 @@ class FakeCollector:
 
     def __init__(self, name: str, handler: Handler = succeed, **settings: Any) -> None:
         self.name = name
-        self.config = IpcConfig(endpoint_path=f"/{name}", **settings)
+        self.config = IpcConfig(endpoint_path=f"/{name}", **{"handler_timeout_ms": 10**9, **settings})
         self.handler = handler
         self.asked: list[str] = []
         self.tries = 0
@@ -135,7 +144,9 @@ class FakeCollector:
         stream = _CountedStream(near, self.config.endpoint_path, [self.connections, everywhere])
         return FramedChannel(stream, self.config, endpoint=self.config.endpoint_path, peer=stream.peer)
 
-    async def serve(self, *, task_status: trio.TaskStatus[Server[Any, Any]] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self, *, task_status: trio.TaskStatus[Server[Any, Any]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         async def handle(task: DetectionTask, call: Any) -> DetectionResult:
             self.asked.append(task.task_id)
             return await self.handler(task, call)

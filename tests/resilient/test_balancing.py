@@ -89,6 +89,6 @@ def test_where_none_is_healthy_the_oldest_failure_is_chosen(strategy: Strategy) 
 
 
 def test_a_strategy_may_be_named_and_a_wrong_name_is_refused() -> None:
-    assert ResilientConfig(strategy="weighted").strategy is Strategy.WEIGHTED  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match='strategy is \'best\', must be "round-robin" or'):
-        ResilientConfig(strategy="best")  # type: ignore[arg-type]
+    assert ResilientConfig(strategy="weighted").strategy is Strategy.WEIGHTED
+    with pytest.raises(ConfigError, match="strategy is 'best', must be \"round-robin\" or"):
+        ResilientConfig(strategy="best")

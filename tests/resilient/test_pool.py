@@ -12,7 +12,6 @@ from tests.support import hang, success, task
 from trio_ipc import Call, ChannelClosedError
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
-
 from trio_ipc.resilient import ResilientConfig, open_resilient_client
 from trio_ipc.resilient.pool import Connection, _Slot
 
@@ -117,8 +116,7 @@ async def test_an_unused_connection_makes_room_for_one_to_another_endpoint(
 async def test_who_waits_is_served_in_order(autojump_clock: MockClock) -> None:
     gate = Gate()
     collector = FakeCollector("a", gate)
-    settings = {"max_connections_per_endpoint": 1}
-    async with calling(collector, **settings) as client, trio.open_nursery() as nursery:
+    async with calling(collector, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
         done: list[str] = []
         names = [str(number) for number in range(8)]
         await call_in_order(nursery, client, *names, done=done)
@@ -150,8 +148,7 @@ async def test_a_newcomer_does_not_overtake_those_who_wait(autojump_clock: MockC
 
 async def test_who_waits_for_one_endpoint_does_not_hold_up_others(autojump_clock: MockClock) -> None:
     a, b = FakeCollector("a", hang), FakeCollector("b")
-    settings = {"max_connections_per_endpoint": 1, "strategy": "priority"}
-    async with calling(a, **settings) as client, trio.open_nursery() as nursery:
+    async with calling(a, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.call, task("1"))
         await wait_all_tasks_blocked()
         nursery.start_soon(client.call, task("waits"))

@@ -13,7 +13,14 @@ import attrs
 import trio
 
 from trio_ipc.contract import RequestT, ResponseT
-from trio_ipc.errors import AttemptsFailedError, CallTimeoutError, CircuitOpenError, IpcError, NoEndpointError
+from trio_ipc.errors import (
+    AttemptsFailedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    IpcError,
+    MessageError,
+    NoEndpointError,
+)
 
 from .breaker import Permit
 from .endpoints import Collector
@@ -43,19 +50,25 @@ class Attempts(Generic[RequestT]):
         request: what is asked.
         needs: says whether a collector's capabilities will do, None if any will.
         repeatable: whether the request may be made again when it may have reached a collector.
-        began: when, on Trio's clock.
+        began, deadline: on Trio's clock.
         errors: what each try ended by.
         given_up: collectors that this call will not ask any more.
         unreached: collectors that could not be reached, and may be in a moment.
     """
 
     def __init__(
-        self, request: RequestT, needs: Callable[[Any], bool] | None = None, *, repeatable: bool
+        self,
+        request: RequestT,
+        needs: Callable[[Any], bool] | None = None,
+        *,
+        seconds: float,
+        repeatable: bool,
     ) -> None:
         self.request = request
         self.needs = needs
         self.repeatable = repeatable
         self.began = trio.current_time()
+        self.deadline = self.began + seconds
         self.errors: list[IpcError] = []
         self.given_up: set[Collector] = set()
         self.unreached: set[Collector] = set()
@@ -100,7 +113,6 @@ class Attempts(Generic[RequestT]):
         if permit.probing:
             self.failed(collector, error)
             return
-        collector.failed()
         self.errors.append(error)
         self.unreached.add(collector)
 
@@ -114,7 +126,6 @@ class Attempts(Generic[RequestT]):
 
     def failed(self, collector: Collector, error: IpcError | None) -> None:
         """It failed, or (without an error) did not answer by the call's deadline."""
-        collector.failed()
         self._permits[collector].fail()
         self.give_up(collector, error)
 
@@ -127,7 +138,6 @@ class Attempts(Generic[RequestT]):
 
     def answered(self, collector: Collector) -> None:
         """It answered."""
-        collector.answered()
         self._permits[collector].succeed()
         self.unreached.discard(collector)
 
@@ -173,13 +183,20 @@ class Attempts(Generic[RequestT]):
         error.attempts = tuple(opened)
         return error
 
-    def timed_out(self, timeout: float) -> CallTimeoutError:
+    def is_failure(self, outcome: BaseException) -> bool:
+        """Return whether it is the collector's failure that a try ended by this exception."""
+        if isinstance(outcome, trio.Cancelled):
+            return trio.current_time() >= self.deadline
+        return isinstance(outcome, IpcError) and not isinstance(outcome, MessageError)
+
+    def timed_out(self) -> CallTimeoutError:
         """Note that the call's deadline went by, and return the error."""
         if self._waits_for is not None:
             self.failed(self._waits_for, None)
         told = f"; {len(self.errors)} tries had failed: {self._told()}" if self.errors else ""
         error = CallTimeoutError(
-            f"no answer within the call's timeout of {timeout * 1000:.0f} ms; it was {self._doing}{told}",
+            f"no answer within the call's timeout of "
+            f"{(self.deadline - self.began) * 1000:.0f} ms; it was {self._doing}{told}",
             hint="see what the collector does, raise the timeout, or lower read_timeout_ms so that there is "
             "time to ask another one",
         )

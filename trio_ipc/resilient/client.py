@@ -8,11 +8,11 @@ is harmless; and never let a call end in anything but one answer, one error, or 
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Generic, overload
+from typing import Any, Generic, TypeVar, overload
 
 import attrs
 import trio
@@ -45,6 +45,8 @@ from .metrics import ClientMetrics
 from .pool import Connection, Pool, TurnedAwayError
 from .retry import PASSING, NobodyReachedError, with_backoff
 from .settings import ResilientConfig
+
+_ResultT = TypeVar("_ResultT")
 
 #: Opens a channel to an endpoint, as :func:`trio_ipc.selection.open_channel` does.
 Connector = Callable[[IpcConfig], Awaitable[Channel]]
@@ -182,10 +184,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._check(request, needs)
         if timeout is None:
             timeout = self._settings.call_timeout_ms / 1000
-        attempts = Attempts(request, needs, repeatable=self._contract.may_repeat(request))
+        repeatable = self._contract.may_repeat(request)
+        attempts = Attempts(request, needs, seconds=timeout, repeatable=repeatable)
         self._metrics.tasks_sent_total += 1
         try:
-            answer = await self._in_time(attempts, timeout, partial(self._answer, attempts))
+            answer = await self._in_time(attempts, partial(self._answer, attempts))
         except BaseException:
             self._metrics.tasks_failed_total += 1
             raise
@@ -205,15 +208,14 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     async def _in_time(
         self,
         attempts: Attempts[RequestT],
-        seconds: float,
-        doing: Callable[[], Awaitable[Answer[ResponseT]]],
-    ) -> Answer[ResponseT]:
+        doing: Callable[[], Awaitable[_ResultT]],
+    ) -> _ResultT:
         """Do it under its one deadline, and see to it that every collector has its verdict in the end."""
         abandoned = False
         try:
-            with trio.CancelScope(deadline=attempts.began + seconds):
+            with trio.CancelScope(deadline=attempts.deadline):
                 return await doing()
-            raise attempts.timed_out(seconds)
+            raise attempts.timed_out()
         except trio.Cancelled:
             abandoned = True
             raise
@@ -232,12 +234,18 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         visited: set[Collector] = set()
         while (collector := self._choose(attempts, visited)) is not None:
             visited.add(collector)
-            answer = await self._try(attempts, collector, visited)
+            connection = await self._reach(attempts, collector, visited)
+            answer = None if connection is None else await self._exchange(attempts, connection)
             if answer is not None:
                 return answer
         attempts.now("waiting to connect again")
         if any(not collector.removed for collector in attempts.unreached):
             raise NobodyReachedError
+        if not attempts.errors and self._collectors:
+            raise NoEndpointError(
+                f"none of the {len(self._collectors)} collectors has what the call needs",
+                hint="see statistics() for what each can do",
+            )
         failure = attempts.failure()
         raise failure from failure.__cause__
 
@@ -262,10 +270,10 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             return True
         return negotiation.can_do(collector.capabilities, attempts.request)
 
-    async def _try(
+    async def _reach(
         self, attempts: Attempts[RequestT], collector: Collector, visited: set[Collector]
-    ) -> Answer[ResponseT] | None:
-        """Ask one collector; None if the next one should be asked, and why is noted in ``attempts``."""
+    ) -> Connection[RequestT, ResponseT] | None:
+        """Get a connection to a collector; None if the next one should be asked, for what was noted."""
         if attempts.permit(collector) is None:
             attempts.refused(collector)
             return None
@@ -292,7 +300,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             self._pool.release(connection)
             visited.discard(collector)
             return None
-        return await self._exchange(attempts, connection)
+        return connection
 
     def _will_do(self, collector: Collector, attempts: Attempts[RequestT]) -> bool:
         return self._is_capable(collector, attempts) and _has_what_is_needed(collector, attempts)
@@ -303,7 +311,12 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         collector = connection.collector
         attempts.now(f"waiting for the answer of {collector.path}", collector)
         try:
-            response = await connection.call(attempts.request, partial(self._pool.release, connection))
+            response = await connection.call(attempts.request, partial(self._settle, attempts, connection))
+        except trio.Cancelled as exc:
+            # Where others share the connection, it is not settled before the answer comes.
+            if connection.load and attempts.is_failure(exc):
+                collector.failed()
+            raise
         except (ChannelError, ProtocolError) as exc:
             if self._closed:
                 raise
@@ -319,6 +332,19 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             tuple(attempts.errors),
             trio.current_time() - attempts.began,
         )
+
+    def _settle(
+        self,
+        attempts: Attempts[RequestT],
+        connection: Connection[RequestT, ResponseT],
+        outcome: BaseException | None,
+    ) -> None:
+        """Note how a collector did before its connection, or its place, is given to who waits for it."""
+        if outcome is None:
+            connection.collector.answered()
+        elif attempts.is_failure(outcome):
+            connection.collector.failed()
+        self._pool.release(connection)
 
     @staticmethod
     def _no_answer(
@@ -346,8 +372,10 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         began = trio.current_time()
         try:
             connection = await self._connect(collector)
-        except BaseException:
+        except BaseException as exc:
             metrics.connection_failures_total += 1
+            if attempts.is_failure(exc):
+                collector.failed()  # now: its place is about to be given to who waits for it
             raise
         metrics.connections_established_total += 1
         metrics.connection_duration_ms_total += (trio.current_time() - began) * 1000
@@ -368,7 +396,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         try:
             negotiation = self._contract.negotiation
             if negotiation is not None:
-                answer = await connection.call(negotiation.ask(), lambda: None)
+                answer = await connection.call(negotiation.ask(), lambda _: None)
                 collector.learned(negotiation.learn(answer))
         except BaseException:
             await close_at_once(connection)
@@ -392,19 +420,25 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     async def _refresh(self, collector: Collector) -> None:
         negotiation = self._contract.negotiation
         assert negotiation is not None  # noqa: S101 - for the type checker: there is no keeper without one
-        attempts = Attempts(negotiation.ask(), repeatable=False)
         seconds = self._settings.call_timeout_ms / 1000
-        try:
-            answer = await self._in_time(attempts, seconds, partial(self._ask_this, attempts, collector))
-        except IpcError:
-            return  # noted for what it says about the collector; the next connection asks again
-        collector.learned(negotiation.learn(answer.response))
+        attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False)
+        # What a failure says about the collector is noted; the next connection will ask again.
+        with contextlib.suppress(IpcError):
+            await self._in_time(attempts, partial(self._negotiate_again, attempts, collector))
 
-    async def _ask_this(self, attempts: Attempts[RequestT], collector: Collector) -> Answer[ResponseT]:
-        answer = await self._try(attempts, collector, set())
-        if answer is None:
-            raise attempts.failure()
-        return answer
+    async def _negotiate_again(self, attempts: Attempts[RequestT], collector: Collector) -> None:
+        negotiation = self._contract.negotiation
+        asked_at = collector.capabilities_at
+        connection = await self._reach(attempts, collector, set())
+        if connection is None or negotiation is None:
+            return
+        if collector.capabilities_at != asked_at:
+            self._pool.release(connection)  # it is a new one, and has asked just now
+            attempts.answered(collector)
+            return
+        answer = await self._exchange(attempts, connection)
+        if answer is not None:
+            collector.learned(negotiation.learn(answer.response))
 
     def _breaker_opened(self) -> None:
         self._metrics.circuit_breaker_activations_total += 1
@@ -434,7 +468,7 @@ def open_resilient_client(
     peers: PeerPolicy | None = None,
     connect: Connector = open_channel,
     chance: random.Random | None = None,
-) -> AbstractAsyncContextManager[ResilientClient[DetectionTask, DetectionResult]]: ...
+) -> contextlib.AbstractAsyncContextManager[ResilientClient[DetectionTask, DetectionResult]]: ...
 
 
 @overload
@@ -446,10 +480,10 @@ def open_resilient_client(
     peers: PeerPolicy | None = None,
     connect: Connector = open_channel,
     chance: random.Random | None = None,
-) -> AbstractAsyncContextManager[ResilientClient[RequestT, ResponseT]]: ...
+) -> contextlib.AbstractAsyncContextManager[ResilientClient[RequestT, ResponseT]]: ...
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_resilient_client(
     endpoints: Iterable[Endpoint],
     settings: ResilientConfig | None = None,

@@ -20,7 +20,7 @@ from trio_ipc.channel import close_at_once
 from trio_ipc.client import Client
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, PoolTimeoutError
-from trio_ipc.pipeline import Pipeline
+from trio_ipc.pipeline import Pipeline, Settled
 
 from .endpoints import Collector
 from .settings import ResilientConfig
@@ -55,14 +55,17 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         self.blamed = False
         self._line = line
 
-    async def call(self, request: RequestT, settled: Callable[[], None]) -> ResponseT:
-        """Call; ``settled`` is called once when the connection is free of it: see :class:`Pipeline`."""
+    async def call(self, request: RequestT, settled: Settled) -> ResponseT:
+        """Call; ``settled`` is told once how it ended: see :meth:`Pipeline.call`."""
         if isinstance(self._line, Pipeline):
             return await self._line.call(request, settled=settled)
         try:
-            return await self._line.call(request)
-        finally:
-            settled()
+            response = await self._line.call(request)
+        except BaseException as exc:
+            settled(exc)
+            raise
+        settled(None)
+        return response
 
     def is_quiet(self) -> bool:
         """Return whether it is good for another call, as far as can be seen while it is idle."""
