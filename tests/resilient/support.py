@@ -106,6 +106,8 @@ class FakeCollector:
         self.connecting: Callable[[], Any] = trio.lowlevel.checkpoint
         self._endpoint = MemoryEndpoint(self.config)
         self._served: list[Channel] = []
+        #: Every connection that was ever served, by ``Call.connection`` less one.
+        self.channels: list[Channel] = []
 
     def endpoint(self, **settings: Any) -> Endpoint:
         return Endpoint(self.config, id=self.name, **settings)
@@ -140,6 +142,7 @@ class FakeCollector:
             served = UnixStream(far, self.config.endpoint_path)
             channel = FramedChannel(served, self.config, endpoint="served", peer=served.peer)
             self._served.append(channel)
+            self.channels.append(channel)
             self._endpoint.offer(channel)
         stream = _CountedStream(near, self.config.endpoint_path, [self.connections, everywhere])
         return FramedChannel(stream, self.config, endpoint=self.config.endpoint_path, peer=stream.peer)
