@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
@@ -18,10 +19,13 @@ help:
 
 venv: $(STAMP)
 
-# One environment from the lock, made again whenever the lock or the project's metadata changes.
-$(STAMP): requirements/dev.txt pyproject.toml
+# One environment from the lock, made again when the lock changes.
+$(LOCKED): requirements/dev.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMP): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

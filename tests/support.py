@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import trio
 import trio.testing
@@ -26,6 +26,8 @@ from trio_ipc import (
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameDecoder, FrameEncoder
+
+_T = TypeVar("_T")
 
 ME = PeerCredentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
 MIB = 1024 * 1024
@@ -92,6 +94,23 @@ async def read_results(stream: trio.abc.ReceiveStream, count: int) -> list[Detec
         while (payload := decoder.next_payload()) is not None:
             results.append(DETECTION.decode_response(payload))
     return results
+
+
+async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T:
+    """Cancel an operation that has all it needs, in the step after it began; return what it returns."""
+    scope, begun, results = trio.CancelScope(), trio.Event(), list[_T]()
+
+    async def run() -> None:
+        begun.set()
+        with scope:
+            results.append(await operation())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        while not begun.is_set():
+            await trio.lowlevel.checkpoint()
+        scope.cancel()
+    return results[0]
 
 
 class MemoryEndpoint(trio.abc.Listener[Channel]):

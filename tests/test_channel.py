@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, memory_stream_pair
 
-from tests.support import ME, frame, success, task
+from tests.support import ME, cancelled_once_begun, frame, success, task
 from trio_ipc import (
     ChannelClosedError,
     ChecksumMismatchError,
@@ -288,6 +288,20 @@ async def test_what_is_cancelled_before_it_began_changes_nothing() -> None:
     assert await right.receive() == b"sent"
 
 
+async def test_what_came_or_went_with_a_cancellation_is_whole(config: IpcConfig) -> None:
+    """The cancellation comes in the very step in which the work was done."""
+    async with await listen(config.endpoint_path) as listener:
+        async with over(await connect(config.endpoint_path), config) as left:
+            async with over(await listener.accept(), config) as right:
+                for _ in range(20):  # the two tasks run in either order
+                    await cancelled_once_begun(lambda: left.send(PAYLOAD))
+                    assert await cancelled_once_begun(right.receive) == PAYLOAD
+                    await left.send(b"one")
+                    await left.send(b"two")
+                    assert await cancelled_once_begun(right.receive) == b"one"
+                    assert await cancelled_once_begun(right.receive) == b"two"
+
+
 # --- Stopping ----------------------------------------------------------
 
 
@@ -333,6 +347,33 @@ async def test_stop_receiving_in_the_moment_in_which_a_frame_comes_loses_nothing
         # Between these two the reader is woken but has not run.
         await left.send(PAYLOAD)
         right.stop_receiving()
+
+
+async def test_stop_receiving_still_takes_what_has_come_already(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        async with await connect(config.endpoint_path) as client:
+            async with over(await listener.accept(), config) as channel:
+                await client.send_all(FRAME * 2 + FRAME[:5])
+                channel.stop_receiving()
+                assert [await channel.receive(), await channel.receive()] == [PAYLOAD] * 2
+                await client.send_all(FRAME[5:])
+                assert await channel.receive() == PAYLOAD
+                with pytest.raises(ChannelClosedError, match="no further requests are taken"):
+                    await channel.receive()
+                await client.aclose()
+                with pytest.raises(PeerClosedError):
+                    await channel.receive()
+
+
+async def test_stop_receiving_and_a_reset_is_the_peers_closing(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path) as listener:
+        client = await connect(config.endpoint_path)
+        async with over(await listener.accept(), config) as channel:
+            await channel.send(PAYLOAD)
+            await client.aclose()
+            channel.stop_receiving()
+            with pytest.raises(PeerClosedError):
+                await channel.receive()
 
 
 # --- Watching the peer ----------------------------------------------------------

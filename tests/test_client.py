@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import trio
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from tests.support import (
@@ -24,11 +25,13 @@ from trio_ipc import (
     ChecksumMismatchError,
     Client,
     ConnectTimeoutError,
+    Contract,
     Crc32Variant,
     FramedChannel,
     FrameTooLargeError,
     IpcConfig,
     MessageEmptyError,
+    MessageError,
     MessageTooLargeError,
     PeerClosedError,
     PeerNotAllowedError,
@@ -53,12 +56,11 @@ def client_over(stream: trio.abc.Stream) -> DetectionClient:
     return Client(FramedChannel(stream, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
 
 
-async def expect_broken_by(client: DetectionClient, exc: type[BaseException]) -> None:
+async def expect_broken_by(client: DetectionClient, exc: type[BaseException], said: str = "") -> None:
     """After a failure part-way, the next call says so and what it was."""
+    match = f"broken by an earlier call: .*{said}.*; open a new client"
     for _ in range(2):
-        with pytest.raises(
-            ChannelClosedError, match="broken by an earlier call.*open a new client"
-        ) as caught:
+        with pytest.raises(ChannelClosedError, match=match) as caught:
             await client.call(task())
         assert isinstance(caught.value.__cause__, exc)
 
@@ -111,7 +113,7 @@ async def test_the_wait_for_a_turn_has_a_deadline_and_sends_nothing(
         nursery.start_soon(answer_late)
         nursery.start_soon(client.call, task("first"))
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(TurnTimeoutError, match="memory: timed out waiting for a turn with 1 calls ahead"):
+        with pytest.raises(TurnTimeoutError, match="memory: timed out waiting for a turn behind 1 calls, "):
             await client.call(task("second"))
         assert trio.current_time() == pytest.approx(30)
     await far.send_all(frame(success("third")))
@@ -139,6 +141,16 @@ async def test_a_request_of_another_type_is_a_type_error() -> None:
     client = client_over(memory_stream_pair()[0])
     with pytest.raises(TypeError, match="the request is a DetectionResult, must be a DetectionTask"):
         await client.call(DetectionResult())  # type: ignore[arg-type]
+
+
+async def test_a_request_that_lacks_a_required_field_is_not_sent() -> None:
+    near, _ = memory_stream_pair()
+    part = UninterpretedOption.NamePart
+    contract = Contract(name="proto2", request_type=part, response_type=part)
+    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=contract)
+    for _ in range(2):
+        with pytest.raises(MessageError, match="memory: the NamePart cannot be encoded: .*set the missing"):
+            await client.call(part(name_part="x"))
 
 
 async def test_a_call_is_a_checkpoint_and_can_be_cancelled_before_it_sends() -> None:
@@ -180,7 +192,7 @@ async def test_a_call_cancelled_part_way_closes_the_connection_and_the_next_says
     client = client_over(near)
     with trio.move_on_after(1):
         await client.call(task("mine"))
-    await expect_broken_by(client, trio.Cancelled)
+    await expect_broken_by(client, trio.Cancelled, "it was cancelled")
     assert await far.receive_some() == frame(task("mine"))
     assert await far.receive_some() == b""
 
@@ -191,7 +203,7 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
 @pytest.mark.parametrize(
     ("answer", "error", "said"),
     [
-        (b"", PeerClosedError, "the peer closed the connection; it is over its connection limit"),
+        (b"", PeerClosedError, "the peer closed the connection; it may be over .*compare crc32_variant"),
         (frame(success())[:-1], TruncatedFrameError, "4 of 5 bytes of payload came"),
         (b"\xff" * 8, FrameTooLargeError, f"4294967295 bytes is too large, the limit .* is {MIB}"),
         (castagnoli, ChecksumMismatchError, "the peer uses the castagnoli variant"),
@@ -204,7 +216,7 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
         (
             frame(DetectionResult(error_message="protocol violation: x")),
             ResponseMismatchError,
-            "the peer says: protocol violation: x",
+            "the peer says: 'protocol violation: x'",
         ),
     ],
 )
@@ -219,6 +231,50 @@ async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_th
         await client.call(task())
     await expect_broken_by(client, error)
     assert client.counters().calls_failed == 3
+
+
+async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting() -> None:
+    near, far = memory_stream_pair()
+    client = client_over(near)
+    await far.send_all(frame(success()))
+    assert await client.call(task()) == success()
+    await far.send_stream.aclose()
+    with pytest.raises(PeerClosedError, match="it may be stopping or gone, or this client was idle"):
+        await client.call(task())
+
+
+async def test_a_peers_own_words_are_cut_and_made_harmless() -> None:
+    near, far = memory_stream_pair()
+    await far.send_all(frame(DetectionResult(task_id="x" * 5_000, error_message="\x1b[2J\n" * 5_000)))
+    with pytest.raises(ResponseMismatchError) as caught:
+        await client_over(near).call(task())
+    assert len(str(caught.value)) < 5_000
+    assert str(caught.value).isprintable()
+
+
+async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing() -> None:
+    near, far = memory_stream_pair()
+    client = client_over(near)
+    second_scope = trio.CancelScope()
+
+    async def first() -> None:
+        await client.call(task("first"))
+        second_scope.cancel()  # the lock is handed over, but its new holder has not run
+
+    async def second() -> None:
+        with second_scope:
+            await client.call(task("second"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(second)
+        await trio.testing.wait_all_tasks_blocked()
+        await far.send_all(frame(success("first")))
+    assert second_scope.cancelled_caught
+    await far.send_all(frame(success("third")))
+    assert await client.call(task("third")) == success("third")
+    assert await far.receive_some() == frame(task("first")) + frame(task("third"))
 
 
 async def test_a_server_that_dies_in_mid_answer_is_told_from_one_that_closed(config: IpcConfig) -> None:
@@ -251,6 +307,8 @@ async def test_closing_wakes_the_call_in_progress(config: IpcConfig) -> None:
             nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked()
             await client.aclose()
+        with pytest.raises(ChannelClosedError, match="this client was closed; open a new one"):
+            await client.call(task())
 
 
 # --- A server that says why it closes -------------------------------------------------
@@ -266,7 +324,7 @@ async def test_a_request_too_large_for_the_server_is_answered_by_its_reason(conf
 
 async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(config: IpcConfig) -> None:
     async with serving(succeed, config.replace(max_frame_bytes=100)), open_client(config) as client:
-        with pytest.raises(ResponseMismatchError, match="the peer says: protocol violation: a frame of 2"):
+        with pytest.raises(ResponseMismatchError, match="the peer says: 'protocol violation: a frame of 2"):
             await client.call(DetectionTask(task_id="x" * 200))
 
 
@@ -313,6 +371,12 @@ async def test_the_client_checks_the_server_too(config: IpcConfig) -> None:
         ):
             async with open_client(config, peers=PeerPolicy.users([54321])):
                 raise AssertionError("unreachable")
+
+
+async def test_a_policy_that_is_none_is_refused_before_anything_happens(config: IpcConfig) -> None:
+    with pytest.raises(TypeError, match="peers is a set, must be a PeerPolicy"):
+        async with open_client(config, peers={0}):  # type: ignore[call-overload]
+            raise AssertionError("unreachable")
 
 
 async def test_an_error_of_the_block_comes_out_as_it_is(config: IpcConfig) -> None:

@@ -47,6 +47,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("endpoint_path", "/tmp/..", "not of a directory"),
     ("endpoint_path", "/" + "x" * MAX_PATH_BYTES, f"at most {MAX_PATH_BYTES} bytes"),
     ("endpoint_path", "/" + "ü" * (MAX_PATH_BYTES // 2 + 1), f"at most {MAX_PATH_BYTES} bytes"),
+    ("endpoint_path", "/tmp/\ud800", "encoding (utf-8) can write"),
     ("max_frame_bytes", 0, "a whole number of bytes from 1 to 2147483647"),
     ("max_frame_bytes", 2**31, "a whole number of bytes from 1 to 2147483647"),
     ("accept_timeout_ms", 0, "a whole number of milliseconds from 1"),
@@ -69,6 +70,10 @@ def test_a_wrong_value_is_one_error_that_names_field_value_and_what_is_allowed(
     assert repr(value) in str(caught.value)
     assert allowed in str(caught.value)
     assert isinstance(caught.value, IpcError)
+
+
+def test_a_path_object_is_a_path() -> None:
+    assert IpcConfig(endpoint_path=Path("/run/x.sock")).endpoint_path == "/run/x.sock"
 
 
 def test_a_path_of_exactly_the_limit_is_good() -> None:
@@ -101,10 +106,22 @@ def test_an_empty_environment_variable_counts_as_not_set() -> None:
     assert IpcConfig.load(environ={"TRIO_IPC_MAX_CONNECTIONS": ""}) == IpcConfig()
 
 
-@pytest.mark.parametrize(("name", "value"), [("MAX_CONNECTIONS", "many"), ("MAX_CONNECTIONS", "1.5")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("MAX_CONNECTIONS", "many"), ("MAX_CONNECTIONS", "1.5"), ("MAX_CONNECTIONS", "1_0")]
+)
 def test_a_number_in_the_environment_must_be_one(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"max_connections is '{value}', must be a whole number"):
-        IpcConfig.load(environ={f"TRIO_IPC_{name}": value})
+        IpcConfig.load(environ={"TRIO_IPC_MAX_CONNECTIONS": value})
+
+
+def test_a_wrong_value_is_traced_to_where_it_was_set(toml: Path) -> None:
+    toml.write_text("[ipc]\nread_timeout_ms = 0\n")
+    with pytest.raises(ConfigError, match=rf"it was set by table \[ipc\] of {toml}"):
+        IpcConfig.load(toml, environ={})
+    with pytest.raises(ConfigError, match="it was set by environment variable TRIO_IPC_TRANSPORT"):
+        IpcConfig.load(environ={"TRIO_IPC_TRANSPORT": "x"})
+    with pytest.raises(ConfigError, match="it was set by a keyword"):
+        IpcConfig.load(environ={}, transport="x")
 
 
 def test_an_unknown_setting_is_refused_wherever_it_stands(tmp_path: Path) -> None:
@@ -112,8 +129,10 @@ def test_an_unknown_setting_is_refused_wherever_it_stands(tmp_path: Path) -> Non
     file.write_text("[ipc]\nread_timeout = 5\n")
     with pytest.raises(ConfigError, match=r"'read_timeout' \(table \[ipc\].*did you mean read_timeout_ms"):
         IpcConfig.load(file, environ={})
-    with pytest.raises(ConfigError, match=r"'bogus' \(an environment variable.*known are transport, "):
+    with pytest.raises(ConfigError, match=r"'TRIO_IPC_BOGUS' \(an environment variable"):
         IpcConfig.load(environ={"TRIO_IPC_BOGUS": "1"})
+    with pytest.raises(ConfigError, match="did you mean TRIO_IPC_MAX_CONNECTIONS"):
+        IpcConfig.load(environ={"TRIO_IPC_MAX_conNECTIONS": "1"})
     with pytest.raises(ConfigError, match=r"'bogus' \(a keyword"):
         IpcConfig.load(environ={}, bogus=1)
     with pytest.raises(ConfigError, match=r"'bogus' \(a keyword"):
@@ -128,7 +147,12 @@ def test_other_tables_of_a_file_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"[ipc", "is not valid TOML"), (b"\xff", "is not valid TOML"), (b"ipc = 1", "must be a table")],
+    [
+        (b"[ipc", "is not valid TOML"),
+        (b"x=" + b"[" * 100_000, "is not valid TOML"),
+        (b"\xff", "is not valid TOML"),
+        (b"ipc = 1", "must be a table"),
+    ],
 )
 def test_a_file_that_makes_no_sense_is_refused_by_its_name(
     tmp_path: Path, content: bytes, problem: str

@@ -389,8 +389,8 @@ async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[
     errors["shared"] = await complaint(listen)
     os.chmod(directory, 0o700)
 
-    def forbidden(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    def forbidden(path: str, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", forbidden)  # root may make directories anywhere

@@ -3,9 +3,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 
 import pytest
 import trio
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from trio.testing import MockClock
 
@@ -28,6 +30,8 @@ from tests.support import (
 from trio_ipc import (
     RESPONSE_TOO_LARGE,
     Call,
+    Channel,
+    Client,
     Contract,
     EndpointError,
     EndpointInUseError,
@@ -222,6 +226,7 @@ async def test_a_handler_that_runs_out_of_time_is_one_failed_response(
         assert server.counters().handler_timeouts == 2
         assert server.counters().handler_failures == 0
     assert "the handler ran out of time" in caplog.text
+    assert "in hang" in caplog.text  # the traceback says where it was
 
 
 @pytest.mark.parametrize("ending", ["returns", "raises"])
@@ -241,6 +246,52 @@ async def test_what_a_handler_says_after_its_time_is_not_heard(
         assert result.error_message.startswith("the handler ran out of time")
         assert server.counters().handler_timeouts == 1
         assert server.counters().handler_failures == 0
+
+
+async def fail_in_cleanup(_task: DetectionTask, _call: Call) -> DetectionResult:
+    """Raises a group that holds both a Cancelled and an error of its own."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("cleanup failed")
+
+
+@pytest.mark.parametrize("reason", ["time", "client gone", "grace", "cancelled"])
+async def test_a_handler_whose_cleanup_fails_is_cancelled_all_the_same_and_the_failure_is_logged(
+    config: IpcConfig, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    async with serving(fail_in_cleanup, config) as server:
+        async with await trio.open_unix_socket(config.endpoint_path) as client:
+            await client.send_all(frame(task()))
+            await trio.sleep(1)
+            if reason == "time":
+                [result] = await read_results(client, 1)
+                assert result.error_message.startswith("the handler ran out of time")
+            elif reason == "grace":
+                server.stop()
+                assert await read_to_end(client) == b""
+            elif reason == "cancelled":
+                return
+        server.stop()
+        await server.wait_stopped()
+        counters = server.counters()
+        assert counters.handler_failures == 0
+        assert counters.handler_timeouts == (reason == "time")
+        assert counters.clients_gone == (reason == "client gone")
+        assert counters.requests_cut_off == (reason == "grace")
+    assert "ValueError: cleanup failed" in caplog.text
+
+
+async def test_an_exception_without_a_text_is_named_by_its_type(endpoint: MemoryEndpoint) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    async with serving(raising(MuteError()), endpoint):
+        result = await endpoint.client().call(task())
+    assert result.error_message == "the handler failed: MuteError (its text cannot be made)"
 
 
 async def test_many_short_calls_and_then_a_long_one_are_watched_alike(
@@ -310,6 +361,84 @@ async def test_a_keyboard_interrupt_is_no_response(endpoint: MemoryEndpoint) -> 
 
     with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
         await interrupted()
+
+
+async def test_a_keyboard_interrupt_leaves_serve_as_it_is(endpoint: MemoryEndpoint) -> None:
+    async with endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        with pytest.raises(KeyboardInterrupt):
+            await serve_listener(raising(KeyboardInterrupt()), endpoint, CONFIG, contract=DETECTION)
+
+
+async def test_what_else_ends_a_server_keeps_its_group(endpoint: MemoryEndpoint) -> None:
+    both = BaseExceptionGroup("two", [KeyboardInterrupt(), SystemExit()])
+    async with endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        with pytest.RaisesGroup(KeyboardInterrupt, SystemExit, flatten_subgroups=True):
+            await serve_listener(raising(both), endpoint, CONFIG, contract=DETECTION)
+
+
+async def test_a_reason_that_is_no_unicode_is_told_all_the_same(endpoint: MemoryEndpoint) -> None:
+    async with serving(raising(ValueError("bad \udc80 name")), endpoint):
+        result = await endpoint.client().call(task())
+    assert result.error_message == "the handler failed: ValueError: bad ? name"
+
+
+async def test_a_contract_that_fails_to_report_a_failure_costs_one_connection(
+    endpoint: MemoryEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failure(request: DetectionTask | None, reason: str) -> DetectionResult:
+        raise ZeroDivisionError
+
+    broken = Contract(
+        name="broken", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    async with serving(raising(ValueError("x")), endpoint, broken), endpoint.connect() as client:
+        await client.send_all(frame(task()))
+        assert await read_to_end(client) == b""
+    assert "the contract made no failed response of: the handler failed: ValueError: x" in caplog.text
+
+
+async def test_a_response_that_lacks_a_required_field_is_a_failure() -> None:
+    """Only proto2 has such fields; the wire does not mind."""
+    contract = Contract(
+        name="proto2",
+        request_type=DetectionTask,
+        response_type=UninterpretedOption.NamePart,
+        failure=lambda _, reason: UninterpretedOption.NamePart(name_part=reason, is_extension=False),
+    )
+
+    async def incomplete(_task: DetectionTask, _call: Call) -> UninterpretedOption.NamePart:
+        return UninterpretedOption.NamePart(name_part="x")
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[object]) -> None:
+            await serve_listener(incomplete, endpoint, CONFIG, contract=contract, task_status=task_status)
+
+        await nursery.start(run)
+        client = Client(
+            FramedChannel(endpoint.connect(), CONFIG, endpoint="memory", peer=ME), CONFIG, contract=contract
+        )
+        assert (await client.call(task())).name_part.startswith(
+            "the handler's response cannot be sent: the NameP"
+        )
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_connection_holds_no_message(endpoint: MemoryEndpoint) -> None:
+    seen: list[DetectionTask | DetectionResult] = []
+
+    async def remember(task: DetectionTask, _: Call) -> DetectionResult:
+        seen.extend([task, success(task.task_id)])
+        return seen[1]  # type: ignore[return-value]
+
+    async with serving(remember, endpoint):
+        assert await endpoint.client().call(task()) == success()
+        await trio.testing.wait_all_tasks_blocked()
+        # The list's reference, and the one that getrefcount() itself holds.
+        assert [sys.getrefcount(seen[index]) for index in (0, 1)] == [2, 2]
 
 
 # --- A client that leaves -------------------------------------------------------------
@@ -439,7 +568,36 @@ async def test_who_finds_no_place_within_the_accept_timeout_is_closed(
             assert await read_to_end(third) == b""
         assert trio.current_time() == pytest.approx(5)
         assert server.counters().connections_refused_limit == 1
-    assert "connection refused: the limit max_connections is 2" in caplog.text
+    assert "connection 3 refused: the limit max_connections is 2" in caplog.text
+
+
+async def test_who_leaves_the_queue_keeps_nobody_else_out(
+    endpoint: MemoryEndpoint, autojump_clock: MockClock
+) -> None:
+    async with serving(succeed, endpoint) as server, endpoint.connect() as first, endpoint.connect():
+        for _ in range(5):
+            async with endpoint.connect(), endpoint.connect():
+                await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.counters().connections_left == 10
+        patient = endpoint.client()
+        await trio.testing.wait_all_tasks_blocked()
+        await first.aclose()
+        assert await patient.call(task()) == success()
+        assert trio.current_time() == 0
+        assert server.counters().connections_refused_limit == 0
+
+
+async def test_a_request_sent_while_waiting_for_a_place_is_kept(
+    endpoint: MemoryEndpoint, autojump_clock: MockClock
+) -> None:
+    async with serving(succeed, endpoint), endpoint.connect() as first, endpoint.connect():
+        await trio.testing.wait_all_tasks_blocked()
+        async with endpoint.connect() as waiting:
+            await waiting.send_all(frame(task("early")))
+            await trio.testing.wait_all_tasks_blocked()
+            await first.aclose()
+            assert await read_results(waiting, 1) == [success("early")]
 
 
 async def test_no_more_than_max_connections_wait_and_the_rest_is_closed_at_once(
@@ -528,7 +686,7 @@ async def test_what_is_not_done_when_the_grace_is_over_is_cut_off(
         assert await read_to_end(client) == b""
         assert trio.current_time() == pytest.approx(1 + 5)
         await server.wait_stopped()
-    assert "cut off, the limit shutdown_grace_ms is 5000" in caplog.text
+    assert "1 requests were cut off, the limit shutdown_grace_ms is 5000" in caplog.text
 
 
 async def test_who_waits_for_a_place_is_not_kept_waiting_by_a_stop(
@@ -546,18 +704,75 @@ async def test_who_waits_for_a_place_is_not_kept_waiting_by_a_stop(
         assert trio.current_time() == pytest.approx(1)
 
 
-async def test_a_connection_accepted_in_the_moment_of_the_stop_does_not_hang_it(
-    endpoint: MemoryEndpoint, autojump_clock: MockClock
+class FailsAtOnce(MemoryEndpoint):
+    """Once it is told to, fails and closes without ever letting another task run between."""
+
+    failing = False
+
+    async def accept(self) -> Channel:
+        if self.failing:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        self.failing = isinstance(channel := await super().accept(), LastChannel)
+        return channel
+
+    async def aclose(self) -> None:
+        self._receive.close()
+
+
+class LastChannel(FramedChannel):
+    """Makes its listener fail after it."""
+
+
+@pytest.mark.parametrize("places_taken", [0, 2])
+async def test_a_connection_that_starts_after_the_stop_does_not_hang_it(
+    autojump_clock: MockClock, places_taken: int
 ) -> None:
-    for _ in range(20):
-        endpoint = MemoryEndpoint(CONFIG)
-        start = trio.current_time()
-        async with serving(succeed, endpoint) as server:
-            streams = [endpoint.connect() for _ in range(3)]
+    endpoint = FailsAtOnce(CONFIG.replace(handler_timeout_ms=1_000, shutdown_grace_ms=60_000))
+    with pytest.RaisesGroup(EndpointError):
+        async with serving(hang, endpoint) as server:
+            busy = [endpoint.connect() for _ in range(places_taken)]
+            for stream in busy:
+                await stream.send_all(frame(task()))
+            await trio.testing.wait_all_tasks_blocked()
+            near, far = trio.testing.memory_stream_pair()
+            endpoint.offer(LastChannel(far, endpoint.config, endpoint="memory", peer=ME))
+            with trio.CancelScope(shield=True):
+                assert await read_to_end(near) == b""
+                assert trio.current_time() == 0
+                await server.wait_stopped()
+            assert server.counters().connections_left == (1 if places_taken else 0)
+
+
+async def test_a_stop_without_grace_and_without_requests_cuts_nothing_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endpoint = MemoryEndpoint(CONFIG.replace(shutdown_grace_ms=0))
+    async with serving(succeed, endpoint) as server:
+        client = endpoint.client()
+        await client.call(task())
+        server.stop()
+        await server.wait_stopped()
+        assert server.counters().requests_cut_off == 0
+    assert "cut off" not in caplog.text
+
+
+async def test_requests_that_came_before_the_stop_are_answered_however_the_first_one_fares(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    async def by_name(task: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(float(task.task_id))
+        return success(task.task_id)
+
+    for seconds in ("0.001", "1"):
+        async with (
+            serving(by_name, config) as server,
+            await trio.open_unix_socket(config.endpoint_path) as client,
+        ):
+            await client.send_all(frame(task(seconds)))
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_all(frame(task("0")))
             server.stop()
-            await server.wait_stopped()
-            assert trio.current_time() == start
-        del streams
+            assert results_in(await read_to_end(client)) == [success(seconds), success("0")]
 
 
 async def test_a_cancelled_server_ends_at_once_and_removes_its_endpoint(
@@ -642,7 +857,7 @@ async def test_a_peer_that_is_not_allowed_is_closed_counted_and_logged(
         assert server.counters().connections_refused_credentials == 1
         assert server.counters().connections_served == 0
     assert (
-        f"connection refused: {peer} is not allowed, allowed is {PeerPolicy.own_user_and_root()}"
+        f"connection 1 refused: {peer} is not allowed, allowed is {PeerPolicy.own_user_and_root()}"
         in caplog.text
     )
 
@@ -688,9 +903,9 @@ async def test_a_connection_is_one_line_when_opened_and_one_when_closed(
         await server.wait_stopped()
     lines = [record for record in caplog.records if record.name == "trio_ipc.server"]
     assert [record.getMessage() for record in lines] == [
-        "listening",
-        "connection opened",
-        "connection closed: the peer closed the connection",
+        f"listening at {config.endpoint_path}",
+        f"connection 1 opened by {ME}",
+        "connection 1 closed: the peer closed the connection",
     ]
     assert lines[1].__dict__["endpoint"] == config.endpoint_path
     assert lines[1].__dict__["peer"] == str(ME)

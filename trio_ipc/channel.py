@@ -72,7 +72,8 @@ class Channel(trio.abc.AsyncResource):
             WriteTimeoutError: it could not be handed over within ``write_timeout_ms``.
             ChannelClosedError: the channel was closed.
 
-        Cancellation before the first byte leaves the channel as it was; later it closes it.
+        A cancellation that is there from the start leaves the channel as it was; one that comes while
+        this waits for room closes it.
         """
 
     @abc.abstractmethod
@@ -100,14 +101,15 @@ class Channel(trio.abc.AsyncResource):
         """Return once nobody will read what is sent; for use while a request is being handled.
 
         Must not run at the same time as :meth:`receive`. What arrives meanwhile is kept for it, up to
-        one frame. Cancellation leaves the channel as it was.
+        one frame. A peer that has closed its sending side only, or has sent more than that, is not
+        watched any further. Cancellation leaves the channel as it was.
         """
 
     @abc.abstractmethod
     def stop_receiving(self) -> None:
         """Begin no further frame: :meth:`receive` ends by :exc:`ChannelClosedError`, now and later.
 
-        A frame of which bytes have come is still received whole.
+        A frame of which bytes have come is still received whole, if need be at the next call.
         """
 
     # aclose() is inherited: it closes at once, never raises, and wakes whoever waits.
@@ -115,6 +117,10 @@ class Channel(trio.abc.AsyncResource):
 
 class _WithoutShortcuts:
     """What a :class:`FramedChannel` assumes of a stream that has no such methods."""
+
+    @staticmethod
+    def receive_nowait(_max_bytes: int) -> bytes | None:
+        return None
 
     @staticmethod
     def send_nowait(_data: bytes) -> int:
@@ -148,6 +154,7 @@ class FramedChannel(Channel):
         super().__init__(endpoint, peer)
         self._stream = stream
         shortcuts = stream if isinstance(stream, UnixStream) else _WithoutShortcuts
+        self._receive_nowait = shortcuts.receive_nowait
         self._send_nowait = shortcuts.send_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
         self._is_quiet = shortcuts.is_quiet
@@ -187,8 +194,6 @@ class FramedChannel(Channel):
         in_frame = decoder.buffered > 0
         deadline = trio.current_time() + self._read_timeout_ms / 1000
         while True:
-            if self._receiving_stopped and not in_frame:
-                raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
             data = b"" if self._at_eof else await self._read(deadline, in_frame)
             if not data:
                 self._at_eof = True
@@ -209,6 +214,8 @@ class FramedChannel(Channel):
                 deadline = trio.current_time() + self._read_timeout_ms / 1000
 
     async def _read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
+        if self._receiving_stopped and not in_frame:
+            return self._read_last()
         data: bytes | bytearray = b""
         with trio.CancelScope(deadline=deadline) as wait:
             if not in_frame:
@@ -223,13 +230,23 @@ class FramedChannel(Channel):
                 self._wait = None
         if wait.cancelled_caught:
             if self._receiving_stopped and not in_frame:
-                raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
+                return self._read_last()
             doing = "for the rest of a frame" if in_frame else "for a frame to begin"
             raise ReadTimeoutError(
                 f"timed out waiting {doing}, the limit read_timeout_ms is {self._read_timeout_ms}",
                 endpoint=self.endpoint,
                 hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
             )
+        return data
+
+    def _read_last(self) -> bytes:
+        """Return what had come before receiving was stopped."""
+        try:
+            data = self._receive_nowait(_READ_SIZE)
+        except trio.BrokenResourceError:
+            return b""
+        if data is None:
+            raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
         return data
 
     async def send(self, payload: bytes) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, overload
+from typing import Any, Final, Generic, overload
 
 import attrs
 import trio
+from google.protobuf.message import Message
 
 from .channel import Channel, close_at_once
 from .config import IpcConfig
-from .contract import Contract, RequestT, ResponseT
+from .contract import Contract, RequestT, ResponseT, encode
 from .daemoneye import DETECTION, DetectionResult, DetectionTask
 from .errors import (
     ChannelClosedError,
@@ -29,6 +30,18 @@ from .errors import (
 from .selection import open_channel
 from .telemetry import ClientCounters
 from .transports import PeerCredentials, PeerPolicy
+
+_CLOSED_FIRST: Final = (
+    "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
+    "max_frame_bytes and the contract of both sides"
+)
+_CLOSED_LATER: Final = (
+    "it may be stopping or gone, or this client was idle for longer than its read_timeout_ms: "
+    "open a new client"
+)
+
+#: Characters of a peer's own words that go into an error.
+_LONGEST_QUOTE: Final = 1_000
 
 
 class Client(Generic[RequestT, ResponseT]):
@@ -56,6 +69,7 @@ class Client(Generic[RequestT, ResponseT]):
         channel.traffic = self._counters
         self._turn = trio.Lock()
         self._closed = False
+        self._answered = False
         self._broken_by: BaseException | None = None
 
     def counters(self) -> ClientCounters:
@@ -91,12 +105,15 @@ class Client(Generic[RequestT, ResponseT]):
         if not isinstance(request, kind):
             raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
         await self._take_turn()
-        self._counters.calls += 1
         try:
-            return await self._exchange(request)
-        except BaseException:
-            self._counters.calls_failed += 1
-            raise
+            # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._counters.calls += 1
+            try:
+                return await self._exchange(request)
+            except BaseException:
+                self._counters.calls_failed += 1
+                raise
         finally:
             self._turn.release()
 
@@ -123,33 +140,33 @@ class Client(Generic[RequestT, ResponseT]):
         try:
             self._turn.acquire_nowait()
         except trio.WouldBlock:
+            ahead = 1 + self._turn.statistics().tasks_waiting
             with trio.move_on_after(self._read_timeout_ms / 1000):
                 await self._turn.acquire()
                 return
-            ahead = self._turn.statistics().tasks_waiting + 1
             raise TurnTimeoutError(
-                f"timed out waiting for a turn with {ahead} calls ahead, the limit read_timeout_ms is "
+                f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
                 f"{self._read_timeout_ms}",
                 endpoint=self.endpoint,
                 hint="open more clients, or make fewer calls at a time",
             ) from None
 
     async def _exchange(self, request: RequestT) -> ResponseT:
+        if self._closed:
+            raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
         if self._broken_by is not None:
             raise ChannelClosedError(
-                f"this client was broken by an earlier call: {self._broken_by!r}",
+                f"this client was broken by an earlier call: {_reason(self._broken_by)}",
                 endpoint=self.endpoint,
                 hint="open a new client",
             ) from self._broken_by
-        if self._closed:
-            raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
-        payload = request.SerializeToString()
         try:
-            await self._send(payload)
-            response = self._contract.decode_response(await self._channel.receive())
+            await self._send(encode(request))
+            response = self._contract.decode_response(await self._receive())
             mismatch = self._contract.mismatch(request, response)
             if mismatch is not None:
                 raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new client")
+            self._answered = True
             return response
         except MessageError as exc:
             exc.endpoint = self.endpoint
@@ -169,13 +186,21 @@ class Client(Generic[RequestT, ResponseT]):
             # the broken pipe. Nothing is waited for: it has closed.
             await self._raise_last_words(exc)
 
+    async def _receive(self) -> bytes | bytearray:
+        try:
+            return await self._channel.receive()
+        except PeerClosedError as exc:
+            # Servers of other makes close without a word. What they mean depends on when.
+            exc.hint = _CLOSED_LATER if self._answered else _CLOSED_FIRST
+            raise
+
     async def _raise_last_words(self, closed: PeerClosedError) -> None:
         try:
             response = self._contract.decode_response(await self._channel.receive())
         except IpcError:
             raise closed from closed.__cause__
         raise PeerClosedError(
-            f"the server closed the connection while the request was sent; it said: {response}",
+            f"the server closed the connection while the request was sent; it said: {_one_line(response)}",
             endpoint=self.endpoint,
             hint="open a new client",
         ) from closed
@@ -209,6 +234,20 @@ async def open_trusted_channel(
         endpoint=config.endpoint_path,
         hint="somebody else took the path, or the peer policy is too narrow",
     )
+
+
+def _one_line(message: Message) -> str:
+    # Imported where it is used: rarely.
+    from google.protobuf.text_format import MessageToString  # noqa: PLC0415
+
+    text: str = MessageToString(message, as_one_line=True)
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, trio.Cancelled):
+        return "it was cancelled"
+    return exc.message if isinstance(exc, IpcError) else repr(exc)
 
 
 @overload
@@ -252,9 +291,7 @@ async def open_client(
     """
     if config is None:
         config = IpcConfig.load()
-    if peers is None:
-        peers = PeerPolicy.own_user_and_root()
-    channel = await open_trusted_channel(config, peers)
+    channel = await open_trusted_channel(config, PeerPolicy.of(peers))
     try:
         yield Client(channel, config, contract=contract)
     finally:

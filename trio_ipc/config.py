@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import enum
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Self, TypeVar
 
@@ -42,7 +43,9 @@ class Crc32Variant(enum.StrEnum):
 
 
 def _refuse(field: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{field} is {value!r}, must be {allowed}")
+    error = ConfigError(f"{field} is {value!r}, must be {allowed}")
+    error.field = field
+    return error
 
 
 def choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
@@ -59,6 +62,10 @@ def _transport(value: TransportType | str) -> TransportType:
 
 def _crc32_variant(value: Crc32Variant | str) -> Crc32Variant:
     return choice(Crc32Variant, "crc32_variant", value)
+
+
+def _path_text(value: str | os.PathLike[str]) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _supported(_: object, field: attrs.Attribute[Any], value: TransportType) -> None:
@@ -94,7 +101,7 @@ class IpcConfig:
 
     Attributes:
         transport: the implementation that carries the frames.
-        endpoint_path: absolute path of the Unix socket.
+        endpoint_path: absolute path of the Unix socket; a :class:`pathlib.Path` becomes a string.
         max_frame_bytes: the largest payload, in bytes, in both directions. A payload of exactly this
             size is allowed.
         accept_timeout_ms: on the server, how long an accepted connection waits for one of the
@@ -113,7 +120,7 @@ class IpcConfig:
         converter=_transport,
         validator=_supported,
     )
-    endpoint_path: str = attrs.field(factory=default_endpoint, validator=_endpoint)
+    endpoint_path: str = attrs.field(factory=default_endpoint, converter=_path_text, validator=_endpoint)
     max_frame_bytes: int = attrs.field(default=1024 * 1024, validator=whole_number("bytes"))
     accept_timeout_ms: int = attrs.field(default=5_000, validator=whole_number("milliseconds"))
     read_timeout_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
@@ -154,12 +161,21 @@ class IpcConfig:
         Raises:
             ConfigError: a wrong value, an unknown name, or a file that cannot be read.
         """
+        sources = dict.fromkeys(settings, "a keyword")
         _check_names(settings, "a keyword")
-        gathered = dict(settings)
         if file is not None:
-            gathered |= _read_toml(os.fspath(file))
-        gathered |= _read_environ(os.environ if environ is None else environ)
-        return cls(**gathered)
+            table = _read_toml(os.fspath(file))
+            settings |= table
+            sources |= dict.fromkeys(table, f"table [ipc] of {os.fspath(file)}")
+        variables = _read_environ(os.environ if environ is None else environ)
+        settings |= variables
+        sources |= {name: f"environment variable {ENV_PREFIX}{name.upper()}" for name in variables}
+        try:
+            return cls(**settings)
+        except ConfigError as exc:
+            if exc.field is not None:
+                exc.hint = f"it was set by {sources[exc.field]}"
+            raise
 
     def replace(self, **settings: Any) -> Self:
         """Return a copy with some fields changed, checked like a new one.
@@ -175,8 +191,8 @@ def _field_names() -> list[str]:
     return [field.name for field in attrs.fields(IpcConfig)]
 
 
-def _check_names(names: Mapping[str, object], source: str) -> None:
-    known = _field_names()
+def _check_names(names: Mapping[str, object], source: str, known: list[str] | None = None) -> None:
+    known = known or _field_names()
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -193,7 +209,7 @@ def _read_toml(path: str) -> dict[str, Any]:
             document = tomllib.load(file)
     except OSError as exc:
         raise ConfigError(f"cannot read the configuration file {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ConfigError(f"the configuration file {path} is not valid TOML: {exc}") from exc
     table = document.get("ipc", {})
     if not isinstance(table, dict):
@@ -203,19 +219,15 @@ def _read_toml(path: str) -> dict[str, Any]:
 
 
 def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    texts = {
-        name.removeprefix(ENV_PREFIX).lower(): text
-        for name, text in environ.items()
-        if name.startswith(ENV_PREFIX) and text
-    }
-    _check_names(texts, f"an environment variable that starts with {ENV_PREFIX}")
-    return {name: _from_text(name, text) for name, text in texts.items()}
+    texts = {name: text for name, text in environ.items() if name.startswith(ENV_PREFIX) and text}
+    known = {ENV_PREFIX + field.upper(): field for field in _field_names()}
+    _check_names(texts, "an environment variable", list(known))
+    return {known[name]: _from_text(known[name], text) for name, text in texts.items()}
 
 
 def _from_text(name: str, text: str) -> object:
     if name in {"transport", "endpoint_path", "crc32_variant"}:
         return text
-    try:
+    if re.fullmatch(r"-?[0-9]+", text):
         return int(text)
-    except ValueError:
-        return text  # refused by the field's own check, which says what is allowed
+    return text  # refused by the field's own check, which says what is allowed

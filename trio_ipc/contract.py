@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 
-from .errors import UndecodableMessageError
+from .errors import MessageError, UndecodableMessageError
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -88,6 +88,20 @@ class Contract(Generic[RequestT, ResponseT]):
             UndecodableMessageError: the payload is no such message.
         """
         return _decode(self.response_type, payload)
+
+
+def encode(message: Message) -> bytes:
+    """Return the payload of a message.
+
+    Raises:
+        MessageError: a field that the message requires (proto2) is not set.
+    """
+    try:
+        return message.SerializeToString()
+    except EncodeError as exc:
+        raise MessageError(
+            f"the {type(message).__name__} cannot be encoded: {exc}", hint="set the missing fields"
+        ) from exc
 
 
 def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:

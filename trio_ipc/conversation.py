@@ -17,7 +17,7 @@ import trio
 
 from .channel import Channel
 from .config import IpcConfig
-from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT
+from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
 from .errors import (
     ChannelClosedError,
     MessageEmptyError,
@@ -89,6 +89,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._counters = counters
         self._watch = _HandlerWatch(channel)
         self._request: RequestT | None = None
+        self._stopped_at: trio.Cancelled | None = None
 
     async def run(self) -> str:
         """Answer requests until the conversation ends.
@@ -103,6 +104,11 @@ class Conversation(Generic[RequestT, ResponseT]):
             nursery.start_soon(self._watch.run)
             try:
                 reason = await self._converse()
+            except trio.Cancelled:
+                if self._request is not None:
+                    self._counters.requests_cut_off += 1
+                self._stopped_at = None
+                raise
             except ReadTimeoutError as exc:
                 self._counters.read_timeouts += 1
                 reason = exc.message
@@ -132,15 +138,20 @@ class Conversation(Generic[RequestT, ResponseT]):
     async def _answer_requests(self) -> str:
         while True:
             try:
+                # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(await self._channel.receive())
             except ProtocolError as exc:
                 self._counters.protocol_errors += 1
                 await self._say_why(exc)
                 return exc.message
             self._counters.requests += 1
-            response = await self._handle(self._request)
-            if response is None or not await self._send(self._request, response):
+            if not await self._answer(self._request):
                 return _UNANSWERABLE
+            self._request = None
+
+    async def _answer(self, request: RequestT) -> bool:
+        response = await self._handle(request)
+        return response is not None and await self._send(request, response)
 
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
@@ -151,40 +162,52 @@ class Conversation(Generic[RequestT, ResponseT]):
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
                 await self._watch.end()
-        except Exception as exc:
-            # What a handler raises because it was cancelled is not its answer.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._counters.handler_failures += 1
-            _logger.exception("the handler failed", extra=self._log_fields())
-            return self._failure(request, f"the handler failed: {type(exc).__name__}: {exc}")
+        except trio.Cancelled as exc:
+            self._stopped_at = exc
+            raise
+        except (Exception, BaseExceptionGroup) as exc:  # noqa: BLE001 - whatever users' code may raise
+            return await self._handler_failed(request, exc)
         if not isinstance(response, self._contract.response_type):
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._counters.handler_failures += 1
             wanted = self._contract.response_type.__name__
-            reason = f"the handler returned {type(response).__name__}, must be {wanted}"
-            _logger.error("%s", reason, extra=self._log_fields())
-            return self._failure(request, reason)
+            wrong = TypeError(f"the handler returned {type(response).__name__}, must be {wanted}")
+            return await self._handler_failed(request, wrong)
         return response
+
+    async def _handler_failed(
+        self, request: RequestT, exc: Exception | BaseExceptionGroup[BaseException]
+    ) -> ResponseT | None:
+        if isinstance(exc, BaseExceptionGroup) and exc.split((Exception, trio.Cancelled))[1] is not None:
+            raise exc  # a KeyboardInterrupt or the like is in it, and goes first
+        _logger.error("the handler failed", exc_info=exc, extra=self._log_fields())
+        # What it raises because it was cancelled is logged, but is not its answer.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._counters.handler_failures += 1
+        return self._failure(request, f"the handler failed: {_describe(exc)}")
 
     async def _handler_cancelled(self) -> str | None:
         """Deal with the handler that the watch has cancelled; None if the conversation goes on."""
+        stopped_at, self._stopped_at = self._stopped_at, None
         if self._watch.peer_gone:
             self._counters.clients_gone += 1
             return "the client left while its handler ran; the handler was cancelled"
         self._counters.handler_timeouts += 1
         reason = f"the handler ran out of time, the limit is {self._handler_timeout * 1000:.0f} ms"
-        _logger.error("%s", reason, extra=self._log_fields())
-        return None if await self._send_failure(self._request, reason) else _UNANSWERABLE
+        _logger.error("%s", reason, exc_info=stopped_at, extra=self._log_fields())
+        sent = await self._send_failure(self._request, reason)
+        self._request = None
+        return None if sent else _UNANSWERABLE
 
     async def _send(self, request: RequestT, response: ResponseT) -> bool:
         """Send the response, or the failure that it cannot be sent; False if neither could be."""
         try:
-            await self._channel.send(response.SerializeToString())
+            await self._channel.send(encode(response))
             return True
         except MessageTooLargeError as exc:
             reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
         except MessageEmptyError:
             reason = "the handler's response encodes to no bytes, which the wire cannot carry"
+        except MessageError as exc:
+            reason = f"the handler's response cannot be sent: {exc.message}"
         self._counters.responses_unsendable += 1
         _logger.error("%s", reason, extra=self._log_fields())
         return await self._send_failure(request, reason)
@@ -201,7 +224,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         if response is None:
             return False
         try:
-            await self._channel.send(response.SerializeToString())
+            await self._channel.send(encode(response))
         except MessageError as exc:
             _logger.error("a failed response cannot be sent: %s", exc.message, extra=self._log_fields())
             return False
@@ -210,10 +233,24 @@ class Conversation(Generic[RequestT, ResponseT]):
     def _failure(self, request: RequestT | None, reason: str) -> ResponseT | None:
         if self._contract.failure is None:
             return None
-        return self._contract.failure(request, reason[:_LONGEST_REASON])
+        # An exception's text may hold what is no Unicode (a file name of arbitrary bytes); protobuf
+        # would refuse that.
+        reason = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
+        try:
+            return self._contract.failure(request, reason)
+        except Exception:
+            _logger.exception("the contract made no failed response of: %s", reason, extra=self._log_fields())
+            return None
 
     def _log_fields(self) -> dict[str, object]:
         return {"endpoint": self._channel.endpoint, "connection": self._number}
+
+
+def _describe(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - __str__ is users' code too
+        return f"{type(exc).__name__} (its text cannot be made)"
 
 
 class _HandlerWatch:

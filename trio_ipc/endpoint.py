@@ -42,7 +42,10 @@ def endpoint_problem(name: str) -> str | None:
         return "an absolute path (a daemon's working directory is no promise)"
     if name.endswith("/") or os.path.basename(name) in {".", ".."}:
         return "the path of a socket, not of a directory"
-    size = len(os.fsencode(name))
+    try:
+        size = len(os.fsencode(name))
+    except UnicodeEncodeError:
+        return f"a path that this system's encoding ({sys.getfilesystemencoding()}) can write"
     if size > MAX_PATH_BYTES:
         return f"at most {MAX_PATH_BYTES} bytes long on this system (it has {size})"
     return None

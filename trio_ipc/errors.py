@@ -35,7 +35,13 @@ class IpcError(Exception):
 
 
 class ConfigError(IpcError, ValueError):
-    """A setting has a wrong value or an unknown name; nothing was started."""
+    """A setting has a wrong value or an unknown name; nothing was started.
+
+    Attributes:
+        field: the setting with the wrong value, or None if the error is another.
+    """
+
+    field: str | None = None
 
 
 # --- Setting up an endpoint (server side) ---------------------------------------------------------------

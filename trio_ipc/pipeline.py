@@ -16,7 +16,7 @@ from typing import Generic, TypeAlias
 import trio
 
 from .channel import Channel, close_at_once
-from .contract import Contract, RequestT, ResponseT
+from .contract import Contract, RequestT, ResponseT, encode
 from .errors import (
     ChannelClosedError,
     ChannelError,
@@ -101,13 +101,13 @@ class Pipeline(Generic[RequestT, ResponseT]):
 
         Cancellation leaves the connection and the other calls as they are.
         """
-        pending = _Pending[RequestT, ResponseT](request, request.SerializeToString(), settled)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._check(pending.payload)
+            payload = self._payload(request)
         except BaseException as exc:
             settled(exc)
             raise
+        pending = _Pending[RequestT, ResponseT](request, payload, settled)
         self._outbox.append(pending)
         self._to_write.unpark()
         try:
@@ -137,7 +137,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._break(ChannelClosedError("this connection was closed", endpoint=self.endpoint))
         await self._channel.aclose()
 
-    def _check(self, payload: bytes) -> None:
+    def _payload(self, request: RequestT) -> bytes:
         if self._broken_by is not None:
             raise ChannelClosedError(
                 f"this connection was broken: {self._broken_by.message}",
@@ -145,7 +145,9 @@ class Pipeline(Generic[RequestT, ResponseT]):
                 hint="open a new one",
             ) from self._broken_by
         try:
+            payload = encode(request)
             self._channel.check(payload)
+            return payload
         except IpcError as exc:
             exc.endpoint = self.endpoint
             raise

@@ -58,6 +58,7 @@ class Server(Generic[RequestT, ResponseT]):
         self._counters = ServerCounters(transport=str(config.transport))
         self._limiter = trio.CapacityLimiter(config.max_connections)
         self._accepting = trio.CancelScope()
+        self._stopping = False
         self._queue: set[trio.CancelScope] = set()
         self._conversations: set[Conversation[RequestT, ResponseT]] = set()
         self._stopped = trio.Event()
@@ -79,13 +80,23 @@ class Server(Generic[RequestT, ResponseT]):
         await self._stopped.wait()
 
     async def _run(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
+        try:
+            await self._listen_and_serve(task_status)
+        except BaseExceptionGroup as group:
+            # Ctrl-C is what a caller of serve() means by KeyboardInterrupt; the nurseries are ours.
+            if group.split(KeyboardInterrupt)[1] is None:
+                raise KeyboardInterrupt from None
+            raise
+
+    async def _listen_and_serve(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
         failure: EndpointError | None = None
         try:
             with trio.CancelScope() as grace:
                 async with trio.open_nursery() as nursery:
                     task_status.started(self)
-                    _logger.info("listening", extra={"endpoint": self.endpoint})
+                    _logger.info("listening at %s", self.endpoint, extra={"endpoint": self.endpoint})
                     failure = await self._accept_until_stopped(nursery)
+                    self._stopping = True
                     await self._listener.aclose()
                     for place in self._queue:
                         place.cancel()
@@ -93,9 +104,10 @@ class Server(Generic[RequestT, ResponseT]):
                         conversation.finish()
                     # Leaving the nursery waits for the requests in flight.
                     grace.deadline = trio.current_time() + self._config.shutdown_grace_ms / 1000
-            if grace.cancelled_caught:
+            if self._counters.requests_cut_off:
                 _logger.warning(
-                    "requests were cut off, the limit shutdown_grace_ms is %d",
+                    "%d requests were cut off, the limit shutdown_grace_ms is %d",
+                    self._counters.requests_cut_off,
                     self._config.shutdown_grace_ms,
                     extra={"endpoint": self.endpoint},
                 )
@@ -109,7 +121,8 @@ class Server(Generic[RequestT, ResponseT]):
         with self._accepting:
             while True:
                 try:
-                    channel = await self._listener.accept()
+                    # Not kept in a variable: it would hold the last connection after its end.
+                    nursery.start_soon(self._serve_connection, await self._listener.accept())
                 except OSError as exc:
                     if exc.errno not in _OUT_OF_RESOURCES:
                         return self._listener_failed(exc)
@@ -122,8 +135,6 @@ class Server(Generic[RequestT, ResponseT]):
                     await trio.sleep(_ACCEPT_PAUSE)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                     return self._listener_failed(exc)
-                else:
-                    nursery.start_soon(self._serve_connection, channel)
         return None
 
     def _listener_failed(self, exc: Exception) -> EndpointError:
@@ -143,51 +154,75 @@ class Server(Generic[RequestT, ResponseT]):
             if not self._peers.allows(channel.peer):
                 self._counters.connections_refused_credentials += 1
                 _logger.warning(
-                    "connection refused: %s is not allowed, allowed is %s",
+                    "connection %d refused: %s is not allowed, allowed is %s",
+                    number,
                     channel.peer,
                     self._peers,
                     extra=fields,
                 )
                 return
-            if not await self._take_place():
-                self._counters.connections_refused_limit += 1
-                _logger.warning(
-                    "connection refused: the limit max_connections is %d",
-                    self._config.max_connections,
-                    extra=fields,
-                )
+            if not await self._take_place(channel, fields):
                 return
             try:
-                _logger.info("connection opened", extra=fields)
+                _logger.info("connection %d opened by %s", number, channel.peer, extra=fields)
                 reason = await self._converse(channel, number)
-                _logger.info("connection closed: %s", reason, extra=fields)
+                _logger.info("connection %d closed: %s", number, reason, extra=fields)
             finally:
                 self._limiter.release()
         except Exception:
             # A defect of ours must cost one connection, not the server. The traceback is in the log.
-            _logger.exception("connection closed by an internal error", extra=fields)
+            _logger.exception("connection %d closed by an internal error", number, extra=fields)
         finally:
             await close_at_once(channel)
 
-    async def _take_place(self) -> bool:
+    async def _take_place(self, channel: Channel, fields: dict[str, object]) -> bool:
         """Wait for one of the ``max_connections`` places; False if there was none to be had."""
         try:
             self._limiter.acquire_nowait()
             return True
         except trio.WouldBlock:
-            if len(self._queue) >= self._config.max_connections:
-                return False
-        patience = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout_ms / 1000)
-        self._queue.add(patience)
-        if self._accepting.cancel_called:
-            patience.cancel()  # accepted just before the stop, started just after
-        try:
+            pass
+        if len(self._queue) < self._config.max_connections:
+            patience = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout_ms / 1000)
             with patience:
+                if await self._wait_in_queue(channel, patience):
+                    return True
+            if not patience.cancelled_caught or self._stopping:
+                self._counters.connections_left += 1
+                return False
+        self._counters.connections_refused_limit += 1
+        _logger.warning(
+            "connection %d refused: the limit max_connections is %d",
+            fields["connection"],
+            self._config.max_connections,
+            extra=fields,
+        )
+        return False
+
+    async def _wait_in_queue(self, channel: Channel, patience: trio.CancelScope) -> bool:
+        """Wait for a place; False once the client has left, so that it keeps nobody else out."""
+        self._queue.add(patience)
+        if self._stopping:
+            patience.cancel()  # accepted just before the stop, started just after
+        placed = False
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def give_up_when_gone() -> None:
+                    await channel.wait_peer_gone()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(give_up_when_gone)
                 await self._limiter.acquire()
-                return True
+                placed = True
+                nursery.cancel_scope.cancel()
+        except BaseException:
+            if placed:
+                self._limiter.release()
+            raise
         finally:
             self._queue.discard(patience)
-        return False
+        return placed
 
     async def _converse(self, channel: Channel, number: int) -> str:
         channel.traffic = self._counters
@@ -202,7 +237,7 @@ class Server(Generic[RequestT, ResponseT]):
         self._counters.connections_served += 1
         self._counters.connections_active += 1
         self._conversations.add(conversation)
-        if self._accepting.cancel_called:
+        if self._stopping:
             conversation.finish()  # accepted just before the stop, started just after
         try:
             return await conversation.run()
@@ -282,7 +317,5 @@ async def serve_listener(
     For sockets that were opened by somebody else, and for tests in memory. The listener is closed in
     the end.
     """
-    if peers is None:
-        peers = PeerPolicy.own_user_and_root()
-    server = Server(handler, listener, config=config, contract=contract, peers=peers)
+    server = Server(handler, listener, config=config, contract=contract, peers=PeerPolicy.of(peers))
     await server._run(task_status)  # noqa: SLF001 - the class is public to be used, not to be run

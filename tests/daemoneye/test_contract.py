@@ -58,7 +58,7 @@ def test_a_response_to_another_task_is_a_mismatch_that_repeats_what_the_peer_sai
     )
     said = DETECTION.mismatch(task, failed(None, "protocol violation"))
     assert said is not None
-    assert said.endswith("; the peer says: protocol violation")
+    assert said.endswith("; the peer says: 'protocol violation'")
 
 
 def test_the_negotiation_marker_is_known() -> None:

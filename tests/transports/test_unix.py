@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support import cancelled_once_begun
 from trio_ipc import (
     ConnectError,
     EndpointError,
@@ -347,21 +348,55 @@ async def test_a_directory_that_is_a_symbolic_link_is_refused(directory: str) ->
         await listen(f"{directory}/file/test.sock")
 
 
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o1777])
-async def test_a_directory_that_others_can_write_is_refused(directory: str, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [(0o720, "chmod 700"), (0o702, "chmod 700"), (0o777, "chmod 700"), (0o1777, "a missing one is created")],
+)
+async def test_a_directory_that_others_can_write_is_refused(directory: str, mode: int, advice: str) -> None:
     os.chmod(directory, mode)
-    with pytest.raises(EndpointUnsafeError, match=f"can write the directory {directory}.*chmod 700"):
+    with pytest.raises(EndpointUnsafeError, match=f"can write the directory {directory}.*{advice}"):
         await listen(f"{directory}/test.sock")
 
 
-async def test_a_directory_below_one_that_anyone_can_write_is_refused(directory: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "who"),
+    [
+        (0o777, -1, -1, "anyone"),
+        pytest.param(0o775, -1, 12_345, "group 12345", marks=as_root),
+        pytest.param(0o755, 12_345, -1, "uid 12345", marks=as_root),
+        # The owner of a sticky directory may rename anything in it.
+        pytest.param(0o1777, 12_345, -1, "uid 12345", marks=as_root),
+    ],
+)
+async def test_a_directory_that_somebody_else_could_replace_is_refused(
+    directory: str, mode: int, uid: int, gid: int, who: str
+) -> None:
     os.mkdir(f"{directory}/own", 0o700)
-    os.chmod(directory, 0o777)
-    with pytest.raises(EndpointUnsafeError, match=f"anyone can write {directory}, which holds"):
+    os.chown(directory, uid, gid)
+    os.chmod(directory, mode)
+    with pytest.raises(EndpointUnsafeError, match=f"{who} can replace the directory {directory}/own, by way"):
         await listen(f"{directory}/own/test.sock")
-    os.chmod(directory, 0o1777)  # sticky, as /tmp is: others can't rename what is ours
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o755, 0o775])
+async def test_a_directory_that_others_can_not_replace_is_good(directory: str, mode: int) -> None:
+    """In a sticky directory nobody renames what is ours; and a group of one's own is usual."""
+    os.mkdir(f"{directory}/own", 0o700)
+    os.chmod(directory, mode)
     async with await listen(f"{directory}/own/test.sock"):
         pass
+
+
+@as_root
+async def test_a_way_through_somebody_elses_link_is_refused(directory: str) -> None:
+    os.chmod(directory, 0o1777)
+    os.makedirs(f"{directory}/real/own", 0o700)
+    os.symlink(f"{directory}/real", f"{directory}/link")
+    async with await listen(f"{directory}/link/own/test.sock"):
+        pass
+    os.lchown(f"{directory}/link", 12_345, -1)
+    with pytest.raises(EndpointUnsafeError, match=f"uid 12345 can replace .*by way of {directory}/link"):
+        await listen(f"{directory}/link/own/test.sock")
 
 
 @as_root
@@ -381,36 +416,134 @@ async def test_a_directory_that_others_may_only_read_is_taken_and_left_as_it_is(
 async def test_a_directory_that_cannot_be_made_is_one_clear_error(directory: str) -> None:
     with open(f"{directory}/file", "w"):
         pass
-    with pytest.raises(EndpointError, match="cannot listen: Not a directory"):
+    with pytest.raises(
+        EndpointError, match=f"cannot listen as uid .*: Not a directory .{directory}/file/deeper"
+    ):
         await listen(f"{directory}/file/deeper/test.sock")
+
+
+def hold_lock(directory: str) -> int:
+    lock_fd = os.open(f"{directory}/.test.sock.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    return lock_fd
 
 
 async def test_the_lock_of_a_starter_that_is_stuck_is_waited_for_and_then_named(
     path: str, directory: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    other = os.open(directory, os.O_RDONLY)
+    lock_fd = hold_lock(directory)
     try:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(EndpointError, match="held the lock of the directory for 5.0 s; find it"):
+        with pytest.raises(EndpointError, match=r"has held .test.sock.lock .* for 5.0 s; find it"):
             await listen(path)
+        assert trio.current_time() == pytest.approx(5)
     finally:
-        os.close(other)
+        os.close(lock_fd)
 
 
+@pytest.mark.parametrize("removes_it", [False, True])
 async def test_a_starter_waits_for_another_that_is_quick(
-    path: str, directory: str, autojump_clock: trio.testing.MockClock
+    path: str, directory: str, autojump_clock: trio.testing.MockClock, removes_it: bool
 ) -> None:
-    other = os.open(directory, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
+    lock_fd = hold_lock(directory)
 
     async def let_go() -> None:
         await trio.sleep(1)
-        os.close(other)
+        if removes_it:
+            os.unlink(f"{directory}/.test.sock.lock")
+        os.close(lock_fd)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(let_go)
-        await (await listen(path)).aclose()
-        assert trio.current_time() >= 1
+        async with await listen(path):
+            assert trio.current_time() >= 1
+            assert os.listdir(directory) == ["test.sock"]
+
+
+async def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
+    path: str, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last holder has removed it: the next starter will make another, and not wait for us."""
+    real = fcntl.flock
+    removed: list[str] = []
+
+    def remove_first(fd: int, operation: int) -> None:
+        if not removed:
+            removed.append(f"{directory}/.test.sock.lock")
+            os.unlink(removed[0])
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    async with await listen(path):
+        assert removed
+        assert os.listdir(directory) == ["test.sock"]
+
+
+def test_between_finding_a_dead_socket_and_listening_no_other_starter_comes(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_socket(path)
+    way_made, second_waits = threading.Event(), threading.Event()
+    real_bind, real_flock = unix._bind, fcntl.flock
+
+    def bind_late(directory_fd: int, name: str, endpoint: str) -> UnixListener:
+        monkeypatch.setattr(unix, "_bind", real_bind)
+        way_made.set()
+        assert second_waits.wait(10), "the second starter never met the first one's lock"
+        return real_bind(directory_fd, name, endpoint)
+
+    def notice(fd: int, operation: int) -> None:
+        try:
+            real_flock(fd, operation)
+        except BlockingIOError:
+            second_waits.set()
+            raise
+
+    monkeypatch.setattr(unix, "_bind", bind_late)
+    monkeypatch.setattr(fcntl, "flock", notice)
+
+    async def first() -> None:
+        async with await listen(path):
+            await trio.to_thread.run_sync(second_done.wait, 10)
+
+    async def second() -> None:
+        with pytest.raises(EndpointInUseError):
+            await listen(path)
+
+    second_done = threading.Event()
+    starter = threading.Thread(target=trio.run, args=(first,))
+    starter.start()
+    try:
+        assert way_made.wait(10)
+        trio.run(second)
+    finally:
+        second_done.set()
+        starter.join()
+
+
+@on_linux
+async def test_on_linux_no_chmod_is_needed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode is there before the name is; a later chmod would mean that it was wider."""
+    chmod = Mock()
+    monkeypatch.setattr(os, "chmod", chmod)
+    with umask(0):
+        async with await listen(path):
+            assert mode_of(path) == 0o600
+    chmod.assert_not_called()
+
+
+async def test_a_start_that_fails_leaves_neither_descriptor_nor_file(
+    path: str, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/dev/fd"))
+    os.chmod(directory, 0o777)
+    with pytest.raises(EndpointUnsafeError):
+        await listen(path)
+    os.chmod(directory, 0o700)
+    monkeypatch.setattr(unix, "UnixListener", Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space")))
+    with pytest.raises(EndpointError, match="No buffer space"):
+        await listen(path)
+    assert os.listdir(directory) == []
+    assert len(os.listdir("/dev/fd")) == before
 
 
 async def test_a_socket_that_was_replaced_while_served_is_left_alone(
@@ -468,16 +601,38 @@ async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
     assert os.listdir(deep) == []
 
 
+@pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO])
 async def test_a_client_that_left_before_it_was_accepted_costs_nothing(
-    path: str, monkeypatch: pytest.MonkeyPatch
+    path: str, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async with await listen(path) as listener, await connect(path):
         real = listener._sock
-        aborted = ConnectionAbortedError(errno.ECONNABORTED, "gone")
-        stand_in = Mock(accept=Mock(side_effect=[aborted, real.accept()]))
+        stand_in = Mock(accept=Mock(side_effect=[OSError(code, os.strerror(code)), real.accept()]))
         monkeypatch.setattr(listener, "_sock", stand_in)
         await (await listener.accept()).aclose()
         monkeypatch.setattr(listener, "_sock", real)
+
+
+async def test_a_client_that_nobody_can_ask_who_it_is_costs_no_other(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Mock(side_effect=[OSError(errno.EINVAL, "Invalid argument"), PeerCredentials(uid=7)])
+    async with await listen(path) as listener, await connect(path) as lost, await connect(path):
+        monkeypatch.setattr(unix, "peer_credentials", ask)
+        async with await listener.accept() as served:
+            assert served.peer == PeerCredentials(uid=7)
+        assert await lost.receive_some() == b""
+
+
+async def test_what_came_with_a_cancellation_is_not_lost(path: str) -> None:
+    """The cancellation comes in the very step in which there is something to return."""
+    async with await listen(path) as listener, await connect(path) as client:
+        async with await listener.accept() as served:
+            for _ in range(20):  # the two tasks run in either order
+                await client.send_all(b"x")
+                assert await cancelled_once_begun(served.receive_some) == b"x"
+                async with await connect(path):
+                    await (await cancelled_once_begun(listener.accept)).aclose()
 
 
 async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
@@ -506,13 +661,21 @@ async def test_a_socket_without_a_listener_refuses(path: str) -> None:
         await connect(path)
 
 
+async def test_a_file_at_the_path_is_no_dead_server(path: str) -> None:
+    with open(path, "w"):
+        pass
+    with pytest.raises(ConnectError, match="something else than a socket; check the path"):
+        await connect(path)
+
+
 async def test_any_other_refusal_of_the_system_is_passed_on(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(path)
         with pytest.raises(ConnectError, match="cannot connect: "):
             await connect(path)
-        with pytest.raises(EndpointError, match="cannot listen: "):
+        with pytest.raises(EndpointUnsafeError, match="a socket of another kind .*; it was not touched"):
             await listen(path)
+        assert os.path.lexists(path)
 
 
 @as_root

@@ -514,8 +514,7 @@ async def open_resilient_client(
 
     Cancellation closes everything at once. What the block raises comes out as it is.
     """
-    if peers is None:
-        peers = PeerPolicy.own_user_and_root()
+    policy = PeerPolicy.of(peers)
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -523,7 +522,7 @@ async def open_resilient_client(
                 settings or ResilientConfig(),
                 nursery,
                 contract=contract,
-                peers=peers,
+                peers=policy,
                 connect=connect,
                 chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
             )

@@ -64,6 +64,19 @@ class PeerPolicy:
         """Allow every peer; the directory's and the socket's modes are then the only control."""
         return cls(None)
 
+    @classmethod
+    def of(cls, policy: PeerPolicy | None) -> PeerPolicy:
+        """Return the policy, or the default one for None.
+
+        Raises:
+            TypeError: it is something else.
+        """
+        if policy is None:
+            return cls.own_user_and_root()
+        if not isinstance(policy, PeerPolicy):
+            raise TypeError(f"peers is a {type(policy).__name__}, must be a PeerPolicy")
+        return policy
+
     def allows(self, peer: PeerCredentials | None) -> bool:
         """Return whether this peer is allowed. One whose user is not known never is, except by anyone."""
         return self.uids is None or (peer is not None and peer.uid in self.uids)

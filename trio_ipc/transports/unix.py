@@ -43,6 +43,11 @@ READ_SIZE: Final = 65_536
 
 _BACKLOG: Final = 128
 
+#: What accept(2) says of the one client it would have given, rather than of the listener.
+_ERRORS_OF_ONE_CLIENT: Final = frozenset(
+    {errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT}
+)
+
 #: A host program may have set SIGPIPE back to its deadly default (send(2)).
 _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 
@@ -241,16 +246,26 @@ class UnixListener(trio.abc.Listener[UnixStream]):
                 sock, _ = self._sock.accept()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
-            except ConnectionError:
-                # This one client was gone before it was accepted (accept(2), ECONNABORTED).
-                await trio.lowlevel.checkpoint()
             except OSError as exc:
                 if exc.errno == errno.EBADF:
                     raise trio.ClosedResourceError("this listener was closed") from None
-                raise
+                if exc.errno not in _ERRORS_OF_ONE_CLIENT:
+                    raise
+                await trio.lowlevel.checkpoint()
             else:
+                stream = self._made_stream(sock)
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                return UnixStream(sock, self.endpoint)
+                if stream is not None:
+                    return stream
+
+    def _made_stream(self, sock: socket.socket) -> UnixStream | None:
+        try:
+            return UnixStream(sock, self.endpoint)
+        except OSError as exc:
+            # It was gone before it could be asked who it is. That costs one client, not the server.
+            _logger.info("%s: a client was lost while it was accepted: %s", self.endpoint, exc.strerror)
+            sock.close()
+            return None
 
     async def aclose(self) -> None:
         """Stop listening and remove the socket file, if it is still this listener's. Idempotent."""
@@ -324,6 +339,10 @@ def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
             endpoint=endpoint,
             hint="start the server, or check the endpoint's path on both sides",
         )
+    if exc.errno == errno.ECONNREFUSED and not _is_socket(endpoint):
+        return ConnectError(
+            "cannot connect: there is something else than a socket", endpoint=endpoint, hint="check the path"
+        )
     if exc.errno == errno.ECONNREFUSED:
         return ServerRefusedError(
             "connection refused: nobody listens at this socket",
@@ -339,6 +358,13 @@ def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
     return ConnectError(
         f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"
     )
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone by now: then it refused as a socket does
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -365,16 +391,24 @@ async def listen_unix(endpoint: str) -> UnixListener:
     try:
         directory_fd = _open_directory(directory, endpoint)
         try:
-            # One starter at a time in this directory: between finding a dead socket, removing it and
-            # listening, no other may come to the same conclusion.
-            await _lock(directory_fd, endpoint)
-            _make_way(directory_fd, name, endpoint)
-            return _bind(directory_fd, name, endpoint)
+            # One starter at a time: between finding a dead socket, removing it and listening, no other
+            # may come to the same conclusion.
+            lock_name = f".{name}.lock"
+            lock_fd = await _lock(directory_fd, lock_name, endpoint)
+            try:
+                _make_way(directory_fd, name, endpoint)
+                return _bind(directory_fd, name, endpoint)
+            finally:
+                os.unlink(lock_name, dir_fd=directory_fd)
+                os.close(lock_fd)
         finally:
             os.close(directory_fd)
     except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename not in {None, endpoint} else ""
         raise EndpointError(
-            f"cannot listen: {exc.strerror}", endpoint=endpoint, hint="check the path and its permissions"
+            f"cannot listen as uid {os.geteuid()}: {exc.strerror}{where}",
+            endpoint=endpoint,
+            hint="check the path and its permissions, or choose another endpoint_path",
         ) from exc
 
 
@@ -392,6 +426,7 @@ def _open_directory(directory: str, endpoint: str) -> int:
         raise
     try:
         _refuse_shared(directory, os.fstat(directory_fd), endpoint)
+        _refuse_replaceable(directory, endpoint)
         return directory_fd
     except BaseException:
         os.close(directory_fd)
@@ -418,38 +453,83 @@ def _refuse_shared(directory: str, found: os.stat_result, endpoint: str) -> None
         raise EndpointUnsafeError(
             f"others can write the directory {directory} (mode {mode:04o})",
             endpoint=endpoint,
-            hint=f"use a directory of your own, or chmod 700 {directory}",
+            hint="use a directory of your own in it; a missing one is created"
+            if mode & stat.S_ISVTX
+            else f"use a directory of your own, or chmod 700 {directory}",
         )
     if mode & ~_OWNER_ONLY_DIRECTORY:
         _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode)
-    # Whoever can rename a directory above can put another in its place.
-    parent = os.path.dirname(os.path.realpath(directory))
-    while parent != os.path.dirname(parent):
-        above = os.stat(parent)
-        if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+
+
+def _refuse_replaceable(directory: str, endpoint: str) -> None:
+    """Refuse a path in which somebody else could put another directory in this one's place."""
+    for above in [*_ancestors(directory), *_ancestors(os.path.realpath(directory))]:
+        found = os.lstat(above)
+        problem = _replaceable_by(found)
+        if problem is not None:
             raise EndpointUnsafeError(
-                f"anyone can write {parent}, which holds the directory {directory}",
+                f"{problem} can replace the directory {directory}, by way of {above}",
                 endpoint=endpoint,
-                hint=f"use another place, or chmod o-w {parent}",
+                hint="use a directory below those of root or your own that nobody else can write",
             )
-        parent = os.path.dirname(parent)
 
 
-async def _lock(directory_fd: int, endpoint: str) -> None:
-    """Take the directory's lock; closing the descriptor gives it back (flock(2))."""
+def _ancestors(path: str) -> list[str]:
+    above = []
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        above.append(path)
+    return above
+
+
+def _replaceable_by(found: os.stat_result) -> str | None:
+    """Say who, besides root and this user, can rename what is in a directory, or point a link elsewhere."""
+    # Whoever owns "/" is as good as root; in a user namespace the real root has another number.
+    if found.st_uid not in {0, os.geteuid(), os.stat("/").st_uid}:
+        return f"uid {found.st_uid}"
+    if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
+        return None  # in a sticky directory, such as /tmp, everyone can only rename what is their own
+    if found.st_mode & stat.S_IWOTH:
+        return "anyone"
+    # A group of one's own, of the same name as the user, is usual; its umask lets the group write.
+    if found.st_mode & stat.S_IWGRP and found.st_gid not in {0, os.getegid()}:
+        return f"group {found.st_gid}"
+    return None
+
+
+async def _lock(directory_fd: int, lock_name: str, endpoint: str) -> int:
+    """Take the lock of the starters of servers at this endpoint; return its descriptor (flock(2)).
+
+    It is on a file of its own, which only the owner can open: a directory that others may read could be
+    locked by them, for ever. Whoever holds it removes the file before letting go.
+    """
     with trio.move_on_after(_LOCK_PATIENCE):
         while True:
             await trio.lowlevel.checkpoint()
-            try:
-                fcntl.flock(directory_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                await trio.sleep(0.01)
+            lock_fd = _try_to_lock(directory_fd, lock_name)
+            if lock_fd is not None:
+                return lock_fd
+            await trio.sleep(0.01)
     raise EndpointError(
-        f"another process has held the lock of the directory for {_LOCK_PATIENCE} s",
+        f"another process has held {lock_name} in the same directory for {_LOCK_PATIENCE} s",
         endpoint=endpoint,
-        hint=f"find it with: fuser {os.path.dirname(endpoint)}",
+        hint=f"find it with: fuser {os.path.dirname(endpoint)}/{lock_name}",
     )
+
+
+def _try_to_lock(directory_fd: int, lock_name: str) -> int | None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    lock_fd = os.open(lock_name, flags, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
+    locked = False
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # If its last holder has removed it meanwhile, the next starter will make another.
+            locked = os.fstat(lock_fd).st_nlink > 0
+    finally:
+        if not locked:
+            os.close(lock_fd)
+    return lock_fd if locked else None
 
 
 def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
@@ -478,6 +558,12 @@ def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
             return
         except BlockingIOError:
             pid = None  # alive, with a full backlog
+        except OSError as exc:
+            raise EndpointUnsafeError(
+                f"the path is a socket of another kind ({exc.strerror}); it was not touched",
+                endpoint=endpoint,
+                hint="choose another endpoint_path, or remove it yourself",
+            ) from exc
     owner = "another process" if pid is None else f"process {pid}"
     error = EndpointInUseError(
         f"in use by {owner}", endpoint=endpoint, hint="stop it first, or choose another endpoint_path"
@@ -489,23 +575,30 @@ def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
 def _bind(directory_fd: int, name: str, endpoint: str) -> UnixListener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        directory_mode = os.fstat(directory_fd).st_mode
-        if _BIND_HONOURS_FCHMOD:
-            os.fchmod(sock.fileno(), _OWNER_ONLY_SOCKET)
-            sock.bind(endpoint)
-        elif not stat.S_IMODE(directory_mode) & ~_OWNER_ONLY_DIRECTORY:
-            sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
-        else:
-            _bind_aside(sock, endpoint)
+        _bind_owner_only(sock, directory_fd, endpoint)
         # Raises where the path no longer leads into the directory that was judged.
         found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        if stat.S_IMODE(found.st_mode) != _OWNER_ONLY_SOCKET:
-            os.chmod(name, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
-        sock.listen(_BACKLOG)
-        return UnixListener(sock, endpoint, (found.st_dev, found.st_ino))
+        try:
+            if stat.S_IMODE(found.st_mode) != _OWNER_ONLY_SOCKET:
+                os.chmod(name, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
+            sock.listen(_BACKLOG)
+            return UnixListener(sock, endpoint, (found.st_dev, found.st_ino))
+        except BaseException:
+            os.unlink(name, dir_fd=directory_fd)
+            raise
     except BaseException:
         sock.close()
         raise
+
+
+def _bind_owner_only(sock: socket.socket, directory_fd: int, endpoint: str) -> None:
+    if _BIND_HONOURS_FCHMOD:
+        os.fchmod(sock.fileno(), _OWNER_ONLY_SOCKET)
+        sock.bind(endpoint)
+    elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~_OWNER_ONLY_DIRECTORY:
+        sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
+    else:
+        _bind_aside(sock, endpoint)
 
 
 def _bind_aside(sock: socket.socket, endpoint: str) -> None:
