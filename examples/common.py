@@ -21,9 +21,19 @@ from trio_ipc import IpcConfig
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--endpoint` and `--config`, which mean the same to both programs."""
-    parser.add_argument("--endpoint", metavar="PATH", help="the socket; wins over file and environment")
+def add_endpoint_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add `--endpoint` and `--config`, which mean the same to both programs.
+
+    Args:
+        several: whether `--endpoint` may be given more than once; see `load_configs`.
+    """
+    parser.add_argument(
+        "--endpoint",
+        metavar="PATH",
+        action="append" if several else "store",
+        help="the socket; wins over file and environment"
+        + ("; may be given several times" if several else ""),
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="a TOML file with a table [ipc]; TRIO_IPC_... variables win over it"
     )
@@ -36,11 +46,18 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
         ConfigError: a setting is wrong.
     """
     config = IpcConfig.load(options.config)
-    if options.endpoint is None:
-        return config
+    return config if options.endpoint is None else _at(config, options.endpoint)
+
+
+def load_configs(options: argparse.Namespace) -> list[IpcConfig]:
+    """Do the same where `--endpoint` may be given several times; there is one for each, or only one."""
+    config = IpcConfig.load(options.config)
+    return [config] if options.endpoint is None else [_at(config, endpoint) for endpoint in options.endpoint]
+
+
+def _at(config: IpcConfig, endpoint: str) -> IpcConfig:
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
-    absolute = os.path.abspath(options.endpoint) if options.endpoint else ""
-    return config.replace(endpoint_path=absolute)
+    return config.replace(endpoint_path=os.path.abspath(endpoint) if endpoint else "")
 
 
 async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -62,7 +62,7 @@ async def test_the_collector_counts_what_it_served(short_dir: Path) -> None:
         await once(short_dir / "s")
         collector.process.terminate()
         await collector.end()
-        assert "requests=2" in collector.stderr.seen[-1].split()
+        assert "requests=4" in collector.stderr.seen[-1].split()
 
 
 async def test_a_second_signal_ends_the_collector_at_once(short_dir: Path, tmp_path: Path) -> None:
@@ -184,6 +184,35 @@ async def test_names_and_pids_narrow_what_the_agent_asks_for(short_dir: Path) ->
         assert none["processes"] == []
 
 
+async def test_any_of_several_collectors_answers_and_is_named(short_dir: Path) -> None:
+    both = {f"{short_dir}/a", f"{short_dir}/b"}
+    more = ["--endpoint", f"{short_dir}/b", "--json", "--interval", "0.05"]
+    async with (
+        collector_at(short_dir / "a") as first,
+        collector_at(short_dir / "b") as second,
+        spawn(*agent(short_dir / "a", *more)) as program,
+    ):
+        seen: set[str] = set()
+        while seen != both:
+            seen |= set(json.loads(await program.stdout.next() or "null")["collectors"])
+        first.process.kill()
+        await first.process.wait()
+        async with blocked_child() as child:
+            await changes_until(program, "appeared", child.pid)
+        assert program.stderr.seen == [], "nobody noticed"
+        document = json.loads(await program.stdout.next() or "null")
+        assert document["collectors"] == [f"{short_dir}/b"]
+        assert second.process.returncode is None
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "weighted", "priority"])
+async def test_the_table_says_who_answered(short_dir: Path, strategy: str) -> None:
+    command = agent(short_dir / "s", "--once", "--strategy", strategy, "--endpoint", f"{short_dir}/nobody")
+    async with collector_at(short_dir / "s"), spawn(*command) as program:
+        assert await program.end() == 0, program.stderr.seen
+        assert f"answered by {short_dir}/s" in program.stdout.seen
+
+
 async def test_the_table_in_a_pipe_names_processes_and_the_active_transport(short_dir: Path) -> None:
     async with (
         collector_at(short_dir / "s"),
@@ -251,6 +280,7 @@ async def test_a_socket_where_nobody_listens_is_one_line(short_dir: Path) -> Non
         ["--interval", "0"],
         ["--interval", "nan"],
         ["--limit", "0"],
+        ["--strategy", "best"],
     ],
 )
 async def test_a_wrong_option_is_refused_without_a_traceback(short_dir: Path, options: list[str]) -> None:

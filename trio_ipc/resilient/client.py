@@ -28,6 +28,7 @@ from trio_ipc.errors import (
     ConfigError,
     ConnectError,
     IpcError,
+    MessageError,
     NoEndpointError,
     PeerClosedError,
     PoolTimeoutError,
@@ -398,6 +399,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             if negotiation is not None:
                 answer = await connection.call(negotiation.ask(), lambda _: None)
                 collector.learned(negotiation.learn(answer))
+        except MessageError:
+            pass  # frames too small to ask: it is taken to be able to do everything, and may refuse
         except BaseException:
             await close_at_once(connection)
             raise

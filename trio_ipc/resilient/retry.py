@@ -7,14 +7,16 @@ one is sent, connecting is over.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from trio_ipc.errors import ConnectTimeoutError, PeerClosedError, ServerNotFoundError, ServerRefusedError
 
 from .settings import ResilientConfig
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 _ResultT = TypeVar("_ResultT")
 
@@ -64,6 +66,8 @@ async def with_backoff(
         # Nearly every call ends above, without the 27 µs that tenacity was measured to take.
         if settings.connect_attempts == 1:
             raise
+    # Imported where it is used: rarely, and it takes longer than any module of ours.
+    from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt  # noqa: PLC0415
 
     def wait(state: RetryCallState) -> float:
         return backoff(state.attempt_number + 1, settings, draw())
