@@ -237,7 +237,7 @@ async def test_what_a_server_said_before_it_closed_is_heard_though_writing_fails
         subject.call("2")
         await wait_all_tasks_blocked()
         assert subject.answers["1"] == success("1")
-        assert "the peer says: protocol violation: x" in str(subject.error("2"))
+        assert "the peer says: 'protocol violation: x'" in str(subject.error("2"))
 
 
 async def test_a_server_that_does_not_read_fails_all_who_wait(autojump_clock: MockClock) -> None:
@@ -258,6 +258,26 @@ async def test_a_server_that_does_not_read_fails_all_who_wait(autojump_clock: Mo
     ("request_", "kind"),
     [(DetectionTask(), MessageEmptyError), (task("x" * MIB), MessageTooLargeError)],
 )
+async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_written(
+    autojump_clock: MockClock,
+) -> None:
+    """The reader closes the channel under the writer, and its error is the one that counts."""
+    near, far = trio.testing.lockstep_stream_pair()
+    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), contract=DETECTION)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipeline.run)
+        subject = Line(pipeline, far, nursery)
+        subject.call("1")
+        await wait_all_tasks_blocked()
+        assert await subject.received() == ["1"]
+        await far.send_all(frame(success("1"))[:5])
+        await trio.sleep(25)
+        subject.call("2")  # nobody reads it: it is being written when the time is up
+    assert trio.current_time() == pytest.approx(30)
+    assert isinstance(subject.error("1"), ReadTimeoutError)
+    assert isinstance(subject.error("2"), ReadTimeoutError)
+
+
 async def test_a_request_that_cannot_be_sent_is_its_callers_alone(
     request_: DetectionTask, kind: type[Exception]
 ) -> None:

@@ -166,6 +166,8 @@ class Pipeline(Generic[RequestT, ResponseT]):
                 # What the server said before it closed can still be read: answers, or why it closed.
                 # The reader comes to the end of it, as these calls are in flight.
                 return
+            except ChannelClosedError:
+                return  # as the reader met an error, which it is about to tell
             except IpcError as exc:
                 self._break(exc)
                 return
@@ -178,6 +180,8 @@ class Pipeline(Generic[RequestT, ResponseT]):
             try:
                 payload = await self._channel.receive()
                 self._answer(self._in_flight[0], payload)
+            except ChannelClosedError:
+                return  # as the writer met an error, which it is about to tell
             except IpcError as exc:
                 exc.endpoint = self.endpoint
                 self._break(exc)
