@@ -240,24 +240,6 @@ async def test_what_a_server_said_before_it_closed_is_heard_though_writing_fails
         assert "the peer says: 'protocol violation: x'" in str(subject.error("2"))
 
 
-async def test_a_server_that_does_not_read_fails_all_who_wait(autojump_clock: MockClock) -> None:
-    near, far = trio.testing.lockstep_stream_pair()
-    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), contract=DETECTION)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pipeline.run)
-        subject = Line(pipeline, far, nursery)
-        subject.call("1")
-        await wait_all_tasks_blocked()
-        subject.call("2")
-    assert trio.current_time() == pytest.approx(10)
-    assert isinstance(subject.error("1"), WriteTimeoutError)
-    assert isinstance(subject.error("2"), WriteTimeoutError)
-
-
-@pytest.mark.parametrize(
-    ("request_", "kind"),
-    [(DetectionTask(), MessageEmptyError), (task("x" * MIB), MessageTooLargeError)],
-)
 async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_written(
     autojump_clock: MockClock,
 ) -> None:
@@ -278,6 +260,24 @@ async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_writ
     assert isinstance(subject.error("2"), ReadTimeoutError)
 
 
+async def test_a_server_that_does_not_read_fails_all_who_wait(autojump_clock: MockClock) -> None:
+    near, far = trio.testing.lockstep_stream_pair()
+    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), contract=DETECTION)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipeline.run)
+        subject = Line(pipeline, far, nursery)
+        subject.call("1")
+        await wait_all_tasks_blocked()
+        subject.call("2")
+    assert trio.current_time() == pytest.approx(10)
+    assert isinstance(subject.error("1"), WriteTimeoutError)
+    assert isinstance(subject.error("2"), WriteTimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [(DetectionTask(), MessageEmptyError), (task("x" * MIB), MessageTooLargeError)],
+)
 async def test_a_request_that_cannot_be_sent_is_its_callers_alone(
     request_: DetectionTask, kind: type[Exception]
 ) -> None:
