@@ -1,24 +1,56 @@
-"""What the example programs share: their endpoint options, stopping by signals, and one-line complaints.
+"""What the example programs share: their endpoint options, their ends, and one-line complaints.
 
-Nothing here may know about processes or hashes. What a program prints about a failure goes through
-`complain`, so that a user never meets a traceback and a peer's text never reaches a terminal raw.
+Nothing here may know about processes or hashes. Every program is run by `run_program`, and what it prints
+about a failure goes through `complain`, so that a user never meets a traceback and a peer's text never
+reaches a terminal raw.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Final, TextIO
 
 import trio
 
-from trio_ipc import IpcConfig
+from trio_ipc import ConfigError, IpcConfig, IpcError
 
 #: What asks a program to end. Windows has both names, though only SIGINT ever arrives there.
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class OutputError(Exception):
+    """Standard output takes nothing, though somebody may well be waiting for it."""
+
+
+def run_program(program: str, body: Callable[[], int]) -> int:
+    """Run a program's body; whatever ends it becomes an exit status and at most one line for each cause."""
+    _prepare_streams()
+    status = 1
+    try:
+        try:
+            status = body()
+        finally:
+            _flush_stdout()  # at the interpreter's own flush it would be too late for a line of ours
+    except* BrokenPipeError:
+        status = 0  # its reader has seen enough
+    except* KeyboardInterrupt:
+        status = 0  # it came before the signals were caught: nothing was started yet
+    except* (IpcError, OutputError, OSError) as group:
+        status = 1
+        for problem in leaves(group):
+            complain(program, problem)
+    finally:
+        _discard_what_is_stuck()
+    return status
+
+
+# --- settings ---
 
 
 def add_endpoint_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
@@ -57,7 +89,34 @@ def load_configs(options: argparse.Namespace) -> list[IpcConfig]:
 
 def _at(config: IpcConfig, endpoint: str) -> IpcConfig:
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
-    return config.replace(endpoint_path=os.path.abspath(endpoint) if endpoint else "")
+    try:
+        absolute = os.path.abspath(endpoint) if endpoint else ""
+    except OSError as exc:
+        problem = f"--endpoint {endpoint!r} is relative to a working directory that is gone"
+        raise ConfigError(f"{problem}: {exc.strerror}", hint="give an absolute path") from exc
+    return config.replace(endpoint_path=absolute)
+
+
+# --- signals ---
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[AsyncIterator[int]]:
+    """Receive what asks the program to stop. After the block it ends anyway, and nothing may hurry it.
+
+    Otherwise a second ^C, or a service manager's second SIGTERM, would interrupt its cleaning up.
+    """
+    caught = False
+
+    def outside(_number: int, _frame: object) -> None:
+        if not caught:
+            raise KeyboardInterrupt
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, outside)  # trio puts it back when its receiver is closed
+    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+        caught = True
+        yield signals
 
 
 async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -66,25 +125,73 @@ async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope)
         scope.cancel()
 
 
+# --- streams ---
+
+
+def _prepare_streams() -> None:
+    if sys.stderr is None:
+        # It was closed. print and argparse would take standard output in its place.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
+    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Say what is wrong when standard output takes nothing; without a reader it is a BrokenPipeError still.
+
+    Raises:
+        OutputError: in place of any other OSError, or because there is no standard output at all.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OutputError(f"standard output: {exc.strerror}") from exc
+
+
+def _flush_stdout() -> None:
+    if sys.stdout is not None:  # a program that prints nothing may well lack it
+        with writing():
+            sys.stdout.flush()
+
+
+def discard(stream: TextIO) -> None:
+    """Give up on a stream that takes nothing, and on what is stuck in it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def _discard_what_is_stuck() -> None:
+    # Python flushes both once more as it ends, and makes a failure its exit status.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            discard(stream)
+
+
 def printable(text: str) -> str:
     """Make text from elsewhere safe for a terminal: no escape sequences, no line breaks."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def complain(program: str, problem: object) -> None:
-    """Print one line to standard error."""
-    print(f"{program}: {printable(str(problem))}", file=sys.stderr, flush=True)
+    """Print one line to standard error, if that can be done."""
+    with contextlib.suppress(OSError):  # there is nobody else to tell
+        print(f"{program}: {printable(str(problem))}", file=sys.stderr, flush=True)
 
 
 def counters_line(counters: Mapping[str, object]) -> str:
     """Write counters as `name=value`: the active transport first, and of the others what is not zero."""
     told = {"transport": counters["transport"]} | {name: value for name, value in counters.items() if value}
     return " ".join(f"{name}={value}" for name, value in told.items())
-
-
-def discard_stdout() -> None:
-    """Give up on a standard output that nobody reads (`| head`); Python flushes it once more as it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

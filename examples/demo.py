@@ -20,7 +20,7 @@ from typing import Final
 
 import trio
 
-from examples.common import STOP_SIGNALS, cancel_on_signal, complain, discard_stdout, leaves
+from examples.common import cancel_on_signal, complain, leaves, run_program, stop_signals, writing
 from trio_ipc import IpcConfig, IpcError, open_client
 from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
 
@@ -40,19 +40,25 @@ class DemoFailed(Exception):  # noqa: N818 - it is what it says
 class Demo:
     """The steps, and which of them is being done."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self) -> None:
         self.step = "setting up"
-        self._endpoint = os.path.join(directory, "procmond.sock")
+        self._endpoint = ""
 
     async def run(self) -> None:
-        """Do all of it.
+        """Do all of it, in a directory that is deleted however it ends.
 
         Raises:
-            DemoFailed, IpcError, trio.TooSlowError: `step` did not work. Possibly in an ExceptionGroup.
+            DemoFailed, IpcError, OSError, trio.TooSlowError: `step` did not work. Possibly in an
+                ExceptionGroup.
         """
+        with tempfile.TemporaryDirectory(prefix="trio-ipc-") as directory:
+            self._endpoint = os.path.join(directory, "procmond.sock")
+            await self._take_steps()
+
+    async def _take_steps(self) -> None:
         with trio.fail_after(_TIME_LIMIT):
+            self._begin("start a collector")
             async with self._program("examples.procmond") as procmond:
-                self._begin("start a collector")
                 await procmond.line_with("listening")
                 async with self._program("examples.agent", *_AGENT_OPTIONS) as agent:
                     self._begin("let an agent show the processes, the largest first")
@@ -73,7 +79,7 @@ class Demo:
 
     def _begin(self, step: str) -> None:
         self.step = step
-        print(f"\n--- {step}", flush=True)
+        show(f"\n--- {step}")
 
     @contextlib.asynccontextmanager
     async def _program(self, module: str, *options: str) -> AsyncIterator[Program]:
@@ -89,7 +95,7 @@ class Demo:
         found = result.hash_result
         if not result.success or not found.success:
             raise DemoFailed(result.error_message or found.error_message)
-        print(f"{found.algorithm} of {found.file_path} is {found.hash_value}, as computed here", flush=True)
+        show(f"{found.algorithm} of {found.file_path} is {found.hash_value}, as computed here")
 
     @staticmethod
     async def _cause_changes(agent: Program) -> None:
@@ -99,6 +105,12 @@ class Demo:
             await child.stdin.aclose()
             await child.wait()
             await agent.line_with("vanished", str(child.pid))
+
+
+def show(text: str) -> None:
+    """Print a line of the demo's own."""
+    with writing():
+        print(text, flush=True)
 
 
 class Program:
@@ -122,7 +134,7 @@ class Program:
         async for _ in self._lines():
             pass
         status = await self._process.wait()
-        print(f"{self._name} ended with status {status}", flush=True)
+        show(f"{self._name} ended with status {status}")
         if status != 0:
             raise DemoFailed(f"{self._name} should have ended with status 0")
 
@@ -133,7 +145,7 @@ class Program:
             if newline:
                 self._unread = rest
                 text = line.decode("utf-8", "replace")
-                print(f"  {text}", flush=True)
+                show(f"  {text}")
                 yield text
             elif received := await self._process.stdout.receive_some():
                 self._unread += received
@@ -187,7 +199,7 @@ def _sha256(path: str) -> str:
 async def run_until_signal(demo: Demo) -> bool:
     """Run the demo; return whether it came to its end before a signal did."""
     finished = False
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
             await demo.run()
@@ -198,22 +210,23 @@ async def run_until_signal(demo: Demo) -> bool:
 
 def main() -> int:
     """Run the demo; return its exit status."""
-    status = 1
-    with tempfile.TemporaryDirectory(prefix="trio-ipc-") as directory:
-        demo = Demo(directory)
-        try:
-            if trio.run(run_until_signal, demo):
-                status = 0
-            else:
-                complain(PROGRAM, f"interrupted at: {demo.step}")
-        except* BrokenPipeError:
-            discard_stdout()
-        except* trio.TooSlowError:
-            complain(PROGRAM, f"failed at: {demo.step}: it took more than {_TIME_LIMIT:.0f} s")
-        except* (DemoFailed, IpcError, OSError) as group:
-            complain(PROGRAM, f"failed at: {demo.step}: {leaves(group)[0]}")
-    if status == 0:
-        print("\nall steps worked, and nothing is left behind", flush=True)
+    return run_program(PROGRAM, _main)
+
+
+def _main() -> int:
+    status, demo = 1, Demo()
+    try:
+        if trio.run(run_until_signal, demo):
+            show("\nall steps worked, and nothing is left behind")
+            status = 0
+        else:
+            complain(PROGRAM, f"interrupted at: {demo.step}")
+    except* trio.TooSlowError:
+        complain(PROGRAM, f"failed at: {demo.step}: it took more than {_TIME_LIMIT:.0f} s")
+    except* BrokenPipeError:
+        raise  # no step's failure: nobody wants to see the rest
+    except* (DemoFailed, IpcError, OSError) as group:
+        complain(PROGRAM, f"failed at: {demo.step}: {leaves(group)[0]}")
     return status
 
 

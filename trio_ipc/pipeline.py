@@ -22,7 +22,6 @@ from .errors import (
     ChannelError,
     IpcError,
     PeerClosedError,
-    ProtocolError,
     ResponseMismatchError,
 )
 
@@ -43,7 +42,7 @@ class _Pending(Generic[RequestT, ResponseT]):
         self.settled = settled
         self.done = trio.Event()
         self.response: ResponseT | None = None
-        self.error: IpcError | None = None
+        self.error: Exception | None = None
 
 
 class Pipeline(Generic[RequestT, ResponseT]):
@@ -65,7 +64,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._to_write = trio.lowlevel.ParkingLot()
         self._to_read = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self._broken_by: IpcError | None = None
+        self._broken_by: Exception | None = None
 
     async def run(self) -> None:
         """Write and read until the connection ends; then close it, and end every call that is left.
@@ -95,7 +94,8 @@ class Pipeline(Generic[RequestT, ResponseT]):
 
         Raises:
             MessageError: the request is empty or too large. Nothing was sent, and the others go on.
-            ProtocolError: this request's response could not be trusted. The connection is closed.
+            ProtocolError: this request's response could not be trusted. The connection is closed; so it
+                is by whatever the contract's own functions raise.
             ChannelError: the connection broke or was closed. Whether the server did the work is not
                 known.
 
@@ -140,7 +140,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
     def _payload(self, request: RequestT) -> bytes:
         if self._broken_by is not None:
             raise ChannelClosedError(
-                f"this connection was broken: {self._broken_by.message}",
+                f"this connection was broken: {_told(self._broken_by)}",
                 endpoint=self.endpoint,
                 hint="open a new one",
             ) from self._broken_by
@@ -182,8 +182,9 @@ class Pipeline(Generic[RequestT, ResponseT]):
                 self._answer(self._in_flight[0], payload)
             except ChannelClosedError:
                 return  # as the writer met an error, which it is about to tell
-            except IpcError as exc:
-                exc.endpoint = self.endpoint
+            except Exception as exc:  # noqa: BLE001 - the contract's functions are users' code
+                if isinstance(exc, IpcError):
+                    exc.endpoint = self.endpoint
                 self._break(exc)
                 return
 
@@ -197,7 +198,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         pending.done.set()
         pending.settled(None)
 
-    def _break(self, exc: IpcError) -> None:
+    def _break(self, exc: Exception) -> None:
         if self._broken_by is None:
             self._broken_by = exc
             self._scope.cancel()
@@ -207,21 +208,24 @@ class Pipeline(Generic[RequestT, ResponseT]):
         reason = self._broken_by
         for pending in [*self._in_flight, *self._outbox]:
             first = self._in_flight and pending is self._in_flight[0]
-            pending.error = reason if first else _for_a_neighbour(reason)
+            pending.error = reason if first else _for_a_neighbour(reason, self.endpoint)
             pending.done.set()
             pending.settled(pending.error)
         self._in_flight.clear()
         self._outbox.clear()
 
 
-def _for_a_neighbour(reason: IpcError) -> ChannelError:
+def _told(reason: Exception) -> str:
+    return reason.message if isinstance(reason, IpcError) else repr(reason)
+
+
+def _for_a_neighbour(reason: Exception, endpoint: str) -> ChannelError:
     """Return what a call is told that was behind the one which met the error."""
-    if isinstance(reason, ProtocolError):
-        said = f"an answer ahead of this one could not be trusted: {reason.message}"
-        error: ChannelError = ChannelClosedError(said, endpoint=reason.endpoint, hint="open a new one")
-    else:
+    if isinstance(reason, ChannelError):
         # A new one each, for a traceback of its own.
-        kind = type(reason) if isinstance(reason, ChannelError) else ChannelClosedError
-        error = kind(reason.message, endpoint=reason.endpoint, hint=reason.hint)
+        error: ChannelError = type(reason)(reason.message, endpoint=endpoint, hint=reason.hint)
+    else:
+        said = f"an answer ahead of this one could not be trusted: {_told(reason)}"
+        error = ChannelClosedError(said, endpoint=endpoint, hint="open a new one")
     error.__cause__ = reason
     return error

@@ -7,7 +7,6 @@ one line and status 1; once it has seen a collector, a failed cycle is reported 
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import sys
 from collections.abc import Sequence
@@ -17,13 +16,14 @@ import attrs
 import trio
 
 from examples.common import (
-    STOP_SIGNALS,
     add_endpoint_options,
     cancel_on_signal,
     complain,
     counters_line,
-    discard_stdout,
     load_configs,
+    run_program,
+    stop_signals,
+    writing,
 )
 from trio_ipc import (
     Endpoint,
@@ -97,7 +97,8 @@ class Agent:
                 name: round(value) if isinstance(value, float) else value
                 for name, value in self._totals.items()
             }
-            self._display.note(f"asked: {counters_line(whole)}")
+            with writing():
+                self._display.note(f"asked: {counters_line(whole)}")
 
     async def _ask(self, client: ResilientClient[DetectionTask, DetectionResult]) -> Enumeration:
         answered_by: list[str] = []
@@ -112,17 +113,18 @@ class Agent:
 
     def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
         current = snapshot(seen.records, seen.skipped, known)
-        if known is None:
-            self._display.processes(cycle, seen)
-        else:
-            self._display.changes(cycle, compare(known, current), seen.skipped, seen.collectors)
+        with writing():
+            if known is None:
+                self._display.processes(cycle, seen)
+            else:
+                self._display.changes(cycle, compare(known, current), seen.skipped, seen.collectors)
         return current
 
 
 async def run(agent: Agent, interval: float | None) -> int:
     """Watch until a signal says stop; return the exit status."""
     status = 0
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
             status = await agent.watch(interval)
@@ -132,28 +134,20 @@ async def run(agent: Agent, interval: float | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
+    return run_program(PROGRAM, lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     question = Question(options.name, options.pid, "sha256" if options.hash else "")
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
     )
-    status = 0
-    try:
-        endpoints = [Endpoint(config) for config in load_configs(options)]
-        agent = Agent(endpoints, settings(options.strategy), question, display)
-        status = trio.run(run, agent, None if options.once else options.interval)
-        if status == 0:
-            agent.report()
-    except* IpcError as group:
-        complain(PROGRAM, group.exceptions[0])  # the configuration's: the others are handled in each cycle
-        status = 1
-    except* BrokenPipeError:
-        discard_stdout()
-    except* KeyboardInterrupt:
-        pass  # it came before the signals were caught
+    endpoints = [Endpoint(config) for config in load_configs(options)]
+    agent = Agent(endpoints, settings(options.strategy), question, display)
+    status = trio.run(run, agent, None if options.once else options.interval)
+    if status == 0:
+        agent.report()
     return status
 
 
@@ -175,7 +169,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON document to a line for each look")
     parser.add_argument("--hash", action="store_true", help="ask for the executables' sha256")
     parser.add_argument(
-        "--name", nargs="+", action="extend", default=[], help="only processes of these names"
+        "--name",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=process_name,
+        help="only processes of these names",
     )
     parser.add_argument(
         "--pid", nargs="+", action="extend", default=[], type=process_id, help="only processes of these pids"
@@ -194,6 +193,16 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return value
+
+
+def process_name(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not UTF-8, and no name can be asked for else"
+        ) from None
+    return text
 
 
 def process_id(text: str) -> int:

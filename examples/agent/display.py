@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
-import os
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
@@ -26,7 +26,10 @@ from trio_ipc.daemoneye import ProcessRecord
 from .changes import Changes
 from .paging import Enumeration
 
-_WIDTH_OF_A_PIPE: Final = 120
+_SIZE_OF_A_PIPE: Final = 120, 24
+
+#: In less than this a table shows no columns at all. The lines of a narrower terminal wrap.
+_LEAST_WIDTH: Final = 40
 
 
 class Display(Protocol):
@@ -104,9 +107,11 @@ class TableDisplay:
         self._limit = limit
         self._collectors: Sequence[str] = ()
         self._with_hashes = with_hashes
-        self._console = _AgentConsole(highlight=False, markup=False)
-        if not self._console.is_terminal and "COLUMNS" not in os.environ:
-            self._console.width = _WIDTH_OF_A_PIPE
+        # Not rich's own measure: it believes COLUMNS=0 and shows nothing.
+        width, height = shutil.get_terminal_size(_SIZE_OF_A_PIPE)
+        self._console = _AgentConsole(
+            highlight=False, markup=False, width=max(width, _LEAST_WIDTH), height=height
+        )
 
     def processes(self, cycle: int, seen: Enumeration) -> None:
         by_weight = sorted(seen.records, key=_weight, reverse=True)

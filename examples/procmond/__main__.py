@@ -1,7 +1,7 @@
 """The collector as a program: listen, answer until told to stop, leave nothing behind.
 
 It prints `listening on PATH` once clients can connect, and at the end what it did. A failure is one line
-on standard error and exit status 1.
+on standard error and exit status 1; that nobody reads what it prints is none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from collections.abc import AsyncIterator, Sequence
 import attrs
 import trio
 
-from examples.common import STOP_SIGNALS, add_endpoint_options, complain, counters_line, leaves, load_config
-from trio_ipc import IpcConfig, IpcError, Server, serve
+from examples.common import (
+    add_endpoint_options,
+    complain,
+    counters_line,
+    discard,
+    load_config,
+    run_program,
+    stop_signals,
+    writing,
+)
+from trio_ipc import IpcConfig, Server, serve
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
 from .collector import Collector
@@ -27,17 +36,28 @@ async def run(config: IpcConfig) -> None:
     """Serve until a signal asks to stop.
 
     Raises:
-        ExceptionGroup: of an IpcError: the endpoint cannot be served, or not any longer.
+        ExceptionGroup: of an IpcError: the endpoint cannot be served, or not any longer. Or of an
+            OutputError: the announcement cannot be written.
     """
     # The signals are caught before there is anything to clean up, and until there is nothing left.
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with stop_signals() as signals:
         async with trio.open_nursery() as watching:
             async with trio.open_nursery() as serving:
                 server = await serving.start(serve, Collector().handle, config)
                 watching.start_soon(stop_on_signals, signals, server, serving.cancel_scope)
-                print(f"listening on {server.endpoint}", flush=True)
+                announce(server.endpoint)
             watching.cancel_scope.cancel()
     complain(PROGRAM, f"served: {counters_line(attrs.asdict(server.counters()))}")
+
+
+def announce(endpoint: str) -> None:
+    """Say where clients can connect. Whoever started the collector need not read it."""
+    try:
+        if sys.stdout is not None:
+            with writing():
+                print(f"listening on {endpoint}", flush=True)
+    except BrokenPipeError:
+        discard(sys.stdout)
 
 
 async def stop_on_signals(
@@ -52,6 +72,10 @@ async def stop_on_signals(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
+    return run_program(PROGRAM, lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m examples.{PROGRAM}", description="Answer process tasks about this machine."
     )
@@ -62,17 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING,
         format=f"{PROGRAM}: %(levelname)s %(name)s: %(message)s",
     )
-    try:
-        trio.run(run, load_config(options))
-    except* IpcError as group:
-        for problem in leaves(group):
-            complain(PROGRAM, problem)
-        return_code = 1
-    except* KeyboardInterrupt:
-        return_code = 0  # it came before the signals were caught: nothing was started yet
-    else:
-        return_code = 0
-    return return_code
+    trio.run(run, load_config(options))
+    return 0
 
 
 if __name__ == "__main__":

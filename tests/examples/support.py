@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -109,7 +111,7 @@ async def spawn(
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment, less what would configure the programs under test."""
-    ours = ("TRIO_IPC_", "COLUMNS", "FORCE_COLOR", "COVERAGE_")
+    ours = ("TRIO_IPC_", "COLUMNS", "FORCE_COLOR", "COVERAGE_", "PYTHONUNBUFFERED")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
@@ -158,6 +160,42 @@ async def collector_at(
     async with spawn(*procmond(endpoint, *options), environ=environ) as program:
         assert await program.stdout.next() == f"listening on {endpoint}"
         yield program
+
+
+async def fails_with_one_line(
+    command: Sequence[str], environ: Mapping[str, str] | None = None, *, status: int = 1
+) -> str:
+    """Expect a program to fail, without a word on stdout; return its one line on stderr."""
+    async with spawn(*command, environ=environ) as program:
+        assert await program.end() == status, program.stderr.seen
+        assert program.stdout.seen == []
+        (line,) = program.stderr.seen
+        return line
+
+
+async def once(endpoint: Path, *options: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run the agent once; return its JSON document."""
+    async with spawn(*agent(endpoint, "--once", "--json", *options), environ=environ) as program:
+        assert await program.end() == 0, program.stderr.seen
+        assert program.stderr.seen == []
+        (line,) = program.stdout.seen
+        document: dict[str, Any] = json.loads(line)
+        return document
+
+
+async def until_listening(endpoint: Path) -> None:
+    """Wait for a collector whose announcement nobody can read."""
+    while True:
+        try:
+            connection = await trio.open_unix_socket(str(endpoint))
+        except OSError:
+            await trio.sleep(0.01)
+        else:
+            return await connection.aclose()
+
+
+def exists(path: Path) -> bool:
+    return os.path.lexists(path)
 
 
 def sha256_of(path: Path | str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -19,6 +22,7 @@ from trio_ipc.daemoneye import (
     DetectionTask,
     MonitoringDomain,
     TaskType,
+    stated_capabilities,
 )
 from trio_ipc.errors import NoEndpointError
 from trio_ipc.resilient import BreakerState
@@ -190,6 +194,69 @@ async def test_one_that_accepts_and_does_not_answer_is_found_out_before_the_requ
     async with calling(stuck, well, contract=DETECTION) as client:
         assert (await client.ask(task("x"))).endpoint_id == "well"
         assert "x" not in stuck.asked
+
+
+async def test_frames_too_small_to_ask_leave_open_what_a_collector_can(
+    autojump_clock: MockClock,
+) -> None:
+    tiny = FakeCollector("tiny", max_frame_bytes=20)
+    async with calling(tiny, contract=DETECTION) as client:
+        assert (await client.call(NETWORK_TASK)).success
+        assert client.statistics()[0].capabilities is None
+        assert client.statistics()[0].failures == 0
+
+
+class OurBugError(Exception):
+    pass
+
+
+def bug(*_: object) -> Any:
+    raise OurBugError
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+@pytest.mark.parametrize("where", ["needs", "ask", "learn", "can_do", "mismatch"])
+async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_nothing_behind(
+    autojump_clock: MockClock, max_in_flight: int, where: str
+) -> None:
+    collector = Able("a", PROCESS)
+    negotiation: Any = DETECTION.negotiation
+    assert negotiation is not None
+    contract = DETECTION
+    if where == "mismatch":
+        contract = attrs.evolve(DETECTION, mismatch=bug)
+    elif where != "needs":
+        contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(negotiation, **{where: bug}))
+    async with calling(collector, contract=contract, max_in_flight=max_in_flight) as client:
+        with pytest.raises(OurBugError):
+            await client.call(task(), needs=bug if where == "needs" else None)
+        await wait_all_tasks_blocked()
+        assert client.metrics().active_connections_current == 0
+        assert client._pool._opening.total() == 0
+        said = client.statistics()[0].breaker
+        assert (said.failures, said.probing) == (0, False)
+
+
+async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_client(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Able("a", PROCESS)
+    asked = 0
+
+    def learn(result: DetectionResult) -> Capabilities:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise OurBugError
+        return stated_capabilities(result)
+
+    assert DETECTION.negotiation is not None
+    contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(DETECTION.negotiation, learn=learn))
+    async with calling(collector, contract=contract, idle_timeout_ms=10_000_000) as client:
+        await client.call(task("1"))
+        await trio.sleep(301)
+        assert asked == 2
+        assert (await client.call(task("2"))).success
 
 
 async def test_the_client_lives_on_when_it_is_closed_in_the_middle_of_a_refresh(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import trio
@@ -341,6 +342,22 @@ async def test_one_that_comes_back_too_old_is_closed(autojump_clock: MockClock) 
             gate.open("1")
         await wait_all_tasks_blocked()
         assert collector.connections.now == 0
+
+
+async def test_a_shared_connection_that_is_always_in_use_is_given_up_at_its_age_too(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate, read_timeout_ms=10_000_000)
+    settings: dict[str, Any] = {"max_in_flight": 9, "max_connections_per_endpoint": 1}
+    async with calling(collector, call_timeout_ms=10_000_000, **settings) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            await trio.sleep(3601)
+            await call_in_order(nursery, client, "3")
+            gate.open("1", "2", "3")
+        assert collector.connections.total == 2
+        assert collector.connections.most == 1
 
 
 async def test_removing_an_endpoint_closes_what_is_unused_now_and_what_is_used_then(

@@ -51,6 +51,7 @@ class Attempts(Generic[RequestT]):
         needs: says whether a collector's capabilities will do, None if any will.
         repeatable: whether the request may be made again when it may have reached a collector.
         began, deadline: on Trio's clock.
+        settled: whether the latest try takes no place on a connection any longer.
         errors: what each try ended by.
         given_up: collectors that this call will not ask any more.
         unreached: collectors that could not be reached, and may be in a moment.
@@ -72,6 +73,7 @@ class Attempts(Generic[RequestT]):
         self.errors: list[IpcError] = []
         self.given_up: set[Collector] = set()
         self.unreached: set[Collector] = set()
+        self.settled = True
         self._doing = "choosing a collector"
         self._waits_for: Collector | None = None
         self._permits: dict[Collector, Permit] = {}

@@ -9,6 +9,7 @@ is harmless; and never let a call end in anything but one answer, one error, or 
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
@@ -46,6 +47,8 @@ from .metrics import ClientMetrics
 from .pool import Connection, Pool, TurnedAwayError
 from .retry import PASSING, NobodyReachedError, with_backoff
 from .settings import ResilientConfig
+
+_logger = logging.getLogger(__name__)
 
 _ResultT = TypeVar("_ResultT")
 
@@ -296,7 +299,12 @@ class ResilientClient(Generic[RequestT, ResponseT]):
                 raise
             attempts.failed(collector, exc)
             return None
-        if seemed_capable and not self._will_do(collector, attempts):
+        try:
+            will_do = not seemed_capable or self._will_do(collector, attempts)
+        except BaseException:
+            self._pool.release(connection)  # the contract's functions and the call's are users' code
+            raise
+        if not will_do:
             # Only now it said so. There may be one that can; if not, this one's refusal is the answer.
             self._pool.release(connection)
             visited.discard(collector)
@@ -311,11 +319,12 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> Answer[ResponseT] | None:
         collector = connection.collector
         attempts.now(f"waiting for the answer of {collector.path}", collector)
+        attempts.settled = False
         try:
             response = await connection.call(attempts.request, partial(self._settle, attempts, connection))
         except trio.Cancelled as exc:
-            # Where others share the connection, it is not settled before the answer comes.
-            if connection.load and attempts.is_failure(exc):
+            if not attempts.settled and attempts.is_failure(exc):
+                # Others share the connection, and it is not settled before the answer comes.
                 collector.failed()
             raise
         except (ChannelError, ProtocolError) as exc:
@@ -341,6 +350,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         outcome: BaseException | None,
     ) -> None:
         """Note how a collector did before its connection, or its place, is given to who waits for it."""
+        attempts.settled = True
         if outcome is None:
             connection.collector.answered()
         elif attempts.is_failure(outcome):
@@ -425,9 +435,14 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         assert negotiation is not None  # noqa: S101 - for the type checker: there is no keeper without one
         seconds = self._settings.call_timeout_ms / 1000
         attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False)
-        # What a failure says about the collector is noted; the next connection will ask again.
-        with contextlib.suppress(IpcError):
+        try:
             await self._in_time(attempts, partial(self._negotiate_again, attempts, collector))
+        except IpcError as exc:
+            # What it says about the collector is noted; the next connection will ask again.
+            _logger.debug("capabilities were not refreshed: %s", exc)
+        except Exception:
+            # The contract's functions are users' code; what they raise must not end the client.
+            _logger.exception("the contract's negotiation failed", extra={"endpoint": collector.path})
 
     async def _negotiate_again(self, attempts: Attempts[RequestT], collector: Collector) -> None:
         negotiation = self._contract.negotiation

@@ -303,7 +303,12 @@ class Pool(Generic[RequestT, ResponseT]):
         if slot is not None:
             self._opening[collector] += 1
             return slot
-        shared = [c for c in open_ones if 0 < c.load < self._settings.max_in_flight and not c.is_broken]
+        shared = [
+            c
+            for c in open_ones
+            if 0 < c.load < self._settings.max_in_flight and not c.is_broken
+            if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
+        ]
         if not shared:
             return None
         connection = min(shared, key=lambda c: c.load)
@@ -328,10 +333,11 @@ class Pool(Generic[RequestT, ResponseT]):
         return sum(c.collector is collector for c in self._connections) + self._opening[collector]
 
     def _expiry(self, connection: Connection[RequestT, ResponseT]) -> float:
-        return min(
-            connection.idle_since + self._settings.idle_timeout_ms / 1000,
-            connection.opened_at + self._settings.lifetime_ms / 1000,
-        )
+        unused = connection.idle_since + self._settings.idle_timeout_ms / 1000
+        return min(unused, self._end_of_life(connection))
+
+    def _end_of_life(self, connection: Connection[RequestT, ResponseT]) -> float:
+        return connection.opened_at + self._settings.lifetime_ms / 1000
 
     def _refuse(self, waiter: _Waiter[RequestT, ResponseT], refusal: Exception) -> None:
         self._waiters.remove(waiter)
