@@ -114,9 +114,14 @@ def stop_signals() -> Iterator[AsyncIterator[int]]:
 
     for number in STOP_SIGNALS:
         signal.signal(number, outside)  # trio puts it back when its receiver is closed
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
-        caught = True
-        yield signals
+    try:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            caught = True
+            yield signals
+    finally:
+        for number in STOP_SIGNALS:
+            # Python gives handlers of its own up before it ends, and would die of a signal then.
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
