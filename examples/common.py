@@ -63,10 +63,18 @@ def run_program(program: str, body: Callable[[], int]) -> int:
 # --- settings ---
 
 
-def add_endpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--endpoint` and `--config`, which mean the same to both programs."""
+def add_endpoint_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add `--endpoint` and `--config`, which mean the same to both programs.
+
+    Args:
+        several: whether `--endpoint` may be given more than once; see `load_configs`.
+    """
     parser.add_argument(
-        "--endpoint", metavar="PATH", help="the socket, on Windows the pipe; wins over file and environment"
+        "--endpoint",
+        metavar="PATH",
+        action="append" if several else "store",
+        help="the socket, on Windows the pipe; wins over file and environment"
+        + ("; may be given several times" if several else ""),
     )
     parser.add_argument(
         "--config", metavar="FILE", help="a TOML file with a table [ipc]; TRIO_IPC_... variables win over it"
@@ -80,13 +88,21 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
         ConfigError: a setting is wrong.
     """
     config = IpcConfig.load(options.config)
-    if options.endpoint is None:
-        return config
+    return config if options.endpoint is None else _at(config, options.endpoint)
+
+
+def load_configs(options: argparse.Namespace) -> list[IpcConfig]:
+    """Do the same where `--endpoint` may be given several times; there is one for each, or only one."""
+    config = IpcConfig.load(options.config)
+    return [config] if options.endpoint is None else [_at(config, endpoint) for endpoint in options.endpoint]
+
+
+def _at(config: IpcConfig, endpoint: str) -> IpcConfig:
     # A person in a shell may well mean a relative path; the library takes absolute ones only.
     try:
-        in_full = endpoint_in_full(options.endpoint)
+        in_full = endpoint_in_full(endpoint)
     except OSError as exc:
-        problem = f"--endpoint {options.endpoint!r} is relative to a working directory that is gone"
+        problem = f"--endpoint {endpoint!r} is relative to a working directory that is gone"
         raise ConfigError(f"{problem}: {exc.strerror}", hint="give an absolute path") from exc
     return config.replace(endpoint_path=in_full)
 

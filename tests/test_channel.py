@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, memory_stream_pair
@@ -444,3 +446,74 @@ async def test_a_reset_or_a_closed_channel_ends_the_watch(config: IpcConfig) -> 
             await channel.send(PAYLOAD)
             await client.aclose()
             await channel.wait_peer_gone()
+
+
+# --- Several at a time, and connections that are kept ---------------------------------------------------
+
+
+async def test_several_payloads_are_one_write_and_as_many_frames() -> None:
+    near, far = memory_stream_pair()
+    writes = 0
+    pump = near.send_stream.send_all_hook
+    assert pump is not None
+
+    async def count() -> None:
+        nonlocal writes
+        writes += 1
+        await pump()
+
+    near.send_stream.send_all_hook = count
+    channel = over(near)
+    await channel.send_many([b"first", b"second", b"third"])
+    assert writes == 1
+    assert (channel.traffic.frames_sent, channel.traffic.bytes_sent) == (3, 3 * 8 + 16)
+    reader = over(far)
+    assert [await reader.receive() for _ in range(3)] == [b"first", b"second", b"third"]
+
+
+async def test_of_several_payloads_none_is_sent_if_one_cannot_be() -> None:
+    near, far = memory_stream_pair()
+    channel = over(near)
+    with pytest.raises(MessageEmptyError):
+        await channel.send_many([b"first", b""])
+    with pytest.raises(MessageTooLargeError):
+        channel.check(b"x" * (CONFIG.max_frame_bytes + 1))
+    channel.check(b"x" * CONFIG.max_frame_bytes)
+    await channel.send(b"alone")
+    assert (await far.receive_some())[8:] == b"alone"
+    assert channel.traffic.frames_sent == 1
+
+
+async def test_an_idle_connection_is_quiet_until_something_comes(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        near = await connect(config.endpoint_path)
+        channel, peer = over(near), over(await listener.accept())
+        assert channel.is_quiet()
+        await peer.send(b"unasked")
+        assert not channel.is_quiet()
+        assert await channel.receive() == b"unasked", "asking took nothing"
+        assert channel.is_quiet()
+        await peer.aclose()
+        assert not channel.is_quiet()
+        await channel.aclose()
+        assert not channel.is_quiet()
+        assert not near.is_quiet()
+
+
+@unix_only
+async def test_a_half_closed_connection_is_not_quiet(config: IpcConfig) -> None:
+    assert sys.platform != "win32"
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        async with over(await connect(config.endpoint_path)) as channel, await listener.accept() as far:
+            await far.send_eof()
+            assert not channel.is_quiet()
+            with pytest.raises(PeerClosedError):
+                await channel.receive()
+
+
+async def test_a_stopped_connection_is_not_quiet() -> None:
+    other, _ = memory_stream_pair()
+    stopped = over(other)
+    assert stopped.is_quiet(), "a stream that cannot tell is taken to be good"
+    stopped.stop_receiving()
+    assert not stopped.is_quiet()

@@ -27,7 +27,17 @@ import trio_ipc
 import trio_ipc.daemoneye
 from tests.platforms import UNDER_WINE, unix_only
 from tests.test_package import ROOMS
-from trio_ipc import Call, ConfigError, Crc32Variant, IpcConfig, IpcError, open_client, serve
+from trio_ipc import (
+    Call,
+    ClientMetrics,
+    ConfigError,
+    Crc32Variant,
+    IpcConfig,
+    IpcError,
+    ResilientConfig,
+    open_client,
+    serve,
+)
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.endpoint import DEFAULT_SOCKET
 
@@ -83,7 +93,11 @@ def fences(language: str) -> list[Fence]:
 
 
 def is_server(fence: Fence) -> bool:
-    return "open_client" not in fence.text and re.search(r"\bserve\b", fence.text) is not None
+    # Not a program that is both, and runs on its own.
+    return (
+        not re.search(r"open_(resilient_)?client", fence.text)
+        and re.search(r"\bserve\b", fence.text) is not None
+    )
 
 
 def is_client(fence: Fence) -> bool:
@@ -352,6 +366,19 @@ def test_every_setting_is_told_with_its_default_and_its_variable() -> None:
     ]
     meanings = text.partition("## What they mean")[2]
     assert [name for name in defaults if f"| `{name}` |" not in meanings] == []
+
+
+def test_every_setting_of_the_resilient_client_is_told_with_its_default() -> None:
+    text = (DOCS / "resilient-client.md").read_text().partition("## Settings")[2]
+    assert re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE) == [
+        (name, f'"{value}"' if isinstance(value, str) else str(value))
+        for name, value in attrs.asdict(ResilientConfig()).items()
+    ]
+
+
+def test_every_metric_is_told() -> None:
+    text = (DOCS / "resilient-client.md").read_text()
+    assert [name for name in attrs.asdict(ClientMetrics()) if f"`{name}`" not in text] == ["transport"]
 
 
 def test_the_rooms_are_those_of_the_architecture_page() -> None:

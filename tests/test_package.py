@@ -23,10 +23,12 @@ ROOMS = [
     "transports",
     "telemetry",
     "channel",
+    "pipeline",
     "selection",
     "conversation",
     "server",
     "client",
+    "resilient",
 ]
 
 

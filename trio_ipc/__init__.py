@@ -6,12 +6,16 @@ What is not named here is private. The messages of DaemonEye are in :mod:`trio_i
 from .channel import Channel, FramedChannel, FramedChannelListener
 from .client import Client, open_client
 from .config import Crc32Variant, IpcConfig, TransportType
-from .contract import RESPONSE_TOO_LARGE, Contract
+from .contract import RESPONSE_TOO_LARGE, Contract, Negotiation
 from .conversation import Call, Handler
 from .errors import (
+    AttemptsFailedError,
+    CallError,
+    CallTimeoutError,
     ChannelClosedError,
     ChannelError,
     ChecksumMismatchError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     ConnectTimeoutError,
@@ -25,8 +29,10 @@ from .errors import (
     MessageEmptyError,
     MessageError,
     MessageTooLargeError,
+    NoEndpointError,
     PeerClosedError,
     PeerNotAllowedError,
+    PoolTimeoutError,
     ProtocolError,
     ReadTimeoutError,
     ResponseMismatchError,
@@ -37,6 +43,18 @@ from .errors import (
     UndecodableMessageError,
     WriteTimeoutError,
 )
+from .resilient import (
+    Answer,
+    BreakerState,
+    BreakerStatistics,
+    ClientMetrics,
+    Endpoint,
+    EndpointStatistics,
+    ResilientClient,
+    ResilientConfig,
+    Strategy,
+    open_resilient_client,
+)
 from .server import Server, serve, serve_listener
 from .telemetry import ClientCounters, ServerCounters, Traffic
 from .transports import PeerCredentials, PeerPolicy
@@ -45,21 +63,31 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RESPONSE_TOO_LARGE",
+    "Answer",
+    "AttemptsFailedError",
+    "BreakerState",
+    "BreakerStatistics",
     "Call",
+    "CallError",
+    "CallTimeoutError",
     "Channel",
     "ChannelClosedError",
     "ChannelError",
     "ChecksumMismatchError",
+    "CircuitOpenError",
     "Client",
     "ClientCounters",
+    "ClientMetrics",
     "ConfigError",
     "ConnectError",
     "ConnectTimeoutError",
     "Contract",
     "Crc32Variant",
+    "Endpoint",
     "EndpointError",
     "EndpointInUseError",
     "EndpointPermissionError",
+    "EndpointStatistics",
     "EndpointUnsafeError",
     "FrameTooLargeError",
     "FramedChannel",
@@ -71,17 +99,23 @@ __all__ = [
     "MessageEmptyError",
     "MessageError",
     "MessageTooLargeError",
+    "Negotiation",
+    "NoEndpointError",
     "PeerClosedError",
     "PeerCredentials",
     "PeerNotAllowedError",
     "PeerPolicy",
+    "PoolTimeoutError",
     "ProtocolError",
     "ReadTimeoutError",
+    "ResilientClient",
+    "ResilientConfig",
     "ResponseMismatchError",
     "Server",
     "ServerCounters",
     "ServerNotFoundError",
     "ServerRefusedError",
+    "Strategy",
     "Traffic",
     "TransportType",
     "TruncatedFrameError",
@@ -90,6 +124,7 @@ __all__ = [
     "WriteTimeoutError",
     "__version__",
     "open_client",
+    "open_resilient_client",
     "serve",
     "serve_listener",
 ]

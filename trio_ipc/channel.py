@@ -9,6 +9,7 @@ default one's place whole. :class:`FramedChannel` is the default: frames over an
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -76,6 +77,26 @@ class Channel(trio.abc.AsyncResource):
         """
 
     @abc.abstractmethod
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Hand over several payloads, in order, at the cost of one where that is possible.
+
+        Raises and is cancelled like :meth:`send`; ``write_timeout_ms`` holds for all of them together. On
+        a :exc:`~trio_ipc.MessageError` none was sent.
+        """
+
+    @abc.abstractmethod
+    def check(self, payload: bytes) -> None:
+        """Raise the :exc:`~trio_ipc.MessageError` that :meth:`send` would raise for this payload."""
+
+    @abc.abstractmethod
+    def is_quiet(self) -> bool:
+        """Return whether this connection, idle so far, may be used for another request.
+
+        False if it was closed, if the peer has closed, or if bytes have come that nobody asked for. Does
+        not block and takes nothing from the stream. True is no promise: the peer may close right after.
+        """
+
+    @abc.abstractmethod
     async def wait_peer_gone(self) -> None:
         """Return once nobody will read what is sent; for use while a request is being handled.
 
@@ -109,6 +130,10 @@ class _WithoutShortcuts:
     def peer_is_gone() -> bool:
         return True
 
+    @staticmethod
+    def is_quiet() -> bool:
+        return True
+
 
 class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
@@ -116,7 +141,8 @@ class FramedChannel(Channel):
     Args:
         stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.LocalStream`
             it also uses what other streams don't have: sending without a wait, because the deadline of
-            a wait that does not happen costs 8 µs, and telling a half-closed peer from one that is gone.
+            a wait that does not happen costs 8 µs, telling a half-closed peer from one that is gone, and
+            seeing that an idle connection was closed.
         config: limits, deadlines and checksum.
         endpoint: what errors call it.
         peer: who is at the other end.
@@ -131,6 +157,7 @@ class FramedChannel(Channel):
         self._receive_nowait = shortcuts.receive_nowait
         self._send_nowait = shortcuts.send_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
+        self._is_quiet = shortcuts.is_quiet
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
@@ -226,11 +253,24 @@ class FramedChannel(Channel):
         """Hand over one payload; see :meth:`Channel.send`."""
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
-        frame = self._encoder.encode(payload)
+        await self._send_frames(self._encoder.encode(payload), 1)
+
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Hand over several payloads by one write; see :meth:`Channel.send_many`."""
+        self._check_open()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        frames = [self._encoder.encode(payload) for payload in payloads]
+        await self._send_frames(b"".join(frames), len(frames))
+
+    def check(self, payload: bytes) -> None:
+        """Raise if this payload cannot be sent; see :meth:`Channel.check`."""
+        self._encoder.check(len(payload))
+
+    async def _send_frames(self, frames: bytes, count: int) -> None:
         try:
-            sent = self._send_nowait(frame)
-            if sent < len(frame):
-                await self._send_rest(memoryview(frame)[sent:])
+            sent = self._send_nowait(frames)
+            if sent < len(frames):
+                await self._send_rest(memoryview(frames)[sent:])
         except trio.BrokenResourceError as exc:
             raise PeerClosedError(
                 "the peer closed the connection before it took the whole message",
@@ -240,9 +280,9 @@ class FramedChannel(Channel):
         except trio.ClosedResourceError as exc:
             raise self._was_closed() from exc
         # Counted before anyone else runs: who sees the answer sees the count.
-        self.traffic.frames_sent += 1
-        self.traffic.bytes_sent += len(frame)
-        if sent == len(frame):
+        self.traffic.frames_sent += count
+        self.traffic.bytes_sent += len(frames)
+        if sent == len(frames):
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _send_rest(self, rest: memoryview) -> None:
@@ -275,6 +315,11 @@ class FramedChannel(Channel):
             return
         # Half closed, it waits for its answer; or it sent so much ahead that no more may be read.
         await trio.sleep_forever()
+
+    def is_quiet(self) -> bool:
+        """Return whether it may be used again; see :meth:`Channel.is_quiet`."""
+        idle = not (self._closed or self._at_eof or self._receiving_stopped or self._decoder.buffered)
+        return idle and self._is_quiet()
 
     def stop_receiving(self) -> None:
         """Begin no further frame; see :meth:`Channel.stop_receiving`."""

@@ -6,7 +6,7 @@ behind the caller's back. This module must never return a response to another re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Generic, overload
 
@@ -117,6 +117,19 @@ class Client(Generic[RequestT, ResponseT]):
         finally:
             self._turn.release()
 
+    def is_quiet(self) -> bool:
+        """Return whether the client, idle so far, is good for another call, as far as can be seen.
+
+        False once it was closed or broken, when the server has closed, or if it sent what nobody asked
+        for. Does not block. True is no promise: the server may close right after.
+        """
+        return not self.is_broken and self._channel.is_quiet()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection was closed, by :meth:`aclose` or by what a call met."""
+        return self._closed or self._broken_by is not None
+
     async def aclose(self) -> None:
         """Close the connection at once. A call in progress ends by :exc:`ChannelClosedError`."""
         self._closed = True
@@ -193,6 +206,36 @@ class Client(Generic[RequestT, ResponseT]):
         ) from closed
 
 
+async def open_trusted_channel(
+    config: IpcConfig, peers: PeerPolicy, connect: Callable[[IpcConfig], Awaitable[Channel]] = open_channel
+) -> Channel:
+    """Connect, and make sure of who is at the other end.
+
+    Args:
+        config: where to, and how.
+        peers: which users the server may run as.
+        connect: opens the channel.
+
+    Returns:
+        A channel that the caller owns.
+
+    Raises:
+        PeerNotAllowedError: the server is not trusted.
+        ConnectError: as ``connect`` raises it.
+
+    Cancellation leaves nothing open.
+    """
+    channel = await connect(config)
+    if peers.allows(channel.peer):
+        return channel
+    await close_at_once(channel)
+    raise PeerNotAllowedError(
+        f"the server is not trusted ({channel.peer}), allowed is {peers}",
+        endpoint=config.endpoint_path,
+        hint="somebody else took the path, or the peer policy is too narrow",
+    )
+
+
 def _one_line(message: Message) -> str:
     # Imported where it is used: rarely.
     from google.protobuf.text_format import MessageToString  # noqa: PLC0415
@@ -248,15 +291,8 @@ async def open_client(
     """
     if config is None:
         config = IpcConfig.load()
-    policy = PeerPolicy.of(peers)
-    channel = await open_channel(config)
+    channel = await open_trusted_channel(config, PeerPolicy.of(peers))
     try:
-        if not policy.allows(channel.peer):
-            raise PeerNotAllowedError(
-                f"the server is not trusted ({channel.peer}), allowed is {policy}",
-                endpoint=config.endpoint_path,
-                hint="somebody else took the path, or the peer policy is too narrow",
-            )
         yield Client(channel, config, contract=contract)
     finally:
         await close_at_once(channel)

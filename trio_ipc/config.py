@@ -48,7 +48,8 @@ def _refuse(field: str, value: object, allowed: str) -> ConfigError:
     return error
 
 
-def _choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
+def choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
+    """Return the member of an enumeration that ``value`` is or names; refuse anything else."""
     try:
         return kind(value)
     except ValueError:
@@ -56,11 +57,11 @@ def _choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
 
 
 def _transport(value: TransportType | str) -> TransportType:
-    return _choice(TransportType, "transport", value)
+    return choice(TransportType, "transport", value)
 
 
 def _crc32_variant(value: Crc32Variant | str) -> Crc32Variant:
-    return _choice(Crc32Variant, "crc32_variant", value)
+    return choice(Crc32Variant, "crc32_variant", value)
 
 
 def _path_text(value: str | os.PathLike[str]) -> str:
@@ -78,7 +79,9 @@ def _endpoint(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise _refuse(field.name, value, problem)
 
 
-def _whole_number(unit: str, *, least: int = 1, optional: bool = False) -> Any:
+def whole_number(unit: str, *, least: int = 1, optional: bool = False) -> Any:
+    """Return an attrs validator for whole numbers of ``unit`` from ``least``."""
+
     def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
         if optional and value is None:
             return
@@ -118,16 +121,16 @@ class IpcConfig:
         validator=_supported,
     )
     endpoint_path: str = attrs.field(factory=default_endpoint, converter=_path_text, validator=_endpoint)
-    max_frame_bytes: int = attrs.field(default=1024 * 1024, validator=_whole_number("bytes"))
-    accept_timeout_ms: int = attrs.field(default=5_000, validator=_whole_number("milliseconds"))
-    read_timeout_ms: int = attrs.field(default=30_000, validator=_whole_number("milliseconds"))
-    write_timeout_ms: int = attrs.field(default=10_000, validator=_whole_number("milliseconds"))
-    max_connections: int = attrs.field(default=16, validator=_whole_number("connections"))
+    max_frame_bytes: int = attrs.field(default=1024 * 1024, validator=whole_number("bytes"))
+    accept_timeout_ms: int = attrs.field(default=5_000, validator=whole_number("milliseconds"))
+    read_timeout_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
+    write_timeout_ms: int = attrs.field(default=10_000, validator=whole_number("milliseconds"))
+    max_connections: int = attrs.field(default=16, validator=whole_number("connections"))
     crc32_variant: Crc32Variant = attrs.field(default=Crc32Variant.IEEE, converter=_crc32_variant)
     handler_timeout_ms: int | None = attrs.field(
-        default=None, validator=_whole_number("milliseconds", optional=True)
+        default=None, validator=whole_number("milliseconds", optional=True)
     )
-    shutdown_grace_ms: int = attrs.field(default=5_000, validator=_whole_number("milliseconds", least=0))
+    shutdown_grace_ms: int = attrs.field(default=5_000, validator=whole_number("milliseconds", least=0))
 
     @property
     def handler_timeout(self) -> float:

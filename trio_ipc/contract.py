@@ -7,7 +7,7 @@ transport, and nothing in it may block.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -28,6 +28,22 @@ def _never_mismatched(_request: Message, _response: Message) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
+class Negotiation(Generic[RequestT, ResponseT]):
+    """How a client asks a server what it can do, in messages of the contract itself.
+
+    Attributes:
+        ask: makes the request that asks; a new one each time.
+        learn: reads the capabilities from the response. It must understand every response, also that of
+            a server which does not know what it was asked.
+        can_do: says whether a server of these capabilities can answer a request.
+    """
+
+    ask: Callable[[], RequestT]
+    learn: Callable[[ResponseT], Any]
+    can_do: Callable[[Any, RequestT], bool]
+
+
+@attrs.frozen(kw_only=True)
 class Contract(Generic[RequestT, ResponseT]):
     """One request type, one response type, and the rules between them.
 
@@ -40,6 +56,9 @@ class Contract(Generic[RequestT, ResponseT]):
             connection is closed instead.
         mismatch: says why a response does not answer a request, or None where it does. By default every
             response does.
+        repeatable: whether a request that may have reached a server does no harm if it is made again;
+            True, False, or a function that says so of a request.
+        negotiation: how servers are asked what they can do, None if they can't be.
     """
 
     name: str
@@ -47,6 +66,12 @@ class Contract(Generic[RequestT, ResponseT]):
     response_type: type[ResponseT]
     failure: Callable[[RequestT | None, str], ResponseT] | None = None
     mismatch: Callable[[RequestT, ResponseT], str | None] = _never_mismatched
+    repeatable: bool | Callable[[RequestT], bool] = False
+    negotiation: Negotiation[RequestT, ResponseT] | None = None
+
+    def may_repeat(self, request: RequestT) -> bool:
+        """Return whether it does no harm to make this request again."""
+        return self.repeatable if isinstance(self.repeatable, bool) else self.repeatable(request)
 
     def decode_request(self, payload: bytes | bytearray) -> RequestT:
         """Return the request in a payload.

@@ -174,3 +174,42 @@ class MessageTooLargeError(MessageError):
 
     size: int = 0
     limit: int = 0
+
+
+# --- A call of the resilient client ------------------------------------------------------------------------
+
+
+class CallError(IpcError):
+    """A resilient client has no answer to a call, for a reason of its own or for several.
+
+    Attributes:
+        attempts: what each try ended by, in order. Empty if there was none.
+    """
+
+    attempts: tuple[IpcError, ...] = ()
+
+
+class AttemptsFailedError(CallError):
+    """Every try failed. They are in ``attempts``, and as an :exc:`ExceptionGroup` the cause."""
+
+
+class CallTimeoutError(CallError):
+    """The call's own deadline went by. Whether a collector did the work is not known."""
+
+
+class CircuitOpenError(CallError):
+    """The collector failed so often of late that it is left alone for a while; nothing was sent.
+
+    Attributes:
+        retry_after: seconds until it may be tried again; 0 while one call tries it for all others.
+    """
+
+    retry_after: float = 0.0
+
+
+class NoEndpointError(CallError):
+    """The client has no collector to ask; nothing was sent."""
+
+
+class PoolTimeoutError(CallError):
+    """No connection came free in time: all that the limits allow were in use; nothing was sent."""

@@ -1,8 +1,7 @@
 """The agent as a program: ask, show, and go on asking.
 
-Each cycle opens a connection of its own: a server closes one that says nothing for `read_timeout_ms`, which
-may well be shorter than the interval. The first failure ends the program with one line and status 1; once
-it has seen the collector, a failed cycle is reported and the next one tries again.
+Any of the collectors may answer, and each look says which one did. The first failure ends the program with
+one line and status 1; once it has seen a collector, a failed cycle is reported and the next one tries again.
 """
 
 from __future__ import annotations
@@ -21,12 +20,20 @@ from examples.common import (
     cancel_on_signal,
     complain,
     counters_line,
-    load_config,
+    load_configs,
     run_program,
     stop_signals,
     writing,
 )
-from trio_ipc import ClientCounters, IpcConfig, IpcError, open_client
+from trio_ipc import (
+    Endpoint,
+    IpcError,
+    ResilientClient,
+    ResilientConfig,
+    Strategy,
+    open_resilient_client,
+)
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
 from .changes import Snapshot, compare, snapshot
 from .display import Display, JsonDisplay, TableDisplay
@@ -36,16 +43,20 @@ PROGRAM = "agent"
 
 
 class Agent:
-    """Watches the processes of one collector.
+    """Watches the processes of this machine, through whichever collector answers.
 
     Args:
-        config: where the collector listens.
+        endpoints: where the collectors listen.
+        settings: how they are called.
         question: which processes to watch.
         display: where to show them.
     """
 
-    def __init__(self, config: IpcConfig, question: Question, display: Display) -> None:
-        self._config = config
+    def __init__(
+        self, endpoints: Sequence[Endpoint], settings: ResilientConfig, question: Question, display: Display
+    ) -> None:
+        self._endpoints = endpoints
+        self._settings = settings
         self._question = question
         self._display = display
         self._totals: dict[str, Any] = {}
@@ -56,10 +67,19 @@ class Agent:
         Args:
             interval: seconds from one cycle to the next, None for only one.
         """
+        async with open_resilient_client(self._endpoints, self._settings) as client:
+            try:
+                return await self._watch(client, interval)
+            finally:
+                self._totals = attrs.asdict(client.metrics())
+
+    async def _watch(
+        self, client: ResilientClient[DetectionTask, DetectionResult], interval: float | None
+    ) -> int:
         cycle, known, due = 1, None, trio.current_time()
         while True:
             try:
-                known = self._show(cycle, known, await self._ask())
+                known = self._show(cycle, known, await self._ask(client))
             except (IpcError, CollectorError) as exc:
                 complain(PROGRAM, exc)
                 if known is None:
@@ -73,15 +93,23 @@ class Agent:
     def report(self) -> None:
         """Show what all of it took."""
         if self._totals:
+            whole = {
+                name: round(value) if isinstance(value, float) else value
+                for name, value in self._totals.items()
+            }
             with writing():
-                self._display.note(f"asked: {counters_line(self._totals)}")
+                self._display.note(f"asked: {counters_line(whole)}")
 
-    async def _ask(self) -> Enumeration:
-        async with open_client(self._config) as client:
-            try:
-                return await enumerate_processes(client.call, self._question)
-            finally:
-                self._count(client.counters())
+    async def _ask(self, client: ResilientClient[DetectionTask, DetectionResult]) -> Enumeration:
+        answered_by: list[str] = []
+
+        async def ask(task: DetectionTask) -> DetectionResult:
+            answer = await client.ask(task)
+            answered_by.append(answer.endpoint_id)
+            return answer.response
+
+        seen = await enumerate_processes(ask, self._question)
+        return attrs.evolve(seen, collectors=list(dict.fromkeys(answered_by)))
 
     def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
         current = snapshot(seen.records, seen.skipped, known)
@@ -89,12 +117,8 @@ class Agent:
             if known is None:
                 self._display.processes(cycle, seen)
             else:
-                self._display.changes(cycle, compare(known, current), seen.skipped)
+                self._display.changes(cycle, compare(known, current), seen.skipped, seen.collectors)
         return current
-
-    def _count(self, counters: ClientCounters) -> None:
-        for name, value in attrs.asdict(counters).items():
-            self._totals[name] = value if isinstance(value, str) else self._totals.get(name, 0) + value
 
 
 async def run(agent: Agent, interval: float | None) -> int:
@@ -119,7 +143,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
     )
-    agent = Agent(load_config(options), question, display)
+    endpoints = [Endpoint(config) for config in load_configs(options)]
+    agent = Agent(endpoints, settings(options.strategy), question, display)
     status = trio.run(run, agent, None if options.once else options.interval)
     if status == 0:
         agent.report()
@@ -130,7 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m examples.{PROGRAM}", description="Show the processes that a collector sees."
     )
-    add_endpoint_options(parser)
+    add_endpoint_options(parser, several=True)
+    parser.add_argument(
+        "--strategy",
+        choices=[str(strategy) for strategy in Strategy],
+        default=str(Strategy.ROUND_ROBIN),
+        help="which collector to ask, where there are several (default: %(default)s)",
+    )
     parser.add_argument("--once", action="store_true", help="show them once and end")
     parser.add_argument(
         "--interval", type=seconds, default=5.0, metavar="S", help="seconds between two looks (default: 5)"
@@ -150,6 +181,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=row_count, metavar="ROWS", help="show no more rows than this")
     return parser
+
+
+def settings(strategy: str) -> ResilientConfig:
+    """Return how collectors are called: a person watches, who would rather hear of a failure than wait."""
+    return ResilientConfig(strategy=Strategy(strategy), connect_attempts=3, breaker_reset_ms=1_000)
 
 
 def seconds(text: str) -> float:

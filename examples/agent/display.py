@@ -40,7 +40,9 @@ class Display(Protocol):
     def processes(self, cycle: int, seen: Enumeration) -> None:
         """Show everything, at the first cycle."""
 
-    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+    def changes(
+        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+    ) -> None:
         """Show what a later cycle brought."""
 
     def note(self, text: str) -> None:
@@ -54,9 +56,11 @@ class JsonDisplay:
     """One JSON document to a line for each cycle."""
 
     def processes(self, cycle: int, seen: Enumeration) -> None:
-        self._write(cycle, {"processes": list(map(as_json, seen.records))}, seen.skipped)
+        self._write(cycle, {"processes": list(map(as_json, seen.records))}, seen.skipped, seen.collectors)
 
-    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+    def changes(
+        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+    ) -> None:
         told = {
             "appeared": list(map(as_json, changes.appeared)),
             "vanished": list(map(as_json, changes.vanished)),
@@ -65,15 +69,16 @@ class JsonDisplay:
                 for change in changes.changed
             ],
         }
-        self._write(cycle, {"changes": told}, skipped)
+        self._write(cycle, {"changes": told}, skipped, collectors)
 
     def note(self, text: str) -> None:
         """Leave it out: standard output is the program's."""
 
     @staticmethod
-    def _write(cycle: int, told: dict[str, Any], skipped: Sequence[int]) -> None:
+    def _write(cycle: int, told: dict[str, Any], skipped: Sequence[int], collectors: Sequence[str]) -> None:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
-        print(json.dumps({"cycle": cycle, "time": now, **told, "skipped": list(skipped)}), flush=True)
+        document = {"cycle": cycle, "time": now, **told, "skipped": list(skipped)}
+        print(json.dumps(document | {"collectors": list(collectors)}), flush=True)
 
 
 def as_json(record: ProcessRecord) -> dict[str, Any]:
@@ -102,6 +107,7 @@ class TableDisplay:
 
     def __init__(self, *, limit: int | None, with_hashes: bool) -> None:
         self._limit = limit
+        self._collectors: Sequence[str] = ()
         self._with_hashes = with_hashes
         # Not rich's own measure: it believes COLUMNS=0 and shows nothing.
         width, height = shutil.get_terminal_size(_SIZE_OF_A_PIPE)
@@ -134,8 +140,13 @@ class TableDisplay:
             table.add_row(*cells, style=None if record.accessible else "dim")
         self._console.print(table)
         self.note(_caption(len(shown), seen))
+        self._tell(seen.collectors)
 
-    def changes(self, cycle: int, changes: Changes, skipped: Sequence[int]) -> None:
+    def changes(
+        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+    ) -> None:
+        if changes or skipped:
+            self._tell(collectors)
         for record in changes.vanished:
             self._change("- vanished", "red", record)
         for record in changes.appeared:
@@ -147,6 +158,11 @@ class TableDisplay:
 
     def note(self, text: str) -> None:
         self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    def _tell(self, collectors: Sequence[str]) -> None:
+        if collectors != self._collectors:
+            self.note(f"answered by {', '.join(collectors)}")
+            self._collectors = collectors
 
     def _change(self, what: str, style: str, record: ProcessRecord, more: str = "") -> None:
         line = Text(f"{dt.datetime.now().astimezone():%H:%M:%S} ")

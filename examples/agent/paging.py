@@ -57,11 +57,13 @@ class Enumeration:
         records: by pid, as the collector sorted them.
         skipped: pids of records that fit no frame.
         pages: how many answers it took.
+        collectors: whose answers they are, for the user.
     """
 
     records: Sequence[ProcessRecord]
     skipped: Sequence[int] = ()
     pages: int = 1
+    collectors: Sequence[str] = ()
 
 
 async def enumerate_processes(ask: Ask, question: Question) -> Enumeration:

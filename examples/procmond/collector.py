@@ -28,14 +28,14 @@ import trio
 
 from trio_ipc import Call
 from trio_ipc.daemoneye import (
+    Capabilities,
+    CapabilityGate,
     DetectionResult,
     DetectionTask,
     HashResult,
     MonitoringDomain,
     TaskType,
     failed,
-    is_capability_negotiation,
-    unsupported,
 )
 
 from .hashing import FileHasher, HashError, canonical_algorithm, canonical_digest
@@ -43,6 +43,9 @@ from .images import Image, may_be_executed
 from .processes import ProcessTable, Selection, Sighting, valid_text
 
 PIDS_ONLY: Final = "pids_only"
+
+#: It sees the processes of all users, but from outside of the kernel and only when it is asked.
+CAPABILITIES: Final = Capabilities([MonitoringDomain.PROCESS], system_wide=True)
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Collector:
     def __init__(self, threads: int = 4) -> None:
         self._table = ProcessTable(FileHasher())
         self._limiter = trio.CapacityLimiter(threads)
+        self._gate = CapabilityGate(self._look, CAPABILITIES)
         self._work: dict[TaskType, Callable[[DetectionTask], DetectionResult]] = {
             TaskType.ENUMERATE_PROCESSES: self._enumerate,
             TaskType.CHECK_PROCESS_HASH: self._check_hash,
@@ -71,11 +75,9 @@ class Collector:
     async def handle(self, task: DetectionTask, call: Call) -> DetectionResult:
         """Answer one task."""
         _log.info("task %r of type %d from %s", task.task_id, task.task_type, call.peer)
-        if is_capability_negotiation(task):
-            return DetectionResult(task_id=task.task_id, success=True)
-        refusal = unsupported(task, {MonitoringDomain.PROCESS})
-        if refusal is not None:
-            return failed(task, refusal)
+        return await self._gate(task, call)
+
+    async def _look(self, task: DetectionTask, _: Call) -> DetectionResult:
         # A thread may hang on a dead network file system. The call does not wait for it, the limiter does:
         # an abandoned thread keeps its place until it notices, at its next checkpoint.
         return await trio.to_thread.run_sync(

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from examples.procmond.collector import Collector
+from examples.procmond.collector import CAPABILITIES, Collector
 from tests.platforms import needs_proc, unix_only, without_names
 from trio_ipc.daemoneye import (
     DetectionResult,
     DetectionTask,
     HashCheck,
+    MonitoringDomain,
     ProcessFilter,
     TaskType,
+    stated_capabilities,
 )
 
 from .support import (
@@ -80,7 +82,9 @@ async def test_other_tasks_are_refused_in_the_peers_own_words(task_type: TaskTyp
 
 async def test_a_capability_negotiation_succeeds_without_enumerating() -> None:
     result = await ask(DetectionTask(metadata="capability_negotiation"))
-    assert result == DetectionResult(task_id="the task", success=True)
+    assert (result.success, len(result.processes)) == (True, 0)
+    assert stated_capabilities(result) == CAPABILITIES
+    assert CAPABILITIES.domains == {MonitoringDomain.PROCESS}
 
 
 # --- enumeration ---

@@ -52,7 +52,7 @@ async def test_the_collector_counts_what_it_served(endpoint: str) -> None:
         await once(endpoint)
         await collector.signal(STOP_SIGNALS[-1])
         await collector.end()
-        assert "requests=2" in collector.stderr.seen[-1].split()
+        assert "requests=4" in collector.stderr.seen[-1].split()
 
 
 async def test_a_second_signal_ends_the_collector_at_once(endpoint: str, tmp_path: Path) -> None:
@@ -180,6 +180,39 @@ async def test_names_and_pids_narrow_what_the_agent_asks_for(endpoint: str) -> N
         assert none["processes"] == []
 
 
+async def test_any_of_several_collectors_answers_and_is_named(
+    endpoint_called: Callable[[str], str],
+) -> None:
+    here, there = endpoint_called("a"), endpoint_called("b")
+    both = {here, there}
+    more = ["--endpoint", there, "--json", "--interval", "0.05"]
+    async with (
+        collector_at(here) as first,
+        collector_at(there) as second,
+        spawn(*agent(here, *more)) as program,
+    ):
+        seen: set[str] = set()
+        while seen != both:
+            seen |= set(json.loads(await program.stdout.next() or "null")["collectors"])
+        first.process.kill()
+        await first.process.wait()
+        async with blocked_child() as child:
+            await changes_until(program, "appeared", child.pid)
+        assert program.stderr.seen == [], "nobody noticed"
+        document = json.loads(await program.stdout.next() or "null")
+        assert document["collectors"] == [there]
+        assert second.process.returncode is None
+
+
+@pytest.mark.parametrize("strategy", ["round-robin", "weighted", "priority"])
+async def test_the_table_says_who_answered(endpoint_called: Callable[[str], str], strategy: str) -> None:
+    here, nowhere = endpoint_called("s"), endpoint_called("nobody")
+    command = agent(here, "--once", "--strategy", strategy, "--endpoint", nowhere)
+    async with collector_at(here), spawn(*command) as program:
+        assert await program.end() == 0, program.stderr.seen
+        assert f"answered by {here}" in program.stdout.seen
+
+
 async def test_the_table_in_a_pipe_names_processes_and_the_active_transport(endpoint: str) -> None:
     async with (
         collector_at(endpoint),
@@ -250,6 +283,7 @@ async def test_a_socket_where_nobody_listens_is_one_line(endpoint: str) -> None:
         ["--interval", "0"],
         ["--interval", "nan"],
         ["--limit", "0"],
+        ["--strategy", "best"],
     ],
 )
 async def test_a_wrong_option_is_refused_without_a_traceback(endpoint: str, options: list[str]) -> None:

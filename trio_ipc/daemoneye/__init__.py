@@ -3,14 +3,14 @@
 Everything here is data or a pure function over messages. It must never know how they travel.
 """
 
-from .contract import (
-    CAPABILITY_METADATA,
-    CAPABILITY_TASK_PREFIX,
-    DETECTION,
-    failed,
-    is_capability_negotiation,
-    unsupported,
+from .capabilities import (
+    ASSUMED_CAPABILITIES,
+    Capabilities,
+    CapabilityGate,
+    negotiation_task,
+    stated_capabilities,
 )
+from .contract import DETECTION
 from .detection_pb2 import (
     AdvancedCapabilities,
     CapabilityRequest,
@@ -31,12 +31,22 @@ from .detection_pb2 import (
     ProcessRecord,
     TaskType,
 )
+from .rules import (
+    CAPABILITY_METADATA,
+    CAPABILITY_TASK_PREFIX,
+    failed,
+    is_capability_negotiation,
+    unsupported,
+)
 
 __all__ = [
+    "ASSUMED_CAPABILITIES",
     "CAPABILITY_METADATA",
     "CAPABILITY_TASK_PREFIX",
     "DETECTION",
     "AdvancedCapabilities",
+    "Capabilities",
+    "CapabilityGate",
     "CapabilityRequest",
     "CapabilityResponse",
     "CollectionCapabilities",
@@ -56,5 +66,7 @@ __all__ = [
     "TaskType",
     "failed",
     "is_capability_negotiation",
+    "negotiation_task",
+    "stated_capabilities",
     "unsupported",
 ]

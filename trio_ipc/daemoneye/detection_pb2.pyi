@@ -254,7 +254,7 @@ class DetectionTask(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[_Union[TaskType, str]] = ..., process_filter: _Optional[_Union[ProcessFilter, _Mapping]] = ..., hash_check: _Optional[_Union[HashCheck, _Mapping]] = ..., metadata: _Optional[str] = ..., network_filter: _Optional[_Union[NetworkFilter, _Mapping]] = ..., filesystem_filter: _Optional[_Union[FilesystemFilter, _Mapping]] = ..., performance_filter: _Optional[_Union[PerformanceFilter, _Mapping]] = ...) -> None: ...
 
 class DetectionResult(_message.Message):
-    __slots__ = ("task_id", "success", "error_message", "processes", "hash_result", "network_events", "filesystem_events", "performance_events")
+    __slots__ = ("task_id", "success", "error_message", "processes", "hash_result", "network_events", "filesystem_events", "performance_events", "capabilities")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +263,7 @@ class DetectionResult(_message.Message):
     NETWORK_EVENTS_FIELD_NUMBER: _ClassVar[int]
     FILESYSTEM_EVENTS_FIELD_NUMBER: _ClassVar[int]
     PERFORMANCE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     success: bool
     error_message: str
@@ -271,7 +272,8 @@ class DetectionResult(_message.Message):
     network_events: _containers.RepeatedCompositeFieldContainer[NetworkRecord]
     filesystem_events: _containers.RepeatedCompositeFieldContainer[FilesystemRecord]
     performance_events: _containers.RepeatedCompositeFieldContainer[PerformanceRecord]
-    def __init__(self, task_id: _Optional[str] = ..., success: _Optional[bool] = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping]]] = ...) -> None: ...
+    capabilities: CollectionCapabilities
+    def __init__(self, task_id: _Optional[str] = ..., success: _Optional[bool] = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping]]] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ...) -> None: ...
 
 class CapabilityRequest(_message.Message):
     __slots__ = ("client_id", "requested_domains", "client_version")

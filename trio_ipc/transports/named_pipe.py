@@ -273,6 +273,14 @@ class NamedPipeStream(LocalStream):
         with self._sending, self._end.in_use():
             await trio.lowlevel.checkpoint()
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing has come, and the peer is there. Takes nothing and does not block."""
+        try:
+            with self._end.in_use() as handle:
+                return win32.peek_named_pipe(handle) == 0
+        except (OSError, trio.ClosedResourceError):
+            return False
+
     def peer_is_gone(self) -> bool:
         """Return whether the peer has closed and nothing that it wrote is left to read."""
         # Asked of the system all the same: the caller may not have read to the end.

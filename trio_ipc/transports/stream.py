@@ -36,6 +36,13 @@ class LocalStream(trio.abc.Stream):
         """
         return 0
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing has come: no bytes, no end of file, no error.
+
+        Takes nothing from the stream and does not block. A stream that can't tell is taken to be good.
+        """
+        return True
+
     def peer_is_gone(self) -> bool:
         """Return whether the peer has closed both directions, so that nobody will read what is sent.
 

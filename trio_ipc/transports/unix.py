@@ -200,6 +200,17 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         poll.register(self._sock, 0)
         return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing has come: no bytes, no end of file, no error.
+
+        Takes nothing from the stream and does not block (poll(2): POLLIN is set for all of these).
+        """
+        if self._sock.fileno() == -1:
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return not poll.poll(0)
+
     async def aclose(self) -> None:
         """Close both directions at once. A task that waits in this stream wakes. Idempotent."""
         if self._sock.fileno() != -1:

@@ -49,6 +49,12 @@ class FrameEncoder:
             MessageTooLargeError: the payload is larger than the limit.
         """
         size = len(payload)
+        if not 0 < size <= self._limit:
+            self.check(size)
+        return _HEADER.pack(size, self._checksum(payload)) + payload
+
+    def check(self, size: int) -> None:
+        """Raise what :meth:`encode` raises for a payload of this many bytes."""
         if size == 0:
             raise MessageEmptyError(
                 "the message encodes to no bytes, and the wire cannot carry an empty frame",
@@ -61,7 +67,6 @@ class FrameEncoder:
             )
             error.size, error.limit = size, self._limit
             raise error
-        return _HEADER.pack(size, self._checksum(payload)) + payload
 
 
 class FrameDecoder:

@@ -1,0 +1,271 @@
+"""Collectors say what they can do, and calls go to those that can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support import hang, succeed, task
+from trio_ipc import Call
+from trio_ipc.daemoneye import (
+    ASSUMED_CAPABILITIES,
+    CAPABILITY_METADATA,
+    CAPABILITY_TASK_PREFIX,
+    DETECTION,
+    Capabilities,
+    CapabilityGate,
+    DetectionResult,
+    DetectionTask,
+    MonitoringDomain,
+    TaskType,
+    stated_capabilities,
+)
+from trio_ipc.errors import NoEndpointError
+from trio_ipc.resilient import BreakerState
+
+from .support import FakeCollector, calling
+
+PROCESS, NETWORK = MonitoringDomain.PROCESS, MonitoringDomain.NETWORK
+NETWORK_TASK = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
+
+
+class Able(FakeCollector):
+    """A collector of these domains, which may be changed."""
+
+    def __init__(self, name: str, *domains: int, **flags: bool) -> None:
+        super().__init__(name, read_timeout_ms=1_000_000)
+        self.gate = CapabilityGate[Call](self.work, Capabilities(domains, **flags))
+        self.handler = self.gate
+        self.worked: list[str] = []
+
+    async def work(self, task: DetectionTask, call: Call) -> DetectionResult:
+        self.worked.append(task.task_id)
+        return await succeed(task, call)
+
+    @property
+    def negotiations(self) -> int:
+        return sum(name.startswith(CAPABILITY_TASK_PREFIX) for name in self.asked)
+
+
+async def test_calls_go_to_those_that_can_from_the_very_first_on(autojump_clock: MockClock) -> None:
+    a, b, c = Able("a", PROCESS), Able("b", NETWORK), Able("c", PROCESS, NETWORK)
+    async with calling(a, b, c, contract=DETECTION) as client:
+        for _ in range(4):
+            assert (await client.call(NETWORK_TASK)).success
+        for number in range(4):
+            assert (await client.call(task(str(number)))).success
+        assert a.worked == ["0", "2"]
+        assert set(b.worked) == {"n"}
+        assert set(c.worked) == {"n", "1", "3"}
+        assert [one.failures for one in client.statistics()] == [0, 0, 0]
+
+
+async def test_where_nobody_can_the_refusal_of_a_healthy_one_is_the_answer(autojump_clock: MockClock) -> None:
+    a, b = Able("a", PROCESS), Able("b", PROCESS)
+    async with calling(a, b, contract=DETECTION) as client:
+        for _ in range(3):
+            result = await client.call(NETWORK_TASK)
+            assert (result.success, result.error_message) == (False, "Network monitoring not supported")
+        assert [one.healthy for one in client.statistics()] == [True, True]
+
+
+async def test_an_old_collector_is_taken_to_have_the_process_domain_alone(autojump_clock: MockClock) -> None:
+    old, new = FakeCollector("old", succeed), Able("new", NETWORK)
+    async with calling(old, new, contract=DETECTION) as client:
+        for _ in range(3):
+            assert (await client.ask(NETWORK_TASK)).endpoint_id == "new"
+            assert (await client.ask(task())).endpoint_id == "old"
+        said = {one.endpoint.id: one.capabilities for one in client.statistics()}
+        assert said["old"] == ASSUMED_CAPABILITIES
+        assert not said["old"].stated
+        assert said["new"] == Capabilities([NETWORK])
+
+
+async def test_advanced_capabilities_are_learnt_and_can_be_asked_for(autojump_clock: MockClock) -> None:
+    plain, kernel = Able("plain", PROCESS), Able("kernel", PROCESS, kernel_level=True)
+    async with calling(plain, kernel, contract=DETECTION, strategy="priority", priorities=[1, 2]) as client:
+        assert (await client.ask(task())).endpoint_id == "plain"
+        answer = await client.ask(task("k"), needs=lambda capabilities: capabilities.kernel_level)
+        assert answer.endpoint_id == "kernel"
+        with pytest.raises(NoEndpointError, match="none of the 2 collectors has what the call needs"):
+            await client.call(task("r"), needs=lambda capabilities: capabilities.realtime)
+        assert "r" not in [*plain.asked, *kernel.asked]
+
+
+async def test_each_connection_begins_by_asking(autojump_clock: MockClock) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+        await client.call(task("1"))
+        await client.call(task("2"))
+        assert collector.negotiations == 1
+        collector.gate.capabilities = Capabilities([PROCESS, NETWORK])
+        collector.drop_connections()
+        await client.call(task("3"))
+        assert collector.negotiations == 2
+        assert client.statistics()[0].capabilities.domains == {PROCESS, NETWORK}
+
+
+async def test_the_marker_on_the_wire_is_the_one_that_existing_peers_know(autojump_clock: MockClock) -> None:
+    seen: list[DetectionTask] = []
+
+    async def note(task: DetectionTask, call: Call) -> DetectionResult:
+        seen.append(task)
+        return await succeed(task, call)
+
+    async with calling(FakeCollector("a", note), contract=DETECTION) as client:
+        await client.call(task())
+    assert (seen[0].task_type, seen[0].metadata) == (TaskType.ENUMERATE_PROCESSES, CAPABILITY_METADATA)
+    assert seen[0].task_id.startswith(CAPABILITY_TASK_PREFIX)
+    assert seen[1] == task()
+
+
+async def test_they_are_refreshed_every_five_minutes_without_a_call(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+        await client.call(task())
+        collector.gate.capabilities = Capabilities([NETWORK])
+        await trio.sleep(299)
+        assert client.statistics()[0].capabilities.domains == {PROCESS}
+        await trio.sleep(2)
+        assert client.statistics()[0].capabilities.domains == {NETWORK}
+        assert client.statistics()[0].capabilities_at == pytest.approx(300)
+        await trio.sleep(300)
+        assert collector.negotiations == 3
+        assert client.metrics().tasks_sent_total == 1, "they are no tasks"
+
+
+async def test_a_reconnection_postpones_the_refresh(autojump_clock: MockClock) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+        await client.call(task())
+        await trio.sleep(200)
+        collector.drop_connections()
+        await client.call(task())
+        await trio.sleep(250)
+        assert collector.negotiations == 2
+        await trio.sleep(60)
+        assert collector.negotiations == 3
+
+
+async def test_a_refresh_that_fails_counts_against_the_collector_and_breaks_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+        await client.call(task())
+        collector.crash()
+        await trio.sleep(301)
+        [said] = client.statistics()
+        assert (said.healthy, said.failures, said.capabilities.domains) == (False, 1, {PROCESS})
+        collector.restart()
+        assert (await client.call(task())).success
+
+
+async def test_a_refresh_is_left_out_while_the_breaker_is_open(autojump_clock: MockClock) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION, breaker_reset_ms=10_000_000) as client:
+        await client.call(task())
+        for _ in range(5):
+            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        await trio.sleep(301)
+        assert client.statistics()[0].breaker.state is BreakerState.OPEN
+        assert collector.negotiations == 1
+
+
+async def test_a_removed_collector_is_asked_no_more(autojump_clock: MockClock) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+        await client.call(task())
+        client.remove_endpoint("a")
+        await trio.sleep(1000)
+        assert collector.negotiations == 1
+
+
+async def test_one_that_accepts_and_does_not_answer_is_found_out_before_the_request_is_sent(
+    autojump_clock: MockClock,
+) -> None:
+    stuck, well = FakeCollector("stuck", hang, read_timeout_ms=1_000), Able("well", PROCESS)
+    async with calling(stuck, well, contract=DETECTION) as client:
+        assert (await client.ask(task("x"))).endpoint_id == "well"
+        assert "x" not in stuck.asked
+
+
+async def test_frames_too_small_to_ask_leave_open_what_a_collector_can(
+    autojump_clock: MockClock,
+) -> None:
+    tiny = FakeCollector("tiny", max_frame_bytes=20)
+    async with calling(tiny, contract=DETECTION) as client:
+        assert (await client.call(NETWORK_TASK)).success
+        assert client.statistics()[0].capabilities is None
+        assert client.statistics()[0].failures == 0
+
+
+class OurBugError(Exception):
+    pass
+
+
+def bug(*_: object) -> Any:
+    raise OurBugError
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+@pytest.mark.parametrize("where", ["needs", "ask", "learn", "can_do", "mismatch"])
+async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_nothing_behind(
+    autojump_clock: MockClock, max_in_flight: int, where: str
+) -> None:
+    collector = Able("a", PROCESS)
+    negotiation: Any = DETECTION.negotiation
+    assert negotiation is not None
+    contract = DETECTION
+    if where == "mismatch":
+        contract = attrs.evolve(DETECTION, mismatch=bug)
+    elif where != "needs":
+        contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(negotiation, **{where: bug}))
+    async with calling(collector, contract=contract, max_in_flight=max_in_flight) as client:
+        with pytest.raises(OurBugError):
+            await client.call(task(), needs=bug if where == "needs" else None)
+        await wait_all_tasks_blocked()
+        assert client.metrics().active_connections_current == 0
+        assert client._pool._opening.total() == 0
+        said = client.statistics()[0].breaker
+        assert (said.failures, said.probing) == (0, False)
+
+
+async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_client(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Able("a", PROCESS)
+    asked = 0
+
+    def learn(result: DetectionResult) -> Capabilities:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise OurBugError
+        return stated_capabilities(result)
+
+    assert DETECTION.negotiation is not None
+    contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(DETECTION.negotiation, learn=learn))
+    async with calling(collector, contract=contract, idle_timeout_ms=10_000_000) as client:
+        await client.call(task("1"))
+        await trio.sleep(301)
+        assert asked == 2
+        assert (await client.call(task("2"))).success
+
+
+async def test_the_client_lives_on_when_it_is_closed_in_the_middle_of_a_refresh(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+        await client.call(task())
+        collector.handler = hang
+        await trio.sleep(301)
+        await wait_all_tasks_blocked()
+        assert client.metrics().active_connections_current == 1

@@ -1,0 +1,580 @@
+"""A call's way through several collectors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support import MIB, frame, hang, succeed, success, task
+from trio_ipc import (
+    Call,
+    ConfigError,
+    EndpointPermissionError,
+    IpcConfig,
+    MessageEmptyError,
+    MessageTooLargeError,
+    PeerClosedError,
+    ReadTimeoutError,
+    UndecodableMessageError,
+)
+from trio_ipc.daemoneye import DetectionResult, DetectionTask, failed
+from trio_ipc.errors import (
+    AttemptsFailedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    NoEndpointError,
+)
+from trio_ipc.resilient import BreakerState, Endpoint, Strategy, open_resilient_client
+
+from .support import PLAIN, UNREPEATABLE, DetectionResilientClient, FakeCollector, calling
+
+
+async def fail(task: DetectionTask, _: Call) -> DetectionResult:
+    return failed(task, "no such process")
+
+
+def collectors(names: str, **settings: Any) -> list[FakeCollector]:
+    return [FakeCollector(name, **settings) for name in names]
+
+
+async def who_answered(client: DetectionResilientClient, count: int) -> str:
+    return "".join([(await client.ask(task(str(number)))).endpoint_id for number in range(count)])
+
+
+# --- Which collector --------------------------------------------------------------------------------------
+
+
+async def test_a_new_client_works_on_its_first_call(autojump_clock: MockClock) -> None:
+    for strategy in Strategy:
+        async with calling(*collectors("abc"), strategy=strategy) as client:
+            answer = await client.ask(task())
+            assert (answer.response, answer.attempts) == (success(), ())
+            assert [one.healthy for one in client.statistics()] == [True] * 3
+
+
+async def test_calls_go_round(autojump_clock: MockClock) -> None:
+    async with calling(*collectors("abc")) as client:
+        assert await who_answered(client, 6) == "abcabc"
+
+
+async def test_priority_prefers_the_smallest_number_as_long_as_it_is_well(autojump_clock: MockClock) -> None:
+    one, two = collectors("ab")
+    async with calling(one, two, strategy="priority", priorities=[2, 1]) as client:
+        assert await who_answered(client, 3) == "bbb"
+        two.crash()
+        assert await who_answered(client, 3) == "aaa"
+        two.restart()
+        await trio.sleep(30)
+        assert await who_answered(client, 3) == "bbb"
+
+
+async def test_weighted_calls_follow_the_scores(autojump_clock: MockClock) -> None:
+    async with calling(*collectors("ab"), strategy="weighted", priorities=[1, 4], seed=7) as client:
+        shares = Counter(await who_answered(client, 500))
+        assert 360 < shares["a"] < 440  # 4 of 5
+
+
+async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    async with calling(a, b) as client:
+        client.remove_endpoint("b")
+        assert await who_answered(client, 2) == "aa"
+        client.add_endpoint(b.endpoint())
+        assert await who_answered(client, 2) == "ba"
+        with pytest.raises(ConfigError, match="/b: there is an endpoint of the id 'b' already"):
+            client.add_endpoint(b.endpoint())
+        with pytest.raises(NoEndpointError, match="there is no endpoint 'c'; there are: a, b"):
+            client.remove_endpoint("c")
+        client.remove_endpoint("a")
+        client.remove_endpoint("b")
+        with pytest.raises(NoEndpointError, match="no collector to ask"):
+            await client.call(task())
+
+
+async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
+    assert Endpoint(IpcConfig(endpoint_path="/x")).id == "/x"
+    with pytest.raises(ConfigError, match="priority is 0"):
+        Endpoint(IpcConfig(), priority=0)
+
+
+# --- Failover ---------------------------------------------------------------------------------------------
+
+
+def undecodable(collector: FakeCollector) -> None:
+    """Make the server's end answer by what is no message."""
+    for channel in collector._served:
+
+        async def send(_: bytes, channel: object = channel) -> None:
+            await channel._stream.send_all(bytes.fromhex("040000007fc95c840a02fffe"))  # type: ignore[attr-defined]
+
+        channel.send = send  # type: ignore[method-assign, assignment]
+
+
+async def test_a_collector_that_is_not_there_is_passed_over(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    a.crash()
+    async with calling(a, b) as client:
+        answer = await client.ask(task())
+        assert (answer.endpoint_id, trio.current_time()) == ("b", 0), "nobody waited for the dead one"
+        assert [type(error).__name__ for error in answer.attempts] == ["ServerRefusedError"]
+        first, second = client.statistics()
+        assert (first.healthy, first.failures, first.breaker.failures) == (False, 1, 1)
+        assert (second.healthy, second.answers) == (True, 1)
+        assert await who_answered(client, 3) == "bbb"
+        await trio.sleep(30)
+        a.restart()
+        assert set(await who_answered(client, 4)) == {"a", "b"}, "it was given another chance"
+
+
+@pytest.mark.parametrize("how", ["hangs", "garbage", "permission"])
+async def test_one_that_fails_is_asked_once_and_another_answers(autojump_clock: MockClock, how: str) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+    async with calling(a, b) as client:
+        expected: type[Exception] = ReadTimeoutError
+        if how == "hangs":
+            a.handler = hang
+        elif how == "garbage":
+            await client.call(task("warm-up"))
+            await client.call(task("warm-up"))
+            undecodable(a)
+            expected = UndecodableMessageError
+        else:
+            a.failing = EndpointPermissionError("no", endpoint="/a")
+            expected = EndpointPermissionError
+        answer = await client.ask(task("x"))
+        assert answer.endpoint_id == "b"
+        [error] = answer.attempts
+        assert isinstance(error, expected)
+        assert error.endpoint == "/a"
+        assert a.asked.count("x") <= 1
+
+
+async def test_every_collector_is_asked_once_and_the_error_tells_of_each(autojump_clock: MockClock) -> None:
+    three = [FakeCollector(name, hang, read_timeout_ms=1_000) for name in "abc"]
+    async with calling(*three) as client:
+        with pytest.raises(
+            AttemptsFailedError, match="no collector answered, 3 tries failed: /a: .*/b: .*/c: "
+        ) as caught:
+            await client.call(task())
+        assert [error.endpoint for error in caught.value.attempts] == ["/a", "/b", "/c"]
+        assert isinstance(caught.value.__cause__, ExceptionGroup)
+        assert caught.value.__cause__.exceptions == caught.value.attempts
+        assert [one.asked for one in three] == [["t"]] * 3
+        assert trio.current_time() == pytest.approx(3)
+
+
+async def test_a_failed_result_is_an_answer(autojump_clock: MockClock) -> None:
+    a, b = FakeCollector("a", fail), FakeCollector("b", fail)
+    async with calling(a, b) as client:
+        assert (await client.call(task())).error_message == "no such process"
+        assert (a.asked, b.asked) == (["t"], [])
+        assert client.statistics()[0].healthy
+
+
+async def test_a_collector_that_restarts_under_a_call_is_asked_once_more(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a")
+
+    async def crash_once(task: DetectionTask, _: Call) -> DetectionResult:
+        if collector.asked.count(task.task_id) == 1:
+            collector.crash()
+            await trio.sleep_forever()
+        return success(task.task_id)
+
+    collector.handler = crash_once
+    async with calling(collector) as client, trio.open_nursery() as nursery:
+
+        async def restart() -> None:
+            await trio.sleep(0.5)
+            collector.restart()
+
+        nursery.start_soon(restart)
+        assert await client.call(task("x")) == success("x")
+        assert collector.asked == ["x", "x"]
+
+
+async def test_but_not_more_than_once(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a")
+
+    async def crash(_task: DetectionTask, _call: Call) -> DetectionResult:
+        collector.drop_connections()
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    collector.handler = crash
+    async with calling(collector) as client:
+        with pytest.raises(AttemptsFailedError) as caught:
+            await client.call(task("x"))
+        assert collector.asked == ["x", "x"]
+        assert [type(error) for error in caught.value.attempts] == [PeerClosedError] * 2
+        assert client.statistics()[0].breaker.failures == 1
+
+
+# --- What may not be repeated -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["hangs", "closes", "garbage"])
+async def test_a_call_that_may_have_reached_a_collector_is_not_repeated_unless_that_is_harmless(
+    autojump_clock: MockClock, how: str
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+    async with calling(a, b, contract=UNREPEATABLE) as client:
+        await client.call(task("1"))
+        await client.call(task("2"))
+
+        async def close(_task: DetectionTask, _call: Call) -> DetectionResult:
+            a.drop_connections()
+            return await hang(_task, _call)
+
+        a.handler = {"hangs": hang, "closes": close, "garbage": succeed}[how]
+        if how == "garbage":
+            undecodable(a)
+        expected = {"hangs": ReadTimeoutError, "closes": PeerClosedError, "garbage": UndecodableMessageError}
+        with pytest.raises(expected[how]):
+            await client.call(task("x"))
+        assert a.asked.count("x") + b.asked.count("x") == 1
+
+
+async def test_but_one_that_reached_nobody_goes_to_another(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    a.crash()
+    async with calling(a, b, contract=UNREPEATABLE) as client:
+        assert (await client.ask(task())).endpoint_id == "b"
+
+
+# --- Circuit breakers -------------------------------------------------------------------------------------
+
+
+async def open_breaker(client: DetectionResilientClient) -> None:
+    for _ in range(5):
+        with pytest.raises(ReadTimeoutError):
+            await client.call(task())
+
+
+async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    async with calling(collector) as client:
+        await open_breaker(client)
+        asked = len(collector.asked)
+        began = trio.current_time()
+        with pytest.raises(
+            CircuitOpenError, match="/a: left alone after 5 failures in a row.*30.0 s"
+        ) as caught:
+            await client.call(task())
+        assert (trio.current_time(), len(collector.asked)) == (began, asked)
+        assert caught.value.retry_after == 30
+        assert client.metrics().circuit_breaker_activations_total == 1
+
+
+async def test_an_open_breaker_is_not_waited_for_where_another_collector_is_only_away(
+    autojump_clock: MockClock,
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=1_000)
+    a.handler = hang
+    b.crash()
+    async with calling(a, b) as client, trio.open_nursery() as nursery:
+        for _ in range(5):
+            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+
+        async def come_back() -> None:
+            await trio.sleep(1)
+            b.restart()
+
+        nursery.start_soon(come_back)
+        answer = await client.ask(task())
+        assert answer.endpoint_id == "b"
+        assert sum(isinstance(error, CircuitOpenError) for error in answer.attempts) == 1
+
+
+async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    async with calling(a, b) as client:
+        for name in "ab":
+            for _ in range(5):
+                client._collectors[name].breaker.admit().fail()  # type: ignore[union-attr]
+            await trio.sleep(10)
+        with pytest.raises(CircuitOpenError, match="all 2 collectors are left alone.*/a: .*/b: ") as caught:
+            await client.call(task())
+        assert caught.value.retry_after == 10
+        assert len(caught.value.attempts) == 2
+
+
+async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    async with calling(collector) as client:
+        await open_breaker(client)
+        await trio.sleep(30)
+        release = trio.Event()
+
+        async def wait(task: DetectionTask, _: Call) -> DetectionResult:
+            await release.wait()
+            return success(task.task_id)
+
+        collector.handler = wait
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task("probe"))
+            await wait_all_tasks_blocked()
+            with pytest.raises(CircuitOpenError, match="left alone until the one call that tries it"):
+                await client.call(task("other"))
+            release.set()
+        for successes in 1, 2:
+            assert client.statistics()[0].breaker.state is BreakerState.HALF_OPEN
+            assert client.statistics()[0].breaker.successes == successes
+            await client.call(task())
+        assert client.statistics()[0].breaker.state is BreakerState.CLOSED
+        assert "other" not in collector.asked
+
+
+async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    async with calling(collector) as client:
+        await open_breaker(client)
+        await trio.sleep(30)
+        collector.crash()
+        tries = collector.tries
+        await wait_all_tasks_blocked()
+        with pytest.raises(Exception, match="connection refused"):
+            await client.call(task())
+        assert collector.tries == tries + 1
+        assert client.statistics()[0].breaker.state is BreakerState.OPEN
+
+
+async def test_a_cancelled_probe_makes_room_for_the_next(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    async with calling(collector) as client:
+        await open_breaker(client)
+        await trio.sleep(30)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task())
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        said = client.statistics()[0].breaker
+        assert (said.state, said.probing) == (BreakerState.HALF_OPEN, False)
+        collector.handler = succeed
+        await client.call(task())
+
+
+# --- Deadlines and cancellation ----------------------------------------------------------------------------
+
+
+async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock: MockClock) -> None:
+    a, b, c = collectors("abc", read_timeout_ms=2_000)
+    a.handler = b.handler = hang
+    c.crash()
+    async with calling(a, b, c) as client:
+        with pytest.raises(
+            CallTimeoutError, match="timeout of 4500 ms; .*tries had failed: .*/a: .*/b: "
+        ) as caught:
+            await client.call(task(), timeout=4.5)
+        assert trio.current_time() == pytest.approx(4.5)
+        assert len(caught.value.attempts) >= 3
+        assert isinstance(caught.value.__cause__, ExceptionGroup)
+
+
+async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=100_000)
+    async with calling(collector, call_timeout_ms=7_000) as client:
+        with pytest.raises(CallTimeoutError, match="it was waiting for the answer of /a"):
+            await client.call(task())
+        assert trio.current_time() == pytest.approx(7)
+        [said] = client.statistics()
+        assert (said.failures, said.breaker.failures, said.healthy) == (1, 1, False), "it had its time"
+        assert collector.connections.now == 0, "the answer may still come: nobody must read it"
+
+
+async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a")
+    collector.connecting = trio.sleep_forever
+    async with calling(collector) as client:
+        with pytest.raises(CallTimeoutError, match="it was connecting to /a"):
+            await client.call(task(), timeout=1)
+        assert client.statistics()[0].breaker.failures == 1
+        assert client.metrics().connection_failures_total == 1
+
+
+@pytest.mark.parametrize("at", ["connecting", "waiting for the answer", "waiting to connect again"])
+async def test_a_cancelled_call_is_cancelled_and_blames_nobody(autojump_clock: MockClock, at: str) -> None:
+    collector = FakeCollector("a", hang)
+    if at == "connecting":
+        collector.connecting = trio.sleep_forever
+    elif at == "waiting to connect again":
+        collector.crash()
+    async with calling(collector) as client:
+        with trio.move_on_after(0.05) as scope:
+            await client.call(task())
+        assert scope.cancelled_caught
+        assert client.statistics()[0].breaker.failures == 0
+        assert client.metrics().active_connections_current == 0
+        assert collector.connections.now == 0, "the connection was not kept"
+        collector.handler, collector.connecting = succeed, trio.lowlevel.checkpoint
+        collector.restart()
+        assert await client.call(task("next")) == success("next")
+
+
+async def test_a_call_is_a_checkpoint_and_sends_nothing_where_it_is_cancelled_already(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a")
+    async with calling(collector) as client:
+        await client.call(task("1"))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.call(task("2"))
+        assert scope.cancelled_caught
+        with trio.testing.assert_checkpoints():
+            await client.call(task("3"))
+        assert collector.asked == ["1", "3"]
+        assert collector.connections.total == 1, "a call that sent nothing costs no connection"
+
+
+async def test_who_waits_for_a_collector_that_fails_goes_to_another(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+    a.handler = hang
+    async with calling(a, b, strategy="priority", priorities=[1, 2]) as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(16):
+                nursery.start_soon(client.call, task(str(number)))
+        assert trio.current_time() == pytest.approx(2), "the twelve that waited did not wait their own 2 s"
+        assert len(a.asked) == 4
+        assert len(b.asked) == 16
+
+
+async def test_a_call_for_a_removed_collector_goes_to_another(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    a.handler = hang
+    settings: dict[str, Any] = {"strategy": "priority", "max_connections_per_endpoint": 1}
+    async with calling(a, b, priorities=[1, 2], **settings) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.call, task("1"))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(client.call, task("2"))
+        await wait_all_tasks_blocked()
+        client.remove_endpoint("a")
+        await wait_all_tasks_blocked()
+        assert b.asked == ["2"]
+        nursery.cancel_scope.cancel()
+
+
+# --- What is the caller's fault ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [(DetectionTask(), MessageEmptyError), (DetectionTask(task_id="x" * MIB), MessageTooLargeError)],
+)
+@pytest.mark.parametrize("max_in_flight", [1, 8])
+async def test_a_request_that_cannot_be_sent_is_the_callers_error(
+    autojump_clock: MockClock, request_: DetectionTask, error: type[Exception], max_in_flight: int
+) -> None:
+    a, b = collectors("ab")
+    async with calling(a, b, max_in_flight=max_in_flight) as client:
+        with pytest.raises(error, match="^/a: "):
+            await client.call(request_)
+        assert client.statistics()[0].failures == 0
+        assert client.metrics().pooled_connections_current == 1, "and the connection is good"
+        assert b.tries == 0
+
+
+async def test_a_request_of_another_type_is_a_type_error(autojump_clock: MockClock) -> None:
+    async with calling(FakeCollector("a")) as client:
+        with pytest.raises(TypeError, match="the request is a DetectionResult, must be a DetectionTask"):
+            await client.call(DetectionResult())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="the contract plain has no negotiation"):
+            await client.call(task(), needs=lambda _: True)
+        assert client.metrics().tasks_sent_total == 0
+
+
+# --- Opening and closing ----------------------------------------------------------------------------------
+
+
+async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_resilient_client([], contract=PLAIN):
+            raise ZeroDivisionError
+
+
+async def test_a_keyboard_interrupt_in_a_cancelled_block_is_not_lost() -> None:
+    async def interrupted() -> None:
+        with trio.CancelScope() as scope:
+            async with open_resilient_client([], contract=PLAIN):
+                scope.cancel()
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await interrupted()
+
+
+async def test_cancelling_the_block_closes_everything(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang)
+    with trio.move_on_after(1) as scope:
+        async with calling(collector) as client, trio.open_nursery() as nursery:
+            for number in range(9):
+                nursery.start_soon(client.call, task(str(number)))
+    assert scope.cancelled_caught
+    assert (collector.connections.now, collector.connections.total) == (0, 4)
+
+
+async def test_two_endpoints_of_one_id_are_refused() -> None:
+    a = FakeCollector("a")
+    with pytest.raises(ConfigError):
+        async with open_resilient_client([a.endpoint(), a.endpoint()]):
+            raise AssertionError("unreachable")
+
+
+async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+
+    async def slowly(task: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(1)
+        return success(task.task_id)
+
+    async def connect_slowly() -> None:
+        await trio.sleep(0.5)
+
+    a.handler = b.handler = slowly
+    a.connecting = b.connecting = connect_slowly
+    async with calling(a, b) as client:
+        fresh = client.metrics()
+        assert (fresh.success_rate, fresh.connection_success_rate) == (1, 1)
+        assert (fresh.average_task_duration_ms, fresh.average_connection_duration_ms) == (0, 0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task("1"))
+            nursery.start_soon(client.call, task("2"))
+            await trio.sleep(1)
+            during = client.metrics()
+            assert (during.tasks_sent_total, during.tasks_completed_total) == (2, 0)
+            assert (during.active_connections_current, during.pooled_connections_current) == (2, 0)
+        with trio.move_on_after(0.1):
+            await client.call(task("3"))
+        a.crash()
+        b.crash()
+        with pytest.raises(CallTimeoutError):
+            await client.call(task("4"), timeout=3)
+        metrics = client.metrics()
+        assert metrics.transport == "interprocess"
+        assert (metrics.tasks_sent_total, metrics.tasks_completed_total, metrics.tasks_failed_total) == (
+            4,
+            2,
+            2,
+        )
+        assert metrics.success_rate == 0.5
+        assert metrics.task_duration_ms_total == pytest.approx(3_000)
+        assert metrics.average_task_duration_ms == pytest.approx(1_500)
+        assert metrics.connections_established_total == 2
+        assert metrics.connection_duration_ms_total == pytest.approx(1_000)
+        assert metrics.average_connection_duration_ms == pytest.approx(500)
+        assert metrics.connection_attempts_total == a.tries + b.tries
+        assert metrics.connection_failures_total == a.tries + b.tries - 2
+        assert metrics.connection_success_rate == 2 / metrics.connection_attempts_total
+        assert (metrics.active_connections_current, metrics.pooled_connections_current) == (0, 0)
+        assert metrics.bytes_sent_total == 3 * len(frame(task("1")))
+        assert metrics.bytes_received_total == 2 * len(frame(success("1")))
+        assert metrics.circuit_breaker_activations_total == 0

@@ -1,0 +1,424 @@
+"""The pool, by the client that uses it and by its own methods."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support import hang, success, task
+from trio_ipc import Call, ChannelClosedError
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
+from trio_ipc.resilient import ResilientConfig, open_resilient_client
+from trio_ipc.resilient.pool import Connection, _Slot
+
+from .support import PLAIN, Collectors, DetectionResilientClient, FakeCollector, calling
+
+
+class Gate:
+    """A handler that answers each task when it is told to."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, trio.Event] = {}
+        self.working: set[str] = set()
+        self.most = 0
+
+    def open(self, *task_ids: str) -> None:
+        for task_id in task_ids:
+            self._opened.setdefault(task_id, trio.Event()).set()
+
+    async def __call__(self, task: DetectionTask, _: Call) -> DetectionResult:
+        self.working.add(task.task_id)
+        self.most = max(self.most, len(self.working))
+        try:
+            await self._opened.setdefault(task.task_id, trio.Event()).wait()
+        finally:
+            self.working.discard(task.task_id)
+        return success(task.task_id)
+
+
+async def call_in_order(
+    nursery: trio.Nursery, client: DetectionResilientClient, *task_ids: str, done: list[str] | None = None
+) -> None:
+    """Start a call for each, one after the other, so that they come to the pool in this order."""
+
+    async def one(task_id: str) -> None:
+        assert await client.call(task(task_id)) == success(task_id)
+        if done is not None:
+            done.append(task_id)
+
+    for task_id in task_ids:
+        nursery.start_soon(one, task_id)
+        await wait_all_tasks_blocked()
+
+
+# --- Limits -------------------------------------------------------------------------------------------------
+
+
+async def test_no_more_than_four_connections_go_to_one_endpoint_while_they_are_in_use(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector) as client, trio.open_nursery() as nursery:
+        names = [str(number) for number in range(10)]
+        await call_in_order(nursery, client, *names)
+        assert len(gate.working) == 4
+        assert client.metrics().active_connections_current == 4
+        gate.open(*names)
+    assert (collector.connections.most, collector.connections.total) == (4, 4)
+
+
+async def test_the_limit_over_all_endpoints_holds_while_connections_are_in_use(
+    autojump_clock: MockClock,
+) -> None:
+    gates = [Gate() for _ in range(3)]
+    collectors = [FakeCollector(name, gate) for name, gate in zip("abc", gates, strict=True)]
+    async with calling(*collectors, max_connections=5) as client, trio.open_nursery() as nursery:
+        names = [str(number) for number in range(12)]
+        await call_in_order(nursery, client, *names)
+        assert sum(len(gate.working) for gate in gates) == 5
+        assert sum(collector.connections.now for collector in collectors) == 5
+        for gate in gates:
+            gate.open(*names)
+
+
+async def test_connections_being_opened_count(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a")
+    collector.connecting = trio.sleep_forever
+    async with calling(collector) as client, trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(client.call, task(str(number)))
+        await wait_all_tasks_blocked()
+        assert collector.tries == 4
+        assert client.metrics().connection_attempts_total == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_unused_connection_makes_room_for_one_to_another_endpoint(
+    autojump_clock: MockClock,
+) -> None:
+    a, b = FakeCollector("a"), FakeCollector("b")
+    async with calling(a, b, max_connections=1) as client:
+        for number in range(4):
+            await client.call(task(str(number)))
+        assert (len(a.asked), len(b.asked)) == (2, 2)
+        assert a.connections.now + b.connections.now == 1
+        assert client.metrics().pooled_connections_current == 1
+
+
+# --- Waiting ------------------------------------------------------------------------------------------------
+
+
+async def test_who_waits_is_served_in_order(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
+        done: list[str] = []
+        names = [str(number) for number in range(8)]
+        await call_in_order(nursery, client, *names, done=done)
+        for name in names:
+            assert gate.working == {name}
+            gate.open(name)
+            await wait_all_tasks_blocked()
+        assert done == names
+
+
+async def test_a_newcomer_does_not_overtake_those_who_wait(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, max_connections_per_endpoint=1) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "first", "second")
+            gate.open("first", "second", "newcomer")
+
+            async def newcomer() -> None:
+                while "second" not in collector.asked:
+                    await trio.lowlevel.checkpoint()
+                    if collector.asked == ["first"] and not gate.working:
+                        break  # the connection is free this very moment
+                await client.call(task("newcomer"))
+
+            nursery.start_soon(newcomer)
+        assert collector.asked == ["first", "second", "newcomer"]
+
+
+async def test_who_waits_for_one_endpoint_does_not_hold_up_others(autojump_clock: MockClock) -> None:
+    a, b = FakeCollector("a", hang), FakeCollector("b")
+    async with calling(a, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.call, task("1"))
+        await wait_all_tasks_blocked()
+        nursery.start_soon(client.call, task("waits"))
+        await wait_all_tasks_blocked()
+        client._connect_channel.__self__.add(b)  # type: ignore[attr-defined]
+        await nursery.start(b.serve)
+        client.remove_endpoint("a")
+        client.add_endpoint(b.endpoint())
+        await client.call(task("2"))
+        assert "2" in b.asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_waiting_for_a_connection_has_a_deadline_that_tells_the_limits(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=100_000)
+    async with calling(collector, max_connections_per_endpoint=1, pool_timeout_ms=3_000) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task("1"))
+            await wait_all_tasks_blocked()
+            with pytest.raises(
+                PoolTimeoutError, match="pool_timeout_ms is 3000; in use are 1 of 1 .* and 1 of 16 in all"
+            ):
+                await client.call(task("2"))
+            assert trio.current_time() == pytest.approx(3)
+            assert client.statistics()[0].failures == 0, "it is the client that was short"
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_calls_own_deadline_holds_while_it_waits_and_blames_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=100_000)
+    async with calling(collector, max_connections_per_endpoint=1) as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task("1"))
+            await wait_all_tasks_blocked()
+            with pytest.raises(CallTimeoutError, match="2000 ms; it was waiting for a connection to /a"):
+                await client.call(task("2"), timeout=2)
+            assert trio.current_time() == pytest.approx(2)
+            assert client.statistics()[0].failures == 0
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("first", ["served", "cancelled"])
+@pytest.mark.parametrize("granted", ["connection", "slot", "slot with a victim"])
+async def test_a_waiter_cancelled_at_the_moment_it_is_served_loses_nothing(
+    autojump_clock: MockClock, granted: str, first: str
+) -> None:
+    gate = Gate()
+    a, b = FakeCollector("a", gate), FakeCollector("b", gate)
+    collectors = [a] if granted == "slot" else [a, b]
+    ranks = [1, 2][: len(collectors)]
+    async with calling(*collectors, priorities=ranks, max_connections=1, strategy="priority") as client:
+        pool = client._pool
+        leaver = trio.CancelScope()
+
+        async def leave() -> None:
+            with leaver:
+                await client.call(task("leaver"))
+
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "holder")
+            if granted == "slot with a victim":
+                client._collectors["a"].failed()  # so that the leaver waits for b
+            nursery.start_soon(leave)
+            await wait_all_tasks_blocked()
+            [waiter] = pool._waiters
+            serve = pool._serve
+
+            def serve_and_cancel() -> None:
+                if first == "cancelled":
+                    leaver.cancel()  # takes effect when its task runs, which is after this
+                serve()
+                if waiter.ready.is_set():
+                    leaver.cancel()
+
+            pool._serve = serve_and_cancel  # type: ignore[method-assign]
+            if granted == "slot":
+                a.drop_connections()  # the holder's connection ends, and another one may be opened
+            else:
+                gate.open("holder")
+            await wait_all_tasks_blocked()
+            assert leaver.cancelled_caught
+            kinds = {"connection": Connection, "slot": _Slot, "slot with a victim": _Slot}
+            assert isinstance(waiter.grant, kinds[granted])
+            assert (getattr(waiter.grant, "victim", None) is not None) == (granted == "slot with a victim")
+            gate.open("holder", "next")
+            await client.call(task("next"), timeout=1)
+        assert "leaver" not in [*a.asked, *b.asked]
+        assert not pool._waiters
+        assert pool._opening.total() == 0
+        assert pool._in_use() == 1
+
+
+# --- Which connection ---------------------------------------------------------------------------------------
+
+
+async def test_the_connection_used_last_is_used_first(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2", "3")
+            for name in "2", "3", "1":
+                gate.open(name)
+                await wait_all_tasks_blocked()
+        first = client._pool._connections[-1]
+        await trio.sleep(1)
+        gate.open("4")
+        await client.call(task("4"))
+        assert first.idle_since == 1
+        assert [c.idle_since for c in client._pool._connections] == [0, 0, 1]
+    assert collector.connections.total == 3
+
+
+async def test_a_connection_that_the_server_closed_is_noticed_before_it_is_handed_out(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a")
+    async with calling(collector) as client:
+        await client.call(task("1"))
+        collector.drop_connections()
+        answer = await client.ask(task("2"))
+        assert answer.attempts == ()
+        assert collector.connections.total == 2
+        assert client.statistics()[0].failures == 0
+
+
+async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a")
+    async with calling(collector) as client:
+        await client.call(task("1"))
+        [channel] = collector._served
+        await channel.send(success("2").SerializeToString())
+        await client.call(task("2"))
+        assert collector.asked == ["1", "2"], "the unasked answer was nobody's"
+        assert collector.connections.total == 2
+
+
+@pytest.mark.parametrize(("idle", "kept"), [(299, 1), (301, 0)])
+async def test_a_connection_is_kept_for_five_minutes_without_use(
+    autojump_clock: MockClock, idle: float, kept: int
+) -> None:
+    collector = FakeCollector("a", read_timeout_ms=10_000_000)
+    async with calling(collector) as client:
+        await client.call(task("1"))
+        await trio.sleep(idle)
+        assert collector.connections.now == kept, "nobody had to call for that"
+        assert client.metrics().pooled_connections_current == kept
+
+
+async def test_every_idle_connection_is_reaped_in_its_own_time(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate, read_timeout_ms=10_000_000)
+    async with calling(collector, call_timeout_ms=10_000_000) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            gate.open("1")
+            await trio.sleep(100)
+            gate.open("2")
+        await trio.sleep(201)
+        assert collector.connections.now == 1
+        await trio.sleep(100)
+        assert collector.connections.now == 0
+
+
+async def test_use_keeps_a_connection_but_not_for_longer_than_an_hour(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", read_timeout_ms=10_000_000)
+    async with calling(collector) as client:
+        for number in range(12):
+            await client.call(task(str(number)))
+            await trio.sleep(299)
+        assert collector.connections.total == 1
+        await trio.sleep(13)
+        assert trio.current_time() > 3600
+        assert collector.connections.now == 0
+
+
+async def test_one_that_comes_back_too_old_is_closed(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate, read_timeout_ms=10_000_000)
+    async with calling(collector, call_timeout_ms=10_000_000) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1")
+            await trio.sleep(3601)
+            gate.open("1")
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+
+
+async def test_a_shared_connection_that_is_always_in_use_is_given_up_at_its_age_too(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate, read_timeout_ms=10_000_000)
+    settings: dict[str, Any] = {"max_in_flight": 9, "max_connections_per_endpoint": 1}
+    async with calling(collector, call_timeout_ms=10_000_000, **settings) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            await trio.sleep(3601)
+            await call_in_order(nursery, client, "3")
+            gate.open("1", "2", "3")
+        assert collector.connections.total == 2
+        assert collector.connections.most == 1
+
+
+async def test_removing_an_endpoint_closes_what_is_unused_now_and_what_is_used_then(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            gate.open("1")
+            await wait_all_tasks_blocked()
+            client.remove_endpoint("a")
+            await wait_all_tasks_blocked()
+            assert collector.connections.now == 1
+            gate.open("2")
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+
+
+# --- Closing ------------------------------------------------------------------------------------------------
+
+
+async def test_closing_the_client_ends_who_waits_who_connects_and_who_is_answered(
+    autojump_clock: MockClock,
+) -> None:
+    collector = FakeCollector("a", hang)
+    world = Collectors(collector)
+    ended: list[str] = []
+    may_connect = trio.Event()
+    async with trio.open_nursery() as servers, trio.open_nursery() as nursery:
+        await servers.start(collector.serve)
+        settings = ResilientConfig(max_connections_per_endpoint=2)
+        async with open_resilient_client(
+            [collector.endpoint()], settings, contract=PLAIN, connect=world.connect
+        ) as client:
+
+            async def call(name: str) -> None:
+                with pytest.raises(ChannelClosedError):
+                    await client.call(task(name))
+                ended.append(name)
+
+            nursery.start_soon(call, "answered")
+            await wait_all_tasks_blocked()
+            collector.connecting = may_connect.wait
+            nursery.start_soon(call, "connects")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(call, "waits")
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert sorted(ended) == ["answered", "waits"]
+        may_connect.set()
+        await wait_all_tasks_blocked()
+        assert ended[-1] == "connects"
+        assert (collector.connections.now, collector.connections.total) == (0, 2)
+        servers.cancel_scope.cancel()
+    with pytest.raises(ChannelClosedError, match="this client was closed"):
+        await client.call(task())
+
+
+async def test_the_reaper_sleeps_as_long_as_there_is_nothing_to_reap(mock_clock: MockClock) -> None:
+    async with calling(FakeCollector("a")) as client:
+        await wait_all_tasks_blocked()
+        assert client._pool._reap_at == math.inf

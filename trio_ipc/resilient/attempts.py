@@ -1,0 +1,212 @@
+"""One call's way through the collectors: whom it has tried, what came of it, and what may still be tried.
+
+Data, and the wording of what is said in the end. This module must never wait for anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Generic
+
+import attrs
+import trio
+
+from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.errors import (
+    AttemptsFailedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    IpcError,
+    MessageError,
+    NoEndpointError,
+)
+
+from .breaker import Permit
+from .endpoints import Collector
+
+
+@attrs.frozen
+class Answer(Generic[ResponseT]):
+    """A response, and how it was come by.
+
+    Attributes:
+        response: the collector's.
+        endpoint_id: whose it is.
+        attempts: what earlier tries ended by, in order. Empty if the first one was answered.
+        duration: seconds from the call to the answer.
+    """
+
+    response: ResponseT
+    endpoint_id: str
+    attempts: tuple[IpcError, ...]
+    duration: float
+
+
+class Attempts(Generic[RequestT]):
+    """What has become of a call so far.
+
+    Attributes:
+        request: what is asked.
+        needs: says whether a collector's capabilities will do, None if any will.
+        repeatable: whether the request may be made again when it may have reached a collector.
+        began, deadline: on Trio's clock.
+        settled: whether the latest try takes no place on a connection any longer.
+        errors: what each try ended by.
+        given_up: collectors that this call will not ask any more.
+        unreached: collectors that could not be reached, and may be in a moment.
+    """
+
+    def __init__(
+        self,
+        request: RequestT,
+        needs: Callable[[Any], bool] | None = None,
+        *,
+        seconds: float,
+        repeatable: bool,
+    ) -> None:
+        self.request = request
+        self.needs = needs
+        self.repeatable = repeatable
+        self.began = trio.current_time()
+        self.deadline = self.began + seconds
+        self.errors: list[IpcError] = []
+        self.given_up: set[Collector] = set()
+        self.unreached: set[Collector] = set()
+        self.settled = True
+        self._doing = "choosing a collector"
+        self._waits_for: Collector | None = None
+        self._permits: dict[Collector, Permit] = {}
+        self._closed_under_it: set[Collector] = set()
+
+    def now(self, doing: str, waits_for: Collector | None = None) -> None:
+        """Note what the call is at, for people, and whose fault it is if that takes until the deadline."""
+        self._doing = doing
+        self._waits_for = waits_for
+
+    def permit(self, collector: Collector) -> Permit | None:
+        """Return this call's permit for a collector, the same one each time it is tried."""
+        held = self._permits.get(collector)
+        if held is not None and collector.breaker.still_admits(held):
+            return held
+        permit = collector.breaker.admit()
+        if permit is not None:
+            self._permits[collector] = permit
+        return permit
+
+    def refused(self, collector: Collector) -> None:
+        """Its circuit breaker lets nobody through; that is never waited for."""
+        breaker = collector.breaker.statistics()
+        error = CircuitOpenError(
+            f"left alone after {breaker.failures} failures in a row; it is tried again in "
+            f"{collector.breaker.retry_after:.1f} s"
+            if collector.breaker.retry_after
+            else "left alone until the one call that tries it has an answer",
+            endpoint=collector.path,
+            hint="see why it failed, or add another collector",
+        )
+        error.retry_after = collector.breaker.retry_after
+        self.errors.append(error)
+        self.given_up.add(collector)
+
+    def not_reached(self, collector: Collector, error: IpcError) -> None:
+        """It could not be reached, which may be otherwise in a moment. Nothing was sent."""
+        permit = self._permits[collector]
+        if permit.probing:
+            self.failed(collector, error)
+            return
+        self.errors.append(error)
+        self.unreached.add(collector)
+
+    def closed_under_it(self, collector: Collector, error: IpcError) -> None:
+        """It closed the connection instead of an answer: it ended, and may begin again, once."""
+        if collector in self._closed_under_it:
+            self.failed(collector, error)
+        else:
+            self._closed_under_it.add(collector)
+            self.not_reached(collector, error)
+
+    def failed(self, collector: Collector, error: IpcError | None) -> None:
+        """It failed, or (without an error) did not answer by the call's deadline."""
+        self._permits[collector].fail()
+        self.give_up(collector, error)
+
+    def give_up(self, collector: Collector, error: IpcError | None) -> None:
+        """Ask it no more, through no fault of its own."""
+        if error is not None:
+            self.errors.append(error)
+        self.given_up.add(collector)
+        self.unreached.discard(collector)
+
+    def answered(self, collector: Collector) -> None:
+        """It answered."""
+        self._permits[collector].succeed()
+        self.unreached.discard(collector)
+
+    def close(self, *, abandoned: bool) -> None:
+        """Settle what is left: who could not be reached until the end has failed.
+
+        Args:
+            abandoned: the caller was cancelled, which says nothing about anyone.
+        """
+        for collector, permit in self._permits.items():
+            if collector in self.unreached and not abandoned:
+                permit.fail()
+            else:
+                permit.withdraw()
+
+    def failure(self) -> IpcError:
+        """Return what the call's error is, once there is nobody left to ask."""
+        if not self.errors:
+            return NoEndpointError(
+                "this client has no collector to ask", hint="add an endpoint, or open the client with one"
+            )
+        if len(self.errors) == 1:
+            return self.errors[0]
+        if all(isinstance(error, CircuitOpenError) for error in self.errors):
+            return self._all_open()
+        error = AttemptsFailedError(
+            f"no collector answered, {len(self.errors)} tries failed: {self._told()}",
+            hint="see whether they run, and what they log",
+        )
+        error.attempts = tuple(self.errors)
+        error.__cause__ = ExceptionGroup("the tries of one call", self.errors)
+        where = {one.endpoint for one in self.errors}
+        error.endpoint = where.pop() if len(where) == 1 else None
+        return error
+
+    def _all_open(self) -> CircuitOpenError:
+        opened = [error for error in self.errors if isinstance(error, CircuitOpenError)]
+        error = CircuitOpenError(
+            f"all {len(opened)} collectors are left alone, as they failed too often: {self._told()}",
+            hint=opened[0].hint,
+        )
+        error.retry_after = min(one.retry_after for one in opened)
+        error.attempts = tuple(opened)
+        return error
+
+    def is_failure(self, outcome: BaseException) -> bool:
+        """Return whether it is the collector's failure that a try ended by this exception."""
+        if isinstance(outcome, trio.Cancelled):
+            return trio.current_time() >= self.deadline
+        return isinstance(outcome, IpcError) and not isinstance(outcome, MessageError)
+
+    def timed_out(self) -> CallTimeoutError:
+        """Note that the call's deadline went by, and return the error."""
+        if self._waits_for is not None:
+            self.failed(self._waits_for, None)
+        told = f"; {len(self.errors)} tries had failed: {self._told()}" if self.errors else ""
+        error = CallTimeoutError(
+            f"no answer within the call's timeout of "
+            f"{(self.deadline - self.began) * 1000:.0f} ms; it was {self._doing}{told}",
+            hint="see what the collector does, raise the timeout, or lower read_timeout_ms so that there is "
+            "time to ask another one",
+        )
+        error.attempts = tuple(self.errors)
+        if self.errors:
+            error.__cause__ = ExceptionGroup("the tries of one call", self.errors)
+        return error
+
+    def _told(self) -> str:
+        counted = Counter(f"{error.endpoint}: {error.message}" for error in self.errors)
+        return "; ".join(f"{text} ({times} times)" if times > 1 else text for text, times in counted.items())

@@ -1,0 +1,188 @@
+"""A circuit breaker: a server that fails again and again is left alone for a while.
+
+Closed, everyone may call. After some failures in a row it opens, and nobody may. After a while it is half
+open: one call at a time may try, and some successes in a row close it. There is no state beside the
+statistics: what the breaker is can always be read from them and the clock, so that the two can't differ.
+This module must never know what a call is.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import attrs
+import trio
+
+
+class BreakerState(enum.StrEnum):
+    """What a circuit breaker lets through."""
+
+    CLOSED = "closed"
+    """Every call."""
+    OPEN = "open"
+    """None."""
+    HALF_OPEN = "half-open"
+    """One at a time, to see whether the server works again."""
+
+
+@attrs.frozen(kw_only=True)
+class BreakerStatistics:
+    """What a circuit breaker has seen, at one moment.
+
+    Attributes:
+        state: what it lets through at that moment.
+        failures: failures in a row while it was closed. They stay until it is closed again.
+        successes: successes in a row since it is half open.
+        opened_at: when it opened last, on :func:`trio.current_time`'s clock; None while it is closed.
+        probing: whether a call is under way that tries the server for all others.
+        activations: how often it has opened.
+    """
+
+    state: BreakerState
+    failures: int
+    successes: int
+    opened_at: float | None
+    probing: bool
+    activations: int
+
+
+class Permit:
+    """One call's leave to try, and the one verdict that comes of it. Made by :meth:`CircuitBreaker.admit`.
+
+    The first of :meth:`succeed`, :meth:`fail` and :meth:`withdraw` counts, later ones do nothing. A
+    verdict counts for the breaker as it was when the call was admitted: one that comes after it has
+    opened, or closed, says nothing about what the server is like by then.
+
+    Attributes:
+        probing: whether the call tries a server whose breaker is half open.
+    """
+
+    def __init__(self, breaker: CircuitBreaker, era: int, *, probing: bool) -> None:
+        self._breaker: CircuitBreaker | None = breaker
+        self._era = era
+        self.probing = probing
+
+    def succeed(self) -> None:
+        """The server did what it should."""
+        self._judge(success=True)
+
+    def fail(self) -> None:
+        """The server failed."""
+        self._judge(success=False)
+
+    def withdraw(self) -> None:
+        """Nothing was learnt about the server."""
+        self._judge(success=None)
+
+    def _judge(self, *, success: bool | None) -> None:
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker._settle(self, self._era, success=success)  # noqa: SLF001 - two halves of one thing
+
+
+class CircuitBreaker:
+    """Decides whether a server may be called. Its clock is Trio's.
+
+    Args:
+        failures_to_open: failures in a row that open it.
+        reset_after: seconds from opening to half open.
+        successes_to_close: successes in a row that close it when it is half open.
+        on_open: called each time it opens.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures_to_open: int,
+        reset_after: float,
+        successes_to_close: int,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._failures_to_open = failures_to_open
+        self._reset_after = reset_after
+        self._successes_to_close = successes_to_close
+        self._on_open = on_open
+        self._failures = 0
+        self._successes = 0
+        self._opened_at: float | None = None
+        self._probe: Permit | None = None
+        self._activations = 0
+        self._era = 0  # one more each time it opens or closes
+
+    @property
+    def state(self) -> BreakerState:
+        """What it lets through now."""
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        if trio.current_time() < self._opened_at + self._reset_after:
+            return BreakerState.OPEN
+        return BreakerState.HALF_OPEN
+
+    @property
+    def would_admit(self) -> bool:
+        """Whether :meth:`admit` would give a permit now."""
+        state = self.state
+        return state is BreakerState.CLOSED or (state is BreakerState.HALF_OPEN and self._probe is None)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until it is half open; 0 unless it is open."""
+        if self._opened_at is None:
+            return 0.0
+        return max(0.0, self._opened_at + self._reset_after - trio.current_time())
+
+    def statistics(self) -> BreakerStatistics:
+        """Return what it has seen, and what follows from that."""
+        return BreakerStatistics(
+            state=self.state,
+            failures=self._failures,
+            successes=self._successes,
+            opened_at=self._opened_at,
+            probing=self._probe is not None,
+            activations=self._activations,
+        )
+
+    def admit(self) -> Permit | None:
+        """Let one call try. The caller must give its verdict in the end.
+
+        Returns:
+            The permit, or None if the server is to be left alone.
+        """
+        if not self.would_admit:
+            return None
+        probing = self._opened_at is not None
+        permit = Permit(self, self._era, probing=probing)
+        if probing:
+            self._probe = permit
+        return permit
+
+    def still_admits(self, permit: Permit) -> bool:
+        """Return whether a permit is still good: neither opened nor closed since, nor judged."""
+        return permit._breaker is self and permit._era == self._era  # noqa: SLF001 - two halves of one thing
+
+    def _settle(self, permit: Permit, era: int, *, success: bool | None) -> None:
+        if permit is self._probe:
+            self._probe = None
+        if era != self._era or success is None:
+            return
+        if not success:
+            self._failed()
+        elif self._opened_at is None:
+            self._failures = 0
+        else:
+            self._successes += 1
+            if self._successes >= self._successes_to_close:
+                self._failures, self._successes, self._opened_at = 0, 0, None
+                self._era += 1
+
+    def _failed(self) -> None:
+        if self._opened_at is None:
+            self._failures += 1
+            if self._failures < self._failures_to_open:
+                return
+        self._successes = 0
+        self._opened_at = trio.current_time()
+        self._activations += 1
+        self._era += 1
+        self._on_open()

@@ -1,0 +1,180 @@
+"""A collector as the client knows it: where it is, how it does, what it can do.
+
+:class:`Endpoint` is what the user says, :class:`EndpointStatistics` what the user is told, and
+:class:`Collector` what the client keeps between the two. This module must never open a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import trio
+
+from trio_ipc.config import IpcConfig, whole_number
+
+from .balancing import Candidate
+from .breaker import BreakerStatistics, CircuitBreaker
+from .settings import ResilientConfig
+
+
+def _default_id(endpoint: Endpoint) -> str:
+    return endpoint.config.endpoint_path
+
+
+@attrs.frozen
+class Endpoint:
+    """Where a collector is to be found.
+
+    Raises:
+        ConfigError: the priority is none.
+
+    Attributes:
+        config: its path, and the limits and deadlines of connections to it.
+        id: what statistics and answers call it; its path if it is not given.
+        priority: 1 or more; the smaller, the rather is it asked. Half the number is twice the share where
+            the strategy is "weighted".
+    """
+
+    config: IpcConfig
+    id: str = attrs.field(default=attrs.Factory(_default_id, takes_self=True), kw_only=True)
+    priority: int = attrs.field(default=1, validator=whole_number("ranks"), kw_only=True)
+
+
+@attrs.frozen(kw_only=True)
+class EndpointStatistics:
+    """How an endpoint does, at one moment. Times are on :func:`trio.current_time`'s clock, in seconds.
+
+    Attributes:
+        endpoint: as it was added.
+        healthy: whether calls are expected to succeed: its circuit breaker lets them through, and it did
+            not fail just before.
+        breaker: its circuit breaker.
+        answers, failures: how often it was asked and answered; how often it could not be reached, failed
+            or did not answer in time.
+        last_success, last_failure: when; None if never.
+        connections_active, connections_pooled: those in use, and those open but not in use.
+        capabilities: what it said that it can do, None while it was not asked.
+        capabilities_at: when it said so.
+    """
+
+    endpoint: Endpoint
+    healthy: bool
+    breaker: BreakerStatistics
+    answers: int
+    failures: int
+    last_success: float | None
+    last_failure: float | None
+    connections_active: int
+    connections_pooled: int
+    capabilities: Any
+    capabilities_at: float | None
+
+
+class Collector:
+    """What a client knows of one endpoint.
+
+    Attributes:
+        endpoint: as the user gave it.
+        breaker: whether it may be called at all.
+        capabilities, capabilities_at: what it said that it can do, and when.
+        capabilities_known: set when it has said so for the first time.
+        removed: set when it is no longer to be used.
+        keeper: what is done for it in the background, to be cancelled when it is removed.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: ResilientConfig,
+        *,
+        on_open: Callable[[], None],
+        on_failure: Callable[[Collector], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.breaker = CircuitBreaker(
+            failures_to_open=settings.breaker_failures,
+            reset_after=settings.breaker_reset_ms / 1000,
+            successes_to_close=settings.breaker_successes,
+            on_open=on_open,
+        )
+        self.capabilities: Any = None
+        self.capabilities_at: float | None = None
+        self.capabilities_known = trio.Event()
+        self.removed = False
+        self.keeper = trio.CancelScope()
+        self._on_failure = on_failure
+        self._unhealthy_for = settings.breaker_reset_ms / 1000
+        self._failing = False
+        self._answers = 0
+        self._failures = 0
+        self._last_success: float | None = None
+        self._last_failure: float | None = None
+        self._last_pick = 0
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.endpoint.config.endpoint_path
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls are expected to succeed."""
+        if not self.breaker.would_admit:
+            return False
+        if not self._failing or self._last_failure is None:
+            return True
+        # It is given another chance after a while: without calls it could never show that it is well.
+        return trio.current_time() >= self._last_failure + self._unhealthy_for
+
+    def answered(self) -> None:
+        """Note that it has done what it should."""
+        self._answers += 1
+        self._failing = False
+        self._last_success = trio.current_time()
+
+    def failed(self) -> None:
+        """Note that it could not be reached, failed, or did not answer in time."""
+        self._failures += 1
+        self._failing = True
+        self._last_failure = trio.current_time()
+        self._on_failure(self)
+
+    def picked(self, number: int) -> None:
+        """Note that it has its turn; numbers rise from turn to turn."""
+        self._last_pick = number
+
+    def learned(self, capabilities: Any) -> None:
+        """Note what it said that it can do."""
+        self.capabilities = capabilities
+        self.capabilities_at = trio.current_time()
+        self.capabilities_known.set()
+
+    def candidate(self, *, capable: bool) -> Candidate:
+        """Return what balancing has to know of it."""
+        return Candidate(
+            id=self.endpoint.id,
+            priority=self.endpoint.priority,
+            healthy=self.healthy,
+            capable=capable,
+            last_pick=self._last_pick,
+            last_success=self._last_success,
+            last_failure=self._last_failure,
+        )
+
+    def statistics(self, *, active: int, pooled: int) -> EndpointStatistics:
+        """Return how it does now, with so many connections in use and not in use."""
+        return EndpointStatistics(
+            endpoint=self.endpoint,
+            healthy=self.healthy,
+            breaker=self.breaker.statistics(),
+            answers=self._answers,
+            failures=self._failures,
+            last_success=self._last_success,
+            last_failure=self._last_failure,
+            connections_active=active,
+            connections_pooled=pooled,
+            capabilities=self.capabilities,
+            capabilities_at=self.capabilities_at,
+        )

@@ -1,0 +1,360 @@
+"""Connections that are kept for the next call, never more of them than the limits allow.
+
+All there is of state is a list of connections, a count of those being opened, and a queue of waiters.
+Whenever something changes, the queue is gone through from its head: who can be served is. A connection
+counts from before it is opened until after it is closed. This module must never hand out a connection
+that it knows to be closed, never lose one that was handed to a waiter who left, and never judge why a
+connection could not be opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeAlias
+
+import trio
+
+from trio_ipc.channel import close_at_once
+from trio_ipc.client import Client
+from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.errors import ChannelClosedError, PoolTimeoutError
+from trio_ipc.pipeline import Pipeline, Settled
+
+from .endpoints import Collector
+from .settings import ResilientConfig
+
+
+class TurnedAwayError(Exception):
+    """It is better not to wait for this collector any longer. Never leaves the client."""
+
+
+class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
+    """A connection, and how much it is used.
+
+    Args:
+        collector: where it leads.
+        line: what carries the calls; a :class:`Client` one at a time, a :class:`Pipeline` several.
+
+    Attributes:
+        collector: as given.
+        load: how many calls use it.
+        idle_since, opened_at: on Trio's clock.
+        closing: set when it is about to be closed: it is not handed out any longer.
+        blamed: set when its breaking was counted against the collector.
+    """
+
+    def __init__(
+        self, collector: Collector, line: Client[RequestT, ResponseT] | Pipeline[RequestT, ResponseT]
+    ) -> None:
+        self.collector = collector
+        self.load = 0
+        self.opened_at = self.idle_since = trio.current_time()
+        self.closing = False
+        self.blamed = False
+        self._line = line
+
+    async def call(self, request: RequestT, settled: Settled) -> ResponseT:
+        """Call; ``settled`` is told once how it ended: see :meth:`Pipeline.call`."""
+        if isinstance(self._line, Pipeline):
+            return await self._line.call(request, settled=settled)
+        try:
+            response = await self._line.call(request)
+        except BaseException as exc:
+            settled(exc)
+            raise
+        settled(None)
+        return response
+
+    def is_quiet(self) -> bool:
+        """Return whether it is good for another call, as far as can be seen while it is idle."""
+        return self._line.is_quiet()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it is closed, or about to be, by what happened on it."""
+        return self._line.is_broken
+
+    async def aclose(self) -> None:
+        """Close it at once."""
+        await self._line.aclose()
+
+
+class _Slot(Generic[RequestT, ResponseT]):
+    """Leave to open a connection. ``victim`` has to be closed first, to make room."""
+
+    def __init__(self, victim: Connection[RequestT, ResponseT] | None) -> None:
+        self.victim = victim
+
+
+class _Waiter(Generic[RequestT, ResponseT]):
+    def __init__(self, collector: Collector) -> None:
+        self.collector = collector
+        self.ready = trio.Event()
+        self.grant: Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None = None
+        self.refusal: Exception | None = None
+
+
+Opener: TypeAlias = Callable[[], Awaitable[Connection[RequestT, ResponseT]]]
+
+_NO_MORE_CALLS: Final = "this client was closed"
+
+
+class Pool(Generic[RequestT, ResponseT]):
+    """The connections of one client.
+
+    Args:
+        settings: the limits.
+        nursery: where connections are closed that are found to be no good.
+    """
+
+    def __init__(self, settings: ResilientConfig, nursery: trio.Nursery) -> None:
+        self._settings = settings
+        self._nursery = nursery
+        self._connections: list[Connection[RequestT, ResponseT]] = []
+        self._opening: Counter[Collector] = Counter()  # how many are being opened
+        self._waiters: list[_Waiter[RequestT, ResponseT]] = []
+        self._reap_at = math.inf
+        self._reap_sooner = trio.Event()
+        self._closed = False
+
+    async def acquire(
+        self, collector: Collector, open_connection: Opener[RequestT, ResponseT]
+    ) -> Connection[RequestT, ResponseT]:
+        """Get a connection to a collector; the caller must :meth:`release` it.
+
+        Those who wait are served in the order in which they came, except that nobody waits behind one
+        whose own collector is what is short.
+
+        Args:
+            collector: where to.
+            open_connection: opens one, where there is none to be used again.
+
+        Raises:
+            PoolTimeoutError: none came free within ``pool_timeout_ms``.
+            TurnedAwayError: :meth:`turn_away` was called.
+            ChannelClosedError: the pool was closed.
+
+        What ``open_connection`` raises comes out as it is. Cancellation gives back whatever was got.
+        """
+        if self._closed:
+            raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waiter = _Waiter[RequestT, ResponseT](collector)
+        self._waiters.append(waiter)
+        self._serve()
+        if not waiter.ready.is_set():
+            await self._wait(waiter)
+        if waiter.refusal is not None:
+            raise waiter.refusal
+        if isinstance(waiter.grant, Connection):
+            return waiter.grant
+        assert waiter.grant is not None  # noqa: S101 - for the type checker: refused or granted
+        return await self._open(collector, waiter.grant, open_connection)
+
+    def release(self, connection: Connection[RequestT, ResponseT]) -> None:
+        """A call is done with a connection, which is kept if it is still good."""
+        connection.load -= 1
+        if connection.is_broken:
+            connection.closing = True
+            if not connection.load:
+                # It has closed itself, before anyone was told.
+                self._forget(connection)
+        elif not connection.load:
+            self._keep(connection)
+        self._serve()
+
+    def _keep(self, connection: Connection[RequestT, ResponseT]) -> None:
+        connection.idle_since = trio.current_time()
+        expiry = self._expiry(connection)
+        if connection.collector.removed or expiry <= trio.current_time():
+            self._retire(connection)
+            return
+        # In the order of their last use, so that the last one is used first.
+        self._forget(connection)
+        self._connections.append(connection)
+        if expiry < self._reap_at:
+            self._reap_at = expiry
+            self._reap_sooner.set()
+
+    def turn_away(self, collector: Collector) -> None:
+        """Let nobody wait for this collector any longer: there are better ones by now."""
+        for waiter in [waiter for waiter in self._waiters if waiter.collector is collector]:
+            self._refuse(waiter, TurnedAwayError())
+
+    def retire_idle(self, collector: Collector) -> None:
+        """Close this collector's connections that are not in use; the others are closed when they are."""
+        for connection in self._connections:
+            if connection.collector is collector and not connection.load:
+                self._retire(connection)
+
+    def counts(self, collector: Collector | None = None) -> tuple[int, int]:
+        """Return how many connections are in use and how many are kept, to one collector or to all."""
+        loads = [
+            connection.load
+            for connection in self._connections
+            if collector is None or connection.collector is collector
+        ]
+        active = sum(load > 0 for load in loads)
+        return active, len(loads) - active
+
+    async def reap(self) -> None:
+        """Close what has been idle, or open, for too long; runs until it is cancelled."""
+        while True:
+            self._reap_sooner = trio.Event()
+            idle = [c for c in self._connections if not c.load and not c.closing]
+            self._reap_at = min(map(self._expiry, idle), default=math.inf)
+            with trio.CancelScope(deadline=self._reap_at):
+                await self._reap_sooner.wait()
+            for connection in idle:
+                unused = not connection.load and not connection.closing
+                if unused and self._expiry(connection) <= trio.current_time():
+                    self._retire(connection)
+
+    async def aclose(self) -> None:
+        """Close every connection at once, and refuse who waits."""
+        self._closed = True
+        for waiter in [*self._waiters]:
+            self._refuse(waiter, ChannelClosedError(_NO_MORE_CALLS, hint="open a new one"))
+        for connection in [*self._connections]:
+            await self._close(connection)
+
+    async def _wait(self, waiter: _Waiter[RequestT, ResponseT]) -> None:
+        try:
+            with trio.move_on_after(self._settings.pool_timeout_ms / 1000):
+                await waiter.ready.wait()
+        except BaseException:
+            self._leave(waiter)
+            raise
+        if not waiter.ready.is_set():
+            waiting = len(self._waiters) - 1
+            self._waiters.remove(waiter)
+            raise PoolTimeoutError(
+                f"timed out waiting for a connection, the limit pool_timeout_ms is "
+                f"{self._settings.pool_timeout_ms}; in use are {self._in_use(waiter.collector)} of "
+                f"{self._settings.max_connections_per_endpoint} to this endpoint and {self._in_use()} of "
+                f"{self._settings.max_connections} in all, others that wait: {waiting}",
+                endpoint=waiter.collector.path,
+                hint="make fewer calls at a time, or raise the limit that was reached or max_in_flight",
+            )
+
+    def _leave(self, waiter: _Waiter[RequestT, ResponseT]) -> None:
+        """Take back what a waiter was given at the moment it was cancelled."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif isinstance(waiter.grant, Connection):
+            self.release(waiter.grant)
+        elif waiter.grant is not None:
+            if waiter.grant.victim is not None:
+                waiter.grant.victim.closing = False
+            self._opening[waiter.collector] -= 1
+            self._serve()
+
+    async def _open(
+        self,
+        collector: Collector,
+        slot: _Slot[RequestT, ResponseT],
+        open_connection: Opener[RequestT, ResponseT],
+    ) -> Connection[RequestT, ResponseT]:
+        try:
+            if slot.victim is not None:
+                await self._close(slot.victim)
+            connection = await open_connection()
+        except BaseException:
+            self._opening[collector] -= 1
+            self._serve()
+            raise
+        self._opening[collector] -= 1
+        connection.load = 1
+        self._connections.append(connection)
+        if self._closed:
+            await self._close(connection)
+            raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
+        self._serve()  # others may share it
+        return connection
+
+    def _serve(self) -> None:
+        """Go through the queue from its head, and give what there is to give."""
+        short = set()
+        for waiter in [*self._waiters]:
+            if waiter.collector in short:
+                continue
+            grant = self._grant(waiter.collector)
+            if grant is None:
+                short.add(waiter.collector)
+            else:
+                self._waiters.remove(waiter)
+                waiter.grant = grant
+                waiter.ready.set()
+
+    def _grant(
+        self, collector: Collector
+    ) -> Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None:
+        """Give a connection that nobody uses, leave to open one, or a share of one, in this order."""
+        open_ones = [c for c in self._connections if c.collector is collector and not c.closing]
+        for connection in reversed(open_ones):
+            if not connection.load:
+                if self._expiry(connection) > trio.current_time() and connection.is_quiet():
+                    connection.load = 1
+                    return connection
+                self._retire(connection)
+        slot = self._slot(collector)
+        if slot is not None:
+            self._opening[collector] += 1
+            return slot
+        shared = [
+            c
+            for c in open_ones
+            if 0 < c.load < self._settings.max_in_flight and not c.is_broken
+            if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
+        ]
+        if not shared:
+            return None
+        connection = min(shared, key=lambda c: c.load)
+        connection.load += 1
+        return connection
+
+    def _slot(self, collector: Collector) -> _Slot[RequestT, ResponseT] | None:
+        if self._in_use(collector) >= self._settings.max_connections_per_endpoint:
+            return None
+        if self._in_use() < self._settings.max_connections:
+            return _Slot(None)
+        for connection in self._connections:  # the one that is unused for longest comes first
+            if not connection.load and not connection.closing and connection.collector is not collector:
+                connection.closing = True
+                return _Slot(connection)
+        return None
+
+    def _in_use(self, collector: Collector | None = None) -> int:
+        """Count what the limits are for: connections that are open, being opened or being closed."""
+        if collector is None:
+            return len(self._connections) + self._opening.total()
+        return sum(c.collector is collector for c in self._connections) + self._opening[collector]
+
+    def _expiry(self, connection: Connection[RequestT, ResponseT]) -> float:
+        unused = connection.idle_since + self._settings.idle_timeout_ms / 1000
+        return min(unused, self._end_of_life(connection))
+
+    def _end_of_life(self, connection: Connection[RequestT, ResponseT]) -> float:
+        return connection.opened_at + self._settings.lifetime_ms / 1000
+
+    def _refuse(self, waiter: _Waiter[RequestT, ResponseT], refusal: Exception) -> None:
+        self._waiters.remove(waiter)
+        waiter.refusal = refusal
+        waiter.ready.set()
+
+    def _retire(self, connection: Connection[RequestT, ResponseT]) -> None:
+        if not connection.closing and not self._closed:  # aclose() closes all there are
+            connection.closing = True
+            self._nursery.start_soon(self._close, connection)
+
+    async def _close(self, connection: Connection[RequestT, ResponseT]) -> None:
+        connection.closing = True
+        await close_at_once(connection)
+        self._forget(connection)
+        self._serve()
+
+    def _forget(self, connection: Connection[RequestT, ResponseT]) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)

@@ -1,0 +1,63 @@
+"""The settings of a resilient client: checked once, then frozen. Each endpoint has its own IpcConfig besides.
+
+Defaults are those of issue 4, which are DaemonEye's own where it has them. This module must never start
+anything.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_ipc.config import choice, whole_number
+
+from .balancing import Strategy
+
+
+def _strategy(value: Strategy | str) -> Strategy:
+    return choice(Strategy, "strategy", value)
+
+
+@attrs.frozen(kw_only=True)
+class ResilientConfig:
+    """How a resilient client calls its collectors.
+
+    Raises:
+        ConfigError: a field has a wrong value.
+
+    Attributes:
+        strategy: how calls are spread.
+        call_timeout_ms: how long a call may take in all, whatever happens inside; a call may set its own.
+            How long one collector may take to answer is the ``read_timeout_ms`` of its endpoint, which
+            should be shorter, or there is no time left to ask another.
+        pool_timeout_ms: how long to wait for a connection while all that the limits allow are in use.
+        max_connections: connections to all endpoints together, from being opened to being closed.
+        max_connections_per_endpoint: the same to one endpoint.
+        max_in_flight: calls that may share a connection at a time. 1 for no sharing.
+        idle_timeout_ms: how long a connection is kept without being used.
+        lifetime_ms: how old a connection may become; it is closed when no call uses it any longer.
+        connect_attempts: how often a call tries to reach a collector that is not there at the moment.
+        backoff_first_ms: how long it waits before the second try; twice as long before each further one,
+            less a random part of up to a half.
+        backoff_longest_ms: the longest such wait.
+        breaker_failures: failures in a row that open an endpoint's circuit breaker.
+        breaker_reset_ms: how long it stays open until one call may try again. Also how long an endpoint
+            that failed counts as unhealthy, unless it succeeds meanwhile.
+        breaker_successes: successes in a row that close it again.
+        capabilities_refresh_ms: how long a collector's capabilities are believed.
+    """
+
+    strategy: Strategy = attrs.field(default=Strategy.ROUND_ROBIN, converter=_strategy)
+    call_timeout_ms: int = attrs.field(default=60_000, validator=whole_number("milliseconds"))
+    pool_timeout_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
+    max_connections: int = attrs.field(default=16, validator=whole_number("connections"))
+    max_connections_per_endpoint: int = attrs.field(default=4, validator=whole_number("connections"))
+    max_in_flight: int = attrs.field(default=1, validator=whole_number("calls"))
+    idle_timeout_ms: int = attrs.field(default=300_000, validator=whole_number("milliseconds"))
+    lifetime_ms: int = attrs.field(default=3_600_000, validator=whole_number("milliseconds"))
+    connect_attempts: int = attrs.field(default=10, validator=whole_number("tries"))
+    backoff_first_ms: int = attrs.field(default=100, validator=whole_number("milliseconds"))
+    backoff_longest_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
+    breaker_failures: int = attrs.field(default=5, validator=whole_number("failures"))
+    breaker_reset_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
+    breaker_successes: int = attrs.field(default=3, validator=whole_number("successes"))
+    capabilities_refresh_ms: int = attrs.field(default=300_000, validator=whole_number("milliseconds"))
