@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from tests.support import ME, MIB, frame, read_results, serving, success, task
+from tests.support import IN_MEMORY, ME, MIB, frame, read_results, serving, success, task
 from trio_ipc import (
     Call,
     ChannelClosedError,
@@ -27,7 +27,7 @@ from trio_ipc.pipeline import Pipeline
 from trio_ipc.selection import open_channel
 from trio_ipc.wire import FrameDecoder
 
-CONFIG = IpcConfig(endpoint_path="/memory")
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY)
 
 
 @attrs.define
