@@ -113,7 +113,8 @@ async def test_no_collector_is_one_line(endpoint: str) -> None:
     status, said = await outcome("-m", "examples.agent", "--once", "--endpoint", endpoint)
     assert status == 1
     (line,) = said.splitlines()
-    assert line.startswith(f"agent: {endpoint}: no server: the pipe does not exist; start the server")
+    assert line.startswith(f"agent: {endpoint}: ")
+    assert "no server: the pipe does not exist" in line
 
 
 async def test_a_wrong_name_is_one_line() -> None:
