@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.support import IN_MEMORY, ME, MIB, frame, read_results, serving, success, task
 from trio_ipc import (
@@ -364,3 +364,29 @@ async def test_results_come_back_over_a_raw_reader_too(config: IpcConfig) -> Non
         stream = channel._stream  # type: ignore[attr-defined]
         assert await read_results(stream, 2) == [success("1"), success("2")]
         await channel.aclose()
+
+
+async def test_a_call_behind_a_servers_last_words_is_not_left_waiting(
+    autojump_clock: MockClock,
+) -> None:
+    """The writer meets the closed connection; the reader takes what was said before as the answer."""
+    near, far = lockstep_stream_pair()
+    contract = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
+    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), contract=contract)
+
+    async def behind() -> None:
+        with pytest.raises(PeerClosedError):
+            await pipeline.call(task("behind"))
+
+    async def ahead() -> None:
+        assert (await pipeline.call(task("ahead"))).error_message == "no"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipeline.run)
+        nursery.start_soon(ahead)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(behind)
+        await wait_all_tasks_blocked()
+        await far.send_all(frame(DetectionResult(error_message="no")))
+        await far.aclose()
+    assert pipeline.is_broken

@@ -65,6 +65,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._to_read = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
         self._broken_by: Exception | None = None
+        self._writing_ended_by: IpcError | None = None
 
     async def run(self) -> None:
         """Write and read until the connection ends; then close it, and end every call that is left.
@@ -162,9 +163,11 @@ class Pipeline(Generic[RequestT, ResponseT]):
             self._to_read.unpark()
             try:
                 await self._channel.send_many([pending.payload for pending in batch])
-            except PeerClosedError:
+            except PeerClosedError as exc:
                 # What the server said before it closed can still be read: answers, or why it closed.
-                # The reader comes to the end of it, as these calls are in flight.
+                # The reader comes to the end of it.
+                self._writing_ended_by = exc
+                self._to_read.unpark()
                 return
             except ChannelClosedError:
                 return  # as the reader met an error, which it is about to tell
@@ -174,7 +177,10 @@ class Pipeline(Generic[RequestT, ResponseT]):
 
     async def _read(self) -> None:
         while True:
-            if not self._in_flight:
+            while not self._in_flight:
+                if self._writing_ended_by is not None:
+                    self._break(self._writing_ended_by)
+                    return
                 # Not receive(): it would time out a connection that is merely idle.
                 await self._to_read.park()
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -12,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support import MIB, frame, hang, succeed, success, task
 from trio_ipc import (
     Call,
+    ChannelClosedError,
     ConfigError,
     EndpointPermissionError,
     IpcConfig,
@@ -19,6 +21,7 @@ from trio_ipc import (
     MessageTooLargeError,
     PeerClosedError,
     ReadTimeoutError,
+    ServerRefusedError,
     UndecodableMessageError,
 )
 from trio_ipc.daemoneye import DetectionResult, DetectionTask, failed
@@ -28,9 +31,9 @@ from trio_ipc.errors import (
     CircuitOpenError,
     NoEndpointError,
 )
-from trio_ipc.resilient import BreakerState, Endpoint, Strategy, open_resilient_client
+from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
 
-from .support import PLAIN, UNREPEATABLE, DetectionResilientClient, FakeCollector, calling
+from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
 
 
 async def fail(task: DetectionTask, _: Call) -> DetectionResult:
@@ -578,3 +581,123 @@ async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
         assert metrics.bytes_sent_total == 3 * len(frame(task("1")))
         assert metrics.bytes_received_total == 2 * len(frame(success("1")))
         assert metrics.circuit_breaker_activations_total == 0
+
+
+# --- Found by a hostile review ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+async def test_an_interrupt_in_a_task_of_the_clients_own_is_not_lost(max_in_flight: int) -> None:
+    """Not even where a scope around the block is cancelled later."""
+
+    def interrupt(request: DetectionTask, _: DetectionResult) -> str | None:
+        raise KeyboardInterrupt
+
+    collector = FakeCollector("a")
+    world = Collectors(collector)
+    contract = attrs.evolve(PLAIN, mismatch=interrupt)
+    settings = ResilientConfig(max_in_flight=max_in_flight)
+
+    async def interrupted() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(collector.serve)
+            with trio.CancelScope() as around:
+                try:
+                    async with open_resilient_client(
+                        [collector.endpoint()], settings, contract=contract, connect=world.connect
+                    ) as client:
+                        await client.call(task())
+                finally:
+                    around.cancel()
+            nursery.cancel_scope.cancel()
+
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+        await interrupted()
+
+
+async def test_a_collector_that_the_call_gave_up_is_not_waited_for(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a")
+    async with calling(collector, breaker_failures=1) as client:
+        collector.crash()
+
+        async def in_a_hurry() -> None:
+            with pytest.raises(CallTimeoutError):
+                await client.call(task(), timeout=0.02)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_a_hurry)  # it opens the breaker while the other call waits
+            with pytest.raises(AttemptsFailedError):
+                await client.call(task())
+            assert trio.current_time() < 1
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+async def test_closing_the_client_ends_a_call_that_waits_to_connect_again(
+    autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    collector = FakeCollector("a")
+    collector.failing = ServerRefusedError("connection refused")
+
+    async def call(client: DetectionResilientClient) -> None:
+        with pytest.raises(ChannelClosedError, match="this client was closed; open a new one"):
+            await client.call(task())
+        assert trio.current_time() == pytest.approx(1)
+
+    async with trio.open_nursery() as nursery:
+        async with calling(collector, max_in_flight=max_in_flight) as client:
+            nursery.start_soon(call, client)
+            await trio.sleep(1)
+    with pytest.raises(ChannelClosedError):
+        client.add_endpoint(FakeCollector("b").endpoint())
+
+
+async def test_one_connection_that_breaks_under_many_calls_is_one_failure(autojump_clock: MockClock) -> None:
+    a, b = collectors("ab")
+    a.handler = hang
+    async with calling(
+        a, b, strategy="priority", priorities=[1, 2], max_connections_per_endpoint=1, max_in_flight=8
+    ) as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(client.call, task(str(number)))
+            await trio.sleep(0.1)
+            assert a.connections.total == 1
+            a.drop_connections()
+        found = client.statistics()[0]
+        assert (found.breaker.failures, found.failures) == (1, 1)
+        assert found.breaker.state is BreakerState.CLOSED
+
+
+async def test_an_endpoint_added_again_has_no_more_connections_than_before(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang)
+    async with calling(collector) as client, trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(client.call, task())
+        await trio.sleep(0.1)
+        client.remove_endpoint("a")
+        client.add_endpoint(collector.endpoint())
+        for _ in range(4):
+            nursery.start_soon(client.call, task())
+        await trio.sleep(0.1)
+        assert collector.connections.most == 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_collector_that_hangs_is_known_though_the_callers_own_deadline_is_the_same(
+    autojump_clock: MockClock,
+) -> None:
+    async with calling(FakeCollector("a", hang)) as client:
+        for _ in range(5):
+            with trio.move_on_after(5):
+                await client.call(task(), timeout=5)
+        found = client.statistics()[0]
+        assert found.breaker.state is BreakerState.OPEN
+        assert found.breaker.failures == found.failures == 5
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+async def test_a_timeout_that_is_no_time_is_refused(seconds: float) -> None:
+    async with calling(FakeCollector("a")) as client:
+        with pytest.raises(ValueError, match="must be a number of seconds from 0"):
+            await client.call(task(), timeout=seconds)
+        assert client.metrics().tasks_sent_total == 0

@@ -78,6 +78,7 @@ class Attempts(Generic[RequestT]):
         self._waits_for: Collector | None = None
         self._permits: dict[Collector, Permit] = {}
         self._closed_under_it: set[Collector] = set()
+        self._spared: set[Collector] = set()
 
     def now(self, doing: str, waits_for: Collector | None = None) -> None:
         """Note what the call is at, for people, and whose fault it is if that takes until the deadline."""
@@ -106,8 +107,7 @@ class Attempts(Generic[RequestT]):
             hint="see why it failed, or add another collector",
         )
         error.retry_after = collector.breaker.retry_after
-        self.errors.append(error)
-        self.given_up.add(collector)
+        self.give_up(collector, error)
 
     def not_reached(self, collector: Collector, error: IpcError) -> None:
         """It could not be reached, which may be otherwise in a moment. Nothing was sent."""
@@ -117,14 +117,22 @@ class Attempts(Generic[RequestT]):
             return
         self.errors.append(error)
         self.unreached.add(collector)
+        self._spared.discard(collector)
 
-    def closed_under_it(self, collector: Collector, error: IpcError) -> None:
-        """It closed the connection instead of an answer: it ended, and may begin again, once."""
-        if collector in self._closed_under_it:
-            self.failed(collector, error)
-        else:
+    def closed_under_it(self, collector: Collector, error: IpcError, *, blamed: bool) -> None:
+        """It closed the connection instead of an answer: it ended, and may begin again, once.
+
+        ``blamed``: another call on the same connection was told first, and has told the breaker.
+        """
+        if collector not in self._closed_under_it:
             self._closed_under_it.add(collector)
             self.not_reached(collector, error)
+            if blamed:
+                self._spared.add(collector)
+        elif blamed:
+            self.give_up(collector, error)
+        else:
+            self.failed(collector, error)
 
     def failed(self, collector: Collector, error: IpcError | None) -> None:
         """It failed, or (without an error) did not answer by the call's deadline."""
@@ -143,6 +151,13 @@ class Attempts(Generic[RequestT]):
         self._permits[collector].succeed()
         self.unreached.discard(collector)
 
+    def withdraw(self, collector: Collector) -> None:
+        """Leave it without a verdict: another call may try it meanwhile."""
+        permit = self._permits.get(collector)
+        if permit is not None and permit.probing:
+            del self._permits[collector]
+            permit.withdraw()
+
     def close(self, *, abandoned: bool) -> None:
         """Settle what is left: who could not be reached until the end has failed.
 
@@ -150,7 +165,7 @@ class Attempts(Generic[RequestT]):
             abandoned: the caller was cancelled, which says nothing about anyone.
         """
         for collector, permit in self._permits.items():
-            if collector in self.unreached and not abandoned:
+            if collector in self.unreached - self._spared and not abandoned:
                 permit.fail()
             else:
                 permit.withdraw()
@@ -191,10 +206,14 @@ class Attempts(Generic[RequestT]):
             return trio.current_time() >= self.deadline
         return isinstance(outcome, IpcError) and not isinstance(outcome, MessageError)
 
-    def timed_out(self) -> CallTimeoutError:
-        """Note that the call's deadline went by, and return the error."""
+    def overdue(self) -> None:
+        """The deadline went by: that is the failure of the collector that was waited for."""
         if self._waits_for is not None:
             self.failed(self._waits_for, None)
+
+    def timed_out(self) -> CallTimeoutError:
+        """Note that the call's deadline went by, and return the error."""
+        self.overdue()
         told = f"; {len(self.errors)} tries had failed: {self._told()}" if self.errors else ""
         error = CallTimeoutError(
             f"no answer within the call's timeout of "

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import attrs
 import trio
@@ -52,6 +52,8 @@ _logger = logging.getLogger(__name__)
 
 _ResultT = TypeVar("_ResultT")
 
+_CLOSED: Final = "this client was closed"
+
 #: Opens a channel to an endpoint, as :func:`trio_ipc.selection.open_channel` does.
 Connector = Callable[[IpcConfig], Awaitable[Channel]]
 
@@ -80,6 +82,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._metrics = ClientMetrics()
         self._traffic = Traffic()
         self._picks = 0
+        self._calls: set[trio.CancelScope] = set()
         self._closed = False
         nursery.start_soon(self._pool.reap)
 
@@ -90,7 +93,10 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Raises:
             ConfigError: there is one of this id.
+            ChannelClosedError: the client was closed.
         """
+        if self._closed:
+            raise ChannelClosedError(_CLOSED, hint="open a new one")
         if endpoint.id in self._collectors:
             raise ConfigError(
                 f"there is an endpoint of the id {endpoint.id!r} already",
@@ -185,7 +191,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
-        self._check(request, needs)
+        self._check(request, needs, timeout)
         if timeout is None:
             timeout = self._settings.call_timeout_ms / 1000
         repeatable = self._contract.may_repeat(request)
@@ -200,14 +206,16 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._metrics.task_duration_ms_total += answer.duration * 1000
         return answer
 
-    def _check(self, request: RequestT, needs: Callable[[Any], bool] | None) -> None:
+    def _check(self, request: RequestT, needs: Callable[[Any], bool] | None, timeout: float | None) -> None:
         kind = self._contract.request_type
         if not isinstance(request, kind):
             raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
         if needs is not None and self._contract.negotiation is None:
             raise TypeError(f"needs was given, but the contract {self._contract.name} has no negotiation")
+        if timeout is not None and not timeout >= 0:  # which is true of nan, too
+            raise ValueError(f"timeout is {timeout}, must be a number of seconds from 0")
         if self._closed:
-            raise ChannelClosedError("this client was closed", hint="open a new one")
+            raise ChannelClosedError(_CLOSED, hint="open a new one")
 
     async def _in_time(
         self,
@@ -216,14 +224,22 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> _ResultT:
         """Do it under its one deadline, and see to it that every collector has its verdict in the end."""
         abandoned = False
+        scope = trio.CancelScope(deadline=attempts.deadline)
+        self._calls.add(scope)
         try:
-            with trio.CancelScope(deadline=attempts.deadline):
+            with scope:
                 return await doing()
+            if self._closed:
+                abandoned = True
+                raise ChannelClosedError(_CLOSED, hint="open a new one")
             raise attempts.timed_out()
         except trio.Cancelled:
             abandoned = True
+            if trio.current_time() >= attempts.deadline:
+                attempts.overdue()  # the caller's own deadline was the same
             raise
         finally:
+            self._calls.discard(scope)
             attempts.close(abandoned=abandoned)
 
     async def _answer(self, attempts: Attempts[RequestT]) -> Answer[ResponseT]:
@@ -287,9 +303,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             connection = await self._pool.acquire(collector, partial(self._open, collector, attempts))
         except TurnedAwayError:
             visited.discard(collector)  # it has not been asked, and may still have to be
+            attempts.withdraw(collector)
             return None
         except PoolTimeoutError as exc:
             attempts.give_up(collector, exc)
+            attempts.withdraw(collector)
             return None
         except PASSING as exc:
             attempts.not_reached(collector, exc)
@@ -308,6 +326,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             # Only now it said so. There may be one that can; if not, this one's refusal is the answer.
             self._pool.release(connection)
             visited.discard(collector)
+            attempts.withdraw(collector)
             return None
         return connection
 
@@ -353,7 +372,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         attempts.settled = True
         if outcome is None:
             connection.collector.answered()
-        elif attempts.is_failure(outcome):
+        elif attempts.is_failure(outcome) and not connection.counted:
+            # One connection that breaks is one failure, however many calls were on it.
+            connection.counted = connection.is_broken
             connection.collector.failed()
         self._pool.release(connection)
 
@@ -363,13 +384,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> None:
         collector = connection.collector
         attempts.now("choosing another collector")
+        # One connection that breaks is one failure, however many calls were on it.
+        blamed, connection.blamed = connection.blamed, True
         if attempts.repeatable and isinstance(exc, PeerClosedError):
-            attempts.closed_under_it(collector, exc)
-        elif connection.blamed:
-            # One connection that breaks is one failure, however many calls were on it.
+            attempts.closed_under_it(collector, exc, blamed=blamed)
+        elif blamed:
             attempts.give_up(collector, exc)
         else:
-            connection.blamed = True
             attempts.failed(collector, exc)
 
     # --- Connecting -------------------------------------------------------------------------------------
@@ -396,6 +417,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         """Connect, and ask first of all what the collector can do: it may be another one by now."""
         config = collector.endpoint.config
         channel = await open_trusted_channel(config, self._peers, self._connect_channel)
+        if self._closed:  # while it connected; the nursery takes no task any longer
+            await close_at_once(channel)
+            raise ChannelClosedError(_CLOSED, hint="open a new one")
         line: Client[RequestT, ResponseT] | Pipeline[RequestT, ResponseT]
         if self._settings.max_in_flight == 1:
             line = Client(channel, config, contract=self._contract)
@@ -409,6 +433,14 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             if negotiation is not None:
                 answer = await connection.call(negotiation.ask(), lambda _: None)
                 collector.learned(negotiation.learn(answer))
+                if not connection.is_quiet():
+                    # What came after the answer would be taken for the next one.
+                    raise PeerClosedError(
+                        "the collector closed the connection, or sent more than it was asked for, right "
+                        "after it had said what it can do",
+                        endpoint=collector.path,
+                        hint="it is stopping, or speaks another protocol",
+                    )
         except MessageError:
             pass  # frames too small to ask: it is taken to be able to do everything, and may refuse
         except BaseException:
@@ -469,6 +501,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
     async def _aclose(self) -> None:
         self._closed = True
+        for scope in self._calls:
+            scope.cancel()
         await self._pool.aclose()
 
 
@@ -553,7 +587,19 @@ async def open_resilient_client(
             finally:
                 await client._aclose()  # noqa: SLF001 - the class is public to be used, not to be closed
                 nursery.cancel_scope.cancel()
-    finally:
-        # Here, as the nursery would wrap it into a group of one.
+    except trio.Cancelled:
+        # The scope around the block is cancelled; what the block raised all the same goes first.
         if raised is not None:
-            raise raised
+            raise raised from None
+        raise
+    except BaseExceptionGroup as group:
+        # A task of the client's own has ended it. What the block raised then is mostly the Cancelled of
+        # this nursery, which must not leave it.
+        if isinstance(raised, (KeyboardInterrupt, SystemExit)):
+            raise raised from group
+        if group.split(KeyboardInterrupt)[1] is None:
+            raise KeyboardInterrupt from None
+        raise
+    # Here, as the nursery would wrap it into a group of one.
+    if raised is not None:
+        raise raised

@@ -42,7 +42,8 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         load: how many calls use it.
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
-        blamed: set when its breaking was counted against the collector.
+        blamed: set when its breaking was told to the collector's breaker.
+        counted: set when its breaking was counted in the collector's statistics.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         self.opened_at = self.idle_since = trio.current_time()
         self.closing = False
         self.blamed = False
+        self.counted = False
         self._line = line
 
     async def call(self, request: RequestT, settled: Settled) -> ResponseT:
@@ -113,7 +115,7 @@ class Pool(Generic[RequestT, ResponseT]):
         self._settings = settings
         self._nursery = nursery
         self._connections: list[Connection[RequestT, ResponseT]] = []
-        self._opening: Counter[Collector] = Counter()  # how many are being opened
+        self._opening: Counter[str] = Counter()  # how many are being opened, by path
         self._waiters: list[_Waiter[RequestT, ResponseT]] = []
         self._reap_at = math.inf
         self._reap_sooner = trio.Event()
@@ -248,7 +250,10 @@ class Pool(Generic[RequestT, ResponseT]):
         elif waiter.grant is not None:
             if waiter.grant.victim is not None:
                 waiter.grant.victim.closing = False
-            self._opening[waiter.collector] -= 1
+                if waiter.grant.victim.collector.removed:
+                    self._retire(waiter.grant.victim)
+                self._reap_sooner.set()
+            self._opening[waiter.collector.path] -= 1
             self._serve()
 
     async def _open(
@@ -262,10 +267,10 @@ class Pool(Generic[RequestT, ResponseT]):
                 await self._close(slot.victim)
             connection = await open_connection()
         except BaseException:
-            self._opening[collector] -= 1
+            self._opening[collector.path] -= 1
             self._serve()
             raise
-        self._opening[collector] -= 1
+        self._opening[collector.path] -= 1
         connection.load = 1
         self._connections.append(connection)
         if self._closed:
@@ -301,7 +306,7 @@ class Pool(Generic[RequestT, ResponseT]):
                 self._retire(connection)
         slot = self._slot(collector)
         if slot is not None:
-            self._opening[collector] += 1
+            self._opening[collector.path] += 1
             return slot
         shared = [
             c
@@ -330,7 +335,9 @@ class Pool(Generic[RequestT, ResponseT]):
         """Count what the limits are for: connections that are open, being opened or being closed."""
         if collector is None:
             return len(self._connections) + self._opening.total()
-        return sum(c.collector is collector for c in self._connections) + self._opening[collector]
+        # By the path: an endpoint that was removed and added again is still the same server.
+        path = collector.path
+        return sum(c.collector.path == path for c in self._connections) + self._opening[path]
 
     def _expiry(self, connection: Connection[RequestT, ResponseT]) -> float:
         unused = connection.idle_since + self._settings.idle_timeout_ms / 1000
