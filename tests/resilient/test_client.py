@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import attrs
@@ -32,6 +33,7 @@ from trio_ipc.errors import (
     NoEndpointError,
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
+from trio_ipc.resilient.attempts import Attempts
 
 from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
 
@@ -701,3 +703,50 @@ async def test_a_timeout_that_is_no_time_is_refused(seconds: float) -> None:
         with pytest.raises(ValueError, match="must be a number of seconds from 0"):
             await client.call(task(), timeout=seconds)
         assert client.metrics().tasks_sent_total == 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_call_that_is_overdue_on_a_shared_connection_is_one_failure(
+    autojump_clock: MockClock, late: bool
+) -> None:
+    async def slow(request: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(10 if late else 10**6)
+        return success(request.task_id)
+
+    async with calling(FakeCollector("a", slow), max_in_flight=4) as client:
+        with pytest.raises(CallTimeoutError):
+            await client.call(task(), timeout=5)
+        await trio.sleep(60)
+        found = client.statistics()[0]
+        assert (found.failures, found.breaker.failures) == (1, 1)
+
+
+async def test_who_needs_another_collector_is_not_passed_by_sharers(
+    autojump_clock: MockClock,
+) -> None:
+    async def slow(request: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(0.5)
+        return success(request.task_id)
+
+    a, b = collectors("ab")
+    a.handler = b.handler = slow
+    async with (
+        calling(a, b, max_connections=1, max_in_flight=2, strategy="priority", priorities=[1, 2]) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def keep_busy() -> None:
+            while True:
+                await client.call(task())
+
+        for _ in range(3):
+            nursery.start_soon(keep_busy)
+            await trio.sleep(0.17)
+        asked = len(a.asked)
+        with trio.fail_after(5):
+            b_alone = client._collectors["b"]
+            attempts = Attempts(task("b"), seconds=100, repeatable=True)
+            connection = await client._pool.acquire(b_alone, partial(client._open, b_alone, attempts))
+        assert len(a.asked) - asked <= 4
+        client._pool.release(connection)
+        nursery.cancel_scope.cancel()

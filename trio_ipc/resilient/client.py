@@ -344,6 +344,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         except trio.Cancelled as exc:
             if not attempts.settled and attempts.is_failure(exc):
                 # Others share the connection, and it is not settled before the answer comes.
+                attempts.counted = True
                 collector.failed()
             raise
         except (ChannelError, ProtocolError) as exc:
@@ -370,7 +371,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> None:
         """Note how a collector did before its connection, or its place, is given to who waits for it."""
         attempts.settled = True
-        if outcome is None:
+        if attempts.counted:
+            pass  # this call has counted its failure: what comes now is too late to say more
+        elif outcome is None:
             connection.collector.answered()
         elif attempts.is_failure(outcome) and not connection.counted:
             # One connection that breaks is one failure, however many calls were on it.

@@ -282,19 +282,23 @@ class Pool(Generic[RequestT, ResponseT]):
     def _serve(self) -> None:
         """Go through the queue from its head, and give what there is to give."""
         short = set()
+        may_share = True
         for waiter in [*self._waiters]:
             if waiter.collector in short:
                 continue
-            grant = self._grant(waiter.collector)
+            grant = self._grant(waiter.collector, may_share=may_share)
             if grant is None:
                 short.add(waiter.collector)
+                # It needs another's place. A connection that those behind it go on to share would never be
+                # unused, and never make room.
+                may_share = may_share and self._in_use(waiter.collector) > 0
             else:
                 self._waiters.remove(waiter)
                 waiter.grant = grant
                 waiter.ready.set()
 
     def _grant(
-        self, collector: Collector
+        self, collector: Collector, *, may_share: bool
     ) -> Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None:
         """Give a connection that nobody uses, leave to open one, or a share of one, in this order."""
         open_ones = [c for c in self._connections if c.collector is collector and not c.closing]
@@ -311,7 +315,7 @@ class Pool(Generic[RequestT, ResponseT]):
         shared = [
             c
             for c in open_ones
-            if 0 < c.load < self._settings.max_in_flight and not c.is_broken
+            if may_share and 0 < c.load < self._settings.max_in_flight and not c.is_broken
             if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
         ]
         if not shared:
