@@ -381,12 +381,13 @@ async def test_a_call_behind_a_servers_last_words_is_not_left_waiting(
     async def ahead() -> None:
         assert (await pipeline.call(task("ahead"))).error_message == "no"
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pipeline.run)
-        nursery.start_soon(ahead)
-        await wait_all_tasks_blocked()
-        nursery.start_soon(behind)
-        await wait_all_tasks_blocked()
-        await far.send_all(frame(DetectionResult(error_message="no")))
-        await far.aclose()
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pipeline.run)
+            nursery.start_soon(ahead)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(behind)
+            await wait_all_tasks_blocked()
+            await far.send_all(frame(DetectionResult(error_message="no")))
+            await far.aclose()
     assert pipeline.is_broken

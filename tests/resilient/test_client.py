@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -14,9 +15,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support import MIB, frame, hang, succeed, success, task
 from trio_ipc import (
     Call,
+    Channel,
     ChannelClosedError,
     ConfigError,
     EndpointPermissionError,
+    FramedChannel,
     IpcConfig,
     MessageEmptyError,
     MessageTooLargeError,
@@ -25,7 +28,7 @@ from trio_ipc import (
     ServerRefusedError,
     UndecodableMessageError,
 )
-from trio_ipc.daemoneye import DetectionResult, DetectionTask, failed
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, failed
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
@@ -749,4 +752,33 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
             connection = await client._pool.acquire(b_alone, partial(client._open, b_alone, attempts))
         assert len(a.asked) - asked <= 4
         client._pool.release(connection)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int) -> None:
+    """Not even where the contract could not tell whose answer it is."""
+    config = IpcConfig(endpoint_path="/a")
+    contract = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
+
+    from trio_ipc.transports.unix import UnixStream  # not at the top: Windows can't import it
+
+    async def lie(stream: trio.abc.Stream) -> None:
+        async with stream:
+            while await stream.receive_some():
+                await stream.send_all(frame(success("a lie")) * 2)
+
+    async with trio.open_nursery() as nursery:
+
+        async def connect(_: IpcConfig) -> Channel:
+            near, far = (UnixStream(sock, "/a") for sock in socket.socketpair())
+            nursery.start_soon(lie, far)
+            return FramedChannel(near, config, endpoint="/a", peer=near.peer)
+
+        settings = ResilientConfig(max_in_flight=max_in_flight, connect_attempts=1)
+        async with open_resilient_client(
+            [Endpoint(config)], settings, contract=contract, connect=connect
+        ) as client:
+            with pytest.raises(PeerClosedError, match="sent more than it was asked for"):
+                await client.call(task("mine"))
         nursery.cancel_scope.cancel()
