@@ -105,7 +105,7 @@ async def read_results(stream: trio.abc.ReceiveStream, count: int) -> list[Detec
     return results
 
 
-async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T:
+async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T | None:
     """Cancel an operation that has all it needs, in the step after it began; return what it returns."""
     scope, begun, results = trio.CancelScope(), trio.Event(), list[_T]()
 
@@ -119,7 +119,7 @@ async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T:
         while not begun.is_set():
             await trio.lowlevel.checkpoint()
         scope.cancel()
-    return results[0]
+    return results[0] if results else None
 
 
 class MemoryEndpoint(trio.abc.Listener[Channel]):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -9,6 +10,7 @@ from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, me
 from tests.platforms import unix_only
 from tests.support import IN_MEMORY, ME, cancelled_once_begun, frame, success, task
 from trio_ipc import (
+    Channel,
     ChannelClosedError,
     ChecksumMismatchError,
     FramedChannel,
@@ -21,7 +23,7 @@ from trio_ipc import (
     TruncatedFrameError,
     WriteTimeoutError,
 )
-from trio_ipc.transports import PeerPolicy, connect, listen
+from trio_ipc.transports import LocalStream, PeerPolicy, connect, listen
 
 CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_frame_bytes=1_000)
 PAYLOAD = task().SerializeToString()
@@ -296,17 +298,21 @@ async def test_what_is_cancelled_before_it_began_changes_nothing() -> None:
 
 
 async def test_what_came_or_went_with_a_cancellation_is_whole(config: IpcConfig) -> None:
-    """The cancellation comes in the very step in which the work was done."""
+    """The cancellation comes in the very step in which the work was done, or right before it."""
+
+    async def received(channel: Channel) -> bytes | bytearray:
+        return await cancelled_once_begun(channel.receive) or await channel.receive()
+
     async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
         async with over(await connect(config.endpoint_path), config) as left:
             async with over(await listener.accept(), config) as right:
                 for _ in range(20):  # the two tasks run in either order
                     await cancelled_once_begun(lambda: left.send(PAYLOAD))
-                    assert await cancelled_once_begun(right.receive) == PAYLOAD
+                    assert await received(right) == PAYLOAD
                     await left.send(b"one")
                     await left.send(b"two")
-                    assert await cancelled_once_begun(right.receive) == b"one"
-                    assert await cancelled_once_begun(right.receive) == b"two"
+                    assert await received(right) == b"one"
+                    assert await received(right) == b"two"
 
 
 # --- Stopping ----------------------------------------------------------
@@ -517,3 +523,160 @@ async def test_a_stopped_connection_is_not_quiet() -> None:
     assert stopped.is_quiet(), "a stream that cannot tell is taken to be good"
     stopped.stop_receiving()
     assert not stopped.is_quiet()
+
+
+# --- Without a wait ---------------------------------------------------------------------------------------
+
+
+async def test_what_is_in_hand_is_received_without_a_wait_and_nothing_else() -> None:
+    left, right = pair()
+    await left.send_many([b"one", b"two"])
+    assert right.receive_nowait() is None, "nothing was read yet"
+    assert await right.receive() == b"one"
+    assert right.receive_nowait() == b"two"
+    assert right.receive_nowait() is None
+    assert right.traffic.frames_received == 2
+    await right.aclose()
+    with pytest.raises(ChannelClosedError):
+        right.receive_nowait()
+
+
+async def test_a_broken_frame_in_hand_says_where() -> None:
+    left, right = memory_stream_pair()
+    channel = over(right)
+    await left.send_all(FRAME + bytes(8))
+    assert await channel.receive() == PAYLOAD
+    with pytest.raises(InvalidLengthError) as caught:
+        channel.receive_nowait()
+    assert caught.value.endpoint == "memory"
+
+
+@unix_only  # a pipe takes nothing without a wait, and everything in the end
+async def test_what_the_system_does_not_take_is_kept_and_flushed_in_order(config: IpcConfig) -> None:
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        async with over(await connect(config.endpoint_path), config) as channel:
+            async with over(await listener.accept(), config) as peer:
+                sent = [bytes([number]) * 100_000 for number in range(20)]
+                assert not channel.send_nowait(sent[:10])
+                assert not channel.send_nowait(sent[10:])
+                assert channel.traffic.frames_sent == 20
+                received = []
+
+                async def receive() -> None:
+                    received.extend([await peer.receive() for _ in sent])
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(receive)
+                    await channel.flush()
+                assert received == sent
+                assert channel.traffic.bytes_sent == peer.traffic.bytes_received
+                assert channel.send_nowait([b"x"])
+
+
+async def test_flushing_nothing_is_a_checkpoint() -> None:
+    left, _ = pair()
+    with assert_checkpoints():
+        await left.flush()
+    await left.aclose()
+    with pytest.raises(ChannelClosedError):
+        await left.flush()
+    with pytest.raises(ChannelClosedError):
+        left.send_nowait([b"x"])
+
+
+# --- Looking again before falling asleep -------------------------------------------------------------------
+
+
+class Lookout(LocalStream):
+    """A stream that counts how often somebody looked, and has something at the ``nth`` look."""
+
+    def __init__(self) -> None:
+        self.endpoint = "lookout"
+        self.peer = ME
+        self.looks = 0
+        self.slept = 0
+        self.nth = 0
+
+    def receive_nowait(self, _max_bytes: int) -> bytes | None:
+        self.looks += 1
+        return FRAME if self.looks == self.nth else None
+
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes:
+        self.slept += 1
+        await trio.sleep(1)
+        return FRAME
+
+    async def send_all(self, _data: bytes | bytearray | memoryview) -> None: ...
+
+    async def wait_send_all_might_not_block(self) -> None: ...
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_busy_peer_is_met_awake_and_a_slow_one_is_given_up_on(autojump_clock: MockClock) -> None:
+    stream = Lookout()
+    async with over(stream) as channel:
+        for nth in (1, 5, 8):
+            stream.looks, stream.nth = 0, nth
+            assert await channel.receive() == PAYLOAD
+            assert (stream.looks, stream.slept) == (nth, 0)
+        stream.nth = 0
+        looks = []
+        for _ in range(500):
+            before = stream.looks
+            assert await channel.receive() == PAYLOAD
+            looks.append(stream.looks - before)
+        assert stream.slept == 500
+        assert [index for index, count in enumerate(looks) if count] == [0, 2, 6, 14, 30, 62, 126, 190, 254,
+                                                                         318, 382, 446]  # fmt: skip
+        assert set(looks) == {0, 8}
+        stream.nth = stream.looks + 3
+        while stream.looks != stream.nth:
+            assert await channel.receive() == PAYLOAD
+        slept, stream.nth = stream.slept, stream.looks + 8
+        assert await channel.receive() == PAYLOAD
+        assert stream.slept == slept, "it looks again once that has helped"
+
+
+async def test_looking_can_be_turned_off(autojump_clock: MockClock) -> None:
+    stream = Lookout()
+    async with over(stream, CONFIG.replace(poll_attempts=0)) as channel:
+        for _ in range(100):
+            assert await channel.receive() == PAYLOAD
+    assert stream.looks == 0
+
+
+async def test_who_looks_can_be_stopped_cancelled_and_closed(autojump_clock: MockClock) -> None:
+    async def while_it_looks(then: Callable[[FramedChannel], object]) -> None:
+        stream = Lookout()
+        channel = over(stream)
+
+        async def act() -> None:
+            while not stream.looks:
+                await trio.lowlevel.checkpoint()
+            then(channel)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(act)
+            with pytest.raises(ChannelClosedError, match="no further requests are taken"):
+                await channel.receive()
+        assert stream.slept == 0
+
+    await while_it_looks(lambda channel: channel.stop_receiving())
+
+    stream = Lookout()
+    channel = over(stream)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                while not stream.looks:
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            await channel.receive()
+    assert scope.cancelled_caught
+    assert stream.slept == 0
+    assert await channel.receive() == PAYLOAD, "it is as it was"

@@ -23,6 +23,7 @@ ROOMS = [
     "transports",
     "telemetry",
     "channel",
+    "batch",
     "pipeline",
     "selection",
     "conversation",

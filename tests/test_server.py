@@ -9,7 +9,7 @@ import pytest
 import trio
 from google.protobuf.descriptor_pb2 import UninterpretedOption
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
-from trio.testing import MockClock
+from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.platforms import exists, fails_under_wine, unix_only
 from tests.support import (
@@ -937,3 +937,75 @@ async def test_without_a_configuration_the_environment_is_asked(
             assert client.endpoint == config.endpoint_path
             assert await client.call(task()) == success()
         nursery.cancel_scope.cancel()
+
+
+# --- Requests sent ahead ----------------------------------------------------------------------------------
+
+
+async def test_an_answer_does_not_wait_for_a_slow_handler_behind_it(endpoint: MemoryEndpoint) -> None:
+    gate = Gate()
+
+    async def quick_then_slow(asked: DetectionTask, call: Call) -> DetectionResult:
+        return await (gate if asked.task_id == "slow" else succeed)(asked, call)
+
+    async with serving(quick_then_slow, endpoint) as server:
+        async with endpoint.connect() as client:
+            await client.send_all(b"".join(frame(task(name)) for name in ("a", "b", "slow", "c")))
+            assert [result.task_id for result in await read_results(client, 2)] == ["a", "b"]
+            assert server.counters().requests == 3
+            gate.open.set()
+            assert [result.task_id for result in await read_results(client, 2)] == ["slow", "c"]
+
+
+async def test_however_many_come_at_a_time_each_is_answered(endpoint: MemoryEndpoint) -> None:
+    async with serving(succeed, endpoint) as server:
+        async with endpoint.connect() as client:
+            names = [str(number) for number in range(1_000)]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.send_all, b"".join(frame(task(name)) for name in names))
+                assert [result.task_id for result in await read_results(client, 1_000)] == names
+            assert server.counters().requests == server.counters().frames_sent == 1_000
+
+
+async def test_what_was_answered_before_a_broken_frame_is_sent_and_then_the_reason(
+    endpoint: MemoryEndpoint,
+) -> None:
+    async with serving(succeed, endpoint):
+        async with endpoint.connect() as client:
+            await client.send_all(frame(task("a")) + frame(task("b")) + bytes(8))
+            a, b, why = results_in(await read_to_end(client))
+            assert (a.task_id, b.task_id) == ("a", "b")
+            assert not why.success
+            assert "protocol violation" in why.error_message
+
+
+async def test_a_handler_that_runs_out_of_time_costs_its_neighbours_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    endpoint = MemoryEndpoint(CONFIG.replace(handler_timeout_ms=100))
+
+    async def some_hang(asked: DetectionTask, call: Call) -> DetectionResult:
+        return await (hang if asked.task_id == "hang" else succeed)(asked, call)
+
+    async with serving(some_hang, endpoint) as server:
+        client = endpoint.connect()
+        await client.send_all(b"".join(frame(task(name)) for name in ("a", "hang", "b")))
+        results = await read_results(client, 3)
+        assert [(result.task_id, result.success) for result in results] == [
+            ("a", True),
+            ("hang", False),
+            ("b", True),
+        ]
+        assert server.counters().handler_timeouts == 1
+
+
+async def test_answers_that_nobody_reads_count_as_cut_off(autojump_clock: MockClock) -> None:
+    endpoint = MemoryEndpoint(CONFIG)
+    near, far = lockstep_stream_pair()
+    endpoint.offer(FramedChannel(far, CONFIG, endpoint="memory", peer=ME))
+    async with serving(succeed, endpoint) as server:
+        await near.send_all(frame(task("a")) + frame(task("b")) + frame(task("c")))
+        await trio.testing.wait_all_tasks_blocked()
+        server.stop()
+        await server.wait_stopped()
+        assert server.counters().requests == server.counters().requests_cut_off == 3

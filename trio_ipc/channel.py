@@ -17,6 +17,7 @@ import trio
 from .config import IpcConfig
 from .errors import (
     ChannelClosedError,
+    ChannelError,
     PeerClosedError,
     ProtocolError,
     ReadTimeoutError,
@@ -28,6 +29,9 @@ from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 #: Bytes asked for by one read; transports/unix.py says why not more.
 _READ_SIZE: Final = 65_536
+
+#: Waits that go by without polling, at the most, before it is tried again.
+_LONGEST_PAUSE: Final = 63
 
 
 class Channel(trio.abc.AsyncResource):
@@ -63,6 +67,13 @@ class Channel(trio.abc.AsyncResource):
         """
 
     @abc.abstractmethod
+    def receive_nowait(self) -> bytes | bytearray | None:
+        """Return the next payload if all of it came with what was read before, or None.
+
+        Takes nothing from the stream. Raises :exc:`ProtocolError` and :exc:`ChannelClosedError` as
+        :meth:`receive` does.
+        """
+
     async def send(self, payload: bytes) -> None:
         """Hand over one payload.
 
@@ -75,13 +86,39 @@ class Channel(trio.abc.AsyncResource):
         A cancellation that is there from the start leaves the channel as it was; one that comes while
         this waits for room closes it.
         """
+        await self.send_many((payload,))
 
-    @abc.abstractmethod
     async def send_many(self, payloads: Sequence[bytes]) -> None:
         """Hand over several payloads, in order, at the cost of one where that is possible.
 
         Raises and is cancelled like :meth:`send`; ``write_timeout_ms`` holds for all of them together. On
         a :exc:`~trio_ipc.MessageError` none was sent.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.send_nowait(payloads):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        else:
+            await self.flush()
+
+    @abc.abstractmethod
+    def send_nowait(self, payloads: Sequence[bytes]) -> bool:
+        """Hand over what the system takes at once.
+
+        Returns:
+            Whether that was everything. What is left is kept for :meth:`flush`, which must come before
+            the next payloads are anybody's.
+
+        Raises:
+            MessageError: a payload is empty or too large. None was sent.
+            PeerClosedError: the peer has closed.
+            ChannelClosedError: the channel was closed.
+        """
+
+    @abc.abstractmethod
+    async def flush(self) -> None:
+        """Wait until all that :meth:`send_nowait` kept is handed over.
+
+        Raises and is cancelled like :meth:`send`.
         """
 
     @abc.abstractmethod
@@ -135,6 +172,31 @@ class _WithoutShortcuts:
         return True
 
 
+class _Polling:
+    """Whether it is worth while to try again before falling asleep.
+
+    It was where it last helped. Each time in a row that it did not, it is left out for twice as many
+    waits, up to ``_LONGEST_PAUSE``: a connection that is idle, or whose peer is slow, burns nothing.
+    """
+
+    def __init__(self, attempts: int) -> None:
+        self._attempts = attempts
+        self._pause = 0
+        self._left_out = 0
+
+    def attempts(self) -> int:
+        """Return how often to try now. Taken to be in vain until :meth:`succeeded`."""
+        if self._left_out < self._pause:
+            self._left_out += 1
+            return 0
+        self._left_out = 0
+        self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)
+        return self._attempts
+
+    def succeeded(self) -> None:
+        self._pause = 0
+
+
 class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
 
@@ -158,11 +220,13 @@ class FramedChannel(Channel):
         self._send_nowait = shortcuts.send_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
         self._is_quiet = shortcuts.is_quiet
+        self._polling = _Polling(config.poll_attempts if isinstance(stream, LocalStream) else 0)
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
         self._closed = False
+        self._unsent: bytes | memoryview = b""
         self._at_eof = False
         self._receiving_stopped = False
         self._wait: trio.CancelScope | None = None
@@ -171,23 +235,37 @@ class FramedChannel(Channel):
         """Wait for the next payload; see :meth:`Channel.receive`."""
         self._check_open()
         await trio.lowlevel.checkpoint_if_cancelled()
-        decoder = self._decoder
         try:
-            payload = decoder.next_payload()
+            payload = self.receive_nowait()
             if payload is not None:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-            else:
-                payload = await self._receive_rest()
+                return payload
+            payload = await self._receive_rest()
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
         except BaseException:
-            if decoder.buffered:
+            if self._decoder.buffered:
                 await self._break()
             raise
+        self._count_received(payload)
+        return payload
+
+    def receive_nowait(self) -> bytes | bytearray | None:
+        """Return the next payload if it is in hand; see :meth:`Channel.receive_nowait`."""
+        self._check_open()
+        try:
+            payload = self._decoder.next_payload()
+        except ProtocolError as exc:
+            exc.endpoint = self.endpoint
+            raise
+        if payload is not None:
+            self._count_received(payload)
+        return payload
+
+    def _count_received(self, payload: bytes | bytearray) -> None:
         self.traffic.frames_received += 1
         self.traffic.bytes_received += HEADER_BYTES + len(payload)
-        return payload
 
     async def _receive_rest(self) -> bytes | bytearray:
         decoder = self._decoder
@@ -214,6 +292,32 @@ class FramedChannel(Channel):
                 deadline = trio.current_time() + self._read_timeout_ms / 1000
 
     async def _read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
+        try:
+            data = await self._poll(in_frame)
+            return data if data is not None else await self._wait_and_read(deadline, in_frame)
+        except trio.BrokenResourceError:
+            return b""  # closed less politely, but just as closed
+        except trio.ClosedResourceError as exc:
+            raise self._was_closed() from exc
+
+    async def _poll(self, in_frame: bool) -> bytes | None:
+        """Try a few times before falling asleep; None if nothing came, or trying is not worth while.
+
+        This is where speed is bought: to wake a process that sleeps takes the system longer than all our
+        Python. Each try is a whole pass of the scheduler, so that other tasks, deadlines and
+        cancellation have their turn.
+        """
+        for _ in range(self._polling.attempts()):
+            await trio.lowlevel.checkpoint()
+            if self._receiving_stopped and not in_frame:
+                return None
+            data = self._receive_nowait(_READ_SIZE)
+            if data is not None:
+                self._polling.succeeded()
+                return data
+        return None
+
+    async def _wait_and_read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
         if self._receiving_stopped and not in_frame:
             return self._read_last()
         data: bytes | bytearray = b""
@@ -222,10 +326,6 @@ class FramedChannel(Channel):
                 self._wait = wait
             try:
                 data = await self._stream.receive_some(_READ_SIZE)
-            except trio.BrokenResourceError:
-                pass  # closed less politely, but just as closed
-            except trio.ClosedResourceError as exc:
-                raise self._was_closed() from exc
             finally:
                 self._wait = None
         if wait.cancelled_caught:
@@ -249,55 +349,58 @@ class FramedChannel(Channel):
             raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
         return data
 
-    async def send(self, payload: bytes) -> None:
-        """Hand over one payload; see :meth:`Channel.send`."""
+    def send_nowait(self, payloads: Sequence[bytes]) -> bool:
+        """Hand over what the system takes at once; see :meth:`Channel.send_nowait`."""
         self._check_open()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        await self._send_frames(self._encoder.encode(payload), 1)
-
-    async def send_many(self, payloads: Sequence[bytes]) -> None:
-        """Hand over several payloads by one write; see :meth:`Channel.send_many`."""
-        self._check_open()
-        await trio.lowlevel.checkpoint_if_cancelled()
-        frames = [self._encoder.encode(payload) for payload in payloads]
-        await self._send_frames(b"".join(frames), len(frames))
-
-    def check(self, payload: bytes) -> None:
-        """Raise if this payload cannot be sent; see :meth:`Channel.check`."""
-        self._encoder.check(len(payload))
-
-    async def _send_frames(self, frames: bytes, count: int) -> None:
+        encode = self._encoder.encode
+        frames = [encode(payload) for payload in payloads]
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self._unsent:
+            data = b"".join((self._unsent, data))
         try:
-            sent = self._send_nowait(frames)
-            if sent < len(frames):
-                await self._send_rest(memoryview(frames)[sent:])
-        except trio.BrokenResourceError as exc:
-            raise PeerClosedError(
-                "the peer closed the connection before it took the whole message",
-                endpoint=self.endpoint,
-                hint="connect again",
-            ) from exc
-        except trio.ClosedResourceError as exc:
-            raise self._was_closed() from exc
+            sent = self._send_nowait(data) if data else 0
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._not_sent(exc) from exc
         # Counted before anyone else runs: who sees the answer sees the count.
-        self.traffic.frames_sent += count
-        self.traffic.bytes_sent += len(frames)
-        if sent == len(frames):
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        self.traffic.frames_sent += len(frames)
+        self.traffic.bytes_sent += len(data) - len(self._unsent)
+        self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
+        return not self._unsent
 
-    async def _send_rest(self, rest: memoryview) -> None:
+    async def flush(self) -> None:
+        """Wait until all is handed over; see :meth:`Channel.flush`."""
+        self._check_open()
+        if not self._unsent:
+            await trio.lowlevel.checkpoint()
+            return
         with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
             try:
-                await self._stream.send_all(rest)
+                await self._stream.send_all(self._unsent)
+                self._unsent = b""
             except trio.Cancelled:
                 await self._break()
                 raise
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                raise self._not_sent(exc) from exc
         if wait.cancelled_caught:
             raise WriteTimeoutError(
                 f"timed out handing over a message, the limit write_timeout_ms is {self._write_timeout_ms}",
                 endpoint=self.endpoint,
                 hint="see whether the peer is stuck: it does not read",
             )
+
+    def _not_sent(self, exc: Exception) -> ChannelError:
+        if isinstance(exc, trio.ClosedResourceError):
+            return self._was_closed()
+        return PeerClosedError(
+            "the peer closed the connection before it took the whole message",
+            endpoint=self.endpoint,
+            hint="connect again",
+        )
+
+    def check(self, payload: bytes) -> None:
+        """Raise if this payload cannot be sent; see :meth:`Channel.check`."""
+        self._encoder.check(len(payload))
 
     async def wait_peer_gone(self) -> None:
         """Return once nobody will read what is sent; see :meth:`Channel.wait_peer_gone`."""

@@ -6,7 +6,7 @@ behind the caller's back. This module must never return a response to another re
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Generic, overload
 
@@ -14,6 +14,7 @@ import attrs
 import trio
 from google.protobuf.message import Message
 
+from .batch import Batch
 from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT, encode
@@ -101,21 +102,65 @@ class Client(Generic[RequestT, ResponseT]):
         After an error other than the first two, and after a cancellation once sending has begun, the
         connection is closed: the response might still come, and would then be taken for another's.
         """
-        kind = self._contract.request_type
-        if not isinstance(request, kind):
-            raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
+        self._check_type(request)
         await self._take_turn()
         try:
             # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
             await trio.lowlevel.checkpoint_if_cancelled()
             self._counters.calls += 1
             try:
+                self._check_good()
                 return await self._exchange(request)
             except BaseException:
                 self._counters.calls_failed += 1
                 raise
         finally:
             self._turn.release()
+
+    async def call_many(self, requests: Iterable[RequestT]) -> list[ResponseT]:
+        """Send several requests ahead, instead of each after the answer to the one before.
+
+        Many requests go into one write and are answered by one, so that a call costs a fraction of
+        :meth:`call`'s time. The server still handles them one after the other. ``read_timeout_ms`` holds
+        for each answer. Other tasks' calls wait for their turn until the last one.
+
+        Args:
+            requests: messages of the contract's request type.
+
+        Returns:
+            The responses in the requests' order. One that reports a failure is returned, not raised.
+
+        Raises:
+            MessageError: a request is empty or too large. None was sent, and the client is good.
+            IpcError: as :meth:`call` raises it. Its ``responses`` hold what was answered before; whether
+                the work of the requests after those was done is not known.
+
+        Cancellation once sending has begun closes the connection, and the responses so far are lost.
+        """
+        wanted = [*requests]
+        for request in wanted:
+            self._check_type(request)
+        try:
+            batch = Batch(self._contract, wanted)
+            batch.check(self._channel)
+        except MessageError as exc:
+            exc.endpoint = self.endpoint
+            raise
+        await self._take_turn()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._counters.calls += len(wanted)
+            try:
+                self._check_good()
+                await self._exchange_batch(batch)
+            except BaseException as exc:
+                self._counters.calls_failed += len(wanted) - len(batch.responses)
+                if isinstance(exc, IpcError):
+                    exc.responses = tuple(batch.responses)
+                raise
+        finally:
+            self._turn.release()
+        return batch.responses
 
     def is_quiet(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.
@@ -151,7 +196,12 @@ class Client(Generic[RequestT, ResponseT]):
                 hint="open more clients, or make fewer calls at a time",
             ) from None
 
-    async def _exchange(self, request: RequestT) -> ResponseT:
+    def _check_type(self, request: object) -> None:
+        kind = self._contract.request_type
+        if not isinstance(request, kind):
+            raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
+
+    def _check_good(self) -> None:
         if self._closed:
             raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
         if self._broken_by is not None:
@@ -160,6 +210,8 @@ class Client(Generic[RequestT, ResponseT]):
                 endpoint=self.endpoint,
                 hint="open a new client",
             ) from self._broken_by
+
+    async def _exchange(self, request: RequestT) -> ResponseT:
         try:
             await self._send(encode(request))
             response = self._contract.decode_response(await self._receive())
@@ -172,15 +224,35 @@ class Client(Generic[RequestT, ResponseT]):
             exc.endpoint = self.endpoint
             raise
         except BaseException as exc:
-            if isinstance(exc, IpcError):
-                exc.endpoint = self.endpoint
-            self._broken_by = exc
-            await close_at_once(self._channel)
+            await self._poison(exc)
             raise
+
+    async def _exchange_batch(self, batch: Batch[RequestT, ResponseT]) -> None:
+        try:
+            await batch.exchange(self._channel)
+        except BaseException as exc:
+            self._answered = self._answered or bool(batch.responses)
+            if isinstance(exc, PeerClosedError):
+                exc.hint = self._why_closed()
+            await self._poison(exc)
+            raise
+        self._answered = True
+
+    async def _poison(self, exc: BaseException) -> None:
+        if isinstance(exc, IpcError):
+            exc.endpoint = self.endpoint
+        self._broken_by = exc
+        await close_at_once(self._channel)
+
+    def _why_closed(self) -> str:
+        # Servers of other makes close without a word. What they mean depends on when.
+        return _CLOSED_LATER if self._answered else _CLOSED_FIRST
 
     async def _send(self, payload: bytes) -> None:
         try:
-            await self._channel.send(payload)
+            # Without a checkpoint of its own: receive() is one, and the next.
+            if not self._channel.send_nowait((payload,)):
+                await self._channel.flush()
         except PeerClosedError as exc:
             # A server that refuses a frame half-way says why before it closes; that is worth more than
             # the broken pipe. Nothing is waited for: it has closed.
@@ -190,8 +262,7 @@ class Client(Generic[RequestT, ResponseT]):
         try:
             return await self._channel.receive()
         except PeerClosedError as exc:
-            # Servers of other makes close without a word. What they mean depends on when.
-            exc.hint = _CLOSED_LATER if self._answered else _CLOSED_FIRST
+            exc.hint = self._why_closed()
             raise
 
     async def _raise_last_words(self, closed: PeerClosedError) -> None:

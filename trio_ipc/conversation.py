@@ -20,6 +20,7 @@ from .config import IpcConfig
 from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
 from .errors import (
     ChannelClosedError,
+    ChannelError,
     MessageEmptyError,
     MessageError,
     MessageTooLargeError,
@@ -39,6 +40,12 @@ _WATCH_AFTER: Final = 0.01
 
 #: Characters of an exception that go to the client; the whole of it is in the log.
 _LONGEST_REASON: Final = 1_000
+
+#: Responses, and bytes of them, that are collected at the most before they are sent: requests that come
+#: pipelined are answered by one write, and other connections have their turn after a fraction of a
+#: millisecond all the same.
+_MOST_RESPONSES_AT_ONCE: Final = 64
+_MOST_BYTES_AT_ONCE: Final = 65_536
 
 _UNANSWERABLE: Final = "a request failed, and the contract has no response that says so"
 
@@ -87,8 +94,13 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._handler_timeout = config.handler_timeout
         self._contract = contract
         self._counters = counters
-        self._watch = _HandlerWatch(channel)
+        self._watch = _HandlerWatch(channel, self._send_early)
         self._request: RequestT | None = None
+        # Responses that go out together with those of the other requests in hand.
+        self._responses: list[bytes] = []
+        self._response_bytes = 0
+        self._owed = 0
+        self._unsent_because: ChannelError | None = None
         self._stopped_at: trio.Cancelled | None = None
 
     async def run(self) -> str:
@@ -105,8 +117,7 @@ class Conversation(Generic[RequestT, ResponseT]):
             try:
                 reason = await self._converse()
             except trio.Cancelled:
-                if self._request is not None:
-                    self._counters.requests_cut_off += 1
+                self._counters.requests_cut_off += self._owed + (self._request is not None)
                 self._stopped_at = None
                 raise
             except ReadTimeoutError as exc:
@@ -136,32 +147,61 @@ class Conversation(Generic[RequestT, ResponseT]):
         return reason
 
     async def _answer_requests(self) -> str:
+        channel = self._channel
         while True:
             try:
+                payload = None if self._has_enough_to_send() else channel.receive_nowait()
+                if payload is None:
+                    await self._send_responses()
+                    payload = await channel.receive()
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
-                self._request = self._contract.decode_request(await self._channel.receive())
+                self._request = self._contract.decode_request(payload)
+                del payload
             except ProtocolError as exc:
                 self._counters.protocol_errors += 1
                 await self._say_why(exc)
                 return exc.message
             self._counters.requests += 1
             if not await self._answer(self._request):
+                await self._send_responses()
                 return _UNANSWERABLE
             self._request = None
 
     async def _answer(self, request: RequestT) -> bool:
         response = await self._handle(request)
-        return response is not None and await self._send(request, response)
+        return response is not None and self._add(request, response)
+
+    def _has_enough_to_send(self) -> bool:
+        return self._owed >= _MOST_RESPONSES_AT_ONCE or self._response_bytes >= _MOST_BYTES_AT_ONCE
+
+    async def _send_responses(self) -> None:
+        if self._unsent_because is not None:
+            raise self._unsent_because
+        if self._owed:
+            responses, self._responses, self._response_bytes = self._responses, [], 0
+            if not self._channel.send_nowait(responses):
+                await self._channel.flush()
+            self._owed = 0
+
+    async def _send_early(self) -> None:
+        """Send what is made, because the handler that runs takes its time."""
+        try:
+            await self._send_responses()
+        except ChannelError as exc:
+            self._unsent_because = exc
 
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
-        deadline = trio.current_time() + self._handler_timeout
+        now = trio.current_time()
+        deadline = now + self._handler_timeout
         try:
-            self._watch.begin(deadline)
+            self._watch.begin(now, deadline, at_once=self._owed > 0)
             try:
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
                 await self._watch.end()
+            if self._watch.scope.cancel_called:
+                await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled as exc:
             self._stopped_at = exc
             raise
@@ -193,14 +233,16 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._counters.handler_timeouts += 1
         reason = f"the handler ran out of time, the limit is {self._handler_timeout * 1000:.0f} ms"
         _logger.error("%s", reason, exc_info=stopped_at, extra=self._log_fields())
-        sent = await self._send_failure(self._request, reason)
+        if not self._add_failure(self._request, reason):
+            await self._send_responses()
+            return _UNANSWERABLE
         self._request = None
-        return None if sent else _UNANSWERABLE
+        return None
 
-    async def _send(self, request: RequestT, response: ResponseT) -> bool:
-        """Send the response, or the failure that it cannot be sent; False if neither could be."""
+    def _add(self, request: RequestT, response: ResponseT) -> bool:
+        """Add the response to what is sent next, or the failure that it cannot be; False if neither can."""
         try:
-            await self._channel.send(encode(response))
+            self._add_payload(encode(response))
             return True
         except MessageTooLargeError as exc:
             reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
@@ -210,25 +252,32 @@ class Conversation(Generic[RequestT, ResponseT]):
             reason = f"the handler's response cannot be sent: {exc.message}"
         self._counters.responses_unsendable += 1
         _logger.error("%s", reason, extra=self._log_fields())
-        return await self._send_failure(request, reason)
+        return self._add_failure(request, reason)
 
-    async def _say_why(self, exc: ProtocolError) -> None:
-        """Tell the peer what it did wrong, where that is still possible."""
-        try:
-            await self._send_failure(None, f"protocol violation: {exc.message}")
-        except (PeerClosedError, ChannelClosedError, WriteTimeoutError) as unsent:
-            _logger.debug("the peer could not be told: %s", unsent.message, extra=self._log_fields())
-
-    async def _send_failure(self, request: RequestT | None, reason: str) -> bool:
+    def _add_failure(self, request: RequestT | None, reason: str) -> bool:
         response = self._failure(request, reason)
         if response is None:
             return False
         try:
-            await self._channel.send(encode(response))
+            self._add_payload(encode(response))
         except MessageError as exc:
             _logger.error("a failed response cannot be sent: %s", exc.message, extra=self._log_fields())
             return False
         return True
+
+    def _add_payload(self, payload: bytes) -> None:
+        self._channel.check(payload)
+        self._responses.append(payload)
+        self._response_bytes += len(payload)
+        self._owed += 1
+
+    async def _say_why(self, exc: ProtocolError) -> None:
+        """Tell the peer what it did wrong, where that is still possible."""
+        self._add_failure(None, f"protocol violation: {exc.message}")
+        try:
+            await self._send_responses()
+        except (PeerClosedError, ChannelClosedError, WriteTimeoutError) as unsent:
+            _logger.debug("the peer could not be told: %s", unsent.message, extra=self._log_fields())
 
     def _failure(self, request: RequestT | None, reason: str) -> ResponseT | None:
         if self._contract.failure is None:
@@ -254,59 +303,80 @@ def _describe(exc: BaseException) -> str:
 
 
 class _HandlerWatch:
-    """Cancels a handler that runs out of time, or whose client has gone.
+    """Looks after a handler that takes its time.
 
-    One task for the connection's whole life. It sleeps while no handler runs; the alarm that a handler
+    It sends what was answered before, and cancels the handler when it runs out of time or its client has
+    gone. One task for the connection's whole life. It sleeps while no handler runs; the alarm that a handler
     sets is left to ring when the handler is done, because moving a deadline there and back costs each
     request 5 µs and a needless ring costs a busy connection 15 µs every ``_WATCH_AFTER``.
 
     Attributes:
-        scope: what to cancel. Only between :meth:`begin` and :meth:`end`, so that the first checkpoint
-            after a cancelled handler, which is before anything is sent, is where it takes effect.
+        scope: what to cancel. Only between :meth:`begin` and :meth:`end`, so that the end of the handler
+            is where it takes effect at the latest.
         peer_gone: whether the client's leaving was the reason.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, send_early: Callable[[], Awaitable[None]]) -> None:
         self._channel = channel
+        self._send_early = send_early
         self._running = False
+        self._at_once = False
         self._deadline = math.inf
         self._watch_from = math.inf
         self._alarm = trio.CancelScope()
         self._watching: trio.CancelScope | None = None
-        self._watch_over = trio.Event()
+        self._busy: trio.Event | None = None
         self.scope = trio.CancelScope()
         self.peer_gone = False
 
-    def begin(self, deadline: float) -> None:
-        """Watch over the handler that starts now."""
+    def begin(self, now: float, deadline: float, *, at_once: bool) -> None:
+        """Watch over the handler that starts now.
+
+        Args:
+            now: the time.
+            deadline: when to cancel it.
+            at_once: whether responses wait to be sent, should it take any time at all.
+        """
         self._running = True
+        self._at_once = at_once
         self._deadline = deadline
-        self._watch_from = min(trio.current_time() + _WATCH_AFTER, deadline)
-        if self._alarm.deadline > self._watch_from:  # noqa: PLR1730 - setting it is what costs
-            self._alarm.deadline = self._watch_from
+        self._watch_from = min(now + _WATCH_AFTER, deadline)
+        alarm = -math.inf if at_once else self._watch_from
+        if self._alarm.deadline > alarm:  # noqa: PLR1730 - setting it is what costs
+            self._alarm.deadline = alarm
 
     async def end(self) -> None:
-        """The handler is done: stop watching. The channel may be received from again."""
+        """The handler is done: stop watching. The channel may be used again."""
         self._running = False
         self._watch_from = math.inf
-        if self._watching is not None:
-            self._watching.cancel()
-            # What is waited for is the watch's own cancelled read, so this can't be long.
+        if self._busy is not None:
+            if self._watching is not None:
+                self._watching.cancel()
+            # What is waited for is the watch's own cancelled read, or a send that has its deadline.
             with trio.CancelScope(shield=True):
-                await self._watch_over.wait()
+                await self._busy.wait()
 
     async def run(self) -> None:
-        """Sleep, watch when a handler has run for a moment, and so on until cancelled."""
+        """Sleep, look after a handler that takes its time, and so on until cancelled."""
         while True:
             with trio.CancelScope(deadline=self._watch_from) as self._alarm:
                 await trio.sleep_forever()
             # It may have rung for a handler that is done, while none runs or a later one does.
-            if trio.current_time() >= self._watch_from:
-                self._watch_from = math.inf
-                await self._watch()
+            if self._running:
+                self._busy = trio.Event()
+                try:
+                    await self._look_after()
+                finally:
+                    self._busy.set()
+                    self._busy = None
 
-    async def _watch(self) -> None:
-        self._watch_over = trio.Event()
+    async def _look_after(self) -> None:
+        if self._at_once:
+            self._at_once = False
+            await self._send_early()
+        if trio.current_time() < self._watch_from:
+            return
+        self._watch_from = math.inf
         try:
             with trio.CancelScope(deadline=self._deadline) as self._watching:
                 await self._channel.wait_peer_gone()
@@ -315,4 +385,3 @@ class _HandlerWatch:
                 self.scope.cancel()
         finally:
             self._watching = None
-            self._watch_over.set()

@@ -7,6 +7,8 @@ is chained. This module imports nothing of the project and must never do any I/O
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class IpcError(Exception):
     """Base of all errors that this package raises on purpose.
@@ -19,6 +21,7 @@ class IpcError(Exception):
     Attributes:
         message, endpoint, hint: as given. ``endpoint`` may be filled in later by a layer that knows it
             (the wire codec, for one, never does); ``str(error)`` puts the three together.
+        responses: what was answered before it, where it ended a :meth:`Client.call_many`.
     """
 
     def __init__(self, message: str, *, endpoint: str | None = None, hint: str = "") -> None:
@@ -26,6 +29,7 @@ class IpcError(Exception):
         self.message = message
         self.endpoint = endpoint
         self.hint = hint
+        self.responses: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         """Give ``endpoint: message; hint``, leaving out what is not known."""

@@ -116,10 +116,11 @@ def undecodable(collector: FakeCollector) -> None:
     """Make the server's end answer by what is no message."""
     for channel in collector._served:
 
-        async def send(_: bytes, channel: object = channel) -> None:
-            await channel._stream.send_all(bytes.fromhex("040000007fc95c840a02fffe"))  # type: ignore[attr-defined]
+        def send_nowait(_: object, channel: object = channel) -> bool:
+            channel._stream.send_nowait(bytes.fromhex("040000007fc95c840a02fffe"))  # type: ignore[attr-defined]
+            return True
 
-        channel.send = send  # type: ignore[method-assign, assignment]
+        channel.send_nowait = send_nowait  # type: ignore[method-assign, assignment]
 
 
 async def test_a_collector_that_is_not_there_is_passed_over(autojump_clock: MockClock) -> None:

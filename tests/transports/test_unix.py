@@ -642,7 +642,9 @@ async def test_what_came_with_a_cancellation_is_not_lost(path: str) -> None:
                 await client.send_all(b"x")
                 assert await cancelled_once_begun(served.receive_some) == b"x"
                 async with await connect(path):
-                    await (await cancelled_once_begun(listener.accept)).aclose()
+                    accepted = await cancelled_once_begun(listener.accept)
+                    assert accepted is not None
+                    await accepted.aclose()
 
 
 async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
