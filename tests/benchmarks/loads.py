@@ -31,13 +31,13 @@ class Use(enum.StrEnum):
     ONE = "one"
     """One call at a time on an open connection."""
     MANY = "many"
-    """So many callers at once on one client: as many operations, each one call."""
+    """So many callers at once on one client: an operation of one call for each."""
     PIPELINED = "pipelined"
     """So many calls at once on one connection: as many operations, or one of so many calls."""
     CONNECT = "connect"
     """Connect, one call, close."""
-    IDLE = "idle"
-    """So many connections, each with an operation of one call on it."""
+    SEPARATE = "separate"
+    """So many callers, each on a connection of its own."""
 
 
 class Load(NamedTuple, Generic[OperationT]):

@@ -19,6 +19,8 @@ class Piece:
 
     Attributes:
         what: what is done, for the tables.
+        alone: whether it is for those only whose many callers share a client. For others it is the same as
+            another piece.
         figure: which of its figures it is judged by: ``us``, the median of single operations, or
             ``us_per_call``, the time of all divided by the calls.
     """
@@ -28,6 +30,7 @@ class Piece:
     message: str
     number: int = 1
     figure: str = "us"
+    alone: bool = False
 
 
 #: What every contender is timed at.
@@ -37,6 +40,14 @@ TIMED: Final = {
     "b1000": Piece("a result of 1,000 process records", Use.ONE, "1000"),
     "c": Piece("a result of just less than 1 MiB", Use.ONE, LARGEST),
     "d": Piece(f"{MANY} callers at once on one client", Use.MANY, MINIMAL, MANY, "us_per_call"),
+    "d16": Piece(
+        f"{MANY} callers at once, each on a connection of its own",
+        Use.SEPARATE,
+        MINIMAL,
+        MANY,
+        "us_per_call",
+        alone=True,
+    ),
     "e": Piece(f"{DEPTH} calls pipelined on one connection", Use.PIPELINED, MINIMAL, DEPTH, "us_per_call"),
     "f": Piece("connect, call, close", Use.CONNECT, MINIMAL),
 }

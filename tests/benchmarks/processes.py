@@ -104,7 +104,7 @@ class Pair:
         return Sample(**await self.client.tell(job))
 
     async def idle(self, connections: int, seconds: float) -> Figures:
-        job = self._job("idle", Use.IDLE, MINIMAL, connections)._replace(seconds=seconds)
+        job = self._job("idle", Use.SEPARATE, MINIMAL, connections)._replace(seconds=seconds)
         return Figures(**await self.client.tell(job))
 
     def _job(self, action: str, use: Use, message: str, number: int) -> Job:

@@ -21,19 +21,21 @@ class Entry(NamedTuple):
     label: str
     #: The package whose version is told, if it needs one.
     package: str | None = None
+    #: Whether its many callers share one client, by its own means.
+    shares: bool = False
 
 
 #: By the names of the command line, in the order of the table.
 CONTENDERS: Final = {
-    "trio_ipc": Entry("ours", "trio_ipc", "trio"),
-    "no-polling": Entry("ours", "trio_ipc, polling off", "trio"),
-    "legacy": Entry("ours", "trio_ipc, legacy transport", "trio"),
+    "trio_ipc": Entry("ours", "trio_ipc", "trio", shares=True),
+    "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
+    "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
     "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),
     "blocking": Entry("blocking", "blocking sockets, echo"),
     "asyncio": Entry("streams", "asyncio streams"),
     "uvloop": Entry("streams", "asyncio streams, uvloop", "uvloop"),
-    "grpc": Entry("grpc_sync", "gRPC", "grpcio"),
-    "grpc-aio": Entry("grpc_asyncio", "gRPC, asyncio", "grpcio"),
+    "grpc": Entry("grpc_sync", "gRPC", "grpcio", shares=True),
+    "grpc-aio": Entry("grpc_asyncio", "gRPC, asyncio", "grpcio", shares=True),
     "connection": Entry("connection", "multiprocessing.connection"),
     "zeromq": Entry("zeromq", "ZeroMQ", "pyzmq"),
 }

@@ -1,9 +1,9 @@
 """This project, by its public names, as its README and docs/resilient-client.md tell users to use it.
 
 With everything on that is on by default: deadlines, checksums, the check of the peer's user, counters.
-One caller has an :func:`~trio_ipc.open_client`. Many callers have one
-:func:`~trio_ipc.open_resilient_client`: its pool, with a connection for each, or one connection that all
-of them share, pipelined.
+A caller has an :func:`~trio_ipc.open_client`. Callers that share a client have an
+:func:`~trio_ipc.open_resilient_client` with one connection, on which all of their calls are in flight at a
+time; a connection for each of them is slower.
 """
 
 from __future__ import annotations
@@ -70,12 +70,7 @@ class Ours(TrioContender):
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:
         config = self._config.replace(endpoint_path=job.path)
         if job.use in self.shared:
-            connections, in_flight = (job.number, 1) if job.use is Use.MANY else (1, job.number)
-            settings = ResilientConfig(
-                max_connections=connections,
-                max_connections_per_endpoint=connections,
-                max_in_flight=in_flight,
-            )
+            settings = ResilientConfig(max_connections_per_endpoint=1, max_in_flight=job.number)
             async with open_resilient_client([Endpoint(config)], settings) as resilient:
                 yield AsyncClient(partial(resilient.call, request(job.message)))
         else:
