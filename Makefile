@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
+BENCH_VENV := .venv-bench
+BENCH_LOCKED := $(BENCH_VENV)/.locked
+BENCH_STAMP := $(BENCH_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
 .PHONY: help venv test test-windows lint demo bench proto proto-check lock clean
@@ -14,9 +17,9 @@ help:
 	@echo "make test    the test suite, with branch coverage"
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
-	@echo "make bench   round trip against a bare Trio echo, in the same run"
+	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make proto   regenerate the protobuf code"
-	@echo "make lock    resolve requirements/dev.in into requirements/dev.txt again"
+	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
 venv: $(STAMP)
 
@@ -43,8 +46,20 @@ lint: $(STAMP) proto-check
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks.round_trip
+# An environment of its own: other contenders, and what draws the chart.
+$(BENCH_LOCKED): requirements/bench.txt
+	$(PYTHON) -m venv --clear $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/bench.txt
+	@touch $@
+
+$(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation -e .
+	@touch $@
+
+bench: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python -m tests.benchmarks $(ARGS)
 
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
@@ -60,12 +75,14 @@ proto-check: $(STAMP)
 # uv resolves for all platforms and Pythons at once; it is only needed here.
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
-		requirements/dev.in -o requirements/dev.txt
+	for name in dev bench; do \
+		$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+			--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
+			requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	done
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)

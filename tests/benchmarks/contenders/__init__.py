@@ -1,0 +1,53 @@
+"""Those who are measured. Each is a module, imported only by the processes that need it.
+
+A contender serves at a path until it is killed, and opens loads for clients. How each does that is as its
+own documentation recommends; docs/benchmarks.md tells it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, NamedTuple
+
+from .base import AsyncContender, BlockingContender, Contender
+
+__all__ = ["CONTENDERS", "AsyncContender", "BlockingContender", "Contender", "Entry", "load"]
+
+
+class Entry(NamedTuple):
+    """Where a contender is, and what it is called."""
+
+    module: str
+    label: str
+    #: The package whose version is told, if it needs one.
+    package: str | None = None
+    #: Whether its many callers share one client, by its own means.
+    shares: bool = False
+
+
+#: By the names of the command line, in the order of the table.
+CONTENDERS: Final = {
+    "trio_ipc": Entry("ours", "trio_ipc", "trio", shares=True),
+    "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
+    "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
+    "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),
+    "blocking": Entry("blocking", "blocking sockets, echo"),
+    "asyncio": Entry("streams", "asyncio streams"),
+    "uvloop": Entry("streams", "asyncio streams, uvloop", "uvloop"),
+    "grpc": Entry("grpc_sync", "gRPC", "grpcio", shares=True),
+    "grpc-aio": Entry("grpc_asyncio", "gRPC, asyncio", "grpcio", shares=True),
+    "connection": Entry("connection", "multiprocessing.connection"),
+    "zeromq": Entry("zeromq", "ZeroMQ", "pyzmq"),
+}
+
+
+def load(name: str) -> Contender:
+    """Import a contender.
+
+    Raises:
+        ImportError: its package is not installed.
+        LeftOutError: it can't take part for another reason.
+    """
+    module = importlib.import_module(f".{CONTENDERS[name].module}", __name__)
+    contender: Contender = module.contender(name)
+    return contender

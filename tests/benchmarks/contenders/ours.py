@@ -1,0 +1,82 @@
+"""This project, by its public names, as its README and docs/resilient-client.md tell users to use it.
+
+With everything on that is on by default: deadlines, checksums, the check of the peer's user, counters.
+A caller has an :func:`~trio_ipc.open_client`. Callers that share a client have an
+:func:`~trio_ipc.open_resilient_client` with one connection, on which all of their calls are in flight at a
+time; a connection for each of them is slower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import trio
+
+from tests.benchmarks.loads import Job, Use
+from tests.benchmarks.messages import SLOW, answer, request
+from trio_ipc import (
+    Call,
+    ConfigError,
+    Endpoint,
+    IpcConfig,
+    ResilientConfig,
+    open_client,
+    open_resilient_client,
+    serve,
+)
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+
+from .base import AsyncClient, LeftOutError
+from .on_trio import TrioContender
+
+#: What differs from the defaults.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "trio_ipc": {},
+    "no-polling": {"poll_attempts": 0},
+    "legacy": {"transport": "legacy"},
+}
+
+#: Enough for the memory of idle connections; the default, 16, is more than any other work needs.
+_MAX_CONNECTIONS = 256
+
+
+async def handle(task: DetectionTask, _: Call) -> DetectionResult:
+    if task.task_id == SLOW:
+        await trio.sleep(0.001)
+    return answer(task)
+
+
+class Ours(TrioContender):
+    shared = frozenset({Use.MANY, Use.PIPELINED})
+
+    def __init__(self, name: str) -> None:
+        variant = _VARIANTS[name]
+        unknown = variant.keys() - {field.name for field in attrs.fields(IpcConfig)}
+        if unknown:
+            raise LeftOutError(f"this version has no setting {', '.join(unknown)}")
+        try:
+            self._config = IpcConfig(max_connections=_MAX_CONNECTIONS, **variant)
+        except ConfigError as exc:
+            raise LeftOutError(exc.message) from exc
+
+    def serve(self, path: str) -> None:
+        trio.run(serve, handle, self._config.replace(endpoint_path=path))
+
+    @asynccontextmanager
+    async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:
+        config = self._config.replace(endpoint_path=job.path)
+        if job.use in self.shared:
+            settings = ResilientConfig(max_connections_per_endpoint=1, max_in_flight=job.number)
+            async with open_resilient_client([Endpoint(config)], settings) as resilient:
+                yield AsyncClient(partial(resilient.call, request(job.message)))
+        else:
+            async with open_client(config) as client:
+                yield AsyncClient(partial(client.call, request(job.message)))
+
+
+def contender(name: str) -> Ours:
+    return Ours(name)

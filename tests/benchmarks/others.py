@@ -1,0 +1,100 @@
+"""What is measured in other ways than by timing a load: memory, start-up, polling's price, the codec."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from typing import Final
+
+import trio
+
+from .contenders import CONTENDERS
+from .loads import Sample, Use
+from .messages import MINIMAL, SLOW
+from .pieces import MANY
+from .processes import ROOT, Pair
+
+#: Idle connections whose memory is measured: so many that what each takes is not lost in the allocator's
+#: steps.
+MANY_IDLE: Final = 128
+
+#: What is imported, each in a new process. The goal is about the first two.
+IMPORTS: Final = {
+    "trio_ipc": "import trio_ipc",
+    "trio and protobuf": "import trio, google.protobuf.message",
+    "grpc.aio": "import grpc.aio",
+    "zmq": "import zmq, google.protobuf.message",
+    "asyncio": "import asyncio, google.protobuf.message",
+}
+
+#: Those who have a setting for polling, and those to compare with.
+POLLING: Final = ("trio_ipc", "no-polling", "legacy")
+
+
+def is_ours(name: str) -> bool:
+    return CONTENDERS[name].module == "ours"
+
+
+async def memory(pair: Pair) -> dict[str, float | None]:
+    """Return a fresh server's bytes with no, 16 and many idle connections, and what each of many takes."""
+    at = [(await pair.idle(number, 0.0)).memory for number in (0, MANY, MANY_IDLE)]
+    if at[0] is None or at[2] is None:
+        return {}
+    return {
+        "server_bytes_of_0": at[0],
+        "server_bytes_of_16": at[1],
+        "connection_bytes": (at[2] - at[0]) / MANY_IDLE,
+    }
+
+
+async def imports(repeats: int) -> dict[str, float]:
+    """Return the milliseconds that each import takes, the median of several in turns."""
+    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    for _ in range(repeats):
+        for name, statement in IMPORTS.items():
+            code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+            times[name].append(float(await _output("-c", code)) * 1000)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+async def codec(seconds: float) -> dict[str, dict[str, float]]:
+    """Return what :mod:`.codec` prints."""
+    found: dict[str, dict[str, float]] = json.loads(
+        await _output("-m", "tests.benchmarks.codec", str(seconds))
+    )
+    return found
+
+
+async def _output(*arguments: str) -> bytes:
+    run = await trio.run_process(
+        [sys.executable, *arguments], capture_stdout=True, cwd=ROOT, stdin=subprocess.DEVNULL
+    )
+    output: bytes = run.stdout
+    return output
+
+
+async def idle_cpu(pairs: list[Pair], seconds: float) -> dict[str, float | None]:
+    """Return the CPU milliseconds of each pair with one idle connection, all at the same time."""
+    found: dict[str, float | None] = {}
+
+    async def watch(pair: Pair) -> None:
+        figures = await pair.idle(1, seconds)
+        if figures.server_cpu_s is not None:
+            found[pair.name] = (figures.client_cpu_s + figures.server_cpu_s) * 1000
+
+    async with trio.open_nursery() as nursery:
+        for pair in pairs:
+            nursery.start_soon(watch, pair)
+    return found
+
+
+async def slow_handlers(pair: Pair, seconds: float, least: int) -> Sample:
+    """One caller, handlers that sleep for 1 ms: what polling does in vain."""
+    return await pair.time(Use.ONE, SLOW, 1, seconds, least)
+
+
+async def many_connections(pair: Pair, seconds: float, least: int) -> Sample:
+    """16 callers on as many connections: whether polling takes the others' time."""
+    return await pair.time(Use.SEPARATE, MINIMAL, MANY, seconds, least)
