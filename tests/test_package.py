@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import trio_ipc
 
 PACKAGE = Path(trio_ipc.__file__).parent
@@ -77,3 +79,19 @@ def test_importing_it_brings_in_no_network_client_and_no_example_dependency() ->
     if sys.platform == "win32":
         unwanted.remove("asyncio")  # Trio itself takes asyncio.windows_utils, for subprocesses
     assert not unwanted & set(run.stdout.split())
+
+
+def test_importing_it_loads_nothing_that_only_some_need() -> None:
+    code = (
+        "import sys, trio_ipc; "
+        "some = ('trio_ipc.daemoneye', 'trio_ipc.resilient', 'tenacity', 'google.protobuf.descriptor'); "
+        "print([name for name in sys.modules if name.startswith(some)]);"
+        "from trio_ipc import *; print(open_resilient_client.__name__, 'Strategy' in dir(trio_ipc))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["[]", "open_resilient_client True"]
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'trio_ipc' has no attribute 'open_server'"):
+        trio_ipc.open_server  # noqa: B018

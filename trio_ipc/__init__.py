@@ -3,6 +3,8 @@
 What is not named here is private. The messages of DaemonEye are in :mod:`trio_ipc.daemoneye`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .channel import Channel, FramedChannel, FramedChannelListener
 from .client import Client, open_client
 from .config import Crc32Variant, IpcConfig, TransportType
@@ -43,21 +45,23 @@ from .errors import (
     UndecodableMessageError,
     WriteTimeoutError,
 )
-from .resilient import (
-    Answer,
-    BreakerState,
-    BreakerStatistics,
-    ClientMetrics,
-    Endpoint,
-    EndpointStatistics,
-    ResilientClient,
-    ResilientConfig,
-    Strategy,
-    open_resilient_client,
-)
 from .server import Server, serve, serve_listener
 from .telemetry import ClientCounters, ServerCounters, Traffic
 from .transports import PeerCredentials, PeerPolicy
+
+if TYPE_CHECKING:
+    from .resilient import (
+        Answer,
+        BreakerState,
+        BreakerStatistics,
+        ClientMetrics,
+        Endpoint,
+        EndpointStatistics,
+        ResilientClient,
+        ResilientConfig,
+        Strategy,
+        open_resilient_client,
+    )
 
 __version__ = "0.1.0"
 
@@ -128,3 +132,17 @@ __all__ = [
     "serve",
     "serve_listener",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The resilient client takes as long to import as all the rest of this package, and not everybody has
+    # several collectors.
+    if name in __all__:
+        from . import resilient  # noqa: PLC0415
+
+        return getattr(resilient, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

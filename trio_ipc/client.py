@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Generic, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 import attrs
 import trio
@@ -18,7 +18,6 @@ from .batch import Batch
 from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT, encode
-from .daemoneye import DETECTION, DetectionResult, DetectionTask
 from .errors import (
     ChannelClosedError,
     IpcError,
@@ -31,6 +30,9 @@ from .errors import (
 from .selection import open_channel
 from .telemetry import ClientCounters
 from .transports import PeerCredentials, PeerPolicy
+
+if TYPE_CHECKING:
+    from .daemoneye import DetectionResult, DetectionTask
 
 _CLOSED_FIRST: Final = (
     "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
@@ -340,14 +342,14 @@ def open_client(
 async def open_client(
     config: IpcConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
+    contract: Contract[Any, Any] | None = None,
     peers: PeerPolicy | None = None,
 ) -> AsyncIterator[Client[Any, Any]]:
     """Connect to the configured endpoint, for the length of an ``async with`` block.
 
     Args:
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
-        contract: the message types; DaemonEye's unless another is given.
+        contract: the message types; None for DaemonEye's.
         peers: which users the server may run as; by default this process's own and root.
 
     Returns:
@@ -362,6 +364,10 @@ async def open_client(
     """
     if config is None:
         config = IpcConfig.load()
+    if contract is None:
+        from .daemoneye import DETECTION  # noqa: PLC0415 - only who speaks it loads its messages
+
+        contract = DETECTION
     channel = await open_trusted_channel(config, PeerPolicy.of(peers))
     try:
         yield Client(channel, config, contract=contract)

@@ -7,7 +7,6 @@ was not given.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import os
 import re
@@ -199,6 +198,8 @@ def _check_names(names: Mapping[str, object], source: str, known: list[str] | No
     known = known or _field_names()
     for name in names:
         if name not in known:
+            import difflib  # noqa: PLC0415 - for somebody's mistake only
+
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
             raise ConfigError(f"there is no setting {name!r} ({source}, value {names[name]!r})", hint=hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import Any, Final, Generic, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
 import attrs
 import trio
@@ -18,11 +18,13 @@ from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT
 from .conversation import Conversation, Handler
-from .daemoneye import DETECTION, DetectionResult, DetectionTask
 from .errors import EndpointError
 from .selection import open_channel_listener
 from .telemetry import ServerCounters
 from .transports import PeerPolicy
+
+if TYPE_CHECKING:
+    from .daemoneye import DetectionResult, DetectionTask
 
 _logger = logging.getLogger(__name__)
 
@@ -271,7 +273,7 @@ async def serve(
     handler: Handler[Any, Any],
     config: IpcConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
+    contract: Contract[Any, Any] | None = None,
     peers: PeerPolicy | None = None,
     task_status: trio.TaskStatus[Server[Any, Any]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -286,7 +288,7 @@ async def serve(
             connection, in that connection's task, and is cancelled at ``call.deadline`` or when its
             client leaves. An exception from it becomes one failed response.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
-        contract: the message types; DaemonEye's unless another is given.
+        contract: the message types; None for DaemonEye's.
         peers: which users may connect; by default this process's own and root. On Windows the pipe itself
             admits them and nobody else; a Unix socket is its owner's and root's alone, and a policy can
             only narrow that.
@@ -302,6 +304,10 @@ async def serve(
     """
     if config is None:
         config = IpcConfig.load()
+    if contract is None:
+        from .daemoneye import DETECTION  # noqa: PLC0415 - only who speaks it loads its messages
+
+        contract = DETECTION
     peers = PeerPolicy.of(peers)
     listener = await open_channel_listener(config, peers)
     await serve_listener(handler, listener, config, contract=contract, peers=peers, task_status=task_status)

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import attrs
 import trio
@@ -22,7 +22,6 @@ from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.client import Client, open_trusted_channel
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.errors import (
     ChannelClosedError,
     ChannelError,
@@ -47,6 +46,9 @@ from .metrics import ClientMetrics
 from .pool import Connection, Pool, TurnedAwayError
 from .retry import PASSING, NobodyReachedError, with_backoff
 from .settings import ResilientConfig
+
+if TYPE_CHECKING:
+    from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
 _logger = logging.getLogger(__name__)
 
@@ -543,7 +545,7 @@ async def open_resilient_client(
     endpoints: Iterable[Endpoint],
     settings: ResilientConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
+    contract: Contract[Any, Any] | None = None,
     peers: PeerPolicy | None = None,
     connect: Connector = open_channel,
     chance: random.Random | None = None,
@@ -555,7 +557,7 @@ async def open_resilient_client(
     Args:
         endpoints: the collectors; more may be added and removed later.
         settings: limits, deadlines and how calls are spread; None for the defaults.
-        contract: the message types; DaemonEye's unless another is given.
+        contract: the message types; None for DaemonEye's.
         peers: which users the collectors may run as; by default this process's own and root.
         connect: opens channels, for transports of your own and for tests.
         chance: where jitter and the weighted strategy take their chances from; for tests.
@@ -569,6 +571,10 @@ async def open_resilient_client(
 
     Cancellation closes everything at once. What the block raises comes out as it is.
     """
+    if contract is None:
+        from trio_ipc.daemoneye import DETECTION  # noqa: PLC0415 - only who speaks it loads its messages
+
+        contract = DETECTION
     policy = PeerPolicy.of(peers)
     raised: BaseException | None = None
     try:

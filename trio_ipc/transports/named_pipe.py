@@ -291,6 +291,11 @@ class NamedPipeStream(LocalStream):
             return True
         return False
 
+    def close_nowait(self) -> bool:
+        """Close both directions at once; the system may let go of the handle a moment later."""
+        self._end.close()
+        return True
+
     async def aclose(self) -> None:
         """Close both directions at once. A task that waits in this stream wakes. Idempotent.
 

@@ -43,6 +43,13 @@ class LocalStream(trio.abc.Stream):
         """
         return True
 
+    def close_nowait(self) -> bool:
+        """Close both directions without a wait, if this stream can; return whether it did. Idempotent.
+
+        A task that waits in this stream wakes.
+        """
+        return False
+
     def peer_is_gone(self) -> bool:
         """Return whether the peer has closed both directions, so that nobody will read what is sent.
 

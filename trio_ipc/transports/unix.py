@@ -211,11 +211,16 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         poll.register(self._sock, select.POLLIN)
         return not poll.poll(0)
 
-    async def aclose(self) -> None:
+    def close_nowait(self) -> bool:
         """Close both directions at once. A task that waits in this stream wakes. Idempotent."""
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+        return True
+
+    async def aclose(self) -> None:
+        """Close like :meth:`close_nowait`, which does not wait for a cancellation to be told."""
+        self.close_nowait()
         await trio.lowlevel.checkpoint()
 
 
