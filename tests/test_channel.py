@@ -680,3 +680,41 @@ async def test_who_looks_can_be_stopped_cancelled_and_closed(autojump_clock: Moc
     assert scope.cancelled_caught
     assert stream.slept == 0
     assert await channel.receive() == PAYLOAD, "it is as it was"
+
+
+async def test_a_peer_that_drips_into_every_look_gets_no_longer(mock_clock: MockClock) -> None:
+    """Something is there whenever the channel looks, so that it never waits under its deadline."""
+
+    class Dripping(Lookout):
+        def receive_nowait(self, _max_bytes: int) -> bytes | None:
+            self.looks += 1
+            mock_clock.jump(1)
+            header = (1_000).to_bytes(4, "little") + bytes(4)
+            return header if self.looks == 1 else b"x"
+
+    stream = Dripping()
+    channel = over(stream, CONFIG.replace(read_timeout_ms=10_000))
+    with pytest.raises(ReadTimeoutError, match="for the rest of a frame"):
+        await channel.receive()
+    assert (stream.looks, stream.slept) == (11, 0)
+    with pytest.raises(ChannelClosedError):
+        await channel.receive()
+
+
+@unix_only  # a pipe takes nothing without a wait
+@pytest.mark.parametrize("poll_attempts", [0, 8])
+async def test_a_large_payload_goes_out_in_its_parts_and_arrives_whole(
+    config: IpcConfig, poll_attempts: int
+) -> None:
+    settings = config.replace(poll_attempts=poll_attempts)
+    payloads = [
+        bytes([number]) * size for number, size in enumerate((1, 16_376, 16_377, 300_000, 1_048_576), 1)
+    ]
+    async with await listen(settings.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        async with over(await connect(settings.endpoint_path), settings) as channel:
+            async with over(await listener.accept(), settings) as peer:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(channel.send_many, payloads)
+                    for payload in payloads:
+                        assert await peer.receive() == payload
+                assert channel.traffic.bytes_sent == peer.traffic.bytes_received

@@ -9,6 +9,7 @@ default one's place whole. :class:`FramedChannel` is the default: frames over an
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -29,6 +30,12 @@ from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 #: Bytes asked for by one read; transports/unix.py says why not more.
 _READ_SIZE: Final = 65_536
+
+#: Reads of one frame before other tasks have their turn, where all of it is there.
+_READS_IN_A_ROW: Final = 16
+
+#: Bytes of frames up to which they are put together for one write. More is handed over in its parts.
+_MOST_TO_COPY: Final = 16_384
 
 #: Waits that go by without polling, at the most, before it is tried again.
 _LONGEST_PAUSE: Final = 63
@@ -164,7 +171,11 @@ class _WithoutShortcuts:
         return None
 
     @staticmethod
-    def send_nowait(_data: bytes) -> int:
+    def send_nowait(_data: object) -> int:
+        return 0
+
+    @staticmethod
+    def send_parts_nowait(_parts: object) -> int:
         return 0
 
     @staticmethod
@@ -226,16 +237,18 @@ class FramedChannel(Channel):
         shortcuts = stream if isinstance(stream, LocalStream) else _WithoutShortcuts
         self._receive_nowait = shortcuts.receive_nowait
         self._send_nowait = shortcuts.send_nowait
+        self._send_parts_nowait = shortcuts.send_parts_nowait
         self._peer_is_gone = shortcuts.peer_is_gone
         self._is_quiet = shortcuts.is_quiet
         self._close_nowait = shortcuts.close_nowait
-        self._polling = _Polling(config.poll_attempts if isinstance(stream, LocalStream) else 0)
+        self._looks = config.poll_attempts if isinstance(stream, LocalStream) else 0
+        self._polling = _Polling(self._looks)
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
         self._closed = False
-        self._unsent: bytes | memoryview = b""
+        self._unsent: list[bytes | memoryview] = []
         self._at_eof = False
         self._receiving_stopped = False
         self._wait: trio.CancelScope | None = None
@@ -280,7 +293,7 @@ class FramedChannel(Channel):
         decoder = self._decoder
         in_frame = decoder.buffered > 0
         deadline = trio.current_time() + self._read_timeout_ms / 1000
-        while True:
+        for reads in itertools.count(1):
             data = b"" if self._at_eof else await self._read(deadline, in_frame)
             if not data:
                 self._at_eof = True
@@ -299,10 +312,18 @@ class FramedChannel(Channel):
                 # that drips bytes does not get longer.
                 in_frame = True
                 deadline = trio.current_time() + self._read_timeout_ms / 1000
+            elif trio.current_time() >= deadline:
+                raise self._too_late(in_frame)  # though something is there whenever it is looked for
+            elif reads % _READS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+        raise AssertionError("unreachable")
 
     async def _read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
         try:
-            data = await self._poll(in_frame)
+            # What is left of a frame is mostly there; a frame that is to begin is not.
+            data = self._receive_nowait(_READ_SIZE) if in_frame and self._looks else None
+            if data is None:
+                data = await self._poll(in_frame)
             return data if data is not None else await self._wait_and_read(deadline, in_frame)
         except trio.BrokenResourceError:
             return b""  # closed less politely, but just as closed
@@ -340,13 +361,16 @@ class FramedChannel(Channel):
         if wait.cancelled_caught:
             if self._receiving_stopped and not in_frame:
                 return self._read_last()
-            doing = "for the rest of a frame" if in_frame else "for a frame to begin"
-            raise ReadTimeoutError(
-                f"timed out waiting {doing}, the limit read_timeout_ms is {self._read_timeout_ms}",
-                endpoint=self.endpoint,
-                hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
-            )
+            raise self._too_late(in_frame)
         return data
+
+    def _too_late(self, in_frame: bool) -> ReadTimeoutError:
+        doing = "for the rest of a frame" if in_frame else "for a frame to begin"
+        return ReadTimeoutError(
+            f"timed out waiting {doing}, the limit read_timeout_ms is {self._read_timeout_ms}",
+            endpoint=self.endpoint,
+            hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
+        )
 
     def _read_last(self) -> bytes:
         """Return what had come before receiving was stopped."""
@@ -361,19 +385,25 @@ class FramedChannel(Channel):
     def send_nowait(self, payloads: Sequence[bytes]) -> bool:
         """Hand over what the system takes at once; see :meth:`Channel.send_nowait`."""
         self._check_open()
-        encode = self._encoder.encode
-        frames = [encode(payload) for payload in payloads]
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        header = self._encoder.header
+        parts: list[bytes | memoryview] = []
+        for payload in payloads:
+            parts += (header(payload), payload)
+        size = sum(map(len, parts))
+        if size <= _MOST_TO_COPY:
+            parts = [b"".join(parts)]
         if self._unsent:
-            data = b"".join((self._unsent, data))
-        try:
-            sent = self._send_nowait(data) if data else 0
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise self._not_sent(exc) from exc
+            self._unsent += parts
+        else:
+            try:
+                sent = self._send_nowait(parts[0]) if len(parts) == 1 else self._send_parts_nowait(parts)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                raise self._not_sent(exc) from exc
+            if sent < size:
+                self._unsent = _without(sent, parts)
         # Counted before anyone else runs: who sees the answer sees the count.
-        self.traffic.frames_sent += len(frames)
-        self.traffic.bytes_sent += len(data) - len(self._unsent)
-        self._unsent = memoryview(data)[sent:] if sent < len(data) else b""
+        self.traffic.frames_sent += len(payloads)
+        self.traffic.bytes_sent += size
         return not self._unsent
 
     async def flush(self) -> None:
@@ -384,8 +414,11 @@ class FramedChannel(Channel):
             return
         with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
             try:
-                await self._stream.send_all(self._unsent)
-                self._unsent = b""
+                while self._unsent and await self._poll_out():
+                    pass
+                for part in self._unsent:
+                    await self._stream.send_all(part)
+                self._unsent = []
             except trio.Cancelled:
                 await self._break()
                 raise
@@ -397,6 +430,16 @@ class FramedChannel(Channel):
                 endpoint=self.endpoint,
                 hint="see whether the peer is stuck: it does not read",
             )
+
+    async def _poll_out(self) -> bool:
+        """Try a few times, like :meth:`_poll`, whether there is room by now; return whether there was."""
+        for _ in range(self._looks):
+            await trio.lowlevel.checkpoint()
+            sent = self._send_parts_nowait(self._unsent)
+            if sent:
+                self._unsent = _without(sent, self._unsent)
+                return True
+        return False
 
     def _not_sent(self, exc: Exception) -> ChannelError:
         if isinstance(exc, trio.ClosedResourceError):
@@ -459,6 +502,15 @@ class FramedChannel(Channel):
 
     def _was_closed(self) -> ChannelClosedError:
         return ChannelClosedError("this connection was closed", endpoint=self.endpoint, hint="open a new one")
+
+
+def _without(sent: int, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return what is left of some parts once so many of their bytes are sent."""
+    for index, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:], *parts[index + 1 :]]
+        sent -= len(part)
+    return []
 
 
 async def close_at_once(resource: trio.abc.AsyncResource) -> None:

@@ -18,6 +18,7 @@ import stat
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -57,6 +58,9 @@ _SEND_FLAGS: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 #: Linux gives a socket file the mode of the unbound socket (unix_bind_bsd() in net/unix/af_unix.c), so
 #: that fchmod() before bind() leaves no moment in which it is wider. Other systems ignore that fchmod().
 _BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
+
+#: Buffers that one sendmsg(2) takes: IOV_MAX of Linux and macOS; POSIX promises 16.
+_MOST_PARTS: Final = min(os.sysconf("SC_IOV_MAX"), 1024) if os.sysconf("SC_IOV_MAX") > 0 else 16
 
 _OWNER_ONLY_SOCKET: Final = 0o600
 _OWNER_ONLY_DIRECTORY: Final = 0o700
@@ -152,16 +156,29 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
 
         Raises what :meth:`send_all` raises.
         """
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        if self._eof_sent:
-            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
+        self._check_sendable()
         try:
             return self._sock.send(data, _SEND_FLAGS)
         except BlockingIOError:
             return 0
         except OSError as exc:
             raise _stream_error(exc) from exc
+
+    def send_parts_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Hand over several buffers, as :meth:`send_nowait` does for one, without putting them together."""
+        self._check_sendable()
+        try:
+            return self._sock.sendmsg(parts[:_MOST_PARTS], (), _SEND_FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _stream_error(exc) from exc
+
+    def _check_sendable(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if self._eof_sent:
+            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`."""
