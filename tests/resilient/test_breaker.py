@@ -109,6 +109,8 @@ async def test_verdicts_from_before_it_opened_move_nothing(mock_clock: MockClock
     late[2].succeed()
     assert subject.statistics().successes == 0
     assert subject.admit() is not None, "nor was the probe's place taken"
+    said = subject.statistics()
+    assert (said.failed_total, said.succeeded_total) == (7, 1), "but they are counted"
 
 
 async def test_only_the_first_verdict_of_a_permit_counts(mock_clock: MockClock) -> None:
@@ -118,6 +120,7 @@ async def test_only_the_first_verdict_of_a_permit_counts(mock_clock: MockClock) 
         permit.fail()
     permit.succeed()
     assert subject.statistics().failures == 1
+    assert (subject.statistics().failed_total, subject.statistics().succeeded_total) == (1, 0)
 
 
 async def test_a_permit_is_good_until_it_is_judged_or_the_breaker_turns(mock_clock: MockClock) -> None:

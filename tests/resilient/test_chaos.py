@@ -153,6 +153,11 @@ async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTa
         assert metrics.connection_attempts_total == (
             metrics.connections_established_total + metrics.connection_failures_total
         )
+        said = client.statistics()
+        assert sum(one.connection_failures for one in said) == metrics.connection_failures_total
+        assert sum(one.breaker.activations for one in said) == metrics.circuit_breaker_activations_total
+        refreshed = sum(one.answers for one in said) - metrics.tasks_completed_total
+        assert refreshed == 0 if contract.negotiation is None else refreshed >= 0
         assert all(collector.connections.most <= PER_ENDPOINT for collector in collectors)
         assert world.connections.most <= IN_ALL
         await trio.sleep(31)

@@ -588,6 +588,32 @@ async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
         assert metrics.circuit_breaker_activations_total == 0
 
 
+async def test_statistics_count_calls_as_the_breaker_does_and_tries_as_the_metrics_do(
+    autojump_clock: MockClock,
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+    a.crash()
+    async with calling(a, b, breaker_failures=3, breaker_reset_ms=10_000) as client:
+        for number in range(3):
+            await client.call(task(str(number)))
+            await trio.sleep(10)  # so that it is thought healthy, and asked again
+        b.handler = hang
+        with trio.move_on_after(1):
+            await client.call(task("cancelled"))
+        with pytest.raises(AttemptsFailedError):
+            await client.call(task("fails"))
+        first, second = client.statistics()
+        assert (first.answers, second.answers) == (0, 3)
+        assert second.failures == second.breaker.failures == 1
+        assert first.failures == first.breaker.failed_total
+        metrics = client.metrics()
+        assert first.answers + second.answers == metrics.tasks_completed_total
+        assert first.connection_failures + second.connection_failures == metrics.connection_failures_total
+        assert first.connection_failures == a.tries
+        activations = first.breaker.activations + second.breaker.activations
+        assert activations == metrics.circuit_breaker_activations_total > 0
+
+
 # --- Found by a hostile review ------------------------------------------------------------------------------
 
 

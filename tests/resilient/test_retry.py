@@ -116,7 +116,9 @@ async def test_a_collector_that_comes_back_while_a_call_tries_to_connect_answers
         assert 2 <= trio.current_time() < 4
         assert {type(error) for error in answer.attempts} == {passing}
         assert len(answer.attempts) == collector.tries - 1
-        assert client.statistics()[0].breaker.failures == 0, "in the end it was reached"
+        [said] = client.statistics()
+        assert (said.answers, said.failures, said.breaker.failures) == (1, 0, 0), "in the end it was reached"
+        assert said.connection_failures == len(answer.attempts)
 
 
 async def test_closing_instead_of_the_first_answer_is_a_connection_not_made(
@@ -143,7 +145,9 @@ async def test_ten_tries_at_one_collector_are_one_error_that_tells_of_all(autoju
         assert len(caught.value.attempts) == 10
         assert "(10 times)" in str(caught.value)
         assert isinstance(caught.value.__cause__, ExceptionGroup)
-        assert client.statistics()[0].breaker.failures == 1, "a call that could not be made is one failure"
+        [said] = client.statistics()
+        assert said.failures == said.breaker.failures == 1, "a call that could not be made is one failure"
+        assert said.connection_failures == client.metrics().connection_failures_total == 10
 
 
 async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> None:

@@ -52,7 +52,7 @@ class Attempts(Generic[RequestT]):
         repeatable: whether the request may be made again when it may have reached a collector.
         began, deadline: on Trio's clock.
         settled: whether the latest try takes no place on a connection any longer.
-        counted: whether the latest try was counted as a failure before it was settled.
+        judged: whether the latest try was a failure before it was settled.
         errors: what each try ended by.
         given_up: collectors that this call will not ask any more.
         unreached: collectors that could not be reached, and may be in a moment.
@@ -75,7 +75,7 @@ class Attempts(Generic[RequestT]):
         self.given_up: set[Collector] = set()
         self.unreached: set[Collector] = set()
         self.settled = True
-        self.counted = False
+        self.judged = False
         self._doing = "choosing a collector"
         self._waits_for: Collector | None = None
         self._permits: dict[Collector, Permit] = {}

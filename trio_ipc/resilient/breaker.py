@@ -37,6 +37,7 @@ class BreakerStatistics:
         opened_at: when it opened last, on :func:`trio.current_time`'s clock; None while it is closed.
         probing: whether a call is under way that tries the server for all others.
         activations: how often it has opened.
+        succeeded_total, failed_total: all verdicts, also those that came too late to move it.
     """
 
     state: BreakerState
@@ -45,6 +46,8 @@ class BreakerStatistics:
     opened_at: float | None
     probing: bool
     activations: int
+    succeeded_total: int
+    failed_total: int
 
 
 class Permit:
@@ -108,6 +111,8 @@ class CircuitBreaker:
         self._opened_at: float | None = None
         self._probe: Permit | None = None
         self._activations = 0
+        self._succeeded_total = 0
+        self._failed_total = 0
         self._era = 0  # one more each time it opens or closes
 
     @property
@@ -141,6 +146,8 @@ class CircuitBreaker:
             opened_at=self._opened_at,
             probing=self._probe is not None,
             activations=self._activations,
+            succeeded_total=self._succeeded_total,
+            failed_total=self._failed_total,
         )
 
     def admit(self) -> Permit | None:
@@ -164,7 +171,11 @@ class CircuitBreaker:
     def _settle(self, permit: Permit, era: int, *, success: bool | None) -> None:
         if permit is self._probe:
             self._probe = None
-        if era != self._era or success is None:
+        if success is None:
+            return
+        self._succeeded_total += success
+        self._failed_total += not success
+        if era != self._era:
             return
         if not success:
             self._failed()

@@ -344,7 +344,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         except trio.Cancelled as exc:
             if not attempts.settled and attempts.is_failure(exc):
                 # Others share the connection, and it is not settled before the answer comes.
-                attempts.counted = True
+                attempts.judged = True
                 collector.failed()
             raise
         except (ChannelError, ProtocolError) as exc:
@@ -371,13 +371,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> None:
         """Note how a collector did before its connection, or its place, is given to who waits for it."""
         attempts.settled = True
-        if attempts.counted:
-            pass  # this call has counted its failure: what comes now is too late to say more
+        if attempts.judged:
+            pass  # what comes now is too late to say more
         elif outcome is None:
             connection.collector.answered()
-        elif attempts.is_failure(outcome) and not connection.counted:
-            # One connection that breaks is one failure, however many calls were on it.
-            connection.counted = connection.is_broken
+        elif attempts.is_failure(outcome):
             connection.collector.failed()
         self._pool.release(connection)
 
@@ -409,6 +407,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             connection = await self._connect(collector)
         except BaseException as exc:
             metrics.connection_failures_total += 1
+            collector.not_connected()
             if attempts.is_failure(exc):
                 collector.failed()  # now: its place is about to be given to who waits for it
             raise

@@ -51,9 +51,12 @@ class EndpointStatistics:
         healthy: whether calls are expected to succeed: its circuit breaker lets them through, and it did
             not fail just before.
         breaker: its circuit breaker.
-        answers, failures: how often it was asked and answered; how often it could not be reached, failed
-            or did not answer in time.
-        last_success, last_failure: when; None if never.
+        answers, failures: calls that it answered; calls that it failed, as it could not be reached, broke
+            off or did not answer in time. One for each call and each refresh of capabilities, however
+            many tries it took: its breaker is told the same. A call that was cancelled is neither.
+        connection_failures: tries to connect to it that came to nothing, for whatever reason, several for
+            a call that tries several times. Over all endpoints they are ``connection_failures_total``.
+        last_success, last_failure: when it last answered, and when a try last failed; None if never.
         connections_active, connections_pooled: those in use, and those open but not in use.
         capabilities: what it said that it can do, None while it was not asked.
         capabilities_at: when it said so.
@@ -64,6 +67,7 @@ class EndpointStatistics:
     breaker: BreakerStatistics
     answers: int
     failures: int
+    connection_failures: int
     last_success: float | None
     last_failure: float | None
     connections_active: int
@@ -107,8 +111,7 @@ class Collector:
         self._on_failure = on_failure
         self._unhealthy_for = settings.breaker_reset_ms / 1000
         self._failing = False
-        self._answers = 0
-        self._failures = 0
+        self._connection_failures = 0
         self._last_success: float | None = None
         self._last_failure: float | None = None
         self._last_pick = 0
@@ -129,17 +132,22 @@ class Collector:
         return trio.current_time() >= self._last_failure + self._unhealthy_for
 
     def answered(self) -> None:
-        """Note that it has done what it should."""
-        self._answers += 1
+        """Note that it is well: it has done what it should."""
         self._failing = False
         self._last_success = trio.current_time()
 
     def failed(self) -> None:
-        """Note that it could not be reached, failed, or did not answer in time."""
-        self._failures += 1
+        """Note that it is not well: it could not be reached, broke off, or did not answer in time.
+
+        May be said several times of one failure. Those are counted by the breaker's verdicts.
+        """
         self._failing = True
         self._last_failure = trio.current_time()
         self._on_failure(self)
+
+    def not_connected(self) -> None:
+        """Count a try to connect that came to nothing."""
+        self._connection_failures += 1
 
     def picked(self, number: int) -> None:
         """Note that it has its turn; numbers rise from turn to turn."""
@@ -165,12 +173,14 @@ class Collector:
 
     def statistics(self, *, active: int, pooled: int) -> EndpointStatistics:
         """Return how it does now, with so many connections in use and not in use."""
+        breaker = self.breaker.statistics()
         return EndpointStatistics(
             endpoint=self.endpoint,
             healthy=self.healthy,
-            breaker=self.breaker.statistics(),
-            answers=self._answers,
-            failures=self._failures,
+            breaker=breaker,
+            answers=breaker.succeeded_total,
+            failures=breaker.failed_total,
+            connection_failures=self._connection_failures,
             last_success=self._last_success,
             last_failure=self._last_failure,
             connections_active=active,

@@ -43,7 +43,6 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
         blamed: set when its breaking was told to the collector's breaker.
-        counted: set when its breaking was counted in the collector's statistics.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         self.opened_at = self.idle_since = trio.current_time()
         self.closing = False
         self.blamed = False
-        self.counted = False
         self._line = line
 
     async def call(self, request: RequestT, settled: Settled) -> ResponseT:
