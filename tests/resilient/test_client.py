@@ -775,7 +775,9 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
         with trio.fail_after(5):
             b_alone = client._collectors["b"]
             attempts = Attempts(task("b"), seconds=100, repeatable=True)
-            connection = await client._pool.acquire(b_alone, partial(client._open, b_alone, attempts))
+            connection = await client._pool.acquire(
+                b_alone, partial(client._open, b_alone, attempts), attempts.ticket
+            )
         assert len(a.asked) - asked <= 4
         client._pool.release(connection)
         nursery.cancel_scope.cancel()

@@ -195,6 +195,39 @@ async def test_the_calls_own_deadline_holds_while_it_waits_and_blames_nobody(
             nursery.cancel_scope.cancel()
 
 
+async def test_who_is_turned_away_keeps_its_place(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    a, b = FakeCollector("a", hang, read_timeout_ms=2_000), FakeCollector("b", gate, read_timeout_ms=10**6)
+    async with calling(a, b, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
+        # By turns: the third and the fifth wait for a, the fourth for b.
+        await call_in_order(nursery, client, "1 at a", "2 at b", "3 at a", "4 at b", "5 at a")
+        await trio.sleep(2)  # a fails, and those who waited for it go to b
+        await wait_all_tasks_blocked()
+        names = ["2 at b", "3 at a", "4 at b", "5 at a", "1 at a"]
+        for name in names:
+            gate.open(name)
+            await wait_all_tasks_blocked()
+    assert b.asked == names, "who had its turn at a comes last"
+
+
+async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autojump_clock: MockClock) -> None:
+    a, b = (FakeCollector(name, hang, read_timeout_ms=10**6) for name in "ab")
+    settings = {"max_connections_per_endpoint": 1, "pool_timeout_ms": 5_000}
+    async with calling(a, b, **settings) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "1", "2")
+
+        async def turn_away() -> None:
+            await trio.sleep(3)
+            client._collectors["a"].failed()
+
+        nursery.start_soon(turn_away)
+        with pytest.raises(PoolTimeoutError, match="to any of 2 collectors: /b: .*; /a: ") as caught:
+            await client.call(task("waits"))
+        assert trio.current_time() == pytest.approx(5)
+        assert [error.endpoint for error in caught.value.attempts] == ["/b", "/a"]
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("first", ["served", "cancelled"])
 @pytest.mark.parametrize("granted", ["connection", "slot", "slot with a victim"])
 async def test_a_waiter_cancelled_at_the_moment_it_is_served_loses_nothing(

@@ -20,10 +20,12 @@ from trio_ipc.errors import (
     IpcError,
     MessageError,
     NoEndpointError,
+    PoolTimeoutError,
 )
 
 from .breaker import Permit
 from .endpoints import Collector
+from .pool import Ticket
 
 
 @attrs.frozen
@@ -51,6 +53,7 @@ class Attempts(Generic[RequestT]):
         needs: says whether a collector's capabilities will do, None if any will.
         repeatable: whether the request may be made again when it may have reached a collector.
         began, deadline: on Trio's clock.
+        ticket: its place in the queue for connections.
         settled: whether the latest try takes no place on a connection any longer.
         judged: whether the latest try was a failure before it was settled.
         errors: what each try ended by.
@@ -74,6 +77,7 @@ class Attempts(Generic[RequestT]):
         self.errors: list[IpcError] = []
         self.given_up: set[Collector] = set()
         self.unreached: set[Collector] = set()
+        self.ticket = Ticket()
         self.settled = True
         self.judged = False
         self._doing = "choosing a collector"
@@ -182,6 +186,8 @@ class Attempts(Generic[RequestT]):
             return self.errors[0]
         if all(isinstance(error, CircuitOpenError) for error in self.errors):
             return self._all_open()
+        if all(isinstance(error, PoolTimeoutError) for error in self.errors):
+            return self._all_in_use()
         error = AttemptsFailedError(
             f"no collector answered, {len(self.errors)} tries failed: {self._told()}",
             hint="see whether they run, and what they log",
@@ -200,6 +206,14 @@ class Attempts(Generic[RequestT]):
         )
         error.retry_after = min(one.retry_after for one in opened)
         error.attempts = tuple(opened)
+        return error
+
+    def _all_in_use(self) -> PoolTimeoutError:
+        error = PoolTimeoutError(
+            f"no connection came free to any of {len(self.errors)} collectors: {self._told()}",
+            hint=self.errors[0].hint,
+        )
+        error.attempts = tuple(self.errors)
         return error
 
     def is_failure(self, outcome: BaseException) -> bool:

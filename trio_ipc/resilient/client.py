@@ -300,7 +300,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         seemed_capable = self._is_capable(collector, attempts)
         attempts.now(f"waiting for a connection to {collector.path}")
         try:
-            connection = await self._pool.acquire(collector, partial(self._open, collector, attempts))
+            connection = await self._pool.acquire(
+                collector, partial(self._open, collector, attempts), attempts.ticket
+            )
         except TurnedAwayError:
             visited.discard(collector)  # it has not been asked, and may still have to be
             attempts.withdraw(collector)

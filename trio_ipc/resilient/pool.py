@@ -9,6 +9,7 @@ connection could not be opened.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -88,9 +89,26 @@ class _Slot(Generic[RequestT, ResponseT]):
         self.victim = victim
 
 
+class Ticket:
+    """A call's place in the queue, and until when it waits there.
+
+    It is good until the call is served. One that is turned away, or goes on to another collector as its
+    time is up, keeps its place and gets no more time.
+
+    Attributes:
+        number: the smaller, the sooner served; None while it has no place.
+        deadline: on Trio's clock.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.deadline = math.inf
+
+
 class _Waiter(Generic[RequestT, ResponseT]):
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, number: int) -> None:
         self.collector = collector
+        self.number = number
         self.ready = trio.Event()
         self.grant: Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None = None
         self.refusal: Exception | None = None
@@ -114,13 +132,14 @@ class Pool(Generic[RequestT, ResponseT]):
         self._nursery = nursery
         self._connections: list[Connection[RequestT, ResponseT]] = []
         self._opening: Counter[str] = Counter()  # how many are being opened, by path
-        self._waiters: list[_Waiter[RequestT, ResponseT]] = []
+        self._waiters: list[_Waiter[RequestT, ResponseT]] = []  # by their numbers
+        self._tickets = 0
         self._reap_at = math.inf
         self._reap_sooner = trio.Event()
         self._closed = False
 
     async def acquire(
-        self, collector: Collector, open_connection: Opener[RequestT, ResponseT]
+        self, collector: Collector, open_connection: Opener[RequestT, ResponseT], ticket: Ticket
     ) -> Connection[RequestT, ResponseT]:
         """Get a connection to a collector; the caller must :meth:`release` it.
 
@@ -130,9 +149,10 @@ class Pool(Generic[RequestT, ResponseT]):
         Args:
             collector: where to.
             open_connection: opens one, where there is none to be used again.
+            ticket: the call's own, the same one each time that it comes.
 
         Raises:
-            PoolTimeoutError: none came free within ``pool_timeout_ms``.
+            PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the ticket got its place.
             TurnedAwayError: :meth:`turn_away` was called.
             ChannelClosedError: the pool was closed.
 
@@ -141,13 +161,18 @@ class Pool(Generic[RequestT, ResponseT]):
         if self._closed:
             raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
         await trio.lowlevel.checkpoint_if_cancelled()
-        waiter = _Waiter[RequestT, ResponseT](collector)
-        self._waiters.append(waiter)
+        if ticket.number is None:
+            self._tickets += 1
+            ticket.number = self._tickets
+            ticket.deadline = trio.current_time() + self._settings.pool_timeout_ms / 1000
+        waiter = _Waiter[RequestT, ResponseT](collector, ticket.number)
+        bisect.insort(self._waiters, waiter, key=lambda one: one.number)
         self._serve()
         if not waiter.ready.is_set():
-            await self._wait(waiter)
+            await self._wait(waiter, ticket.deadline)
         if waiter.refusal is not None:
             raise waiter.refusal
+        ticket.number = None
         if isinstance(waiter.grant, Connection):
             return waiter.grant
         assert waiter.grant is not None  # noqa: S101 - for the type checker: refused or granted
@@ -220,9 +245,9 @@ class Pool(Generic[RequestT, ResponseT]):
         for connection in [*self._connections]:
             await self._close(connection)
 
-    async def _wait(self, waiter: _Waiter[RequestT, ResponseT]) -> None:
+    async def _wait(self, waiter: _Waiter[RequestT, ResponseT], deadline: float) -> None:
         try:
-            with trio.move_on_after(self._settings.pool_timeout_ms / 1000):
+            with trio.move_on_at(deadline):
                 await waiter.ready.wait()
         except BaseException:
             self._leave(waiter)
