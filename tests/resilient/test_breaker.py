@@ -71,6 +71,24 @@ async def test_it_is_half_open_after_thirty_seconds_and_lets_one_call_through_at
     assert admitted(subject).probing, "one that says nothing makes room for the next"
 
 
+async def test_while_one_call_tries_it_says_when_to_come_again_and_never_at_once(
+    mock_clock: MockClock,
+) -> None:
+    subject = opened(breaker())
+    mock_clock.jump(30)
+    probe = subject.admit(until=trio.current_time() + 8)
+    assert probe is not None
+    assert subject.retry_after == 8
+    mock_clock.jump(5)
+    assert subject.retry_after == 3
+    mock_clock.jump(4)
+    assert 0 < subject.retry_after < 0.1, "its time is up, and its verdict about to come"
+    probe.succeed()
+    assert subject.retry_after == 0
+    assert subject.admit(until=trio.current_time() + 1000) is not None
+    assert subject.retry_after == 30, "but not longer than it would stay open"
+
+
 async def test_three_successes_in_a_row_close_it(mock_clock: MockClock) -> None:
     subject = opened(breaker())
     mock_clock.jump(30)

@@ -327,10 +327,13 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
 
         collector.handler = wait
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.call, task("probe"))
+            nursery.start_soon(partial(client.call, task("probe"), timeout=1))
             await wait_all_tasks_blocked()
-            with pytest.raises(CircuitOpenError, match="left alone until the one call that tries it"):
+            with pytest.raises(
+                CircuitOpenError, match="left alone until the one call that tries it .* come again in 1.0 s"
+            ) as caught:
                 await client.call(task("other"))
+            assert caught.value.retry_after == 1
             release.set()
         for successes in 1, 2:
             assert client.statistics()[0].breaker.state is BreakerState.HALF_OPEN
@@ -338,6 +341,31 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
             await client.call(task())
         assert client.statistics()[0].breaker.state is BreakerState.CLOSED
         assert "other" not in collector.asked
+
+
+async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    refusals = 0
+    async with calling(collector, call_timeout_ms=4_000) as client, trio.open_nursery() as nursery:
+        await open_breaker(client)
+
+        async def patient() -> None:
+            nonlocal refusals
+            while True:
+                try:
+                    await client.call(task())
+                except CircuitOpenError as exc:
+                    refusals += 1
+                    assert refusals <= 10 * 3 * 2, "which is where the clock stands still, if it spins"
+                    await trio.sleep(exc.retry_after)
+                except ReadTimeoutError:
+                    pass
+
+        for _ in range(3):
+            nursery.start_soon(patient)
+        await trio.sleep(310)  # ten times 30 s open, 1 s with a probe
+        assert refusals > 10
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(

@@ -212,7 +212,7 @@ async def test_who_is_turned_away_keeps_its_place(autojump_clock: MockClock) -> 
 
 async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autojump_clock: MockClock) -> None:
     a, b = (FakeCollector(name, hang, read_timeout_ms=10**6) for name in "ab")
-    settings = {"max_connections_per_endpoint": 1, "pool_timeout_ms": 5_000}
+    settings: dict[str, Any] = {"max_connections_per_endpoint": 1, "pool_timeout_ms": 5_000}
     async with calling(a, b, **settings) as client, trio.open_nursery() as nursery:
         await call_in_order(nursery, client, "1", "2")
 

@@ -96,7 +96,7 @@ class Attempts(Generic[RequestT]):
         held = self._permits.get(collector)
         if held is not None and collector.breaker.still_admits(held):
             return held
-        permit = collector.breaker.admit()
+        permit = collector.breaker.admit(self.deadline)
         if permit is not None:
             self._permits[collector] = permit
         return permit
@@ -104,15 +104,16 @@ class Attempts(Generic[RequestT]):
     def refused(self, collector: Collector) -> None:
         """Its circuit breaker lets nobody through; that is never waited for."""
         breaker = collector.breaker.statistics()
+        retry_after = collector.breaker.retry_after
         error = CircuitOpenError(
-            f"left alone after {breaker.failures} failures in a row; it is tried again in "
-            f"{collector.breaker.retry_after:.1f} s"
-            if collector.breaker.retry_after
-            else "left alone until the one call that tries it has an answer",
+            f"left alone until the one call that tries it has an answer; come again in {retry_after:.1f} s"
+            if breaker.probing
+            else f"left alone after {breaker.failures} failures in a row; it is tried again in "
+            f"{retry_after:.1f} s",
             endpoint=collector.path,
             hint="see why it failed, or add another collector",
         )
-        error.retry_after = collector.breaker.retry_after
+        error.retry_after = retry_after
         self.give_up(collector, error)
 
     def not_reached(self, collector: Collector, error: IpcError) -> None:
