@@ -306,7 +306,10 @@ async def test_a_connection_that_the_server_closed_is_noticed_before_it_is_hande
     collector = FakeCollector("a")
     async with calling(collector) as client:
         await client.call(task("1"))
+        assert client.metrics().pooled_connections_current == 1
         collector.drop_connections()
+        assert client.metrics().pooled_connections_current == 0, "though nobody has looked for it yet"
+        assert client.statistics()[0].connections_pooled == 0
         answer = await client.ask(task("2"))
         assert answer.attempts == ()
         assert collector.connections.total == 2
@@ -404,6 +407,10 @@ async def test_removing_an_endpoint_closes_what_is_unused_now_and_what_is_used_t
             gate.open("1")
             await wait_all_tasks_blocked()
             client.remove_endpoint("a")
+            found = client.metrics()
+            assert (found.active_connections_current, found.pooled_connections_current) == (1, 0), (
+                "what is about to be closed is not kept"
+            )
             await wait_all_tasks_blocked()
             assert collector.connections.now == 1
             gate.open("2")

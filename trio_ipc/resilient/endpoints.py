@@ -57,7 +57,7 @@ class EndpointStatistics:
         connection_failures: tries to connect to it that came to nothing, for whatever reason, several for
             a call that tries several times. Over all endpoints they are ``connection_failures_total``.
         last_success, last_failure: when it last answered, and when a try last failed; None if never.
-        connections_active, connections_pooled: those in use, and those open but not in use.
+        connections_active, connections_pooled: those in use, and those kept that are still good.
         capabilities: what it said that it can do, None while it was not asked.
         capabilities_at: when it said so.
     """

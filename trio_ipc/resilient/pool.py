@@ -215,14 +215,13 @@ class Pool(Generic[RequestT, ResponseT]):
                 self._retire(connection)
 
     def counts(self, collector: Collector | None = None) -> tuple[int, int]:
-        """Return how many connections are in use and how many are kept, to one collector or to all."""
-        loads = [
-            connection.load
-            for connection in self._connections
-            if collector is None or connection.collector is collector
-        ]
-        active = sum(load > 0 for load in loads)
-        return active, len(loads) - active
+        """Return how many connections are in use and how many are kept, to one collector or to all.
+
+        Those that have ended are neither, though nobody may have noticed before this asked.
+        """
+        ours = [c for c in self._connections if collector is None or c.collector is collector]
+        active = sum(c.load > 0 and not c.is_broken for c in ours)
+        return active, sum(not c.load and not c.closing and c.is_quiet() for c in ours)
 
     async def reap(self) -> None:
         """Close what has been idle, or open, for too long; runs until it is cancelled."""
