@@ -194,7 +194,10 @@ class AttemptsFailedError(CallError):
 
 
 class CallTimeoutError(CallError):
-    """The call's own deadline went by. Whether a collector did the work is not known."""
+    """The call's own deadline went by. Whether a collector did the work is not known.
+
+    It says what took how much of the time; ``endpoint`` is where the largest part was spent.
+    """
 
 
 class CircuitOpenError(CallError):

@@ -419,7 +419,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
 async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
     collector = FakeCollector("a", hang, read_timeout_ms=100_000)
     async with calling(collector, call_timeout_ms=7_000) as client:
-        with pytest.raises(CallTimeoutError, match="it was waiting for the answer of /a"):
+        with pytest.raises(CallTimeoutError, match="^/a: .*it was waiting for the answer of /a; see what"):
             await client.call(task())
         assert trio.current_time() == pytest.approx(7)
         [said] = client.statistics()
@@ -427,12 +427,37 @@ async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -
         assert collector.connections.now == 0, "the answer may still come: nobody must read it"
 
 
+async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock: MockClock) -> None:
+    a, b = FakeCollector("a", hang, read_timeout_ms=3_000), FakeCollector("b", hang, read_timeout_ms=60_000)
+    settings: dict[str, Any] = {"contract": UNREPEATABLE, "max_connections_per_endpoint": 1}
+    async with (
+        calling(a, b, strategy="priority", priorities=[1, 2], **settings) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def hold_a_for_3_s() -> None:
+            with pytest.raises(ReadTimeoutError):
+                await client.call(task("holds"))
+
+        nursery.start_soon(hold_a_for_3_s)
+        await wait_all_tasks_blocked()
+        with pytest.raises(
+            CallTimeoutError,
+            match="^/a: .*timeout of 5000 ms; it was waiting for the answer of /b; "
+            "it had spent 3000 ms waiting for a connection to /a, 2000 ms waiting for the answer of /b; "
+            "make fewer calls at a time",
+        ):
+            await client.call(task("x"), timeout=5)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_clock: MockClock) -> None:
     collector = FakeCollector("a")
     collector.connecting = trio.sleep_forever
     async with calling(collector) as client:
-        with pytest.raises(CallTimeoutError, match="it was connecting to /a"):
+        with pytest.raises(CallTimeoutError, match="^/a: .*it was connecting to /a; see whether") as caught:
             await client.call(task(), timeout=1)
+        assert "lower accept_timeout_ms" in caught.value.hint
         assert client.statistics()[0].breaker.failures == 1
         assert client.metrics().connection_failures_total == 1
 

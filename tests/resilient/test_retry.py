@@ -160,6 +160,8 @@ async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> N
             await client.call(task(), timeout=5)
         assert trio.current_time() == pytest.approx(5)
         assert len(caught.value.attempts) == collector.tries
+        assert caught.value.endpoint == "/a"
+        assert caught.value.hint == "see whether the collectors run"
         assert client.statistics()[0].breaker.failures == 1
 
 

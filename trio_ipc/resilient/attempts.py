@@ -5,9 +5,10 @@ Data, and the wording of what is said in the end. This module must never wait fo
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import attrs
 import trio
@@ -26,6 +27,36 @@ from trio_ipc.errors import (
 from .breaker import Permit
 from .endpoints import Collector
 from .pool import Ticket
+
+
+_LEAVE_TIME: Final = (
+    "raise the timeout, or lower accept_timeout_ms and read_timeout_ms so that there is time to ask another"
+)
+
+
+class Step(enum.Enum):
+    """What a call may be at, as people are told, and what they can do where it takes too long."""
+
+    CHOOSING = "choosing a collector", "see what else this process does"
+    QUEUING = "waiting for a connection to {}", "make fewer calls at a time, or allow more connections"
+    CONNECTING = "connecting to {}", f"see whether the collector is stuck; {_LEAVE_TIME}"
+    ASKING = "waiting for the answer of {}", f"see what the collector does; {_LEAVE_TIME}"
+    PAUSING = "waiting to connect again", "see whether the collectors run"
+
+    def __init__(self, doing: str, hint: str) -> None:
+        self.doing = doing
+        self.hint = hint
+
+    def told(self, collector: Collector | None) -> str:
+        """Return what the call is at."""
+        return self.doing if collector is None else self.doing.format(collector.path)
+
+
+#: During these it is the collector's fault if the deadline goes by.
+_ITS_FAULT: Final = (Step.CONNECTING, Step.ASKING)
+
+#: Steps that took less than this of a call's time, in seconds, are not worth to be told of.
+_WORTH_TELLING: Final = 0.001
 
 
 @attrs.frozen
@@ -80,16 +111,15 @@ class Attempts(Generic[RequestT]):
         self.ticket = Ticket()
         self.settled = True
         self.judged = False
-        self._doing = "choosing a collector"
-        self._waits_for: Collector | None = None
+        #: What it was at, and since when.
+        self._steps: list[tuple[float, Step, Collector | None]] = [(self.began, Step.CHOOSING, None)]
         self._permits: dict[Collector, Permit] = {}
         self._closed_under_it: set[Collector] = set()
         self._spared: set[Collector] = set()
 
-    def now(self, doing: str, waits_for: Collector | None = None) -> None:
-        """Note what the call is at, for people, and whose fault it is if that takes until the deadline."""
-        self._doing = doing
-        self._waits_for = waits_for
+    def now(self, step: Step, collector: Collector | None = None) -> None:
+        """Note what the call is at, and with whom."""
+        self._steps.append((trio.current_time(), step, collector))
 
     def permit(self, collector: Collector) -> Permit | None:
         """Return this call's permit for a collector, the same one each time it is tried."""
@@ -195,8 +225,7 @@ class Attempts(Generic[RequestT]):
         )
         error.attempts = tuple(self.errors)
         error.__cause__ = ExceptionGroup("the tries of one call", self.errors)
-        where = {one.endpoint for one in self.errors}
-        error.endpoint = where.pop() if len(where) == 1 else None
+        error.endpoint = self._where()
         return error
 
     def _all_open(self) -> CircuitOpenError:
@@ -225,23 +254,43 @@ class Attempts(Generic[RequestT]):
 
     def overdue(self) -> None:
         """The deadline went by: that is the failure of the collector that was waited for."""
-        if self._waits_for is not None:
-            self.failed(self._waits_for, None)
+        _, step, collector = self._steps[-1]
+        if step in _ITS_FAULT and collector is not None:
+            self.failed(collector, None)
 
     def timed_out(self) -> CallTimeoutError:
         """Note that the call's deadline went by, and return the error."""
         self.overdue()
-        told = f"; {len(self.errors)} tries had failed: {self._told()}" if self.errors else ""
+        spent = self._time_spent()
+        told = "".join(f", {seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent)
+        (longest, whose), _ = spent[0]
+        _, latest, last = self._steps[-1]
         error = CallTimeoutError(
-            f"no answer within the call's timeout of "
-            f"{(self.deadline - self.began) * 1000:.0f} ms; it was {self._doing}{told}",
-            hint="see what the collector does, raise the timeout, or lower read_timeout_ms so that there is "
-            "time to ask another one",
+            f"no answer within the call's timeout of {(self.deadline - self.began) * 1000:.0f} ms; it was "
+            + latest.told(last)
+            + (f"; it had spent {told[2:]}" if len(spent) > 1 else "")
+            + (f"; {len(self.errors)} tries had failed: {self._told()}" if self.errors else ""),
+            endpoint=self._where() if whose is None else whose.path,
+            hint=longest.hint,
         )
         error.attempts = tuple(self.errors)
         if self.errors:
             error.__cause__ = ExceptionGroup("the tries of one call", self.errors)
         return error
+
+    def _time_spent(self) -> list[tuple[tuple[Step, Collector | None], float]]:
+        """Return what took how many seconds, the longest first; at least the step that it is at."""
+        ends = [began for began, _, _ in self._steps[1:]] + [trio.current_time()]
+        spent = Counter[tuple[Step, Collector | None]]()
+        for (began, step, collector), ended in zip(self._steps, ends, strict=True):
+            spent[step, collector] += ended - began  # type: ignore[assignment]  # seconds are floats
+        worth = [(what, float(seconds)) for what, seconds in spent.most_common() if seconds >= _WORTH_TELLING]
+        return worth or [(self._steps[-1][1:], 0.0)]
+
+    def _where(self) -> str | None:
+        """Return the endpoint of all errors, None if there are several."""
+        where = {error.endpoint for error in self.errors}
+        return where.pop() if len(where) == 1 else None
 
     def _told(self) -> str:
         counted = Counter(f"{error.endpoint}: {error.message}" for error in self.errors)

@@ -40,7 +40,7 @@ from trio_ipc.selection import open_channel
 from trio_ipc.telemetry import Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .attempts import Answer, Attempts
+from .attempts import Answer, Attempts, Step
 from .balancing import choose
 from .endpoints import Collector, Endpoint, EndpointStatistics
 from .metrics import ClientMetrics
@@ -258,7 +258,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             answer = None if connection is None else await self._exchange(attempts, connection)
             if answer is not None:
                 return answer
-        attempts.now("waiting to connect again")
+        attempts.now(Step.PAUSING)
         if any(not collector.removed for collector in attempts.unreached):
             raise NobodyReachedError
         if not attempts.errors and self._collectors:
@@ -298,7 +298,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             attempts.refused(collector)
             return None
         seemed_capable = self._is_capable(collector, attempts)
-        attempts.now(f"waiting for a connection to {collector.path}")
+        attempts.now(Step.QUEUING, collector)
         try:
             connection = await self._pool.acquire(
                 collector, partial(self._open, collector, attempts), attempts.ticket
@@ -339,7 +339,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self, attempts: Attempts[RequestT], connection: Connection[RequestT, ResponseT]
     ) -> Answer[ResponseT] | None:
         collector = connection.collector
-        attempts.now(f"waiting for the answer of {collector.path}", collector)
+        attempts.now(Step.ASKING, collector)
         attempts.settled = False
         try:
             response = await connection.call(attempts.request, partial(self._settle, attempts, connection))
@@ -386,7 +386,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         attempts: Attempts[RequestT], connection: Connection[RequestT, ResponseT], exc: IpcError
     ) -> None:
         collector = connection.collector
-        attempts.now("choosing another collector")
+        attempts.now(Step.CHOOSING)
         # One connection that breaks is one failure, however many calls were on it.
         blamed, connection.blamed = connection.blamed, True
         if attempts.repeatable and isinstance(exc, PeerClosedError):
@@ -401,7 +401,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     async def _open(
         self, collector: Collector, attempts: Attempts[RequestT]
     ) -> Connection[RequestT, ResponseT]:
-        attempts.now(f"connecting to {collector.path}", collector)
+        attempts.now(Step.CONNECTING, collector)
         metrics = self._metrics
         metrics.connection_attempts_total += 1
         began = trio.current_time()
