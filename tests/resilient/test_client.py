@@ -34,6 +34,7 @@ from trio_ipc.errors import (
     CallTimeoutError,
     CircuitOpenError,
     NoEndpointError,
+    PoolTimeoutError,
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
 from trio_ipc.resilient.attempts import Attempts
@@ -665,6 +666,30 @@ async def test_statistics_count_calls_as_the_breaker_does_and_tries_as_the_metri
         assert first.connection_failures == a.tries
         activations = first.breaker.activations + second.breaker.activations
         assert activations == metrics.circuit_breaker_activations_total > 0
+
+
+async def test_a_collector_that_was_not_reached_has_failed_though_the_call_gave_up_waiting_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    a = FakeCollector("a")
+    a.failing = ServerRefusedError("connection refused", endpoint="/a")
+    async with (
+        calling(a, max_connections_per_endpoint=1, pool_timeout_ms=1_000, breaker_failures=9) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def unlucky() -> None:
+            with pytest.raises(AttemptsFailedError) as caught:
+                await client.call(task())
+            assert [type(error) for error in caught.value.attempts] == [ServerRefusedError, PoolTimeoutError]
+
+        nursery.start_soon(unlucky)  # it is refused at once, and waits to connect again
+        await trio.sleep(0.01)
+        a.connecting = trio.sleep_forever
+        with trio.move_on_after(5):
+            await client.call(task("takes the only place"))
+        [said] = client.statistics()
+        assert said.failures == said.breaker.failures == 1
 
 
 # --- Found by a hostile review ------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import hang, success, task
-from trio_ipc import Call, ChannelClosedError
+from trio_ipc import Call, ChannelClosedError, PeerClosedError
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
 from trio_ipc.resilient import ResilientConfig, open_resilient_client
 from trio_ipc.resilient.pool import Connection, _Slot
 
-from .support import PLAIN, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
 
 
 class Gate:
@@ -280,6 +280,101 @@ async def test_a_waiter_cancelled_at_the_moment_it_is_served_loses_nothing(
         assert not pool._waiters
         assert pool._opening.total() == 0
         assert pool._in_use() == 1
+
+
+# --- Sharing ------------------------------------------------------------------------------------------------
+
+SHARED: dict[str, Any] = {"max_connections_per_endpoint": 1, "max_in_flight": 3}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_when_the_last_caller_has_left_a_shared_connection_is_closed(
+    autojump_clock: MockClock, order: tuple[int, int]
+) -> None:
+    """Who comes next is not behind answers that nobody waits for."""
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    scopes = {number: trio.CancelScope() for number in order}
+
+    async def leave(client: DetectionResilientClient, number: int) -> None:
+        with scopes[number]:
+            await client.call(task(str(number)))
+
+    async with calling(collector, **SHARED) as client, trio.open_nursery() as nursery:
+        for number in 1, 2:
+            nursery.start_soon(leave, client, number)
+            await wait_all_tasks_blocked()
+        scopes[order[0]].cancel()
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 1, "there is one who waits"
+        scopes[order[1]].cancel()
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+        assert client.metrics().active_connections_current == 0
+        [said] = client.statistics()
+        assert (said.healthy, said.failures) == (True, 0), "which was not its fault"
+        gate.open("next")
+        assert await client.call(task("next"), timeout=1) == success("next")
+
+
+async def test_a_shared_connection_is_closed_when_only_they_are_left_who_have_left(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, **SHARED) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "stays")
+        with trio.move_on_after(1):
+            await client.call(task("leaves"))
+        gate.open("stays")
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+
+
+async def test_a_shared_connection_is_not_closed_under_who_was_just_given_a_share(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    scope = trio.CancelScope()
+    settings: dict[str, Any] = {**SHARED, "max_in_flight": 2, "contract": UNREPEATABLE}
+    async with calling(collector, **settings) as client, trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            with scope:
+                await client.call(task("leaves"))
+
+        await call_in_order(nursery, client, "1")
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        await call_in_order(nursery, client, "waits for a share")
+        release = client._pool.release
+
+        def release_and_cancel(connection: Any) -> None:
+            release(connection)  # it gives the share, of which the waiter hears when its task runs
+            scope.cancel()
+
+        client._pool.release = release_and_cancel  # type: ignore[method-assign]
+        gate.open("1", "leaves", "waits for a share")
+    assert collector.connections.total == 1
+
+
+async def test_a_shared_connection_that_cannot_be_written_to_is_given_to_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, max_connections_per_endpoint=2, max_in_flight=3) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            for connection in client._pool._connections:
+                connection._line._writing_ended_by = PeerClosedError("EPIPE")  # type: ignore[union-attr]
+            with pytest.raises(CallTimeoutError, match="waiting for a connection to /a"):
+                await client.call(task("3"), timeout=1)
+            gate.open("1", "2", "4")
+        await wait_all_tasks_blocked()
+        assert await client.call(task("4")) == success("4")
+        assert collector.connections.total == 3
 
 
 # --- Which connection ---------------------------------------------------------------------------------------

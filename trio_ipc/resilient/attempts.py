@@ -17,6 +17,7 @@ from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
+    ChannelClosedError,
     CircuitOpenError,
     IpcError,
     MessageError,
@@ -27,7 +28,6 @@ from trio_ipc.errors import (
 from .breaker import Permit
 from .endpoints import Collector
 from .pool import Ticket
-
 
 _LEAVE_TIME: Final = (
     "raise the timeout, or lower accept_timeout_ms and read_timeout_ms so that there is time to ask another"
@@ -86,6 +86,7 @@ class Attempts(Generic[RequestT]):
         began, deadline: on Trio's clock.
         ticket: its place in the queue for connections.
         settled: whether the latest try takes no place on a connection any longer.
+        left: whether the caller has left before the latest try was settled.
         judged: whether the latest try was a failure before it was settled.
         errors: what each try ended by.
         given_up: collectors that this call will not ask any more.
@@ -110,6 +111,7 @@ class Attempts(Generic[RequestT]):
         self.unreached: set[Collector] = set()
         self.ticket = Ticket()
         self.settled = True
+        self.left = False
         self.judged = False
         #: What it was at, and since when.
         self._steps: list[tuple[float, Step, Collector | None]] = [(self.began, Step.CHOOSING, None)]
@@ -177,9 +179,11 @@ class Attempts(Generic[RequestT]):
         self.give_up(collector, error)
 
     def give_up(self, collector: Collector, error: IpcError | None) -> None:
-        """Ask it no more, through no fault of its own."""
+        """Ask it no more, through no fault of its own now; if it could not be reached before, that was."""
         if error is not None:
             self.errors.append(error)
+        if collector in self.unreached - self._spared:
+            self._permits[collector].fail()
         self.given_up.add(collector)
         self.unreached.discard(collector)
 
@@ -250,7 +254,8 @@ class Attempts(Generic[RequestT]):
         """Return whether it is the collector's failure that a try ended by this exception."""
         if isinstance(outcome, trio.Cancelled):
             return trio.current_time() >= self.deadline
-        return isinstance(outcome, IpcError) and not isinstance(outcome, MessageError)
+        # A MessageError is the request's fault, and a ChannelClosedError says that this side has closed.
+        return isinstance(outcome, IpcError) and not isinstance(outcome, (MessageError, ChannelClosedError))
 
     def overdue(self) -> None:
         """The deadline went by: that is the failure of the collector that was waited for."""

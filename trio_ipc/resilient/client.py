@@ -344,10 +344,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         try:
             response = await connection.call(attempts.request, partial(self._settle, attempts, connection))
         except trio.Cancelled as exc:
-            if not attempts.settled and attempts.is_failure(exc):
-                # Others share the connection, and it is not settled before the answer comes.
-                attempts.judged = True
-                collector.failed()
+            if not attempts.settled:
+                # Others may share the connection: it is not settled before the answer comes.
+                if attempts.is_failure(exc):
+                    attempts.judged = True
+                    collector.failed()
+                attempts.left = True
+                self._pool.leave(connection)
             raise
         except (ChannelError, ProtocolError) as exc:
             if self._closed:
@@ -373,6 +376,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> None:
         """Note how a collector did before its connection, or its place, is given to who waits for it."""
         attempts.settled = True
+        connection.left -= attempts.left
         if attempts.judged:
             pass  # what comes now is too late to say more
         elif outcome is None:

@@ -41,6 +41,7 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
     Attributes:
         collector: as given.
         load: how many calls use it.
+        left: how many of those have nobody any longer who waits for the answer.
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
         blamed: set when its breaking was told to the collector's breaker.
@@ -51,6 +52,7 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
     ) -> None:
         self.collector = collector
         self.load = 0
+        self.left = 0
         self.opened_at = self.idle_since = trio.current_time()
         self.closing = False
         self.blamed = False
@@ -71,6 +73,11 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
     def is_quiet(self) -> bool:
         """Return whether it is good for another call, as far as can be seen while it is idle."""
         return self._line.is_quiet()
+
+    @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called, beside those that use it."""
+        return self._line.accepts_calls if isinstance(self._line, Pipeline) else not self._line.is_broken
 
     @property
     def is_broken(self) -> bool:
@@ -188,7 +195,18 @@ class Pool(Generic[RequestT, ResponseT]):
                 self._forget(connection)
         elif not connection.load:
             self._keep(connection)
+        elif connection.load == connection.left:
+            self._retire(connection)
         self._serve()
+
+    def leave(self, connection: Connection[RequestT, ResponseT]) -> None:
+        """A caller left before its answer came. When nobody else is left to wait for one, it is closed.
+
+        Who comes next does not stand behind answers that nobody wants, which may never come.
+        """
+        connection.left += 1
+        if connection.load == connection.left:
+            self._retire(connection)
 
     def _keep(self, connection: Connection[RequestT, ResponseT]) -> None:
         connection.idle_since = trio.current_time()
@@ -220,7 +238,7 @@ class Pool(Generic[RequestT, ResponseT]):
         Those that have ended are neither, though nobody may have noticed before this asked.
         """
         ours = [c for c in self._connections if collector is None or c.collector is collector]
-        active = sum(c.load > 0 and not c.is_broken for c in ours)
+        active = sum(c.load > 0 and not c.closing and not c.is_broken for c in ours)
         return active, sum(not c.load and not c.closing and c.is_quiet() for c in ours)
 
     async def reap(self) -> None:
@@ -337,7 +355,7 @@ class Pool(Generic[RequestT, ResponseT]):
         shared = [
             c
             for c in open_ones
-            if may_share and 0 < c.load < self._settings.max_in_flight and not c.is_broken
+            if may_share and 0 < c.load < self._settings.max_in_flight and c.accepts_calls
             if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
         ]
         if not shared:
