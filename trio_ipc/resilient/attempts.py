@@ -83,6 +83,7 @@ class Attempts(Generic[RequestT]):
         request: what is asked.
         needs: says whether a collector's capabilities will do, None if any will.
         repeatable: whether the request may be made again when it may have reached a collector.
+        upkeep: whether the client makes it for itself: a connection is no less idle for it.
         began, deadline: on Trio's clock.
         ticket: its place in the queue for connections.
         settled: whether the latest try takes no place on a connection any longer.
@@ -100,10 +101,12 @@ class Attempts(Generic[RequestT]):
         *,
         seconds: float,
         repeatable: bool,
+        upkeep: bool = False,
     ) -> None:
         self.request = request
         self.needs = needs
         self.repeatable = repeatable
+        self.upkeep = upkeep
         self.began = trio.current_time()
         self.deadline = self.began + seconds
         self.errors: list[IpcError] = []

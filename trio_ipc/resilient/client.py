@@ -130,7 +130,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         found = []
         for collector in self._collectors.values():
             active, pooled = self._pool.counts(collector)
-            found.append(collector.statistics(active=active, pooled=pooled))
+            stale = self._is_doubtful(collector)
+            found.append(collector.statistics(active=active, pooled=pooled, stale=stale))
         return tuple(found)
 
     def metrics(self) -> ClientMetrics:
@@ -270,12 +271,15 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         raise failure from failure.__cause__
 
     def _choose(self, attempts: Attempts[RequestT], visited: set[Collector]) -> Collector | None:
-        candidates = [
-            collector.candidate(capable=self._is_capable(collector, attempts))
-            for collector in self._collectors.values()
-            if collector not in visited and collector not in attempts.given_up
-            if _has_what_is_needed(collector, attempts)
-        ]
+        candidates = []
+        for collector in self._collectors.values():
+            if collector in visited or collector in attempts.given_up:
+                continue
+            doubtful = self._is_doubtful(collector)
+            suits = _has_what_is_needed(collector, attempts)
+            if suits or doubtful:
+                capable = suits and self._is_capable(collector, attempts)
+                candidates.append(collector.candidate(capable=capable, doubtful=doubtful))
         chosen = choose(candidates, self._settings.strategy, now=trio.current_time(), chance=self._draw())
         if chosen is None:
             return None
@@ -289,6 +293,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         if negotiation is None or collector.capabilities is None:
             return True
         return negotiation.can_do(collector.capabilities, attempts.request)
+
+    def _is_doubtful(self, collector: Collector) -> bool:
+        """Return whether what it can do was learnt too long ago. The next connection asks first of all."""
+        if collector.capabilities_at is None:
+            return False
+        believed_until = collector.capabilities_at + self._settings.capabilities_refresh_ms / 1000
+        return trio.current_time() >= believed_until and not self._pool.has_connection(collector)
 
     async def _reach(
         self, attempts: Attempts[RequestT], collector: Collector, visited: set[Collector]
@@ -320,7 +331,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             attempts.failed(collector, exc)
             return None
         try:
-            will_do = not seemed_capable or self._will_do(collector, attempts)
+            will_do = _has_what_is_needed(collector, attempts) and (
+                not seemed_capable or self._is_capable(collector, attempts)
+            )
         except BaseException:
             self._pool.release(connection)  # the contract's functions and the call's are users' code
             raise
@@ -331,9 +344,6 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             attempts.withdraw(collector)
             return None
         return connection
-
-    def _will_do(self, collector: Collector, attempts: Attempts[RequestT]) -> bool:
-        return self._is_capable(collector, attempts) and _has_what_is_needed(collector, attempts)
 
     async def _exchange(
         self, attempts: Attempts[RequestT], connection: Connection[RequestT, ResponseT]
@@ -383,7 +393,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             connection.collector.answered()
         elif attempts.is_failure(outcome):
             connection.collector.failed()
-        self._pool.release(connection)
+        self._pool.release(connection, used=not attempts.upkeep)
 
     @staticmethod
     def _no_answer(
@@ -459,22 +469,31 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     # --- In the background ------------------------------------------------------------------------------
 
     async def _keep_capabilities_fresh(self, collector: Collector) -> None:
+        """Ask again every so often, over a connection that is there.
+
+        Nothing is connected for this alone: where there is no connection, the next one will ask.
+        """
         believed = self._settings.capabilities_refresh_ms / 1000
         with collector.keeper:
-            await collector.capabilities_known.wait()
+            await collector.capabilities_learnt.wait()
             due = trio.current_time() + believed
             while True:
                 await trio.sleep_until(due)
                 due = (collector.capabilities_at or 0.0) + believed
-                if due <= trio.current_time():  # else a new connection has asked meanwhile
+                if due > trio.current_time():
+                    continue  # a new connection has asked meanwhile
+                if self._pool.has_connection(collector):
                     await self._refresh(collector)
                     due = trio.current_time() + believed
+                else:
+                    collector.capabilities_learnt = trio.Event()
+                    await collector.capabilities_learnt.wait()
 
     async def _refresh(self, collector: Collector) -> None:
         negotiation = self._contract.negotiation
         assert negotiation is not None  # noqa: S101 - for the type checker: there is no keeper without one
         seconds = self._settings.call_timeout_ms / 1000
-        attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False)
+        attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False, upkeep=True)
         try:
             await self._in_time(attempts, partial(self._negotiate_again, attempts, collector))
         except IpcError as exc:
@@ -491,7 +510,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         if connection is None or negotiation is None:
             return
         if collector.capabilities_at != asked_at:
-            self._pool.release(connection)  # it is a new one, and has asked just now
+            self._pool.release(connection, used=False)  # it is a new one, and has asked just now
             attempts.answered(collector)
             return
         answer = await self._exchange(attempts, connection)

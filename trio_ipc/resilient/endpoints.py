@@ -60,6 +60,8 @@ class EndpointStatistics:
         connections_active, connections_pooled: those in use, and those kept that are still good.
         capabilities: what it said that it can do, None while it was not asked.
         capabilities_at: when it said so.
+        capabilities_stale: whether that is longer ago than ``capabilities_refresh_ms``, and no connection
+            is there to ask by. Calls that go by it only prefer others; the next connection asks first.
     """
 
     endpoint: Endpoint
@@ -74,6 +76,7 @@ class EndpointStatistics:
     connections_pooled: int
     capabilities: Any
     capabilities_at: float | None
+    capabilities_stale: bool
 
 
 class Collector:
@@ -83,7 +86,7 @@ class Collector:
         endpoint: as the user gave it.
         breaker: whether it may be called at all.
         capabilities, capabilities_at: what it said that it can do, and when.
-        capabilities_known: set when it has said so for the first time.
+        capabilities_learnt: set when it says so.
         removed: set when it is no longer to be used.
         keeper: what is done for it in the background, to be cancelled when it is removed.
     """
@@ -105,7 +108,7 @@ class Collector:
         )
         self.capabilities: Any = None
         self.capabilities_at: float | None = None
-        self.capabilities_known = trio.Event()
+        self.capabilities_learnt = trio.Event()
         self.removed = False
         self.keeper = trio.CancelScope()
         self._on_failure = on_failure
@@ -157,22 +160,23 @@ class Collector:
         """Note what it said that it can do."""
         self.capabilities = capabilities
         self.capabilities_at = trio.current_time()
-        self.capabilities_known.set()
+        self.capabilities_learnt.set()
 
-    def candidate(self, *, capable: bool) -> Candidate:
+    def candidate(self, *, capable: bool, doubtful: bool) -> Candidate:
         """Return what balancing has to know of it."""
         return Candidate(
             id=self.endpoint.id,
             priority=self.endpoint.priority,
             healthy=self.healthy,
             capable=capable,
+            doubtful=doubtful,
             last_pick=self._last_pick,
             last_success=self._last_success,
             last_failure=self._last_failure,
         )
 
-    def statistics(self, *, active: int, pooled: int) -> EndpointStatistics:
-        """Return how it does now, with so many connections in use and not in use."""
+    def statistics(self, *, active: int, pooled: int, stale: bool) -> EndpointStatistics:
+        """Return how it does now, with what only the client knows."""
         breaker = self.breaker.statistics()
         return EndpointStatistics(
             endpoint=self.endpoint,
@@ -187,4 +191,5 @@ class Collector:
             connections_pooled=pooled,
             capabilities=self.capabilities,
             capabilities_at=self.capabilities_at,
+            capabilities_stale=stale,
         )

@@ -185,8 +185,13 @@ class Pool(Generic[RequestT, ResponseT]):
         assert waiter.grant is not None  # noqa: S101 - for the type checker: refused or granted
         return await self._open(collector, waiter.grant, open_connection)
 
-    def release(self, connection: Connection[RequestT, ResponseT]) -> None:
-        """A call is done with a connection, which is kept if it is still good."""
+    def release(self, connection: Connection[RequestT, ResponseT], *, used: bool = True) -> None:
+        """A call is done with a connection, which is kept if it is still good.
+
+        Args:
+            connection: as it was acquired.
+            used: whether that was a use that keeps it from being idle.
+        """
         connection.load -= 1
         if connection.is_broken:
             connection.closing = True
@@ -194,7 +199,7 @@ class Pool(Generic[RequestT, ResponseT]):
                 # It has closed itself, before anyone was told.
                 self._forget(connection)
         elif not connection.load:
-            self._keep(connection)
+            self._keep(connection, used=used)
         elif connection.load == connection.left:
             self._retire(connection)
         self._serve()
@@ -208,15 +213,17 @@ class Pool(Generic[RequestT, ResponseT]):
         if connection.load == connection.left:
             self._retire(connection)
 
-    def _keep(self, connection: Connection[RequestT, ResponseT]) -> None:
-        connection.idle_since = trio.current_time()
+    def _keep(self, connection: Connection[RequestT, ResponseT], *, used: bool) -> None:
+        if used:
+            connection.idle_since = trio.current_time()
         expiry = self._expiry(connection)
         if connection.collector.removed or expiry <= trio.current_time():
             self._retire(connection)
             return
-        # In the order of their last use, so that the last one is used first.
-        self._forget(connection)
-        self._connections.append(connection)
+        if used:
+            # In the order of their last use, so that the last one is used first.
+            self._forget(connection)
+            self._connections.append(connection)
         if expiry < self._reap_at:
             self._reap_at = expiry
             self._reap_sooner.set()
@@ -231,6 +238,16 @@ class Pool(Generic[RequestT, ResponseT]):
         for connection in self._connections:
             if connection.collector is collector and not connection.load:
                 self._retire(connection)
+
+    def has_connection(self, collector: Collector) -> bool:
+        """Return whether there is a connection to a collector, in use or good to be used."""
+        now = trio.current_time()
+        return any(
+            c.collector is collector
+            and not (c.closing or c.is_broken)
+            and (c.load > 0 or (self._expiry(c) > now and c.is_quiet()))
+            for c in self._connections
+        )
 
     def counts(self, collector: Collector | None = None) -> tuple[int, int]:
         """Return how many connections are in use and how many are kept, to one collector or to all.
