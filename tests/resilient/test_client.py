@@ -28,7 +28,16 @@ from trio_ipc import (
     ServerRefusedError,
     UndecodableMessageError,
 )
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, failed
+from trio_ipc.daemoneye import (
+    DETECTION,
+    Capabilities,
+    CapabilityGate,
+    DetectionResult,
+    DetectionTask,
+    MonitoringDomain,
+    TaskType,
+    failed,
+)
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
@@ -366,6 +375,45 @@ async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: Mo
             nursery.start_soon(patient)
         await trio.sleep(310)  # ten times 30 s open, 1 s with a probe
         assert refusals > 10
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("as_it", ["cannot do the task", "is turned away", "has no connection in time"])
+async def test_a_call_that_goes_on_to_another_collector_makes_room_for_the_next_probe(
+    autojump_clock: MockClock, as_it: str
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=1_000_000)
+    network = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
+    settings: dict[str, Any] = {"strategy": "priority", "priorities": [1, 2], "pool_timeout_ms": 1_000}
+    async with (
+        calling(a, b, contract=DETECTION, max_connections_per_endpoint=1, **settings) as client,
+        trio.open_nursery() as nursery,
+    ):
+        b.handler = CapabilityGate(hang, Capabilities([MonitoringDomain.NETWORK]))
+        a.handler = b.handler
+        if as_it == "cannot do the task":
+            a.handler = CapabilityGate(hang, Capabilities([MonitoringDomain.PROCESS]))
+        else:
+            # Its only connection is in use by a call from before its breaker opened.
+            nursery.start_soon(partial(client.call, network, timeout=1000))
+            await wait_all_tasks_blocked()
+            a.asked.clear()
+        for _ in range(5):
+            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        await trio.sleep(30)
+        nursery.start_soon(partial(client.call, network, timeout=1000))
+        await wait_all_tasks_blocked()
+        if as_it == "is turned away":
+            assert client.statistics()[0].breaker.probing
+            client._collectors["a"].failed()
+        elif as_it == "has no connection in time":
+            assert client.statistics()[0].breaker.probing
+            await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        assert b.asked[-1] == "n"
+        assert "n" not in a.asked
+        said = client.statistics()[0].breaker
+        assert (said.state, said.probing) == (BreakerState.HALF_OPEN, False)
         nursery.cancel_scope.cancel()
 
 

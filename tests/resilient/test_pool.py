@@ -282,6 +282,42 @@ async def test_a_waiter_cancelled_at_the_moment_it_is_served_loses_nothing(
         assert pool._in_use() == 1
 
 
+async def test_a_victim_whose_endpoint_was_removed_when_its_waiter_left_is_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """All in one moment: the victim is found, its waiter is cancelled, and its endpoint is removed."""
+    gate = Gate()
+    a, b = FakeCollector("a", gate), FakeCollector("b")
+    leaver = trio.CancelScope()
+    async with calling(a, b, max_connections=1) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "holder")
+
+        async def leave() -> None:
+            with leaver:
+                await client.call(task("leaver"))
+
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        [waiter] = client._pool._waiters
+        serve = client._pool._serve
+
+        def all_at_once() -> None:
+            leaver.cancel()  # takes effect when its task runs, which is after this
+            serve()
+            if isinstance(waiter.grant, _Slot) and waiter.grant.victim and "a" in client._collectors:
+                client.remove_endpoint("a")
+
+        client._pool._serve = all_at_once  # type: ignore[method-assign]
+        gate.open("holder")
+        await wait_all_tasks_blocked()
+        assert leaver.cancelled_caught
+        assert isinstance(waiter.grant, _Slot)
+        assert a.connections.now == 0
+        assert client._pool._in_use() == 0
+        client._pool._serve = serve  # type: ignore[method-assign]
+        await client.call(task("next"), timeout=1)
+
+
 # --- Sharing ------------------------------------------------------------------------------------------------
 
 SHARED: dict[str, Any] = {"max_connections_per_endpoint": 1, "max_in_flight": 3}
