@@ -52,7 +52,7 @@ class Stormy(FakeCollector):
             case "lies" if self.lies and chance.random() < 0.3:
                 return success(f"{chance.randrange(CALLERS)}-{chance.randrange(CALLS)}")
             case "garbage" if chance.random() < 0.3:
-                stream = self.channels[call.connection - 1]._stream  # type: ignore[attr-defined]
+                stream = self.streams[call.connection - 1]
                 with contextlib.suppress(trio.BrokenResourceError):
                     await stream.send_all(chance.randbytes(chance.randrange(1, 40)))
         return success(task.task_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -48,7 +47,19 @@ from trio_ipc.errors import (
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
 from trio_ipc.resilient.attempts import Attempts
 
-from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import (
+    PLAIN,
+    UNREPEATABLE,
+    A,
+    B,
+    C,
+    Collectors,
+    DetectionResilientClient,
+    FakeCollector,
+    calling,
+    memory_streams,
+    path_of,
+)
 
 
 async def fail(task: DetectionTask, _: Call) -> DetectionResult:
@@ -103,7 +114,7 @@ async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockCl
         assert await who_answered(client, 2) == "aa"
         client.add_endpoint(b.endpoint())
         assert await who_answered(client, 2) == "ba"
-        with pytest.raises(ConfigError, match="/b: there is an endpoint of the id 'b' already"):
+        with pytest.raises(ConfigError, match=f"{B}: there is an endpoint of the id 'b' already"):
             client.add_endpoint(b.endpoint())
         with pytest.raises(NoEndpointError, match="there is no endpoint 'c'; there are: a, b"):
             client.remove_endpoint("c")
@@ -114,7 +125,7 @@ async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockCl
 
 
 async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
-    assert Endpoint(IpcConfig(endpoint_path="/x")).id == "/x"
+    assert Endpoint(IpcConfig(endpoint_path=path_of("x"))).id == path_of("x")
     with pytest.raises(ConfigError, match="priority is 0"):
         Endpoint(IpcConfig(), priority=0)
 
@@ -124,10 +135,10 @@ async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
 
 def undecodable(collector: FakeCollector) -> None:
     """Make the server's end answer by what is no message."""
-    for channel in collector._served:
+    for channel, stream in zip(collector.channels, collector.streams, strict=True):
 
-        async def send(_: bytes, channel: object = channel) -> None:
-            await channel._stream.send_all(bytes.fromhex("040000007fc95c840a02fffe"))  # type: ignore[attr-defined]
+        async def send(_: bytes, stream: trio.abc.SendStream = stream) -> None:
+            await stream.send_all(bytes.fromhex("040000007fc95c840a02fffe"))
 
         channel.send = send  # type: ignore[method-assign, assignment]
 
@@ -161,13 +172,13 @@ async def test_one_that_fails_is_asked_once_and_another_answers(autojump_clock: 
             undecodable(a)
             expected = UndecodableMessageError
         else:
-            a.failing = EndpointPermissionError("no", endpoint="/a")
+            a.failing = EndpointPermissionError("no", endpoint=A)
             expected = EndpointPermissionError
         answer = await client.ask(task("x"))
         assert answer.endpoint_id == "b"
         [error] = answer.attempts
         assert isinstance(error, expected)
-        assert error.endpoint == "/a"
+        assert error.endpoint == A
         assert a.asked.count("x") <= 1
 
 
@@ -175,10 +186,10 @@ async def test_every_collector_is_asked_once_and_the_error_tells_of_each(autojum
     three = [FakeCollector(name, hang, read_timeout_ms=1_000) for name in "abc"]
     async with calling(*three) as client:
         with pytest.raises(
-            AttemptsFailedError, match="no collector answered, 3 tries failed: /a: .*/b: .*/c: "
+            AttemptsFailedError, match=f"no collector answered, 3 tries failed: {A}: .*{B}: .*{C}: "
         ) as caught:
             await client.call(task())
-        assert [error.endpoint for error in caught.value.attempts] == ["/a", "/b", "/c"]
+        assert [error.endpoint for error in caught.value.attempts] == [A, B, C]
         assert isinstance(caught.value.__cause__, ExceptionGroup)
         assert caught.value.__cause__.exceptions == caught.value.attempts
         assert [one.asked for one in three] == [["t"]] * 3
@@ -281,7 +292,7 @@ async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_onc
         asked = len(collector.asked)
         began = trio.current_time()
         with pytest.raises(
-            CircuitOpenError, match="/a: left alone after 5 failures in a row.*30.0 s"
+            CircuitOpenError, match=f"{A}: left alone after 5 failures in a row.*30.0 s"
         ) as caught:
             await client.call(task())
         assert (trio.current_time(), len(collector.asked)) == (began, asked)
@@ -316,7 +327,9 @@ async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autoj
             for _ in range(5):
                 client._collectors[name].breaker.admit().fail()  # type: ignore[union-attr]
             await trio.sleep(10)
-        with pytest.raises(CircuitOpenError, match="all 2 collectors are left alone.*/a: .*/b: ") as caught:
+        with pytest.raises(
+            CircuitOpenError, match=f"all 2 collectors are left alone.*{A}: .*{B}: "
+        ) as caught:
             await client.call(task())
         assert caught.value.retry_after == 10
         assert len(caught.value.attempts) == 2
@@ -457,7 +470,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
     c.crash()
     async with calling(a, b, c) as client:
         with pytest.raises(
-            CallTimeoutError, match="timeout of 4500 ms; .*tries had failed: .*/a: .*/b: "
+            CallTimeoutError, match=f"timeout of 4500 ms; .*tries had failed: .*{A}: .*{B}: "
         ) as caught:
             await client.call(task(), timeout=4.5)
         assert trio.current_time() == pytest.approx(4.5)
@@ -468,7 +481,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
 async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
     collector = FakeCollector("a", hang, read_timeout_ms=100_000)
     async with calling(collector, call_timeout_ms=7_000) as client:
-        with pytest.raises(CallTimeoutError, match="^/a: .*it was waiting for the answer of /a; see what"):
+        with pytest.raises(CallTimeoutError, match=f"^{A}: .*it was waiting for the answer of {A}; see what"):
             await client.call(task())
         assert trio.current_time() == pytest.approx(7)
         [said] = client.statistics()
@@ -492,8 +505,8 @@ async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock
         await wait_all_tasks_blocked()
         with pytest.raises(
             CallTimeoutError,
-            match="^/a: .*timeout of 5000 ms; it was waiting for the answer of /b; "
-            "it had spent 3000 ms waiting for a connection to /a, 2000 ms waiting for the answer of /b; "
+            match=f"^{A}: .*timeout of 5000 ms; it was waiting for the answer of {B}; "
+            f"it had spent 3000 ms waiting for a connection to {A}, 2000 ms waiting for the answer of {B}; "
             "make fewer calls at a time",
         ):
             await client.call(task("x"), timeout=5)
@@ -504,7 +517,9 @@ async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_cl
     collector = FakeCollector("a")
     collector.connecting = trio.sleep_forever
     async with calling(collector) as client:
-        with pytest.raises(CallTimeoutError, match="^/a: .*it was connecting to /a; see whether") as caught:
+        with pytest.raises(
+            CallTimeoutError, match=f"^{A}: .*it was connecting to {A}; see whether"
+        ) as caught:
             await client.call(task(), timeout=1)
         assert "lower accept_timeout_ms" in caught.value.hint
         assert client.statistics()[0].breaker.failures == 1
@@ -586,7 +601,7 @@ async def test_a_request_that_cannot_be_sent_is_the_callers_error(
 ) -> None:
     a, b = collectors("ab")
     async with calling(a, b, max_in_flight=max_in_flight) as client:
-        with pytest.raises(error, match="^/a: "):
+        with pytest.raises(error, match=f"^{A}: "):
             await client.call(request_)
         assert client.statistics()[0].failures == 0
         assert client.metrics().pooled_connections_current == 1, "and the connection is good"
@@ -720,7 +735,7 @@ async def test_a_collector_that_was_not_reached_has_failed_though_the_call_gave_
     autojump_clock: MockClock,
 ) -> None:
     a = FakeCollector("a")
-    a.failing = ServerRefusedError("connection refused", endpoint="/a")
+    a.failing = ServerRefusedError("connection refused", endpoint=A)
     async with (
         calling(a, max_connections_per_endpoint=1, pool_timeout_ms=1_000, breaker_failures=9) as client,
         trio.open_nursery() as nursery,
@@ -912,10 +927,8 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
 @pytest.mark.parametrize("max_in_flight", [1, 2])
 async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int) -> None:
     """Not even where the contract could not tell whose answer it is."""
-    config = IpcConfig(endpoint_path="/a")
+    config = IpcConfig(endpoint_path=A)
     contract = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
-
-    from trio_ipc.transports.unix import UnixStream  # not at the top: Windows can't import it
 
     async def lie(stream: trio.abc.Stream) -> None:
         async with stream:
@@ -925,9 +938,9 @@ async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int
     async with trio.open_nursery() as nursery:
 
         async def connect(_: IpcConfig) -> Channel:
-            near, far = (UnixStream(sock, "/a") for sock in socket.socketpair())
+            near, far = memory_streams(A)
             nursery.start_soon(lie, far)
-            return FramedChannel(near, config, endpoint="/a", peer=near.peer)
+            return FramedChannel(near, config, endpoint=A, peer=near.peer)
 
         settings = ResilientConfig(max_in_flight=max_in_flight, connect_attempts=1)
         async with open_resilient_client(

@@ -16,7 +16,7 @@ from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
 from trio_ipc.resilient import ResilientConfig, open_resilient_client
 from trio_ipc.resilient.pool import Connection, _Slot
 
-from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import PLAIN, UNREPEATABLE, A, B, Collectors, DetectionResilientClient, FakeCollector, calling
 
 
 class Gate:
@@ -190,7 +190,7 @@ async def test_the_calls_own_deadline_holds_while_it_waits_and_blames_nobody(
             await wait_all_tasks_blocked()
             with pytest.raises(
                 CallTimeoutError,
-                match="^/a: .*2000 ms; it was waiting for a connection to /a; make fewer calls at a time",
+                match=f"^{A}: .*2000 ms; it was waiting for a connection to {A}; make fewer calls at a time",
             ):
                 await client.call(task("2"), timeout=2)
             assert trio.current_time() == pytest.approx(2)
@@ -224,10 +224,10 @@ async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autoju
             client._collectors["a"].failed()
 
         nursery.start_soon(turn_away)
-        with pytest.raises(PoolTimeoutError, match="to any of 2 collectors: /b: .*; /a: ") as caught:
+        with pytest.raises(PoolTimeoutError, match=f"to any of 2 collectors: {B}: .*; {A}: ") as caught:
             await client.call(task("waits"))
         assert trio.current_time() == pytest.approx(5)
-        assert [error.endpoint for error in caught.value.attempts] == ["/b", "/a"]
+        assert [error.endpoint for error in caught.value.attempts] == [B, A]
         nursery.cancel_scope.cancel()
 
 
@@ -405,7 +405,7 @@ async def test_a_shared_connection_that_cannot_be_written_to_is_given_to_nobody(
             await call_in_order(nursery, client, "1", "2")
             for connection in client._pool._connections:
                 connection._line._writing_ended_by = PeerClosedError("EPIPE")  # type: ignore[union-attr]
-            with pytest.raises(CallTimeoutError, match="waiting for a connection to /a"):
+            with pytest.raises(CallTimeoutError, match=f"waiting for a connection to {A}"):
                 await client.call(task("3"), timeout=1)
             gate.open("1", "2", "4")
         await wait_all_tasks_blocked()
@@ -456,7 +456,7 @@ async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
     collector = FakeCollector("a")
     async with calling(collector) as client:
         await client.call(task("1"))
-        [channel] = collector._served
+        [channel] = collector.channels
         await channel.send(success("2").SerializeToString())
         await client.call(task("2"))
         assert collector.asked == ["1", "2"], "the unasked answer was nobody's"

@@ -26,7 +26,7 @@ from trio_ipc.errors import AttemptsFailedError, CallTimeoutError
 from trio_ipc.resilient import ResilientConfig
 from trio_ipc.resilient.retry import NobodyReachedError, backoff, with_backoff
 
-from .support import FakeCollector, calling
+from .support import A, FakeCollector, calling
 
 
 def always(chance: float) -> Callable[[], float]:
@@ -103,7 +103,7 @@ async def test_a_collector_that_comes_back_while_a_call_tries_to_connect_answers
     autojump_clock: MockClock, passing: type[ConnectError]
 ) -> None:
     collector = FakeCollector("a")
-    collector.failing = passing("not now", endpoint="/a")
+    collector.failing = passing("not now", endpoint=A)
     async with calling(collector) as client, trio.open_nursery() as nursery:
 
         async def come_back() -> None:
@@ -139,7 +139,7 @@ async def test_ten_tries_at_one_collector_are_one_error_that_tells_of_all(autoju
     collector = FakeCollector("a")
     collector.crash()
     async with calling(collector) as client:
-        with pytest.raises(AttemptsFailedError, match=r"^/a: no collector answered, 10 tries") as caught:
+        with pytest.raises(AttemptsFailedError, match=f"^{A}: no collector answered, 10 tries") as caught:
             await client.call(task(), timeout=1000)
         assert collector.tries == 10
         assert len(caught.value.attempts) == 10
@@ -160,7 +160,7 @@ async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> N
             await client.call(task(), timeout=5)
         assert trio.current_time() == pytest.approx(5)
         assert len(caught.value.attempts) == collector.tries
-        assert caught.value.endpoint == "/a"
+        assert caught.value.endpoint == A
         assert caught.value.hint == "see whether the collectors run"
         assert client.statistics()[0].breaker.failures == 1
 
@@ -168,9 +168,9 @@ async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize(
     "lasting",
     [
-        EndpointPermissionError("no", endpoint="/a"),
-        ConnectError("no", endpoint="/a"),
-        ChecksumMismatchError("no", endpoint="/a"),
+        EndpointPermissionError("no", endpoint=A),
+        ConnectError("no", endpoint=A),
+        ChecksumMismatchError("no", endpoint=A),
     ],
     ids=lambda error: type(error).__name__,
 )
