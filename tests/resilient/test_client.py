@@ -130,6 +130,18 @@ async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
         Endpoint(IpcConfig(), priority=0)
 
 
+async def test_where_none_is_healthy_the_one_that_failed_longest_ago_is_asked_first(
+    autojump_clock: MockClock,
+) -> None:
+    three = collectors("abc")
+    async with calling(*three) as client:
+        for name in "bca":
+            client._collectors[name].failed()
+            await trio.sleep(1)
+        assert not any(one.healthy for one in client.statistics())
+        assert await who_answered(client, 1) == "b"
+
+
 # --- Failover ---------------------------------------------------------------------------------------------
 
 
