@@ -589,6 +589,17 @@ async def test_closing_the_client_ends_who_waits_who_connects_and_who_is_answere
         await client.call(task())
 
 
+async def test_the_reaper_is_not_woken_by_every_call(autojump_clock: MockClock) -> None:
+    async with calling(FakeCollector("a")) as client:
+        await client.call(task("first"))
+        await client.call(task("second"))
+        sleeping = client._pool._reap_sooner
+        for number in range(20):
+            await client.call(task(str(number)))
+            await wait_all_tasks_blocked()
+        assert client._pool._reap_sooner is sleeping
+
+
 async def test_the_reaper_sleeps_as_long_as_there_is_nothing_to_reap(mock_clock: MockClock) -> None:
     async with calling(FakeCollector("a")) as client:
         await wait_all_tasks_blocked()

@@ -130,7 +130,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         found = []
         for collector in self._collectors.values():
             active, pooled = self._pool.counts(collector)
-            stale = self._is_doubtful(collector)
+            stale = self._is_doubtful(collector, trio.current_time())
             found.append(collector.statistics(active=active, pooled=pooled, stale=stale))
         return tuple(found)
 
@@ -271,16 +271,17 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         raise failure from failure.__cause__
 
     def _choose(self, attempts: Attempts[RequestT], visited: set[Collector]) -> Collector | None:
+        now = trio.current_time()
         candidates = []
         for collector in self._collectors.values():
             if collector in visited or collector in attempts.given_up:
                 continue
-            doubtful = self._is_doubtful(collector)
+            doubtful = self._is_doubtful(collector, now)
             suits = _has_what_is_needed(collector, attempts)
             if suits or doubtful:
                 capable = suits and self._is_capable(collector, attempts)
                 candidates.append(collector.candidate(capable=capable, doubtful=doubtful))
-        chosen = choose(candidates, self._settings.strategy, now=trio.current_time(), chance=self._draw())
+        chosen = choose(candidates, self._settings.strategy, now=now, chance=self._draw())
         if chosen is None:
             return None
         self._picks += 1
@@ -294,12 +295,12 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             return True
         return negotiation.can_do(collector.capabilities, attempts.request)
 
-    def _is_doubtful(self, collector: Collector) -> bool:
+    def _is_doubtful(self, collector: Collector, now: float) -> bool:
         """Return whether what it can do was learnt too long ago. The next connection asks first of all."""
         if collector.capabilities_at is None:
             return False
         believed_until = collector.capabilities_at + self._settings.capabilities_refresh_ms / 1000
-        return trio.current_time() >= believed_until and not self._pool.has_connection(collector)
+        return now >= believed_until and not self._pool.has_connection(collector)
 
     async def _reach(
         self, attempts: Attempts[RequestT], collector: Collector, visited: set[Collector]

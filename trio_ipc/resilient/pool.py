@@ -104,12 +104,12 @@ class Ticket:
 
     Attributes:
         number: the smaller, the sooner served; None while it has no place.
-        deadline: on Trio's clock.
+        deadline: on Trio's clock; None while it has not had to wait.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.deadline = math.inf
+        self.deadline: float | None = None
 
 
 class _Waiter(Generic[RequestT, ResponseT]):
@@ -171,11 +171,13 @@ class Pool(Generic[RequestT, ResponseT]):
         if ticket.number is None:
             self._tickets += 1
             ticket.number = self._tickets
-            ticket.deadline = trio.current_time() + self._settings.pool_timeout_ms / 1000
+            ticket.deadline = None
         waiter = _Waiter[RequestT, ResponseT](collector, ticket.number)
         bisect.insort(self._waiters, waiter, key=lambda one: one.number)
         self._serve()
         if not waiter.ready.is_set():
+            if ticket.deadline is None:
+                ticket.deadline = trio.current_time() + self._settings.pool_timeout_ms / 1000
             await self._wait(waiter, ticket.deadline)
         if waiter.refusal is not None:
             raise waiter.refusal
@@ -214,10 +216,11 @@ class Pool(Generic[RequestT, ResponseT]):
             self._retire(connection)
 
     def _keep(self, connection: Connection[RequestT, ResponseT], *, used: bool) -> None:
+        now = trio.current_time()
         if used:
-            connection.idle_since = trio.current_time()
+            connection.idle_since = now
         expiry = self._expiry(connection)
-        if connection.collector.removed or expiry <= trio.current_time():
+        if connection.collector.removed or expiry <= now:
             self._retire(connection)
             return
         if used:
@@ -264,6 +267,11 @@ class Pool(Generic[RequestT, ResponseT]):
             self._reap_sooner = trio.Event()
             idle = [c for c in self._connections if not c.load and not c.closing]
             self._reap_at = min(map(self._expiry, idle), default=math.inf)
+            if len(idle) < len(self._connections):
+                # At the earliest this is when one that is in use now has been idle for too long. So a call
+                # that ends need not wake this task, which would cost every call a switch of tasks.
+                idle_timeout = self._settings.idle_timeout_ms / 1000
+                self._reap_at = min(self._reap_at, trio.current_time() + idle_timeout)
             with trio.CancelScope(deadline=self._reap_at):
                 await self._reap_sooner.wait()
             for connection in idle:
