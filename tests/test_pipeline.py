@@ -161,6 +161,28 @@ async def test_a_caller_that_is_cancelled_later_leaves_its_place_and_its_answer_
         assert subject.settled == [("1", None), ("2", None), ("3", None)]
 
 
+async def test_a_connection_that_cannot_be_written_to_takes_no_further_calls(
+    autojump_clock: MockClock,
+) -> None:
+    """The server reads no longer, but has not closed: what it has still to say is waited for."""
+    async with line() as subject:
+        subject.call("1")
+        await wait_all_tasks_blocked()
+        assert subject.pipeline.accepts_calls
+        subject.server.receive_stream.close()  # type: ignore[attr-defined]
+        subject.call("2")
+        await wait_all_tasks_blocked()
+        assert not subject.pipeline.accepts_calls
+        assert not subject.pipeline.is_quiet()
+        subject.call("3")
+        await wait_all_tasks_blocked()
+        assert "this connection was broken: the peer closed" in str(subject.error("3"))
+        assert trio.current_time() == 0
+        await subject.server.send_all(frame(success("1")))
+        await wait_all_tasks_blocked()
+        assert subject.answers["1"] == success("1")
+
+
 async def test_an_idle_connection_is_not_timed_out(autojump_clock: MockClock) -> None:
     async with line() as subject:
         for name in "12":

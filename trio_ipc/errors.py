@@ -198,14 +198,18 @@ class AttemptsFailedError(CallError):
 
 
 class CallTimeoutError(CallError):
-    """The call's own deadline went by. Whether a collector did the work is not known."""
+    """The call's own deadline went by. Whether a collector did the work is not known.
+
+    It says what took how much of the time; ``endpoint`` is where the largest part was spent.
+    """
 
 
 class CircuitOpenError(CallError):
     """The collector failed so often of late that it is left alone for a while; nothing was sent.
 
     Attributes:
-        retry_after: seconds until it may be tried again; 0 while one call tries it for all others.
+        retry_after: seconds until it is worth to call again, more than 0. While one call tries it for all
+            others, that is until that call's time is up, or ``breaker_reset_ms`` where that is sooner.
     """
 
     retry_after: float = 0.0

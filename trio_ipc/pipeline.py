@@ -126,7 +126,15 @@ class Pipeline(Generic[RequestT, ResponseT]):
 
     def is_quiet(self) -> bool:
         """Return whether the connection, idle so far, is good for another call, as far as can be seen."""
-        return self._broken_by is None and self._channel.is_quiet()
+        return self.accepts_calls and self._channel.is_quiet()
+
+    @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called: it has not ended, and the server has not stopped reading.
+
+        In the latter case answers are still waited for, for as long as there are any to come.
+        """
+        return self._broken_by is None and self._writing_ended_by is None
 
     @property
     def is_broken(self) -> bool:
@@ -139,12 +147,13 @@ class Pipeline(Generic[RequestT, ResponseT]):
         await self._channel.aclose()
 
     def _payload(self, request: RequestT) -> bytes:
-        if self._broken_by is not None:
+        ended_by = self._broken_by or self._writing_ended_by
+        if ended_by is not None:
             raise ChannelClosedError(
-                f"this connection was broken: {_told(self._broken_by)}",
+                f"this connection was broken: {_told(ended_by)}",
                 endpoint=self.endpoint,
                 hint="open a new one",
-            ) from self._broken_by
+            ) from ended_by
         try:
             payload = encode(request)
             self._channel.check(payload)

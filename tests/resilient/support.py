@@ -1,4 +1,4 @@
-"""Collectors in this process, over socket pairs: everything is as real as a socket but the time.
+"""Collectors in this process, over connections in memory: the mock clock rules all there is.
 
 A :class:`FakeCollector` counts what the client opens and closes, so that limits are seen from outside.
 """
@@ -6,33 +6,27 @@ A :class:`FakeCollector` counts what the client opens and closes, so that limits
 from __future__ import annotations
 
 import random
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-import pytest
 import trio
 
-if sys.platform == "win32":
-    pytest.skip("its collectors are at the other ends of Unix socket pairs", allow_module_level=True)
-assert sys.platform != "win32"
-
-from tests.support import Handler, MemoryEndpoint, succeed  # noqa: E402
-from trio_ipc import (  # noqa: E402
+from tests.support import ME, Handler, MemoryEndpoint, succeed
+from trio_ipc import (
     Channel,
     Contract,
-    FramedChannel,
     IpcConfig,
     PeerPolicy,
     Server,
     ServerRefusedError,
     serve_listener,
 )
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask  # noqa: E402
-from trio_ipc.resilient import Endpoint, ResilientClient, ResilientConfig, open_resilient_client  # noqa: E402
-from trio_ipc.transports.unix import UnixStream  # noqa: E402
+from trio_ipc.channel import framed
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.resilient import Endpoint, ResilientClient, ResilientConfig, open_resilient_client
+from trio_ipc.transports import LocalStream
 
 DetectionResilientClient: TypeAlias = ResilientClient[DetectionTask, DetectionResult]
 
@@ -71,22 +65,85 @@ class Gauge:
         self.now -= 1
 
 
-class _CountedStream(UnixStream):
-    """Counts as open from before the connection is made until after it is closed."""
+def path_of(name: str) -> str:
+    """An endpoint's name as this system would have it."""
+    return name if sys.platform == "win32" else f"/{name}"
 
-    def __init__(self, sock: socket.socket, endpoint: str, gauges: Sequence[Gauge]) -> None:
-        super().__init__(sock, endpoint)
-        self._gauges = list(gauges)
-        for gauge in self._gauges:
-            gauge.up()
+
+A, B, C = map(path_of, "abc")
+
+
+class _Way:
+    """The bytes on their way to one end of a connection."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ended = False  # nothing more is sent
+        self.refused = False  # nothing more is read
+        self.changed = trio.lowlevel.ParkingLot()
+
+
+class MemoryStream(LocalStream):
+    """One end of a connection in memory, which can do all that a socket can and never makes a sender wait."""
+
+    def __init__(self, endpoint: str, incoming: _Way, outgoing: _Way) -> None:
+        self.endpoint = endpoint
+        self.peer = ME
+        self.on_close: Callable[[], None] = lambda: None
+        self._in = incoming
+        self._out = outgoing
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        if self._in.refused:
+            raise trio.ClosedResourceError("this end was closed")
+        if self._out.refused:
+            raise trio.BrokenResourceError("the other end was closed")
+        self._out.data += data
+        self._out.changed.unpark_all()
+        return len(data)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.send_nowait(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        if self._in.refused:
+            raise trio.ClosedResourceError("this end was closed")
+        found = bytes(self._in.data[:max_bytes])
+        del self._in.data[:max_bytes]
+        return found if found or self._in.ended else None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while (data := self.receive_nowait(max_bytes or 65_536)) is None:
+            await self._in.changed.park()
+        return data
+
+    def is_quiet(self) -> bool:
+        return not (self._in.data or self._in.ended or self._in.refused)
+
+    def peer_is_gone(self) -> bool:
+        return self._out.refused
+
+    def close(self) -> None:
+        if not self._in.refused:
+            self.on_close()
+        self._in.refused = self._out.ended = True
+        self._in.changed.unpark_all()
+        self._out.changed.unpark_all()
 
     async def aclose(self) -> None:
-        gauges, self._gauges = self._gauges, []
-        try:
-            await super().aclose()
-        finally:
-            for gauge in gauges:
-                gauge.down()
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+
+def memory_streams(endpoint: str) -> tuple[MemoryStream, MemoryStream]:
+    """The two ends of a connection."""
+    there, back = _Way(), _Way()
+    return MemoryStream(endpoint, back, there), MemoryStream(endpoint, there, back)
 
 
 class FakeCollector:
@@ -102,7 +159,7 @@ class FakeCollector:
 
     def __init__(self, name: str, handler: Handler = succeed, **settings: Any) -> None:
         self.name = name
-        self.config = IpcConfig(endpoint_path=f"/{name}", **{"handler_timeout_ms": 10**9, **settings})
+        self.config = IpcConfig(endpoint_path=path_of(name), **{"handler_timeout_ms": 10**9, **settings})
         self.handler = handler
         self.asked: list[str] = []
         self.tries = 0
@@ -111,8 +168,8 @@ class FakeCollector:
         self.closes = 0
         self.connecting: Callable[[], Any] = trio.lowlevel.checkpoint
         self._endpoint = MemoryEndpoint(self.config)
-        self._served: list[Channel] = []
-        #: Every connection that was ever served, by ``Call.connection`` less one.
+        #: The server's ends of all connections ever served, by ``Call.connection`` less one.
+        self.streams: list[MemoryStream] = []
         self.channels: list[Channel] = []
 
     def endpoint(self, **settings: Any) -> Endpoint:
@@ -128,30 +185,32 @@ class FakeCollector:
 
     def drop_connections(self) -> None:
         """Close every connection, as the server's end sees it."""
-        for channel in self._served:
-            stream: UnixStream = channel._stream  # type: ignore[attr-defined]
-            if stream._sock.fileno() != -1:
-                trio.lowlevel.notify_closing(stream._sock)
-                stream._sock.close()
-        self._served.clear()
+        for stream in self.streams:
+            stream.close()
 
     async def connect(self, everywhere: Gauge) -> Channel:
         self.tries += 1
         await self.connecting()
         if self.failing is not None:
             raise self.failing
-        near, far = socket.socketpair()
+        near, far = memory_streams(self.config.endpoint_path)
         if self.closes:
             self.closes -= 1
             far.close()
         else:
-            served = UnixStream(far, self.config.endpoint_path)
-            channel = FramedChannel(served, self.config, endpoint="served", peer=served.peer)
-            self._served.append(channel)
+            channel = framed(far, self.config)
+            self.streams.append(far)
             self.channels.append(channel)
             self._endpoint.offer(channel)
-        stream = _CountedStream(near, self.config.endpoint_path, [self.connections, everywhere])
-        return FramedChannel(stream, self.config, endpoint=self.config.endpoint_path, peer=stream.peer)
+        for gauge in self.connections, everywhere:
+            gauge.up()
+
+        def closed() -> None:
+            for gauge in self.connections, everywhere:
+                gauge.down()
+
+        near.on_close = closed
+        return framed(near, self.config)
 
     async def serve(
         self, *, task_status: trio.TaskStatus[Server[Any, Any]] = trio.TASK_STATUS_IGNORED

@@ -80,6 +80,14 @@ def test_who_can_do_the_task_comes_first_then_any_healthy_one(strategy: Strategy
 
 
 @STRATEGIES
+def test_who_could_not_do_it_but_may_by_now_comes_before_who_cannot(strategy: Strategy) -> None:
+    unable = attrs.evolve(A, capable=False)
+    perhaps = attrs.evolve(C, capable=False, doubtful=True)
+    assert {chosen(unable, perhaps, strategy=strategy, chance=x / 10) for x in range(10)} == {"c"}
+    assert {chosen(unable, perhaps, B, strategy=strategy, chance=x / 10) for x in range(10)} == {"b"}
+
+
+@STRATEGIES
 def test_where_none_is_healthy_the_oldest_failure_is_chosen(strategy: Strategy) -> None:
     sick = [
         Candidate(id=name, healthy=False, last_failure=at, priority=rank)

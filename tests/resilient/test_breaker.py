@@ -71,6 +71,24 @@ async def test_it_is_half_open_after_thirty_seconds_and_lets_one_call_through_at
     assert admitted(subject).probing, "one that says nothing makes room for the next"
 
 
+async def test_while_one_call_tries_it_says_when_to_come_again_and_never_at_once(
+    mock_clock: MockClock,
+) -> None:
+    subject = opened(breaker())
+    mock_clock.jump(30)
+    probe = subject.admit(until=trio.current_time() + 8)
+    assert probe is not None
+    assert subject.retry_after == 8
+    mock_clock.jump(5)
+    assert subject.retry_after == 3
+    mock_clock.jump(4)
+    assert 0 < subject.retry_after < 0.1, "its time is up, and its verdict about to come"
+    probe.succeed()
+    assert subject.retry_after == 0
+    assert subject.admit(until=trio.current_time() + 1000) is not None
+    assert subject.retry_after == 30, "but not longer than it would stay open"
+
+
 async def test_three_successes_in_a_row_close_it(mock_clock: MockClock) -> None:
     subject = opened(breaker())
     mock_clock.jump(30)
@@ -109,6 +127,8 @@ async def test_verdicts_from_before_it_opened_move_nothing(mock_clock: MockClock
     late[2].succeed()
     assert subject.statistics().successes == 0
     assert subject.admit() is not None, "nor was the probe's place taken"
+    said = subject.statistics()
+    assert (said.failed_total, said.succeeded_total) == (7, 1), "but they are counted"
 
 
 async def test_only_the_first_verdict_of_a_permit_counts(mock_clock: MockClock) -> None:
@@ -118,6 +138,7 @@ async def test_only_the_first_verdict_of_a_permit_counts(mock_clock: MockClock) 
         permit.fail()
     permit.succeed()
     assert subject.statistics().failures == 1
+    assert (subject.statistics().failed_total, subject.statistics().succeeded_total) == (1, 0)
 
 
 async def test_a_permit_is_good_until_it_is_judged_or_the_breaker_turns(mock_clock: MockClock) -> None:

@@ -142,7 +142,7 @@ async def test_they_are_refreshed_every_five_minutes_without_a_call(
 
 async def test_a_reconnection_postpones_the_refresh(autojump_clock: MockClock) -> None:
     collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
         await trio.sleep(200)
         collector.drop_connections()
@@ -157,14 +157,86 @@ async def test_a_refresh_that_fails_counts_against_the_collector_and_breaks_noth
     autojump_clock: MockClock,
 ) -> None:
     collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
-        collector.crash()
-        await trio.sleep(301)
+        collector.handler = hang
+        await trio.sleep(361)
         [said] = client.statistics()
         assert (said.healthy, said.failures, said.capabilities.domains) == (False, 1, {PROCESS})
-        collector.restart()
+        assert said.capabilities_stale
+        collector.handler = collector.gate
         assert (await client.call(task())).success
+        assert not client.statistics()[0].capabilities_stale
+
+
+async def test_nothing_is_connected_for_a_refresh_alone(autojump_clock: MockClock) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+        await client.call(task("1"))
+        await trio.sleep(299)
+        assert not client.statistics()[0].capabilities_stale
+        await trio.sleep(10_000)
+        assert (collector.connections.total, collector.negotiations) == (1, 1)
+        [said] = client.statistics()
+        assert (said.capabilities_stale, said.capabilities_at) == (True, 0)
+        await client.call(task("2"))
+        assert (collector.connections.total, collector.negotiations) == (2, 2), "the next connection asks"
+        assert not client.statistics()[0].capabilities_stale
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2])
+async def test_a_refresh_does_not_keep_a_connection_from_being_idle(
+    autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    collector = Able("a", PROCESS)
+    settings = {"capabilities_refresh_ms": 100_000, "max_in_flight": max_in_flight}
+    async with calling(collector, contract=DETECTION, **settings) as client:  # type: ignore[arg-type]
+        await client.call(task())
+        await trio.sleep(299)
+        assert (collector.negotiations, collector.connections.now) == (3, 1)
+        await trio.sleep(2)
+        assert (collector.negotiations, collector.connections.now) == (3, 0)
+
+
+async def test_one_that_could_not_long_ago_is_asked_again_before_those_that_cannot(
+    autojump_clock: MockClock,
+) -> None:
+    changed, unable = Able("changed", PROCESS), Able("unable", PROCESS)
+    async with calling(changed, unable, contract=DETECTION, strategy="priority", priorities=[2, 1]) as client:
+        await client.call(NETWORK_TASK)
+        changed.gate.capabilities = Capabilities([PROCESS, NETWORK])
+        assert not (await client.call(NETWORK_TASK)).success
+        await trio.sleep(1_000)
+        await client.call(task())  # unable says so again
+        answer = await client.ask(NETWORK_TASK)
+        assert (answer.endpoint_id, answer.response.success) == ("changed", True)
+        assert changed.worked == ["n"]
+
+
+@pytest.mark.parametrize("changed", [True, False])
+async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
+    autojump_clock: MockClock, changed: bool
+) -> None:
+    collector = Able("a", PROCESS)
+    async with calling(collector, contract=DETECTION) as client:
+
+        async def kernel_level(name: str) -> DetectionResult:
+            request = DetectionTask(task_id=name, task_type=NETWORK_TASK.task_type)
+            return await client.call(request, needs=lambda capabilities: capabilities.kernel_level)
+
+        await client.call(task())
+        if changed:
+            collector.gate.capabilities = Capabilities([NETWORK], kernel_level=True)
+        with pytest.raises(NoEndpointError):
+            await kernel_level("too early")
+        await trio.sleep(1_000)
+        if changed:
+            assert (await kernel_level("late")).success
+        else:
+            with pytest.raises(NoEndpointError):
+                await kernel_level("late")
+            assert collector.worked == ["t"]
+        assert collector.negotiations == 2
 
 
 async def test_a_refresh_is_left_out_while_the_breaker_is_open(autojump_clock: MockClock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -28,17 +27,40 @@ from trio_ipc import (
     ServerRefusedError,
     UndecodableMessageError,
 )
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, failed
+from trio_ipc.daemoneye import (
+    DETECTION,
+    Capabilities,
+    CapabilityGate,
+    DetectionResult,
+    DetectionTask,
+    MonitoringDomain,
+    TaskType,
+    failed,
+)
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
     CircuitOpenError,
     NoEndpointError,
+    PoolTimeoutError,
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
 from trio_ipc.resilient.attempts import Attempts
 
-from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import (
+    PLAIN,
+    UNREPEATABLE,
+    A,
+    B,
+    C,
+    Collectors,
+    DetectionResilientClient,
+    FakeCollector,
+    MemoryStream,
+    calling,
+    memory_streams,
+    path_of,
+)
 
 
 async def fail(task: DetectionTask, _: Call) -> DetectionResult:
@@ -93,7 +115,7 @@ async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockCl
         assert await who_answered(client, 2) == "aa"
         client.add_endpoint(b.endpoint())
         assert await who_answered(client, 2) == "ba"
-        with pytest.raises(ConfigError, match="/b: there is an endpoint of the id 'b' already"):
+        with pytest.raises(ConfigError, match=f"{B}: there is an endpoint of the id 'b' already"):
             client.add_endpoint(b.endpoint())
         with pytest.raises(NoEndpointError, match="there is no endpoint 'c'; there are: a, b"):
             client.remove_endpoint("c")
@@ -104,9 +126,21 @@ async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockCl
 
 
 async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
-    assert Endpoint(IpcConfig(endpoint_path="/x")).id == "/x"
+    assert Endpoint(IpcConfig(endpoint_path=path_of("x"))).id == path_of("x")
     with pytest.raises(ConfigError, match="priority is 0"):
         Endpoint(IpcConfig(), priority=0)
+
+
+async def test_where_none_is_healthy_the_one_that_failed_longest_ago_is_asked_first(
+    autojump_clock: MockClock,
+) -> None:
+    three = collectors("abc")
+    async with calling(*three) as client:
+        for name in "bca":
+            client._collectors[name].failed()
+            await trio.sleep(1)
+        assert not any(one.healthy for one in client.statistics())
+        assert await who_answered(client, 1) == "b"
 
 
 # --- Failover ---------------------------------------------------------------------------------------------
@@ -114,10 +148,10 @@ async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
 
 def undecodable(collector: FakeCollector) -> None:
     """Make the server's end answer by what is no message."""
-    for channel in collector._served:
+    for channel, stream in zip(collector.channels, collector.streams, strict=True):
 
-        def send_nowait(_: object, channel: object = channel) -> bool:
-            channel._stream.send_nowait(bytes.fromhex("040000007fc95c840a02fffe"))  # type: ignore[attr-defined]
+        def send_nowait(_: object, stream: MemoryStream = stream) -> bool:
+            stream.send_nowait(bytes.fromhex("040000007fc95c840a02fffe"))
             return True
 
         channel.send_nowait = send_nowait  # type: ignore[method-assign, assignment]
@@ -152,13 +186,13 @@ async def test_one_that_fails_is_asked_once_and_another_answers(autojump_clock: 
             undecodable(a)
             expected = UndecodableMessageError
         else:
-            a.failing = EndpointPermissionError("no", endpoint="/a")
+            a.failing = EndpointPermissionError("no", endpoint=A)
             expected = EndpointPermissionError
         answer = await client.ask(task("x"))
         assert answer.endpoint_id == "b"
         [error] = answer.attempts
         assert isinstance(error, expected)
-        assert error.endpoint == "/a"
+        assert error.endpoint == A
         assert a.asked.count("x") <= 1
 
 
@@ -166,10 +200,10 @@ async def test_every_collector_is_asked_once_and_the_error_tells_of_each(autojum
     three = [FakeCollector(name, hang, read_timeout_ms=1_000) for name in "abc"]
     async with calling(*three) as client:
         with pytest.raises(
-            AttemptsFailedError, match="no collector answered, 3 tries failed: /a: .*/b: .*/c: "
+            AttemptsFailedError, match=f"no collector answered, 3 tries failed: {A}: .*{B}: .*{C}: "
         ) as caught:
             await client.call(task())
-        assert [error.endpoint for error in caught.value.attempts] == ["/a", "/b", "/c"]
+        assert [error.endpoint for error in caught.value.attempts] == [A, B, C]
         assert isinstance(caught.value.__cause__, ExceptionGroup)
         assert caught.value.__cause__.exceptions == caught.value.attempts
         assert [one.asked for one in three] == [["t"]] * 3
@@ -272,7 +306,7 @@ async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_onc
         asked = len(collector.asked)
         began = trio.current_time()
         with pytest.raises(
-            CircuitOpenError, match="/a: left alone after 5 failures in a row.*30.0 s"
+            CircuitOpenError, match=f"{A}: left alone after 5 failures in a row.*30.0 s"
         ) as caught:
             await client.call(task())
         assert (trio.current_time(), len(collector.asked)) == (began, asked)
@@ -307,7 +341,9 @@ async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autoj
             for _ in range(5):
                 client._collectors[name].breaker.admit().fail()  # type: ignore[union-attr]
             await trio.sleep(10)
-        with pytest.raises(CircuitOpenError, match="all 2 collectors are left alone.*/a: .*/b: ") as caught:
+        with pytest.raises(
+            CircuitOpenError, match=f"all 2 collectors are left alone.*{A}: .*{B}: "
+        ) as caught:
             await client.call(task())
         assert caught.value.retry_after == 10
         assert len(caught.value.attempts) == 2
@@ -328,10 +364,13 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
 
         collector.handler = wait
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.call, task("probe"))
+            nursery.start_soon(partial(client.call, task("probe"), timeout=1))
             await wait_all_tasks_blocked()
-            with pytest.raises(CircuitOpenError, match="left alone until the one call that tries it"):
+            with pytest.raises(
+                CircuitOpenError, match="left alone until the one call that tries it .* come again in 1.0 s"
+            ) as caught:
                 await client.call(task("other"))
+            assert caught.value.retry_after == 1
             release.set()
         for successes in 1, 2:
             assert client.statistics()[0].breaker.state is BreakerState.HALF_OPEN
@@ -339,6 +378,70 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
             await client.call(task())
         assert client.statistics()[0].breaker.state is BreakerState.CLOSED
         assert "other" not in collector.asked
+
+
+async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: MockClock) -> None:
+    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    refusals = 0
+    async with calling(collector, call_timeout_ms=4_000) as client, trio.open_nursery() as nursery:
+        await open_breaker(client)
+
+        async def patient() -> None:
+            nonlocal refusals
+            while True:
+                try:
+                    await client.call(task())
+                except CircuitOpenError as exc:
+                    refusals += 1
+                    assert refusals <= 10 * 3 * 2, "which is where the clock stands still, if it spins"
+                    await trio.sleep(exc.retry_after)
+                except ReadTimeoutError:
+                    pass
+
+        for _ in range(3):
+            nursery.start_soon(patient)
+        await trio.sleep(310)  # ten times 30 s open, 1 s with a probe
+        assert refusals > 10
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("as_it", ["cannot do the task", "is turned away", "has no connection in time"])
+async def test_a_call_that_goes_on_to_another_collector_makes_room_for_the_next_probe(
+    autojump_clock: MockClock, as_it: str
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=1_000_000)
+    network = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
+    settings: dict[str, Any] = {"strategy": "priority", "priorities": [1, 2], "pool_timeout_ms": 1_000}
+    async with (
+        calling(a, b, contract=DETECTION, max_connections_per_endpoint=1, **settings) as client,
+        trio.open_nursery() as nursery,
+    ):
+        b.handler = CapabilityGate(hang, Capabilities([MonitoringDomain.NETWORK]))
+        a.handler = b.handler
+        if as_it == "cannot do the task":
+            a.handler = CapabilityGate(hang, Capabilities([MonitoringDomain.PROCESS]))
+        else:
+            # Its only connection is in use by a call from before its breaker opened.
+            nursery.start_soon(partial(client.call, network, timeout=1000))
+            await wait_all_tasks_blocked()
+            a.asked.clear()
+        for _ in range(5):
+            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        await trio.sleep(30)
+        nursery.start_soon(partial(client.call, network, timeout=1000))
+        await wait_all_tasks_blocked()
+        if as_it == "is turned away":
+            assert client.statistics()[0].breaker.probing
+            client._collectors["a"].failed()
+        elif as_it == "has no connection in time":
+            assert client.statistics()[0].breaker.probing
+            await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        assert b.asked[-1] == "n"
+        assert "n" not in a.asked
+        said = client.statistics()[0].breaker
+        assert (said.state, said.probing) == (BreakerState.HALF_OPEN, False)
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
@@ -381,7 +484,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
     c.crash()
     async with calling(a, b, c) as client:
         with pytest.raises(
-            CallTimeoutError, match="timeout of 4500 ms; .*tries had failed: .*/a: .*/b: "
+            CallTimeoutError, match=f"timeout of 4500 ms; .*tries had failed: .*{A}: .*{B}: "
         ) as caught:
             await client.call(task(), timeout=4.5)
         assert trio.current_time() == pytest.approx(4.5)
@@ -392,7 +495,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
 async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
     collector = FakeCollector("a", hang, read_timeout_ms=100_000)
     async with calling(collector, call_timeout_ms=7_000) as client:
-        with pytest.raises(CallTimeoutError, match="it was waiting for the answer of /a"):
+        with pytest.raises(CallTimeoutError, match=f"^{A}: .*it was waiting for the answer of {A}; see what"):
             await client.call(task())
         assert trio.current_time() == pytest.approx(7)
         [said] = client.statistics()
@@ -400,12 +503,39 @@ async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -
         assert collector.connections.now == 0, "the answer may still come: nobody must read it"
 
 
+async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock: MockClock) -> None:
+    a, b = FakeCollector("a", hang, read_timeout_ms=3_000), FakeCollector("b", hang, read_timeout_ms=60_000)
+    settings: dict[str, Any] = {"contract": UNREPEATABLE, "max_connections_per_endpoint": 1}
+    async with (
+        calling(a, b, strategy="priority", priorities=[1, 2], **settings) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def hold_a_for_3_s() -> None:
+            with pytest.raises(ReadTimeoutError):
+                await client.call(task("holds"))
+
+        nursery.start_soon(hold_a_for_3_s)
+        await wait_all_tasks_blocked()
+        with pytest.raises(
+            CallTimeoutError,
+            match=f"^{A}: .*timeout of 5000 ms; it was waiting for the answer of {B}; "
+            f"it had spent 3000 ms waiting for a connection to {A}, 2000 ms waiting for the answer of {B}; "
+            "make fewer calls at a time",
+        ):
+            await client.call(task("x"), timeout=5)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_clock: MockClock) -> None:
     collector = FakeCollector("a")
     collector.connecting = trio.sleep_forever
     async with calling(collector) as client:
-        with pytest.raises(CallTimeoutError, match="it was connecting to /a"):
+        with pytest.raises(
+            CallTimeoutError, match=f"^{A}: .*it was connecting to {A}; see whether"
+        ) as caught:
             await client.call(task(), timeout=1)
+        assert "lower accept_timeout_ms" in caught.value.hint
         assert client.statistics()[0].breaker.failures == 1
         assert client.metrics().connection_failures_total == 1
 
@@ -485,7 +615,7 @@ async def test_a_request_that_cannot_be_sent_is_the_callers_error(
 ) -> None:
     a, b = collectors("ab")
     async with calling(a, b, max_in_flight=max_in_flight) as client:
-        with pytest.raises(error, match="^/a: "):
+        with pytest.raises(error, match=f"^{A}: "):
             await client.call(request_)
         assert client.statistics()[0].failures == 0
         assert client.metrics().pooled_connections_current == 1, "and the connection is good"
@@ -587,6 +717,56 @@ async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
         assert metrics.bytes_sent_total == 3 * len(frame(task("1")))
         assert metrics.bytes_received_total == 2 * len(frame(success("1")))
         assert metrics.circuit_breaker_activations_total == 0
+
+
+async def test_statistics_count_calls_as_the_breaker_does_and_tries_as_the_metrics_do(
+    autojump_clock: MockClock,
+) -> None:
+    a, b = collectors("ab", read_timeout_ms=2_000)
+    a.crash()
+    async with calling(a, b, breaker_failures=3, breaker_reset_ms=10_000) as client:
+        for number in range(3):
+            await client.call(task(str(number)))
+            await trio.sleep(10)  # so that it is thought healthy, and asked again
+        b.handler = hang
+        with trio.move_on_after(1):
+            await client.call(task("cancelled"))
+        with pytest.raises(AttemptsFailedError):
+            await client.call(task("fails"))
+        first, second = client.statistics()
+        assert (first.answers, second.answers) == (0, 3)
+        assert second.failures == second.breaker.failures == 1
+        assert first.failures == first.breaker.failed_total
+        metrics = client.metrics()
+        assert first.answers + second.answers == metrics.tasks_completed_total
+        assert first.connection_failures + second.connection_failures == metrics.connection_failures_total
+        assert first.connection_failures == a.tries
+        activations = first.breaker.activations + second.breaker.activations
+        assert activations == metrics.circuit_breaker_activations_total > 0
+
+
+async def test_a_collector_that_was_not_reached_has_failed_though_the_call_gave_up_waiting_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    a = FakeCollector("a")
+    a.failing = ServerRefusedError("connection refused", endpoint=A)
+    async with (
+        calling(a, max_connections_per_endpoint=1, pool_timeout_ms=1_000, breaker_failures=9) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def unlucky() -> None:
+            with pytest.raises(AttemptsFailedError) as caught:
+                await client.call(task())
+            assert [type(error) for error in caught.value.attempts] == [ServerRefusedError, PoolTimeoutError]
+
+        nursery.start_soon(unlucky)  # it is refused at once, and waits to connect again
+        await trio.sleep(0.01)
+        a.connecting = trio.sleep_forever
+        with trio.move_on_after(5):
+            await client.call(task("takes the only place"))
+        [said] = client.statistics()
+        assert said.failures == said.breaker.failures == 1
 
 
 # --- Found by a hostile review ------------------------------------------------------------------------------
@@ -750,7 +930,9 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
         with trio.fail_after(5):
             b_alone = client._collectors["b"]
             attempts = Attempts(task("b"), seconds=100, repeatable=True)
-            connection = await client._pool.acquire(b_alone, partial(client._open, b_alone, attempts))
+            connection = await client._pool.acquire(
+                b_alone, partial(client._open, b_alone, attempts), attempts.ticket
+            )
         assert len(a.asked) - asked <= 4
         client._pool.release(connection)
         nursery.cancel_scope.cancel()
@@ -759,10 +941,8 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
 @pytest.mark.parametrize("max_in_flight", [1, 2])
 async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int) -> None:
     """Not even where the contract could not tell whose answer it is."""
-    config = IpcConfig(endpoint_path="/a")
+    config = IpcConfig(endpoint_path=A)
     contract = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
-
-    from trio_ipc.transports.unix import UnixStream  # not at the top: Windows can't import it
 
     async def lie(stream: trio.abc.Stream) -> None:
         async with stream:
@@ -772,9 +952,9 @@ async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int
     async with trio.open_nursery() as nursery:
 
         async def connect(_: IpcConfig) -> Channel:
-            near, far = (UnixStream(sock, "/a") for sock in socket.socketpair())
+            near, far = memory_streams(A)
             nursery.start_soon(lie, far)
-            return FramedChannel(near, config, endpoint="/a", peer=near.peer)
+            return FramedChannel(near, config, endpoint=A, peer=near.peer)
 
         settings = ResilientConfig(max_in_flight=max_in_flight, connect_attempts=1)
         async with open_resilient_client(

@@ -10,13 +10,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import hang, success, task
-from trio_ipc import Call, ChannelClosedError
+from trio_ipc import Call, ChannelClosedError, PeerClosedError
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
 from trio_ipc.resilient import ResilientConfig, open_resilient_client
 from trio_ipc.resilient.pool import Connection, _Slot
 
-from .support import PLAIN, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import PLAIN, UNREPEATABLE, A, B, Collectors, DetectionResilientClient, FakeCollector, calling
 
 
 class Gate:
@@ -188,11 +188,47 @@ async def test_the_calls_own_deadline_holds_while_it_waits_and_blames_nobody(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call, task("1"))
             await wait_all_tasks_blocked()
-            with pytest.raises(CallTimeoutError, match="2000 ms; it was waiting for a connection to /a"):
+            with pytest.raises(
+                CallTimeoutError,
+                match=f"^{A}: .*2000 ms; it was waiting for a connection to {A}; make fewer calls at a time",
+            ):
                 await client.call(task("2"), timeout=2)
             assert trio.current_time() == pytest.approx(2)
             assert client.statistics()[0].failures == 0
             nursery.cancel_scope.cancel()
+
+
+async def test_who_is_turned_away_keeps_its_place(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    a, b = FakeCollector("a", hang, read_timeout_ms=2_000), FakeCollector("b", gate, read_timeout_ms=10**6)
+    async with calling(a, b, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
+        # By turns: the third and the fifth wait for a, the fourth for b.
+        await call_in_order(nursery, client, "1 at a", "2 at b", "3 at a", "4 at b", "5 at a")
+        await trio.sleep(2)  # a fails, and those who waited for it go to b
+        await wait_all_tasks_blocked()
+        names = ["2 at b", "3 at a", "4 at b", "5 at a", "1 at a"]
+        for name in names:
+            gate.open(name)
+            await wait_all_tasks_blocked()
+    assert b.asked == names, "who had its turn at a comes last"
+
+
+async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autojump_clock: MockClock) -> None:
+    a, b = (FakeCollector(name, hang, read_timeout_ms=10**6) for name in "ab")
+    settings: dict[str, Any] = {"max_connections_per_endpoint": 1, "pool_timeout_ms": 5_000}
+    async with calling(a, b, **settings) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "1", "2")
+
+        async def turn_away() -> None:
+            await trio.sleep(3)
+            client._collectors["a"].failed()
+
+        nursery.start_soon(turn_away)
+        with pytest.raises(PoolTimeoutError, match=f"to any of 2 collectors: {B}: .*; {A}: ") as caught:
+            await client.call(task("waits"))
+        assert trio.current_time() == pytest.approx(5)
+        assert [error.endpoint for error in caught.value.attempts] == [B, A]
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("first", ["served", "cancelled"])
@@ -246,6 +282,137 @@ async def test_a_waiter_cancelled_at_the_moment_it_is_served_loses_nothing(
         assert pool._in_use() == 1
 
 
+async def test_a_victim_whose_endpoint_was_removed_when_its_waiter_left_is_closed(
+    autojump_clock: MockClock,
+) -> None:
+    """All in one moment: the victim is found, its waiter is cancelled, and its endpoint is removed."""
+    gate = Gate()
+    a, b = FakeCollector("a", gate), FakeCollector("b")
+    leaver = trio.CancelScope()
+    async with calling(a, b, max_connections=1) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "holder")
+
+        async def leave() -> None:
+            with leaver:
+                await client.call(task("leaver"))
+
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        [waiter] = client._pool._waiters
+        serve = client._pool._serve
+
+        def all_at_once() -> None:
+            leaver.cancel()  # takes effect when its task runs, which is after this
+            serve()
+            if isinstance(waiter.grant, _Slot) and waiter.grant.victim and "a" in client._collectors:
+                client.remove_endpoint("a")
+
+        client._pool._serve = all_at_once  # type: ignore[method-assign]
+        gate.open("holder")
+        await wait_all_tasks_blocked()
+        assert leaver.cancelled_caught
+        assert isinstance(waiter.grant, _Slot)
+        assert a.connections.now == 0
+        assert client._pool._in_use() == 0
+        client._pool._serve = serve  # type: ignore[method-assign]
+        await client.call(task("next"), timeout=1)
+
+
+# --- Sharing ------------------------------------------------------------------------------------------------
+
+SHARED: dict[str, Any] = {"max_connections_per_endpoint": 1, "max_in_flight": 3}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+async def test_when_the_last_caller_has_left_a_shared_connection_is_closed(
+    autojump_clock: MockClock, order: tuple[int, int]
+) -> None:
+    """Who comes next is not behind answers that nobody waits for."""
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    scopes = {number: trio.CancelScope() for number in order}
+
+    async def leave(client: DetectionResilientClient, number: int) -> None:
+        with scopes[number]:
+            await client.call(task(str(number)))
+
+    async with calling(collector, **SHARED) as client, trio.open_nursery() as nursery:
+        for number in 1, 2:
+            nursery.start_soon(leave, client, number)
+            await wait_all_tasks_blocked()
+        scopes[order[0]].cancel()
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 1, "there is one who waits"
+        scopes[order[1]].cancel()
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+        assert client.metrics().active_connections_current == 0
+        [said] = client.statistics()
+        assert (said.healthy, said.failures) == (True, 0), "which was not its fault"
+        gate.open("next")
+        assert await client.call(task("next"), timeout=1) == success("next")
+
+
+async def test_a_shared_connection_is_closed_when_only_they_are_left_who_have_left(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, **SHARED) as client, trio.open_nursery() as nursery:
+        await call_in_order(nursery, client, "stays")
+        with trio.move_on_after(1):
+            await client.call(task("leaves"))
+        gate.open("stays")
+        await wait_all_tasks_blocked()
+        assert collector.connections.now == 0
+
+
+async def test_a_shared_connection_is_not_closed_under_who_was_just_given_a_share(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    scope = trio.CancelScope()
+    settings: dict[str, Any] = {**SHARED, "max_in_flight": 2, "contract": UNREPEATABLE}
+    async with calling(collector, **settings) as client, trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            with scope:
+                await client.call(task("leaves"))
+
+        await call_in_order(nursery, client, "1")
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        await call_in_order(nursery, client, "waits for a share")
+        release = client._pool.release
+
+        def release_and_cancel(connection: Any, *, used: bool = True) -> None:
+            release(connection, used=used)  # it gives the share, of which the waiter hears when its task runs
+            scope.cancel()
+
+        client._pool.release = release_and_cancel  # type: ignore[method-assign]
+        gate.open("1", "leaves", "waits for a share")
+    assert collector.connections.total == 1
+
+
+async def test_a_shared_connection_that_cannot_be_written_to_is_given_to_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    collector = FakeCollector("a", gate)
+    async with calling(collector, max_connections_per_endpoint=2, max_in_flight=3) as client:
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1", "2")
+            for connection in client._pool._connections:
+                connection._line._writing_ended_by = PeerClosedError("EPIPE")  # type: ignore[union-attr]
+            with pytest.raises(CallTimeoutError, match=f"waiting for a connection to {A}"):
+                await client.call(task("3"), timeout=1)
+            gate.open("1", "2", "4")
+        await wait_all_tasks_blocked()
+        assert await client.call(task("4")) == success("4")
+        assert collector.connections.total == 3
+
+
 # --- Which connection ---------------------------------------------------------------------------------------
 
 
@@ -273,7 +440,10 @@ async def test_a_connection_that_the_server_closed_is_noticed_before_it_is_hande
     collector = FakeCollector("a")
     async with calling(collector) as client:
         await client.call(task("1"))
+        assert client.metrics().pooled_connections_current == 1
         collector.drop_connections()
+        assert client.metrics().pooled_connections_current == 0, "though nobody has looked for it yet"
+        assert client.statistics()[0].connections_pooled == 0
         answer = await client.ask(task("2"))
         assert answer.attempts == ()
         assert collector.connections.total == 2
@@ -286,7 +456,7 @@ async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
     collector = FakeCollector("a")
     async with calling(collector) as client:
         await client.call(task("1"))
-        [channel] = collector._served
+        [channel] = collector.channels
         await channel.send(success("2").SerializeToString())
         await client.call(task("2"))
         assert collector.asked == ["1", "2"], "the unasked answer was nobody's"
@@ -371,6 +541,10 @@ async def test_removing_an_endpoint_closes_what_is_unused_now_and_what_is_used_t
             gate.open("1")
             await wait_all_tasks_blocked()
             client.remove_endpoint("a")
+            found = client.metrics()
+            assert (found.active_connections_current, found.pooled_connections_current) == (1, 0), (
+                "what is about to be closed is not kept"
+            )
             await wait_all_tasks_blocked()
             assert collector.connections.now == 1
             gate.open("2")
@@ -413,6 +587,17 @@ async def test_closing_the_client_ends_who_waits_who_connects_and_who_is_answere
         servers.cancel_scope.cancel()
     with pytest.raises(ChannelClosedError, match="this client was closed"):
         await client.call(task())
+
+
+async def test_the_reaper_is_not_woken_by_every_call(autojump_clock: MockClock) -> None:
+    async with calling(FakeCollector("a")) as client:
+        await client.call(task("first"))
+        await client.call(task("second"))
+        sleeping = client._pool._reap_sooner
+        for number in range(20):
+            await client.call(task(str(number)))
+            await wait_all_tasks_blocked()
+        assert client._pool._reap_sooner is sleeping
 
 
 async def test_the_reaper_sleeps_as_long_as_there_is_nothing_to_reap(mock_clock: MockClock) -> None:

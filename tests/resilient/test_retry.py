@@ -26,7 +26,7 @@ from trio_ipc.errors import AttemptsFailedError, CallTimeoutError
 from trio_ipc.resilient import ResilientConfig
 from trio_ipc.resilient.retry import NobodyReachedError, backoff, with_backoff
 
-from .support import FakeCollector, calling
+from .support import A, FakeCollector, calling
 
 
 def always(chance: float) -> Callable[[], float]:
@@ -103,7 +103,7 @@ async def test_a_collector_that_comes_back_while_a_call_tries_to_connect_answers
     autojump_clock: MockClock, passing: type[ConnectError]
 ) -> None:
     collector = FakeCollector("a")
-    collector.failing = passing("not now", endpoint="/a")
+    collector.failing = passing("not now", endpoint=A)
     async with calling(collector) as client, trio.open_nursery() as nursery:
 
         async def come_back() -> None:
@@ -116,7 +116,9 @@ async def test_a_collector_that_comes_back_while_a_call_tries_to_connect_answers
         assert 2 <= trio.current_time() < 4
         assert {type(error) for error in answer.attempts} == {passing}
         assert len(answer.attempts) == collector.tries - 1
-        assert client.statistics()[0].breaker.failures == 0, "in the end it was reached"
+        [said] = client.statistics()
+        assert (said.answers, said.failures, said.breaker.failures) == (1, 0, 0), "in the end it was reached"
+        assert said.connection_failures == len(answer.attempts)
 
 
 async def test_closing_instead_of_the_first_answer_is_a_connection_not_made(
@@ -137,13 +139,15 @@ async def test_ten_tries_at_one_collector_are_one_error_that_tells_of_all(autoju
     collector = FakeCollector("a")
     collector.crash()
     async with calling(collector) as client:
-        with pytest.raises(AttemptsFailedError, match=r"^/a: no collector answered, 10 tries") as caught:
+        with pytest.raises(AttemptsFailedError, match=f"^{A}: no collector answered, 10 tries") as caught:
             await client.call(task(), timeout=1000)
         assert collector.tries == 10
         assert len(caught.value.attempts) == 10
         assert "(10 times)" in str(caught.value)
         assert isinstance(caught.value.__cause__, ExceptionGroup)
-        assert client.statistics()[0].breaker.failures == 1, "a call that could not be made is one failure"
+        [said] = client.statistics()
+        assert said.failures == said.breaker.failures == 1, "a call that could not be made is one failure"
+        assert said.connection_failures == client.metrics().connection_failures_total == 10
 
 
 async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> None:
@@ -156,15 +160,17 @@ async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> N
             await client.call(task(), timeout=5)
         assert trio.current_time() == pytest.approx(5)
         assert len(caught.value.attempts) == collector.tries
+        assert caught.value.endpoint == A
+        assert caught.value.hint == "see whether the collectors run"
         assert client.statistics()[0].breaker.failures == 1
 
 
 @pytest.mark.parametrize(
     "lasting",
     [
-        EndpointPermissionError("no", endpoint="/a"),
-        ConnectError("no", endpoint="/a"),
-        ChecksumMismatchError("no", endpoint="/a"),
+        EndpointPermissionError("no", endpoint=A),
+        ConnectError("no", endpoint=A),
+        ChecksumMismatchError("no", endpoint=A),
     ],
     ids=lambda error: type(error).__name__,
 )

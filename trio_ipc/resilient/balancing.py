@@ -34,6 +34,7 @@ class Candidate:
         priority: 1 or more; the smaller, the rather.
         healthy: whether calls are expected to succeed.
         capable: whether it can do the task, as far as is known. True for one that was never asked.
+        doubtful: whether what is known of that may have changed since.
         last_pick: the number of its last turn, 0 if it had none.
         last_success, last_failure: when, in seconds on any clock; None if never.
     """
@@ -42,6 +43,7 @@ class Candidate:
     priority: int = 1
     healthy: bool = True
     capable: bool = True
+    doubtful: bool = False
     last_pick: int = 0
     last_success: float | None = None
     last_failure: float | None = None
@@ -60,8 +62,9 @@ def choose(
 ) -> Candidate | None:
     """Return who is to be asked, None if there is nobody.
 
-    First come the healthy ones that can do the task; then any healthy one, whose refusal is an answer,
-    too; and when none is healthy, the one whose failure is longest ago.
+    First come the healthy ones that can do the task; then those that could not, but may by now; then any
+    healthy one, whose refusal is an answer, too; and when none is healthy, the one whose failure is
+    longest ago.
 
     Args:
         candidates: in any order.
@@ -72,8 +75,9 @@ def choose(
     known = list(candidates)
     healthy = [candidate for candidate in known if candidate.healthy]
     if healthy:
-        able = [candidate for candidate in healthy if candidate.capable] or healthy
-        return _by_strategy(able, strategy, now, chance)
+        able = [candidate for candidate in healthy if candidate.capable]
+        perhaps = able or [candidate for candidate in healthy if candidate.doubtful]
+        return _by_strategy(perhaps or healthy, strategy, now, chance)
     return min(known, key=_failure_age, default=None)
 
 

@@ -9,10 +9,16 @@ This module must never know what a call is.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 import trio
+
+#: The least that :attr:`CircuitBreaker.retry_after` says where nobody may call, in seconds. A verdict is
+#: given a moment after its deadline, and who sleeps until then must not find that it is to sleep for 0 s.
+_SOONEST: Final = 0.01
 
 
 class BreakerState(enum.StrEnum):
@@ -37,6 +43,7 @@ class BreakerStatistics:
         opened_at: when it opened last, on :func:`trio.current_time`'s clock; None while it is closed.
         probing: whether a call is under way that tries the server for all others.
         activations: how often it has opened.
+        succeeded_total, failed_total: all verdicts, also those that came too late to move it.
     """
 
     state: BreakerState
@@ -45,6 +52,8 @@ class BreakerStatistics:
     opened_at: float | None
     probing: bool
     activations: int
+    succeeded_total: int
+    failed_total: int
 
 
 class Permit:
@@ -56,12 +65,14 @@ class Permit:
 
     Attributes:
         probing: whether the call tries a server whose breaker is half open.
+        until: when it will have given its verdict at the latest, on Trio's clock.
     """
 
-    def __init__(self, breaker: CircuitBreaker, era: int, *, probing: bool) -> None:
+    def __init__(self, breaker: CircuitBreaker, era: int, *, probing: bool, until: float) -> None:
         self._breaker: CircuitBreaker | None = breaker
         self._era = era
         self.probing = probing
+        self.until = until
 
     def succeed(self) -> None:
         """The server did what it should."""
@@ -108,6 +119,8 @@ class CircuitBreaker:
         self._opened_at: float | None = None
         self._probe: Permit | None = None
         self._activations = 0
+        self._succeeded_total = 0
+        self._failed_total = 0
         self._era = 0  # one more each time it opens or closes
 
     @property
@@ -127,10 +140,20 @@ class CircuitBreaker:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until it is half open; 0 unless it is open."""
+        """Seconds until it is worth to ask again; 0 if a call would be admitted now, and else more than 0.
+
+        While it is open, that is when it will be half open. While one call tries for all others, it is
+        when that call's time is up, or as long as it stays open where that is sooner; the verdict may
+        come before that.
+        """
         if self._opened_at is None:
             return 0.0
-        return max(0.0, self._opened_at + self._reset_after - trio.current_time())
+        now = trio.current_time()
+        if now < self._opened_at + self._reset_after:
+            return self._opened_at + self._reset_after - now
+        if self._probe is None:
+            return 0.0
+        return min(max(self._probe.until - now, _SOONEST), self._reset_after)
 
     def statistics(self) -> BreakerStatistics:
         """Return what it has seen, and what follows from that."""
@@ -141,10 +164,15 @@ class CircuitBreaker:
             opened_at=self._opened_at,
             probing=self._probe is not None,
             activations=self._activations,
+            succeeded_total=self._succeeded_total,
+            failed_total=self._failed_total,
         )
 
-    def admit(self) -> Permit | None:
+    def admit(self, until: float = math.inf) -> Permit | None:
         """Let one call try. The caller must give its verdict in the end.
+
+        Args:
+            until: when it will have done so at the latest, on Trio's clock.
 
         Returns:
             The permit, or None if the server is to be left alone.
@@ -152,7 +180,7 @@ class CircuitBreaker:
         if not self.would_admit:
             return None
         probing = self._opened_at is not None
-        permit = Permit(self, self._era, probing=probing)
+        permit = Permit(self, self._era, probing=probing, until=until)
         if probing:
             self._probe = permit
         return permit
@@ -164,7 +192,11 @@ class CircuitBreaker:
     def _settle(self, permit: Permit, era: int, *, success: bool | None) -> None:
         if permit is self._probe:
             self._probe = None
-        if era != self._era or success is None:
+        if success is None:
+            return
+        self._succeeded_total += success
+        self._failed_total += not success
+        if era != self._era:
             return
         if not success:
             self._failed()

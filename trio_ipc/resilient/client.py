@@ -39,7 +39,7 @@ from trio_ipc.selection import open_channel
 from trio_ipc.telemetry import Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .attempts import Answer, Attempts
+from .attempts import Answer, Attempts, Step
 from .balancing import choose
 from .endpoints import Collector, Endpoint, EndpointStatistics
 from .metrics import ClientMetrics
@@ -132,7 +132,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         found = []
         for collector in self._collectors.values():
             active, pooled = self._pool.counts(collector)
-            found.append(collector.statistics(active=active, pooled=pooled))
+            stale = self._is_doubtful(collector, trio.current_time())
+            found.append(collector.statistics(active=active, pooled=pooled, stale=stale))
         return tuple(found)
 
     def metrics(self) -> ClientMetrics:
@@ -260,7 +261,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             answer = None if connection is None else await self._exchange(attempts, connection)
             if answer is not None:
                 return answer
-        attempts.now("waiting to connect again")
+        attempts.now(Step.PAUSING)
         if any(not collector.removed for collector in attempts.unreached):
             raise NobodyReachedError
         if not attempts.errors and self._collectors:
@@ -272,13 +273,17 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         raise failure from failure.__cause__
 
     def _choose(self, attempts: Attempts[RequestT], visited: set[Collector]) -> Collector | None:
-        candidates = [
-            collector.candidate(capable=self._is_capable(collector, attempts))
-            for collector in self._collectors.values()
-            if collector not in visited and collector not in attempts.given_up
-            if _has_what_is_needed(collector, attempts)
-        ]
-        chosen = choose(candidates, self._settings.strategy, now=trio.current_time(), chance=self._draw())
+        now = trio.current_time()
+        candidates = []
+        for collector in self._collectors.values():
+            if collector in visited or collector in attempts.given_up:
+                continue
+            doubtful = self._is_doubtful(collector, now)
+            suits = _has_what_is_needed(collector, attempts)
+            if suits or doubtful:
+                capable = suits and self._is_capable(collector, attempts)
+                candidates.append(collector.candidate(capable=capable, doubtful=doubtful))
+        chosen = choose(candidates, self._settings.strategy, now=now, chance=self._draw())
         if chosen is None:
             return None
         self._picks += 1
@@ -292,6 +297,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             return True
         return negotiation.can_do(collector.capabilities, attempts.request)
 
+    def _is_doubtful(self, collector: Collector, now: float) -> bool:
+        """Return whether what it can do was learnt too long ago. The next connection asks first of all."""
+        if collector.capabilities_at is None:
+            return False
+        believed_until = collector.capabilities_at + self._settings.capabilities_refresh_ms / 1000
+        return now >= believed_until and not self._pool.has_connection(collector)
+
     async def _reach(
         self, attempts: Attempts[RequestT], collector: Collector, visited: set[Collector]
     ) -> Connection[RequestT, ResponseT] | None:
@@ -300,9 +312,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             attempts.refused(collector)
             return None
         seemed_capable = self._is_capable(collector, attempts)
-        attempts.now(f"waiting for a connection to {collector.path}")
+        attempts.now(Step.QUEUING, collector)
         try:
-            connection = await self._pool.acquire(collector, partial(self._open, collector, attempts))
+            connection = await self._pool.acquire(
+                collector, partial(self._open, collector, attempts), attempts.ticket
+            )
         except TurnedAwayError:
             visited.discard(collector)  # it has not been asked, and may still have to be
             attempts.withdraw(collector)
@@ -320,7 +334,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             attempts.failed(collector, exc)
             return None
         try:
-            will_do = not seemed_capable or self._will_do(collector, attempts)
+            will_do = _has_what_is_needed(collector, attempts) and (
+                not seemed_capable or self._is_capable(collector, attempts)
+            )
         except BaseException:
             self._pool.release(connection)  # the contract's functions and the call's are users' code
             raise
@@ -332,22 +348,22 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             return None
         return connection
 
-    def _will_do(self, collector: Collector, attempts: Attempts[RequestT]) -> bool:
-        return self._is_capable(collector, attempts) and _has_what_is_needed(collector, attempts)
-
     async def _exchange(
         self, attempts: Attempts[RequestT], connection: Connection[RequestT, ResponseT]
     ) -> Answer[ResponseT] | None:
         collector = connection.collector
-        attempts.now(f"waiting for the answer of {collector.path}", collector)
+        attempts.now(Step.ASKING, collector)
         attempts.settled = False
         try:
             response = await connection.call(attempts.request, partial(self._settle, attempts, connection))
         except trio.Cancelled as exc:
-            if not attempts.settled and attempts.is_failure(exc):
-                # Others share the connection, and it is not settled before the answer comes.
-                attempts.counted = True
-                collector.failed()
+            if not attempts.settled:
+                # Others may share the connection: it is not settled before the answer comes.
+                if attempts.is_failure(exc):
+                    attempts.judged = True
+                    collector.failed()
+                attempts.left = True
+                self._pool.leave(connection)
             raise
         except (ChannelError, ProtocolError) as exc:
             if self._closed:
@@ -373,22 +389,21 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> None:
         """Note how a collector did before its connection, or its place, is given to who waits for it."""
         attempts.settled = True
-        if attempts.counted:
-            pass  # this call has counted its failure: what comes now is too late to say more
+        connection.left -= attempts.left
+        if attempts.judged:
+            pass  # what comes now is too late to say more
         elif outcome is None:
             connection.collector.answered()
-        elif attempts.is_failure(outcome) and not connection.counted:
-            # One connection that breaks is one failure, however many calls were on it.
-            connection.counted = connection.is_broken
+        elif attempts.is_failure(outcome):
             connection.collector.failed()
-        self._pool.release(connection)
+        self._pool.release(connection, used=not attempts.upkeep)
 
     @staticmethod
     def _no_answer(
         attempts: Attempts[RequestT], connection: Connection[RequestT, ResponseT], exc: IpcError
     ) -> None:
         collector = connection.collector
-        attempts.now("choosing another collector")
+        attempts.now(Step.CHOOSING)
         # One connection that breaks is one failure, however many calls were on it.
         blamed, connection.blamed = connection.blamed, True
         if attempts.repeatable and isinstance(exc, PeerClosedError):
@@ -403,7 +418,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     async def _open(
         self, collector: Collector, attempts: Attempts[RequestT]
     ) -> Connection[RequestT, ResponseT]:
-        attempts.now(f"connecting to {collector.path}", collector)
+        attempts.now(Step.CONNECTING, collector)
         metrics = self._metrics
         metrics.connection_attempts_total += 1
         began = trio.current_time()
@@ -411,6 +426,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             connection = await self._connect(collector)
         except BaseException as exc:
             metrics.connection_failures_total += 1
+            collector.not_connected()
             if attempts.is_failure(exc):
                 collector.failed()  # now: its place is about to be given to who waits for it
             raise
@@ -456,22 +472,31 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     # --- In the background ------------------------------------------------------------------------------
 
     async def _keep_capabilities_fresh(self, collector: Collector) -> None:
+        """Ask again every so often, over a connection that is there.
+
+        Nothing is connected for this alone: where there is no connection, the next one will ask.
+        """
         believed = self._settings.capabilities_refresh_ms / 1000
         with collector.keeper:
-            await collector.capabilities_known.wait()
+            await collector.capabilities_learnt.wait()
             due = trio.current_time() + believed
             while True:
                 await trio.sleep_until(due)
                 due = (collector.capabilities_at or 0.0) + believed
-                if due <= trio.current_time():  # else a new connection has asked meanwhile
+                if due > trio.current_time():
+                    continue  # a new connection has asked meanwhile
+                if self._pool.has_connection(collector):
                     await self._refresh(collector)
                     due = trio.current_time() + believed
+                else:
+                    collector.capabilities_learnt = trio.Event()
+                    await collector.capabilities_learnt.wait()
 
     async def _refresh(self, collector: Collector) -> None:
         negotiation = self._contract.negotiation
         assert negotiation is not None  # noqa: S101 - for the type checker: there is no keeper without one
         seconds = self._settings.call_timeout_ms / 1000
-        attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False)
+        attempts = Attempts(negotiation.ask(), seconds=seconds, repeatable=False, upkeep=True)
         try:
             await self._in_time(attempts, partial(self._negotiate_again, attempts, collector))
         except IpcError as exc:
@@ -488,7 +513,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         if connection is None or negotiation is None:
             return
         if collector.capabilities_at != asked_at:
-            self._pool.release(connection)  # it is a new one, and has asked just now
+            self._pool.release(connection, used=False)  # it is a new one, and has asked just now
             attempts.answered(collector)
             return
         answer = await self._exchange(attempts, connection)

@@ -51,12 +51,17 @@ class EndpointStatistics:
         healthy: whether calls are expected to succeed: its circuit breaker lets them through, and it did
             not fail just before.
         breaker: its circuit breaker.
-        answers, failures: how often it was asked and answered; how often it could not be reached, failed
-            or did not answer in time.
-        last_success, last_failure: when; None if never.
-        connections_active, connections_pooled: those in use, and those open but not in use.
+        answers, failures: calls that it answered; calls that it failed, as it could not be reached, broke
+            off or did not answer in time. One for each call and each refresh of capabilities, however
+            many tries it took: its breaker is told the same. A call that was cancelled is neither.
+        connection_failures: tries to connect to it that came to nothing, for whatever reason, several for
+            a call that tries several times. Over all endpoints they are ``connection_failures_total``.
+        last_success, last_failure: when it last answered, and when a try last failed; None if never.
+        connections_active, connections_pooled: those in use, and those kept that are still good.
         capabilities: what it said that it can do, None while it was not asked.
         capabilities_at: when it said so.
+        capabilities_stale: whether that is longer ago than ``capabilities_refresh_ms``, and no connection
+            is there to ask by. Calls that go by it only prefer others; the next connection asks first.
     """
 
     endpoint: Endpoint
@@ -64,12 +69,14 @@ class EndpointStatistics:
     breaker: BreakerStatistics
     answers: int
     failures: int
+    connection_failures: int
     last_success: float | None
     last_failure: float | None
     connections_active: int
     connections_pooled: int
     capabilities: Any
     capabilities_at: float | None
+    capabilities_stale: bool
 
 
 class Collector:
@@ -79,7 +86,7 @@ class Collector:
         endpoint: as the user gave it.
         breaker: whether it may be called at all.
         capabilities, capabilities_at: what it said that it can do, and when.
-        capabilities_known: set when it has said so for the first time.
+        capabilities_learnt: set when it says so.
         removed: set when it is no longer to be used.
         keeper: what is done for it in the background, to be cancelled when it is removed.
     """
@@ -101,14 +108,13 @@ class Collector:
         )
         self.capabilities: Any = None
         self.capabilities_at: float | None = None
-        self.capabilities_known = trio.Event()
+        self.capabilities_learnt = trio.Event()
         self.removed = False
         self.keeper = trio.CancelScope()
         self._on_failure = on_failure
         self._unhealthy_for = settings.breaker_reset_ms / 1000
         self._failing = False
-        self._answers = 0
-        self._failures = 0
+        self._connection_failures = 0
         self._last_success: float | None = None
         self._last_failure: float | None = None
         self._last_pick = 0
@@ -129,17 +135,22 @@ class Collector:
         return trio.current_time() >= self._last_failure + self._unhealthy_for
 
     def answered(self) -> None:
-        """Note that it has done what it should."""
-        self._answers += 1
+        """Note that it is well: it has done what it should."""
         self._failing = False
         self._last_success = trio.current_time()
 
     def failed(self) -> None:
-        """Note that it could not be reached, failed, or did not answer in time."""
-        self._failures += 1
+        """Note that it is not well: it could not be reached, broke off, or did not answer in time.
+
+        May be said several times of one failure. Those are counted by the breaker's verdicts.
+        """
         self._failing = True
         self._last_failure = trio.current_time()
         self._on_failure(self)
+
+    def not_connected(self) -> None:
+        """Count a try to connect that came to nothing."""
+        self._connection_failures += 1
 
     def picked(self, number: int) -> None:
         """Note that it has its turn; numbers rise from turn to turn."""
@@ -149,32 +160,36 @@ class Collector:
         """Note what it said that it can do."""
         self.capabilities = capabilities
         self.capabilities_at = trio.current_time()
-        self.capabilities_known.set()
+        self.capabilities_learnt.set()
 
-    def candidate(self, *, capable: bool) -> Candidate:
+    def candidate(self, *, capable: bool, doubtful: bool) -> Candidate:
         """Return what balancing has to know of it."""
         return Candidate(
             id=self.endpoint.id,
             priority=self.endpoint.priority,
             healthy=self.healthy,
             capable=capable,
+            doubtful=doubtful,
             last_pick=self._last_pick,
             last_success=self._last_success,
             last_failure=self._last_failure,
         )
 
-    def statistics(self, *, active: int, pooled: int) -> EndpointStatistics:
-        """Return how it does now, with so many connections in use and not in use."""
+    def statistics(self, *, active: int, pooled: int, stale: bool) -> EndpointStatistics:
+        """Return how it does now, with what only the client knows."""
+        breaker = self.breaker.statistics()
         return EndpointStatistics(
             endpoint=self.endpoint,
             healthy=self.healthy,
-            breaker=self.breaker.statistics(),
-            answers=self._answers,
-            failures=self._failures,
+            breaker=breaker,
+            answers=breaker.succeeded_total,
+            failures=breaker.failed_total,
+            connection_failures=self._connection_failures,
             last_success=self._last_success,
             last_failure=self._last_failure,
             connections_active=active,
             connections_pooled=pooled,
             capabilities=self.capabilities,
             capabilities_at=self.capabilities_at,
+            capabilities_stale=stale,
         )

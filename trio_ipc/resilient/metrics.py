@@ -34,7 +34,8 @@ class ClientMetrics:
         circuit_breaker_activations_total: how often a circuit breaker has opened.
         bytes_sent_total, bytes_received_total: of whole frames, headers included.
         active_connections_current: established connections that a call, or a refresh of capabilities, uses.
-        pooled_connections_current: established connections that nobody uses.
+        pooled_connections_current: established connections that nobody uses, and that are still good as
+            far as can be seen when the metrics are read.
         task_duration_ms_total: how long the completed tasks took, in milliseconds.
         connection_duration_ms_total: how long establishing the established connections took.
     """

@@ -9,6 +9,7 @@ connection could not be opened.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -40,10 +41,10 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
     Attributes:
         collector: as given.
         load: how many calls use it.
+        left: how many of those have nobody any longer who waits for the answer.
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
         blamed: set when its breaking was told to the collector's breaker.
-        counted: set when its breaking was counted in the collector's statistics.
     """
 
     def __init__(
@@ -51,10 +52,10 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
     ) -> None:
         self.collector = collector
         self.load = 0
+        self.left = 0
         self.opened_at = self.idle_since = trio.current_time()
         self.closing = False
         self.blamed = False
-        self.counted = False
         self._line = line
 
     async def call(self, request: RequestT, settled: Settled) -> ResponseT:
@@ -74,6 +75,11 @@ class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
         return self._line.is_quiet()
 
     @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called, beside those that use it."""
+        return self._line.accepts_calls if isinstance(self._line, Pipeline) else not self._line.is_broken
+
+    @property
     def is_broken(self) -> bool:
         """Whether it is closed, or about to be, by what happened on it."""
         return self._line.is_broken
@@ -90,9 +96,26 @@ class _Slot(Generic[RequestT, ResponseT]):
         self.victim = victim
 
 
+class Ticket:
+    """A call's place in the queue, and until when it waits there.
+
+    It is good until the call is served. One that is turned away, or goes on to another collector as its
+    time is up, keeps its place and gets no more time.
+
+    Attributes:
+        number: the smaller, the sooner served; None while it has no place.
+        deadline: on Trio's clock; None while it has not had to wait.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.deadline: float | None = None
+
+
 class _Waiter(Generic[RequestT, ResponseT]):
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, number: int) -> None:
         self.collector = collector
+        self.number = number
         self.ready = trio.Event()
         self.grant: Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None = None
         self.refusal: Exception | None = None
@@ -116,13 +139,14 @@ class Pool(Generic[RequestT, ResponseT]):
         self._nursery = nursery
         self._connections: list[Connection[RequestT, ResponseT]] = []
         self._opening: Counter[str] = Counter()  # how many are being opened, by path
-        self._waiters: list[_Waiter[RequestT, ResponseT]] = []
+        self._waiters: list[_Waiter[RequestT, ResponseT]] = []  # by their numbers
+        self._tickets = 0
         self._reap_at = math.inf
         self._reap_sooner = trio.Event()
         self._closed = False
 
     async def acquire(
-        self, collector: Collector, open_connection: Opener[RequestT, ResponseT]
+        self, collector: Collector, open_connection: Opener[RequestT, ResponseT], ticket: Ticket
     ) -> Connection[RequestT, ResponseT]:
         """Get a connection to a collector; the caller must :meth:`release` it.
 
@@ -132,9 +156,10 @@ class Pool(Generic[RequestT, ResponseT]):
         Args:
             collector: where to.
             open_connection: opens one, where there is none to be used again.
+            ticket: the call's own, the same one each time that it comes.
 
         Raises:
-            PoolTimeoutError: none came free within ``pool_timeout_ms``.
+            PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the ticket got its place.
             TurnedAwayError: :meth:`turn_away` was called.
             ChannelClosedError: the pool was closed.
 
@@ -143,20 +168,32 @@ class Pool(Generic[RequestT, ResponseT]):
         if self._closed:
             raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
         await trio.lowlevel.checkpoint_if_cancelled()
-        waiter = _Waiter[RequestT, ResponseT](collector)
-        self._waiters.append(waiter)
+        if ticket.number is None:
+            self._tickets += 1
+            ticket.number = self._tickets
+            ticket.deadline = None
+        waiter = _Waiter[RequestT, ResponseT](collector, ticket.number)
+        bisect.insort(self._waiters, waiter, key=lambda one: one.number)
         self._serve()
         if not waiter.ready.is_set():
-            await self._wait(waiter)
+            if ticket.deadline is None:
+                ticket.deadline = trio.current_time() + self._settings.pool_timeout_ms / 1000
+            await self._wait(waiter, ticket.deadline)
         if waiter.refusal is not None:
             raise waiter.refusal
+        ticket.number = None
         if isinstance(waiter.grant, Connection):
             return waiter.grant
         assert waiter.grant is not None  # noqa: S101 - for the type checker: refused or granted
         return await self._open(collector, waiter.grant, open_connection)
 
-    def release(self, connection: Connection[RequestT, ResponseT]) -> None:
-        """A call is done with a connection, which is kept if it is still good."""
+    def release(self, connection: Connection[RequestT, ResponseT], *, used: bool = True) -> None:
+        """A call is done with a connection, which is kept if it is still good.
+
+        Args:
+            connection: as it was acquired.
+            used: whether that was a use that keeps it from being idle.
+        """
         connection.load -= 1
         if connection.is_broken:
             connection.closing = True
@@ -164,18 +201,32 @@ class Pool(Generic[RequestT, ResponseT]):
                 # It has closed itself, before anyone was told.
                 self._forget(connection)
         elif not connection.load:
-            self._keep(connection)
+            self._keep(connection, used=used)
+        elif connection.load == connection.left:
+            self._retire(connection)
         self._serve()
 
-    def _keep(self, connection: Connection[RequestT, ResponseT]) -> None:
-        connection.idle_since = trio.current_time()
+    def leave(self, connection: Connection[RequestT, ResponseT]) -> None:
+        """A caller left before its answer came. When nobody else is left to wait for one, it is closed.
+
+        Who comes next does not stand behind answers that nobody wants, which may never come.
+        """
+        connection.left += 1
+        if connection.load == connection.left:
+            self._retire(connection)
+
+    def _keep(self, connection: Connection[RequestT, ResponseT], *, used: bool) -> None:
+        now = trio.current_time()
+        if used:
+            connection.idle_since = now
         expiry = self._expiry(connection)
-        if connection.collector.removed or expiry <= trio.current_time():
+        if connection.collector.removed or expiry <= now:
             self._retire(connection)
             return
-        # In the order of their last use, so that the last one is used first.
-        self._forget(connection)
-        self._connections.append(connection)
+        if used:
+            # In the order of their last use, so that the last one is used first.
+            self._forget(connection)
+            self._connections.append(connection)
         if expiry < self._reap_at:
             self._reap_at = expiry
             self._reap_sooner.set()
@@ -191,15 +242,24 @@ class Pool(Generic[RequestT, ResponseT]):
             if connection.collector is collector and not connection.load:
                 self._retire(connection)
 
+    def has_connection(self, collector: Collector) -> bool:
+        """Return whether there is a connection to a collector, in use or good to be used."""
+        now = trio.current_time()
+        return any(
+            c.collector is collector
+            and not (c.closing or c.is_broken)
+            and (c.load > 0 or (self._expiry(c) > now and c.is_quiet()))
+            for c in self._connections
+        )
+
     def counts(self, collector: Collector | None = None) -> tuple[int, int]:
-        """Return how many connections are in use and how many are kept, to one collector or to all."""
-        loads = [
-            connection.load
-            for connection in self._connections
-            if collector is None or connection.collector is collector
-        ]
-        active = sum(load > 0 for load in loads)
-        return active, len(loads) - active
+        """Return how many connections are in use and how many are kept, to one collector or to all.
+
+        Those that have ended are neither, though nobody may have noticed before this asked.
+        """
+        ours = [c for c in self._connections if collector is None or c.collector is collector]
+        active = sum(c.load > 0 and not c.closing and not c.is_broken for c in ours)
+        return active, sum(not c.load and not c.closing and c.is_quiet() for c in ours)
 
     async def reap(self) -> None:
         """Close what has been idle, or open, for too long; runs until it is cancelled."""
@@ -207,6 +267,11 @@ class Pool(Generic[RequestT, ResponseT]):
             self._reap_sooner = trio.Event()
             idle = [c for c in self._connections if not c.load and not c.closing]
             self._reap_at = min(map(self._expiry, idle), default=math.inf)
+            if len(idle) < len(self._connections):
+                # At the earliest this is when one that is in use now has been idle for too long. So a call
+                # that ends need not wake this task, which would cost every call a switch of tasks.
+                idle_timeout = self._settings.idle_timeout_ms / 1000
+                self._reap_at = min(self._reap_at, trio.current_time() + idle_timeout)
             with trio.CancelScope(deadline=self._reap_at):
                 await self._reap_sooner.wait()
             for connection in idle:
@@ -222,9 +287,9 @@ class Pool(Generic[RequestT, ResponseT]):
         for connection in [*self._connections]:
             await self._close(connection)
 
-    async def _wait(self, waiter: _Waiter[RequestT, ResponseT]) -> None:
+    async def _wait(self, waiter: _Waiter[RequestT, ResponseT], deadline: float) -> None:
         try:
-            with trio.move_on_after(self._settings.pool_timeout_ms / 1000):
+            with trio.move_on_at(deadline):
                 await waiter.ready.wait()
         except BaseException:
             self._leave(waiter)
@@ -315,7 +380,7 @@ class Pool(Generic[RequestT, ResponseT]):
         shared = [
             c
             for c in open_ones
-            if may_share and 0 < c.load < self._settings.max_in_flight and not c.is_broken
+            if may_share and 0 < c.load < self._settings.max_in_flight and c.accepts_calls
             if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
         ]
         if not shared:

@@ -43,7 +43,8 @@ class ResilientConfig:
         breaker_reset_ms: how long it stays open until one call may try again. Also how long an endpoint
             that failed counts as unhealthy, unless it succeeds meanwhile.
         breaker_successes: successes in a row that close it again.
-        capabilities_refresh_ms: how long a collector's capabilities are believed.
+        capabilities_refresh_ms: how long a collector's capabilities are believed. They are asked for again
+            after that where a connection is there; else by the next one.
     """
 
     strategy: Strategy = attrs.field(default=Strategy.ROUND_ROBIN, converter=_strategy)

@@ -1,0 +1,40 @@
+"""The same client over what the system really has: Unix sockets here, named pipes on Windows."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.support import succeed, success, task
+from trio_ipc import IpcConfig, serve
+from trio_ipc.resilient import Endpoint, ResilientConfig, open_resilient_client
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+async def test_a_server_that_goes_and_comes_back_costs_no_call(config: IpcConfig, max_in_flight: int) -> None:
+    paths = [config.endpoint_path + name for name in ("1", "2")]
+    configs = [config.replace(endpoint_path=path) for path in paths]
+    settings = ResilientConfig(max_in_flight=max_in_flight, breaker_reset_ms=100)
+    async with trio.open_nursery() as nursery:
+        servers = [await nursery.start(serve, succeed, one) for one in configs]
+        async with open_resilient_client([Endpoint(one) for one in configs], settings) as client:
+
+            async def who_answers(count: int) -> set[str]:
+                answers = [await client.ask(task(str(number))) for number in range(count)]
+                assert [one.response for one in answers] == [success(str(number)) for number in range(count)]
+                return {one.endpoint_id for one in answers}
+
+            assert await who_answers(4) == set(paths)
+            assert client.metrics().pooled_connections_current == 2
+            servers[0].stop()
+            await servers[0].wait_stopped()
+            assert [one.connections_pooled for one in client.statistics()] == [0, 1], "its end is seen"
+            assert await who_answers(4) == {paths[1]}
+            servers[0] = await nursery.start(serve, succeed, configs[0])
+            with trio.fail_after(30):
+                while await who_answers(4) != set(paths):
+                    pass
+            metrics = client.metrics()
+            assert metrics.tasks_completed_total == metrics.tasks_sent_total
+        for server in servers:
+            server.stop()
