@@ -56,12 +56,20 @@ from .resilient import (
     open_resilient_client,
 )
 from .server import Server, serve, serve_listener
-from .telemetry import ClientCounters, ServerCounters, Traffic
+from .telemetry import (
+    LATENCY_BOUNDS,
+    ClientSnapshot,
+    HistogramSnapshot,
+    ServerCounts,
+    ServerSnapshot,
+    Traffic,
+)
 from .transports import PeerCredentials, PeerPolicy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LATENCY_BOUNDS",
     "RESPONSE_TOO_LARGE",
     "Answer",
     "AttemptsFailedError",
@@ -76,8 +84,8 @@ __all__ = [
     "ChecksumMismatchError",
     "CircuitOpenError",
     "Client",
-    "ClientCounters",
     "ClientMetrics",
+    "ClientSnapshot",
     "ConfigError",
     "ConnectError",
     "ConnectTimeoutError",
@@ -93,6 +101,7 @@ __all__ = [
     "FramedChannel",
     "FramedChannelListener",
     "Handler",
+    "HistogramSnapshot",
     "InvalidLengthError",
     "IpcConfig",
     "IpcError",
@@ -112,9 +121,10 @@ __all__ = [
     "ResilientConfig",
     "ResponseMismatchError",
     "Server",
-    "ServerCounters",
+    "ServerCounts",
     "ServerNotFoundError",
     "ServerRefusedError",
+    "ServerSnapshot",
     "Strategy",
     "Traffic",
     "TransportType",

@@ -28,7 +28,7 @@ from .errors import (
     ReadTimeoutError,
     WriteTimeoutError,
 )
-from .telemetry import ServerCounters
+from .telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 from .transports import PeerCredentials
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +40,13 @@ _WATCH_AFTER: Final = 0.01
 #: Characters of an exception that go to the client; the whole of it is in the log.
 _LONGEST_REASON: Final = 1_000
 
-_UNANSWERABLE: Final = "a request failed, and the contract has no response that says so"
+_UNANSWERABLE: Final = "a request failed, and no response could say so"
+
+#: What becomes of a request in hand when its connection ends for this reason.
+_REQUEST_LOST: Final = {
+    CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
+    CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
+}
 
 
 @attrs.frozen
@@ -69,6 +75,9 @@ class Conversation(Generic[RequestT, ResponseT]):
         channel: the connection.
         number: what logs and :class:`Call` name it by.
         handler: answers requests, one at a time.
+
+    Attributes:
+        ending: what ended it, as a reason to count by and as words for the log.
     """
 
     def __init__(
@@ -89,64 +98,93 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._counters = counters
         self._watch = _HandlerWatch(channel)
         self._request: RequestT | None = None
+        self._undecided = False
         self._stopped_at: trio.Cancelled | None = None
+        self._ended = False
+        self.ending = (CloseReason.CUT_OFF, "the server ended")
 
-    async def run(self) -> str:
-        """Answer requests until the conversation ends.
-
-        Returns:
-            Why it ended, for the log.
+    async def run(self) -> None:
+        """Answer requests until the conversation ends; :attr:`ending` then says why it did.
 
         Raises nothing but what is no :exc:`Exception`, unless this package has a bug. Cancellation ends
         it at once, in the middle of a handler if need be.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch.run)
-            try:
-                reason = await self._converse()
-            except trio.Cancelled:
-                if self._request is not None:
-                    self._counters.requests_cut_off += 1
-                self._stopped_at = None
-                raise
-            except ReadTimeoutError as exc:
-                self._counters.read_timeouts += 1
-                reason = exc.message
-            except WriteTimeoutError as exc:
-                self._counters.write_timeouts += 1
-                reason = exc.message
-            except (PeerClosedError, ChannelClosedError) as exc:
-                reason = exc.message
-            nursery.cancel_scope.cancel()
-        return reason
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch.run)
+                await self._converse_to_its_end()
+                nursery.cancel_scope.cancel()
+        except Exception as exc:
+            self._end(CloseReason.INTERNAL_ERROR, repr(exc))
+            raise
+        except BaseException:
+            self._end(*self.ending)
+            self._stopped_at = None
+            raise
+
+    async def _converse_to_its_end(self) -> None:
+        try:
+            await self._converse()
+        except ReadTimeoutError as exc:
+            self._counters.timeouts[TimeoutKind.READ] += 1
+            self._end(CloseReason.READ_TIMEOUT, exc.message)
+        except WriteTimeoutError as exc:
+            self._counters.timeouts[TimeoutKind.WRITE] += 1
+            self._end(CloseReason.WRITE_TIMEOUT, exc.message)
+        except PeerClosedError as exc:
+            self._end(CloseReason.PEER_CLOSED, exc.message)
+        except ChannelClosedError as exc:
+            self._end(CloseReason.STOPPED, exc.message)
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
         self._channel.stop_receiving()
 
-    async def _converse(self) -> str:
-        reason = None
-        while reason is None:
+    def _end(self, reason: CloseReason, said: str) -> None:
+        """Note what ended the conversation, and what that makes of the request in hand. The first counts."""
+        if not self._ended:
+            self._ended = True
+            self.ending = (reason, said)
+        self._failed(_REQUEST_LOST.get(reason, RequestFailure.RESPONSE_UNDELIVERED))
+
+    def _failed(self, why: RequestFailure) -> None:
+        """Count the request in hand, if there is one, by what failed first."""
+        if self._undecided:
+            self._undecided = False
+            self._counters.requests_in_flight -= 1
+            self._counters.requests_failed[why] += 1
+            if why is RequestFailure.HANDLER_TIMEOUT:
+                self._counters.timeouts[TimeoutKind.HANDLER] += 1
+
+    async def _converse(self) -> None:
+        while not self._ended:
             # One scope for all requests until the watch has to cancel a handler: a scope for each of
             # them would cost it 8 µs.
             with trio.CancelScope() as self._watch.scope:
-                reason = await self._answer_requests()
-            if reason is None:
-                reason = await self._handler_cancelled()
-        return reason
+                await self._answer_requests()
+            if not self._ended:
+                await self._handler_cancelled()
 
-    async def _answer_requests(self) -> str:
+    async def _answer_requests(self) -> None:
+        counters = self._counters
         while True:
             try:
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(await self._channel.receive())
             except ProtocolError as exc:
-                self._counters.protocol_errors += 1
+                self._end(CloseReason.PROTOCOL_ERROR, exc.message)
                 await self._say_why(exc)
-                return exc.message
-            self._counters.requests += 1
+                return
+            self._undecided = True
+            counters.requests += 1
+            counters.requests_in_flight += 1
             if not await self._answer(self._request):
-                return _UNANSWERABLE
+                self._end(CloseReason.UNANSWERABLE, _UNANSWERABLE)
+                return
+            if self._undecided:
+                self._undecided = False
+                counters.requests_in_flight -= 1
+                counters.requests_answered += 1
             self._request = None
 
     async def _answer(self, request: RequestT) -> bool:
@@ -155,12 +193,14 @@ class Conversation(Generic[RequestT, ResponseT]):
 
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
-        deadline = trio.current_time() + self._handler_timeout
+        now = trio.current_time()
+        deadline = now + self._handler_timeout
         try:
-            self._watch.begin(deadline)
+            self._watch.begin(now, deadline)
             try:
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
+                self._counters.handler_seconds.observe(trio.current_time() - now)
                 await self._watch.end()
         except trio.Cancelled as exc:
             self._stopped_at = exc
@@ -181,21 +221,23 @@ class Conversation(Generic[RequestT, ResponseT]):
         _logger.error("the handler failed", exc_info=exc, extra=self._log_fields())
         # What it raises because it was cancelled is logged, but is not its answer.
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._counters.handler_failures += 1
+        self._failed(RequestFailure.HANDLER)
         return self._failure(request, f"the handler failed: {_describe(exc)}")
 
-    async def _handler_cancelled(self) -> str | None:
-        """Deal with the handler that the watch has cancelled; None if the conversation goes on."""
+    async def _handler_cancelled(self) -> None:
+        """Deal with the handler that the watch has cancelled."""
         stopped_at, self._stopped_at = self._stopped_at, None
         if self._watch.peer_gone:
-            self._counters.clients_gone += 1
-            return "the client left while its handler ran; the handler was cancelled"
-        self._counters.handler_timeouts += 1
+            self._failed(RequestFailure.CLIENT_GONE)
+            said = "the client left while its handler ran; the handler was cancelled"
+            self._end(CloseReason.PEER_CLOSED, said)
+            return
+        self._failed(RequestFailure.HANDLER_TIMEOUT)
         reason = f"the handler ran out of time, the limit is {self._handler_timeout * 1000:.0f} ms"
         _logger.error("%s", reason, exc_info=stopped_at, extra=self._log_fields())
-        sent = await self._send_failure(self._request, reason)
+        if not await self._send_failure(self._request, reason):
+            self._end(CloseReason.UNANSWERABLE, _UNANSWERABLE)
         self._request = None
-        return None if sent else _UNANSWERABLE
 
     async def _send(self, request: RequestT, response: ResponseT) -> bool:
         """Send the response, or the failure that it cannot be sent; False if neither could be."""
@@ -208,7 +250,9 @@ class Conversation(Generic[RequestT, ResponseT]):
             reason = "the handler's response encodes to no bytes, which the wire cannot carry"
         except MessageError as exc:
             reason = f"the handler's response cannot be sent: {exc.message}"
-        self._counters.responses_unsendable += 1
+        # A handler that was cancelled, and returned this instead of ending, is not heard.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._failed(RequestFailure.RESPONSE_UNSENDABLE)
         _logger.error("%s", reason, extra=self._log_fields())
         return await self._send_failure(request, reason)
 
@@ -217,6 +261,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         try:
             await self._send_failure(None, f"protocol violation: {exc.message}")
         except (PeerClosedError, ChannelClosedError, WriteTimeoutError) as unsent:
+            self._counters.timeouts[TimeoutKind.WRITE] += isinstance(unsent, WriteTimeoutError)
             _logger.debug("the peer could not be told: %s", unsent.message, extra=self._log_fields())
 
     async def _send_failure(self, request: RequestT | None, reason: str) -> bool:
@@ -243,7 +288,12 @@ class Conversation(Generic[RequestT, ResponseT]):
             return None
 
     def _log_fields(self) -> dict[str, object]:
-        return {"endpoint": self._channel.endpoint, "connection": self._number}
+        return {
+            "endpoint": self._channel.endpoint,
+            "connection": self._number,
+            "peer": str(self._channel.peer),
+            "transport": self._counters.transport,
+        }
 
 
 def _describe(exc: BaseException) -> str:
@@ -277,11 +327,11 @@ class _HandlerWatch:
         self.scope = trio.CancelScope()
         self.peer_gone = False
 
-    def begin(self, deadline: float) -> None:
+    def begin(self, now: float, deadline: float) -> None:
         """Watch over the handler that starts now."""
         self._running = True
         self._deadline = deadline
-        self._watch_from = min(trio.current_time() + _WATCH_AFTER, deadline)
+        self._watch_from = min(now + _WATCH_AFTER, deadline)
         if self._alarm.deadline > self._watch_from:  # noqa: PLR1730 - setting it is what costs
             self._alarm.deadline = self._watch_from
 

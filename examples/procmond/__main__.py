@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 
-import attrs
 import trio
 
 from examples.common import (
@@ -47,7 +46,7 @@ async def run(config: IpcConfig) -> None:
                 watching.start_soon(stop_on_signals, signals, server, serving.cancel_scope)
                 announce(server.endpoint)
             watching.cancel_scope.cancel()
-    complain(PROGRAM, f"served: {counters_line(attrs.asdict(server.counters()))}")
+    complain(PROGRAM, f"served: {counters_line(server.snapshot().as_dict())}")
 
 
 def announce(endpoint: str) -> None:
