@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import attrs
 import pytest
 import trio
+from google.protobuf.descriptor_pb2 import UninterpretedOption
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -46,8 +47,8 @@ from trio_ipc import (
     ReadTimeoutError,
     ServerCounts,
     ServerSnapshot,
-    Traffic,
     open_client,
+    serve_listener,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.telemetry import ServerTelemetry
@@ -192,7 +193,6 @@ class Conversations:
         self.handler = Handler()
         self.outcomes: Counter[str] = Counter()
         self.offered = 0
-        self.traffic: list[Traffic] = []
 
     async def run(self, clients: list[Behaviour], end: float, graceful: bool) -> None:
         async with trio.open_nursery() as nursery:
@@ -390,6 +390,46 @@ async def test_a_write_timeout_while_a_violator_is_told_counts_though_the_violat
         whole = server.snapshot()
     assert (whole.connections_closed["protocol_error"], whole.connections_closed["write_timeout"]) == (1, 0)
     assert whole.timeouts["write"] == 1
+
+
+async def test_who_is_cut_off_while_being_told_of_a_violation_was_ended_by_the_violation(
+    autojump_clock: MockClock,
+) -> None:
+    endpoint = MemoryEndpoint(CONFIG)
+    near, far = trio.testing.lockstep_stream_pair()
+    async with serving(succeed, endpoint) as server:
+        endpoint.offer(FramedChannel(far, CONFIG, endpoint="memory", peer=ME))
+        await near.send_all(bytes(8))
+        await trio.sleep(1)
+    assert server.snapshot().connections_closed["protocol_error"] == 1
+    assert disagreements(server.snapshot()) == []
+
+
+async def test_a_response_after_the_handlers_time_is_a_timeout_even_if_it_cannot_be_encoded(
+    autojump_clock: MockClock,
+) -> None:
+    incomplete = Contract(
+        name="incomplete", request_type=DetectionTask, response_type=UninterpretedOption.NamePart
+    )
+
+    async def stubborn(_task: DetectionTask, _call: Call) -> UninterpretedOption.NamePart:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        return UninterpretedOption.NamePart()  # lacks what it requires
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with trio.open_nursery() as nursery:
+
+        async def run(task_status: trio.TaskStatus[Any]) -> None:
+            await serve_listener(stubborn, endpoint, CONFIG, contract=incomplete, task_status=task_status)
+
+        server = await nursery.start(run)
+        near = endpoint.connect()
+        await near.send_all(frame(task()))
+        assert await read_to_end(near) == b""
+        assert server.snapshot().requests_failed["handler_timeout"] == 1
+        assert server.snapshot().connections_closed["unanswerable"] == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_call_that_gets_no_turn_and_one_cancelled_while_it_waits_count(

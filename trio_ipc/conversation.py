@@ -114,11 +114,11 @@ class Conversation(Generic[RequestT, ResponseT]):
                 nursery.start_soon(self._watch.run)
                 await self._converse_to_its_end()
                 nursery.cancel_scope.cancel()
-        except Exception as exc:
-            self._end(CloseReason.INTERNAL_ERROR, repr(exc))
+        except Exception:
+            self._end(CloseReason.INTERNAL_ERROR, "an internal error")
             raise
         except BaseException:
-            self._end(*self.ending)
+            self._end(*self.ending)  # cut off, if nothing had ended it before
             self._stopped_at = None
             raise
 
@@ -141,10 +141,9 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._channel.stop_receiving()
 
     def _end(self, reason: CloseReason, said: str) -> None:
-        """Note what ended the conversation, and what that makes of the request in hand. The first counts."""
-        if not self._ended:
-            self._ended = True
-            self.ending = (reason, said)
+        """Note what ended the conversation, and what that makes of the request in hand."""
+        self._ended = True
+        self.ending = (reason, said)
         self._failed(_REQUEST_LOST.get(reason, RequestFailure.RESPONSE_UNDELIVERED))
 
     def _failed(self, why: RequestFailure) -> None:

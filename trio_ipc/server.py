@@ -334,8 +334,8 @@ class _RefusalLog:
         if self._unsaid:
             fields = {"endpoint": self._endpoint, "refused": self._unsaid}
             _logger.warning("%d more connections were refused", self._unsaid, extra=fields)
-        self._unsaid = 0
-        self._flooded = trio.Event()
+            self._unsaid = 0
+            self._flooded = trio.Event()
 
 
 @overload
