@@ -322,8 +322,7 @@ class _RefusalLog:
             while True:
                 await self._flooded.wait()
                 await trio.sleep_until(self._second_over)
-                if trio.current_time() >= self._second_over:  # else log() has begun another second
-                    self.say_rest()
+                self.say_rest()
 
     def stop(self) -> None:
         """Let :meth:`run` return."""
