@@ -60,14 +60,16 @@ async def test_every_request_is_answered_in_its_order(config: IpcConfig, count: 
         responses = await client.call_many(tasks(count))
         assert ids(responses) == ids(tasks(count))
         assert (await client.call(task("after"))).task_id == "after"
-        assert client.counters().calls == server.counters().requests == count + 1
-        assert client.counters().frames_sent == server.counters().frames_received == count + 1
+        mine, its = client.snapshot(), server.snapshot()
+        assert mine.calls == mine.calls_answered == its.requests == its.requests_answered == count + 1
+        assert mine.frames_sent == its.frames_received == count + 1
+        assert (mine.calls_in_flight, its.requests_in_flight) == (0, 0)
 
 
 async def test_no_requests_are_no_work(config: IpcConfig) -> None:
     async with serving(succeed, config) as server, open_client(config) as client:
         assert await client.call_many([]) == []
-        assert server.counters().requests == client.counters().calls == 0
+        assert server.snapshot().requests == client.snapshot().calls == 0
 
 
 async def test_many_requests_are_few_writes_and_answered_by_few() -> None:
@@ -114,7 +116,7 @@ async def test_if_one_request_cannot_be_sent_none_is(config: IpcConfig) -> None:
         assert caught.value.endpoint == config.endpoint_path
         with pytest.raises(TypeError, match="must be a DetectionTask"):
             await client.call_many([task(), success()])  # type: ignore[list-item]
-        assert server.counters().requests == client.counters().calls == 0
+        assert server.snapshot().requests == client.snapshot().calls == 0
         assert (await client.call(task())).success
 
 
@@ -127,11 +129,12 @@ async def test_what_was_answered_before_the_server_closed_is_not_lost() -> None:
             await client.call_many(tasks(5))
         assert ids(caught.value.responses) == ["0", "1"]
         assert caught.value.endpoint == "memory"
-        counters = client.counters()
-        assert (counters.calls, counters.calls_failed) == (5, 3)
+        counts = client.snapshot()
+        assert (counts.calls, counts.calls_answered, counts.calls_in_flight) == (5, 2, 0)
+        assert counts.calls_failed["peer_closed"] == 3
         with pytest.raises(ChannelClosedError, match="broken by an earlier call"):
             await client.call_many(tasks(1))
-        assert (client.counters().calls, client.counters().calls_failed) == (6, 4)
+        assert client.snapshot().calls_failed["closed"] == 1
 
 
 async def test_what_was_answered_is_read_even_if_the_next_write_finds_the_server_gone(
@@ -209,5 +212,5 @@ async def test_it_takes_its_turn_among_other_calls(config: IpcConfig) -> None:
             for name in "abc":
                 nursery.start_soon(many, name)
                 nursery.start_soon(one, name)
-        assert server.counters().requests == 303
+        assert server.snapshot().requests == 303
         assert sorted(len(one_call) for one_call in answered) == [1, 1, 1, 100, 100, 100]

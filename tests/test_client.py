@@ -97,7 +97,7 @@ async def test_concurrent_calls_take_turns_and_each_gets_its_own_answer(config: 
         async with trio.open_nursery() as nursery:
             for number in range(30):
                 nursery.start_soon(call, str(number))
-        assert client.counters().calls == 30
+        assert client.snapshot().calls == 30
 
 
 async def test_the_wait_for_a_turn_has_a_deadline_and_sends_nothing(
@@ -233,7 +233,7 @@ async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_th
     with pytest.raises(error, match=f"^memory: .*{said}"):
         await client.call(task())
     await expect_broken_by(client, error)
-    assert client.counters().calls_failed == 3
+    assert sum(client.snapshot().calls_failed.values()) == 3
 
 
 async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting() -> None:
@@ -398,7 +398,7 @@ async def test_an_error_of_the_block_comes_out_as_it_is(config: IpcConfig) -> No
 async def test_the_client_knows_where_it_leads_and_to_whom(config: IpcConfig) -> None:
     async with serving(succeed, config), open_client(config) as client:
         assert (client.endpoint, client.peer) == (config.endpoint_path, ME)
-        assert client.counters().transport == "interprocess"
+        assert client.snapshot().transport == "interprocess"
 
 
 async def test_a_memory_endpoint_serves_clients_without_a_file() -> None:

@@ -25,21 +25,27 @@ import trio
 
 import trio_ipc
 import trio_ipc.daemoneye
+import trio_ipc.telemetry.opentelemetry
+import trio_ipc.telemetry.prometheus
 from tests.platforms import UNDER_WINE, unix_only
 from tests.test_package import ROOMS
 from trio_ipc import (
     Call,
     ClientMetrics,
+    ClientSnapshot,
     ConfigError,
     Crc32Variant,
     IpcConfig,
     IpcError,
     ResilientConfig,
+    ServerSnapshot,
     open_client,
     serve,
 )
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.endpoint import DEFAULT_SOCKET
+from trio_ipc.telemetry import CallFailure, CloseReason, Refusal, RequestFailure, TimeoutKind
+from trio_ipc.telemetry.metrics import METRICS, Kind
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -50,7 +56,12 @@ PAGES = [README, CHANGELOG, *sorted(DOCS.glob("*.md"))]
 #: The only hosts that a page may name.
 HOSTS = {"keepachangelog.com", "semver.org"}
 
-PUBLIC = [*trio_ipc.__all__, *trio_ipc.daemoneye.__all__]
+PUBLIC = [
+    *trio_ipc.__all__,
+    *trio_ipc.daemoneye.__all__,
+    *trio_ipc.telemetry.opentelemetry.__all__,
+    *trio_ipc.telemetry.prometheus.__all__,
+]
 
 
 @attrs.frozen
@@ -379,6 +390,44 @@ def test_every_setting_of_the_resilient_client_is_told_with_its_default() -> Non
 def test_every_metric_is_told() -> None:
     text = (DOCS / "resilient-client.md").read_text()
     assert [name for name in attrs.asdict(ClientMetrics()) if f"`{name}`" not in text] == ["transport"]
+
+
+def test_all_that_is_counted_is_told_by_its_field_kind_and_metric() -> None:
+    text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
+    names = {field.name for kind in (ServerSnapshot, ClientSnapshot) for field in attrs.fields(kind)}
+    for kinds in (CloseReason, RequestFailure, CallFailure, Refusal, TimeoutKind):
+        names |= set(kinds)
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+def test_the_table_of_metrics_has_each_metric_with_its_type() -> None:
+    text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `(trio_ipc_server_\w+)` \| (?:`(\w+)`)? ?\| (\w+)(?:, by `(\w+)`)? \|", text, re.MULTILINE
+    )
+    told = {(name, kind, label) for *names, kind, label in rows for name in names if name}
+    assert told == {
+        (
+            "_".join(filter(None, ("trio_ipc", metric.side, metric.name, metric.unit)))
+            + ("_total" if metric.kind is Kind.COUNTER else ""),
+            metric.kind.name.lower(),
+            metric.label,
+        )
+        for metric in METRICS
+    }
+
+
+def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
+    text = (DOCS / "telemetry.md").read_text(encoding="utf-8").partition("## Logging")[2]
+    told = set(re.findall(r"^\| `(trio_ipc\.[\w.]+)` \|", text, re.MULTILINE))
+    package = Path(trio_ipc.__file__).parent
+    logging = {file for file in package.rglob("*.py") if "_logger = logging" in file.read_text("utf-8")}
+    names = {".".join(("trio_ipc", *file.relative_to(package).with_suffix("").parts)) for file in logging}
+    assert told == names
+    fields = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    for file in logging:
+        for given in re.findall(r"\{[^{}]*\"endpoint\": [^{}]*\}", file.read_text("utf-8")):
+            assert set(re.findall(r"\"(\w+)\": ", given)) <= {*fields}, file
 
 
 def test_the_rooms_are_those_of_the_architecture_page() -> None:

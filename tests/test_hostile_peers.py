@@ -108,7 +108,7 @@ async def test_hostile_clients_change_nothing_for_an_honest_one(config: IpcConfi
         assert calls > 0
         server.stop()
         await server.wait_stopped()
-        assert server.counters().connections_active == 0
+        assert server.snapshot().connections_active == 0
 
 
 async def test_who_holds_every_place_is_outlived_by_who_waits_for_one(
@@ -122,9 +122,9 @@ async def test_who_holds_every_place_is_outlived_by_who_waits_for_one(
         async with open_client(config) as client:
             with trio.move_on_after(1):
                 await trio.sleep_forever()
-            assert server.counters().connections_active == 4
+            assert server.snapshot().connections_active == 4
             await trio.sleep(1.5)
             assert await client.call(task()) == success()
-        assert server.counters().read_timeouts == 4
+        assert server.snapshot().timeouts["read"] == 4
         for holder in holders:
             await holder.aclose()

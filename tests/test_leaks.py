@@ -24,7 +24,7 @@ def living_tasks() -> int:
 async def settled(server: DetectionServer, connections: int) -> None:
     """Wait until the server has seen the end of so many connections, and has nothing left to do."""
     while True:
-        counters = server.counters()
+        counters = server.snapshot()
         ended = counters.connections_served + counters.connections_left - counters.connections_active
         if ended >= connections:
             break
@@ -59,7 +59,7 @@ async def test_ten_thousand_calls_leave_nothing_behind(config: IpcConfig) -> Non
         await settled(server, 53)
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert server.counters().requests == 1_000 + 100 + 10_000
+        assert server.snapshot().requests == 1_000 + 100 + 10_000
         assert living_tasks() == tasks
         assert open_handles() <= descriptors
         assert objects_of_ours() == objects
@@ -114,7 +114,7 @@ async def test_calls_that_fail_leave_nothing_behind_either(
     async with serving(answer_badly, config) as server:
 
         async def fail(times: int) -> tuple[int, int, Counter[str]]:
-            already = server.counters().connections_accepted
+            already = server.snapshot().connections_accepted
             for _ in range(times):
                 async with open_client(config) as client:
                     await end(client, how)

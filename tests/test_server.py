@@ -197,7 +197,7 @@ async def test_a_handler_that_raises_is_one_failed_response_and_a_traceback_in_t
             result = await client.call(task(task_id))
             assert (result.task_id, result.success) == (task_id, False)
             assert result.error_message.startswith(said)
-        assert server.counters().handler_failures == 2
+        assert server.snapshot().requests_failed["handler"] == 2
     assert caplog.records[0].exc_info is not None
     assert caplog.records[0].name == "trio_ipc.conversation"
     assert caplog.records[0].__dict__["connection"] == 1
@@ -229,8 +229,8 @@ async def test_a_handler_that_runs_out_of_time_is_one_failed_response(
                 assert (
                     result.error_message == f"the handler ran out of time, the limit is {limit * 1000:.0f} ms"
                 )
-        assert server.counters().handler_timeouts == 2
-        assert server.counters().handler_failures == 0
+        assert server.snapshot().requests_failed["handler_timeout"] == 2
+        assert server.snapshot().requests_failed["handler"] == 0
     assert "the handler ran out of time" in caplog.text
     assert "in hang" in caplog.text  # the traceback says where it was
 
@@ -250,8 +250,8 @@ async def test_what_a_handler_says_after_its_time_is_not_heard(
         await client.send_all(frame(task()))
         [result] = await read_results(client, 1)
         assert result.error_message.startswith("the handler ran out of time")
-        assert server.counters().handler_timeouts == 1
-        assert server.counters().handler_failures == 0
+        assert server.snapshot().requests_failed["handler_timeout"] == 1
+        assert server.snapshot().requests_failed["handler"] == 0
 
 
 async def fail_in_cleanup(_task: DetectionTask, _call: Call) -> DetectionResult:
@@ -282,11 +282,11 @@ async def test_a_handler_whose_cleanup_fails_is_cancelled_all_the_same_and_the_f
                 return
         server.stop()
         await server.wait_stopped()
-        counters = server.counters()
-        assert counters.handler_failures == 0
-        assert counters.handler_timeouts == (reason == "time")
-        assert counters.clients_gone == (reason == "client gone")
-        assert counters.requests_cut_off == (reason == "grace")
+        counters = server.snapshot()
+        assert counters.requests_failed["handler"] == 0
+        assert counters.requests_failed["handler_timeout"] == (reason == "time")
+        assert counters.requests_failed["client_gone"] == (reason == "client gone")
+        assert counters.requests_failed["cut_off"] == (reason == "grace")
     assert "ValueError: cleanup failed" in caplog.text
 
 
@@ -461,8 +461,8 @@ async def test_a_client_that_leaves_cancels_its_handler(config: IpcConfig, ahead
         assert gate.cancelled
         server.stop()
         await server.wait_stopped()
-        assert server.counters().clients_gone == 1
-        assert server.counters().connections_active == 0
+        assert server.snapshot().requests_failed["client_gone"] == 1
+        assert server.snapshot().connections_active == 0
 
 
 async def test_a_client_that_leaves_before_its_answer_changes_nothing_for_others(config: IpcConfig) -> None:
@@ -499,7 +499,7 @@ async def test_a_violation_is_named_in_one_failed_response_and_ends_the_connecti
         assert (complaint.task_id, complaint.success) == ("", False)
         assert complaint.error_message.startswith(said)
         assert await honest.call(task()) == success()
-        assert server.counters().protocol_errors == 1
+        assert server.snapshot().connections_closed["protocol_error"] == 1
 
 
 async def test_a_violator_that_is_gone_cannot_be_told_and_that_is_all(
@@ -530,7 +530,7 @@ async def test_an_idle_connection_is_closed_after_the_read_timeout(
     async with serving(succeed, endpoint) as server, endpoint.connect() as client:
         assert await read_to_end(client) == b""
         assert trio.current_time() == pytest.approx(30)
-        assert server.counters().read_timeouts == 1
+        assert server.snapshot().timeouts["read"] == 1
 
 
 async def test_a_client_that_does_not_read_is_let_go_after_the_write_timeout(
@@ -541,8 +541,8 @@ async def test_a_client_that_does_not_read_is_let_go_after_the_write_timeout(
         async with await connect(config.endpoint_path) as client:
             await client.send_all(frame(task()))
             await trio.sleep(11)
-            assert server.counters().write_timeouts == 1
-            assert server.counters().connections_active == 0
+            assert server.snapshot().timeouts["write"] == 1
+            assert server.snapshot().connections_active == 0
 
 
 async def test_at_most_max_connections_are_served_and_the_next_waits_for_a_place(
@@ -554,15 +554,15 @@ async def test_at_most_max_connections_are_served_and_the_next_waits_for_a_place
         for client in clients:
             nursery.start_soon(client.call, task())
         await trio.sleep(1)
-        assert server.counters().connections_active == CONFIG.max_connections == 2
+        assert server.snapshot().connections_active == CONFIG.max_connections == 2
         gate.open.set()
         await trio.sleep(1)
-        assert server.counters().requests == 2
+        assert server.snapshot().requests == 2
         for client in clients[:2]:
             await client.aclose()
         await trio.sleep(1)
-        assert server.counters().requests == 3
-        assert server.counters().connections_refused_limit == 0
+        assert server.snapshot().requests == 3
+        assert server.snapshot().connections_refused["limit"] == 0
 
 
 async def test_who_finds_no_place_within_the_accept_timeout_is_closed(
@@ -573,7 +573,7 @@ async def test_who_finds_no_place_within_the_accept_timeout_is_closed(
         async with endpoint.connect() as third:
             assert await read_to_end(third) == b""
         assert trio.current_time() == pytest.approx(5)
-        assert server.counters().connections_refused_limit == 1
+        assert server.snapshot().connections_refused["limit"] == 1
     assert "connection 3 refused: the limit max_connections is 2" in caplog.text
 
 
@@ -585,13 +585,13 @@ async def test_who_leaves_the_queue_keeps_nobody_else_out(
             async with endpoint.connect(), endpoint.connect():
                 await trio.testing.wait_all_tasks_blocked()
         await trio.testing.wait_all_tasks_blocked()
-        assert server.counters().connections_left == 10
+        assert server.snapshot().connections_left == 10
         patient = endpoint.client()
         await trio.testing.wait_all_tasks_blocked()
         await first.aclose()
         assert await patient.call(task()) == success()
         assert trio.current_time() == 0
-        assert server.counters().connections_refused_limit == 0
+        assert server.snapshot().connections_refused["limit"] == 0
 
 
 async def test_a_request_sent_while_waiting_for_a_place_is_kept(
@@ -613,8 +613,8 @@ async def test_no_more_than_max_connections_wait_and_the_rest_is_closed_at_once(
         streams = [endpoint.connect() for _ in range(10)]
         await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == 0
-        counters = server.counters()
-        assert (counters.connections_active, counters.connections_refused_limit) == (2, 6)
+        counters = server.snapshot()
+        assert (counters.connections_active, counters.connections_refused["limit"]) == (2, 6)
         for stream in streams:
             await stream.aclose()
 
@@ -627,7 +627,7 @@ async def test_a_flood_of_connections_does_not_keep_a_patient_client_out(config:
             await stream.aclose()
         async with open_client(config) as client:
             assert await client.call(task()) == success()
-        assert server.counters().connections_accepted >= 60
+        assert server.snapshot().connections_accepted >= 60
 
 
 # --- Stopping -----------------------------------------------------------------------------
@@ -747,7 +747,7 @@ async def test_a_connection_that_starts_after_the_stop_does_not_hang_it(
                 assert await read_to_end(near) == b""
                 assert trio.current_time() == 0
                 await server.wait_stopped()
-            assert server.counters().connections_left == (1 if places_taken else 0)
+            assert server.snapshot().connections_left == (1 if places_taken else 0)
 
 
 async def test_a_stop_without_grace_and_without_requests_cuts_nothing_off(
@@ -759,7 +759,7 @@ async def test_a_stop_without_grace_and_without_requests_cuts_nothing_off(
         await client.call(task())
         server.stop()
         await server.wait_stopped()
-        assert server.counters().requests_cut_off == 0
+        assert server.snapshot().requests_failed["cut_off"] == 0
     assert "cut off" not in caplog.text
 
 
@@ -848,7 +848,7 @@ async def test_a_defect_on_one_connection_costs_no_other(
     async with serving(succeed, endpoint) as server:
         endpoint.offer(Defective(far, CONFIG, endpoint="memory", peer=ME))
         assert await endpoint.client().call(task()) == success()
-        assert server.counters().connections_served == 2
+        assert server.snapshot().connections_served == 2
     assert "closed by an internal error" in caplog.text
 
 
@@ -862,8 +862,8 @@ async def test_a_peer_that_is_not_allowed_is_closed_counted_and_logged(
     endpoint = MemoryEndpoint(CONFIG, peer)
     async with serving(succeed, endpoint) as server, endpoint.connect() as client:
         assert await read_to_end(client) == b""
-        assert server.counters().connections_refused_credentials == 1
-        assert server.counters().connections_served == 0
+        assert server.snapshot().connections_refused["credentials"] == 1
+        assert server.snapshot().connections_served == 0
     assert (
         f"connection 1 refused: {peer} is not allowed, allowed is {PeerPolicy.own_user_and_root()}"
         in caplog.text
@@ -893,19 +893,19 @@ async def test_a_policy_that_is_none_is_refused_before_there_is_an_endpoint(conf
 # --- What can be seen ---------------------------------------------------------------------------
 
 
-async def test_the_counters_add_up_and_are_a_copy(config: IpcConfig) -> None:
+async def test_a_snapshot_says_what_happened_until_it_was_taken(config: IpcConfig) -> None:
     async with serving(succeed, config) as server, open_client(config) as client:
         await client.call(task())
         # The answer may be here before the server's task hears that it was taken.
         await trio.testing.wait_all_tasks_blocked()
-        counters = server.counters()
+        counters = server.snapshot()
         assert counters.transport == "interprocess"
         assert (counters.connections_accepted, counters.connections_served) == (1, 1)
         assert (counters.requests, counters.frames_received, counters.frames_sent) == (1, 1, 1)
-        assert counters.bytes_received == len(frame(task())) == client.counters().bytes_sent
-        assert counters.bytes_sent == len(frame(success())) == client.counters().bytes_received
-        counters.requests = 99
-        assert server.counters().requests == 1
+        assert counters.bytes_received == len(frame(task())) == client.snapshot().bytes_sent
+        assert counters.bytes_sent == len(frame(success())) == client.snapshot().bytes_received
+        await client.call(task())
+        assert counters.requests == 1
 
 
 async def test_a_connection_is_one_line_when_opened_and_one_when_closed(
@@ -952,7 +952,7 @@ async def test_an_answer_does_not_wait_for_a_slow_handler_behind_it(endpoint: Me
         async with endpoint.connect() as client:
             await client.send_all(b"".join(frame(task(name)) for name in ("a", "b", "slow", "c")))
             assert [result.task_id for result in await read_results(client, 2)] == ["a", "b"]
-            assert server.counters().requests == 3
+            assert server.snapshot().requests == 3
             gate.open.set()
             assert [result.task_id for result in await read_results(client, 2)] == ["slow", "c"]
 
@@ -964,7 +964,7 @@ async def test_however_many_come_at_a_time_each_is_answered(endpoint: MemoryEndp
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.send_all, b"".join(frame(task(name)) for name in names))
                 assert [result.task_id for result in await read_results(client, 1_000)] == names
-            assert server.counters().requests == server.counters().frames_sent == 1_000
+            assert server.snapshot().requests == server.snapshot().frames_sent == 1_000
 
 
 async def test_what_was_answered_before_a_broken_frame_is_sent_and_then_the_reason(
@@ -996,7 +996,7 @@ async def test_a_handler_that_runs_out_of_time_costs_its_neighbours_nothing(
             ("hang", False),
             ("b", True),
         ]
-        assert server.counters().handler_timeouts == 1
+        assert server.snapshot().requests_failed["handler_timeout"] == 1
 
 
 async def test_answers_that_nobody_reads_count_as_cut_off(autojump_clock: MockClock) -> None:
@@ -1008,4 +1008,4 @@ async def test_answers_that_nobody_reads_count_as_cut_off(autojump_clock: MockCl
         await trio.testing.wait_all_tasks_blocked()
         server.stop()
         await server.wait_stopped()
-        assert server.counters().requests == server.counters().requests_cut_off == 3
+        assert server.snapshot().requests == server.snapshot().requests_failed["cut_off"] == 3

@@ -46,7 +46,14 @@ from .errors import (
     WriteTimeoutError,
 )
 from .server import Server, serve, serve_listener
-from .telemetry import ClientCounters, ServerCounters, Traffic
+from .telemetry import (
+    LATENCY_BOUNDS,
+    ClientSnapshot,
+    HistogramSnapshot,
+    ServerCounts,
+    ServerSnapshot,
+    Traffic,
+)
 from .transports import PeerCredentials, PeerPolicy
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LATENCY_BOUNDS",
     "RESPONSE_TOO_LARGE",
     "Answer",
     "AttemptsFailedError",
@@ -80,8 +88,8 @@ __all__ = [
     "ChecksumMismatchError",
     "CircuitOpenError",
     "Client",
-    "ClientCounters",
     "ClientMetrics",
+    "ClientSnapshot",
     "ConfigError",
     "ConnectError",
     "ConnectTimeoutError",
@@ -97,6 +105,7 @@ __all__ = [
     "FramedChannel",
     "FramedChannelListener",
     "Handler",
+    "HistogramSnapshot",
     "InvalidLengthError",
     "IpcConfig",
     "IpcError",
@@ -116,9 +125,10 @@ __all__ = [
     "ResilientConfig",
     "ResponseMismatchError",
     "Server",
-    "ServerCounters",
+    "ServerCounts",
     "ServerNotFoundError",
     "ServerRefusedError",
+    "ServerSnapshot",
     "Strategy",
     "Traffic",
     "TransportType",

@@ -7,6 +7,7 @@ meanwhile would not read either, and both would wait for each other.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Generic
 
 import trio
@@ -48,8 +49,13 @@ class Batch(Generic[RequestT, ResponseT]):
         for payload in self._payloads:
             channel.check(payload)
 
-    async def exchange(self, channel: Channel) -> None:
+    async def exchange(self, channel: Channel, answered: Callable[[int], None]) -> None:
         """Send all requests and receive all responses; ``responses`` grows meanwhile.
+
+        Args:
+            channel: the connection.
+            answered: told how many responses have come since it was last told, whenever there is a wait
+                and in the end.
 
         Raises:
             IpcError: as :meth:`~trio_ipc.Client.call` raises it.
@@ -57,12 +63,21 @@ class Batch(Generic[RequestT, ResponseT]):
         It is a checkpoint if there is a request. After an error or a cancellation the channel must be
         closed.
         """
-        while len(self.responses) < len(self.requests):
-            under_way = self._sent - len(self.responses)
-            if self._sent < len(self.requests) and under_way <= _MOST_AT_ONCE:
-                await self._send_some(channel)
-            else:
-                self._take(channel.receive_nowait() or await channel.receive())
+        told = 0
+        try:
+            while len(self.responses) < len(self.requests):
+                under_way = self._sent - len(self.responses)
+                if self._sent < len(self.requests) and under_way <= _MOST_AT_ONCE:
+                    await self._send_some(channel)
+                    continue
+                payload = channel.receive_nowait()
+                if payload is None:
+                    answered(len(self.responses) - told)
+                    told = len(self.responses)
+                    payload = await channel.receive()
+                self._take(payload)
+        finally:
+            answered(len(self.responses) - told)
 
     async def _send_some(self, channel: Channel) -> None:
         payloads = self._next_payloads()

@@ -249,6 +249,7 @@ class FramedChannel(Channel):
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
         self._closed = False
         self._unsent: list[bytes | memoryview] = []
+        self._uncounted: list[tuple[int, int]] = []
         self._at_eof = False
         self._receiving_stopped = False
         self._wait: trio.CancelScope | None = None
@@ -401,10 +402,18 @@ class FramedChannel(Channel):
                 raise self._not_sent(exc) from exc
             if sent < size:
                 self._unsent = _without(sent, parts)
-        # Counted before anyone else runs: who sees the answer sees the count.
-        self.traffic.frames_sent += len(payloads)
-        self.traffic.bytes_sent += size
-        return not self._unsent
+        self._uncounted.append((len(payloads), size))
+        if self._unsent:
+            return False
+        self._count_sent()
+        return True
+
+    def _count_sent(self) -> None:
+        # Before anyone else runs: who sees the answer sees the count.
+        for frames, size in self._uncounted:
+            self.traffic.frames_sent += frames
+            self.traffic.bytes_sent += size
+        self._uncounted.clear()
 
     async def flush(self) -> None:
         """Wait until all is handed over; see :meth:`Channel.flush`."""
@@ -419,6 +428,7 @@ class FramedChannel(Channel):
                 for part in self._unsent:
                     await self._stream.send_all(part)
                 self._unsent = []
+                self._count_sent()
             except trio.Cancelled:
                 await self._break()
                 raise

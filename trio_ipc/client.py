@@ -6,11 +6,11 @@ behind the caller's back. This module must never return a response to another re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
-import attrs
 import trio
 from google.protobuf.message import Message
 
@@ -24,15 +24,20 @@ from .errors import (
     MessageError,
     PeerClosedError,
     PeerNotAllowedError,
+    ProtocolError,
+    ReadTimeoutError,
     ResponseMismatchError,
     TurnTimeoutError,
+    WriteTimeoutError,
 )
 from .selection import open_channel
-from .telemetry import ClientCounters
+from .telemetry import CallFailure, ClientSnapshot, ClientTelemetry
 from .transports import PeerCredentials, PeerPolicy
 
 if TYPE_CHECKING:
     from .daemoneye import DetectionResult, DetectionTask
+
+_logger = logging.getLogger(__name__)
 
 _CLOSED_FIRST: Final = (
     "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
@@ -45,6 +50,17 @@ _CLOSED_LATER: Final = (
 
 #: Characters of a peer's own words that go into an error.
 _LONGEST_QUOTE: Final = 1_000
+
+_FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
+    (MessageError, CallFailure.REQUEST_UNSENDABLE),
+    (TurnTimeoutError, CallFailure.TURN_TIMEOUT),
+    (WriteTimeoutError, CallFailure.WRITE_TIMEOUT),
+    (ReadTimeoutError, CallFailure.READ_TIMEOUT),
+    (PeerClosedError, CallFailure.PEER_CLOSED),
+    (ProtocolError, CallFailure.PROTOCOL_ERROR),
+    (ChannelClosedError, CallFailure.CLOSED),
+    (trio.Cancelled, CallFailure.CANCELLED),
+)
 
 
 class Client(Generic[RequestT, ResponseT]):
@@ -68,16 +84,21 @@ class Client(Generic[RequestT, ResponseT]):
         self._channel = channel
         self._contract = contract
         self._read_timeout_ms = config.read_timeout_ms
-        self._counters = ClientCounters(transport=str(config.transport))
-        channel.traffic = self._counters
+        self._telemetry = ClientTelemetry(
+            transport=str(config.transport), endpoint=self.endpoint, contract=contract.name
+        )
+        channel.traffic = self._telemetry
         self._turn = trio.Lock()
         self._closed = False
         self._answered = False
         self._broken_by: BaseException | None = None
 
-    def counters(self) -> ClientCounters:
-        """Return a copy of the counters as they are now."""
-        return attrs.evolve(self._counters)
+    def snapshot(self) -> ClientSnapshot:
+        """Return what the client has done so far. Any thread may ask, during the run and after it.
+
+        In Trio's thread the numbers belong to one moment; another one may see a step half done.
+        """
+        return self._telemetry.snapshot()
 
     async def call(self, request: RequestT) -> ResponseT:
         """Send a request and wait for its response.
@@ -105,19 +126,19 @@ class Client(Generic[RequestT, ResponseT]):
         connection is closed: the response might still come, and would then be taken for another's.
         """
         self._check_type(request)
-        await self._take_turn()
+        telemetry = self._telemetry
+        telemetry.calls += 1
+        telemetry.calls_in_flight += 1
+        began = trio.current_time()
         try:
-            # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._counters.calls += 1
-            try:
-                self._check_good()
-                return await self._exchange(request)
-            except BaseException:
-                self._counters.calls_failed += 1
-                raise
+            response = await self._exchange_in_turn(request)
+            telemetry.call_seconds.observe(trio.current_time() - began)
+            return response
+        except BaseException as exc:
+            telemetry.calls_failed[_kind_of(exc)] += 1
+            raise
         finally:
-            self._turn.release()
+            telemetry.calls_in_flight -= 1
 
     async def call_many(self, requests: Iterable[RequestT]) -> list[ResponseT]:
         """Send several requests ahead, instead of each after the answer to the one before.
@@ -148,20 +169,24 @@ class Client(Generic[RequestT, ResponseT]):
         except MessageError as exc:
             exc.endpoint = self.endpoint
             raise
-        await self._take_turn()
+        telemetry = self._telemetry
+        telemetry.calls += len(wanted)
+        telemetry.calls_in_flight += len(wanted)
+        began = trio.current_time()
+
+        def answered(count: int) -> None:
+            telemetry.call_seconds.observe(trio.current_time() - began, count)
+            telemetry.calls_in_flight -= count
+
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._counters.calls += len(wanted)
-            try:
-                self._check_good()
-                await self._exchange_batch(batch)
-            except BaseException as exc:
-                self._counters.calls_failed += len(wanted) - len(batch.responses)
-                if isinstance(exc, IpcError):
-                    exc.responses = tuple(batch.responses)
-                raise
-        finally:
-            self._turn.release()
+            await self._exchange_batch_in_turn(batch, answered)
+        except BaseException as exc:
+            unanswered = len(wanted) - len(batch.responses)
+            telemetry.calls_failed[_kind_of(exc)] += unanswered
+            telemetry.calls_in_flight -= unanswered
+            if isinstance(exc, IpcError):
+                exc.responses = tuple(batch.responses)
+            raise
         return batch.responses
 
     def is_quiet(self) -> bool:
@@ -181,6 +206,27 @@ class Client(Generic[RequestT, ResponseT]):
         """Close the connection at once. A call in progress ends by :exc:`ChannelClosedError`."""
         self._closed = True
         await self._channel.aclose()
+
+    async def _exchange_in_turn(self, request: RequestT) -> ResponseT:
+        await self._take_turn()
+        try:
+            # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_good()
+            return await self._exchange(request)
+        finally:
+            self._turn.release()
+
+    async def _exchange_batch_in_turn(
+        self, batch: Batch[RequestT, ResponseT], answered: Callable[[int], None]
+    ) -> None:
+        await self._take_turn()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_good()
+            await self._exchange_batch(batch, answered)
+        finally:
+            self._turn.release()
 
     async def _take_turn(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -229,9 +275,11 @@ class Client(Generic[RequestT, ResponseT]):
             await self._poison(exc)
             raise
 
-    async def _exchange_batch(self, batch: Batch[RequestT, ResponseT]) -> None:
+    async def _exchange_batch(
+        self, batch: Batch[RequestT, ResponseT], answered: Callable[[int], None]
+    ) -> None:
         try:
-            await batch.exchange(self._channel)
+            await batch.exchange(self._channel, answered)
         except BaseException as exc:
             self._answered = self._answered or bool(batch.responses)
             if isinstance(exc, PeerClosedError):
@@ -300,6 +348,12 @@ async def open_trusted_channel(
     """
     channel = await connect(config)
     if peers.allows(channel.peer):
+        fields = {
+            "endpoint": channel.endpoint,
+            "peer": str(channel.peer),
+            "transport": str(config.transport),
+        }
+        _logger.debug("connected to %s, %s", channel.endpoint, channel.peer, extra=fields)
         return channel
     await close_at_once(channel)
     raise PeerNotAllowedError(
@@ -315,6 +369,10 @@ def _one_line(message: Message) -> str:
 
     text: str = MessageToString(message, as_one_line=True)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
+
+
+def _kind_of(exc: BaseException) -> CallFailure:
+    return next((kind for family, kind in _FAILURES if isinstance(exc, family)), CallFailure.OTHER)
 
 
 def _reason(exc: BaseException) -> str:

@@ -29,7 +29,7 @@ from .errors import (
     ReadTimeoutError,
     WriteTimeoutError,
 )
-from .telemetry import ServerCounters
+from .telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 from .transports import PeerCredentials
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +47,13 @@ _LONGEST_REASON: Final = 1_000
 _MOST_RESPONSES_AT_ONCE: Final = 64
 _MOST_BYTES_AT_ONCE: Final = 65_536
 
-_UNANSWERABLE: Final = "a request failed, and the contract has no response that says so"
+_UNANSWERABLE: Final = "a request failed, and no response could say so"
+
+#: What becomes of requests without their response when the connection ends for this reason.
+_REQUEST_LOST: Final = {
+    CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
+    CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
+}
 
 
 @attrs.frozen
@@ -76,6 +82,9 @@ class Conversation(Generic[RequestT, ResponseT]):
         channel: the connection.
         number: what logs and :class:`Call` name it by.
         handler: answers requests, one at a time.
+
+    Attributes:
+        ending: what ended it, as a reason to count by and as words for the log.
     """
 
     def __init__(
@@ -96,58 +105,89 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._counters = counters
         self._watch = _HandlerWatch(channel, self._send_early)
         self._request: RequestT | None = None
+        self._undecided = False
         # Responses that go out together with those of the other requests in hand.
         self._responses: list[bytes] = []
         self._response_bytes = 0
-        self._owed = 0
+        self._undelivered = 0
         self._unsent_because: ChannelError | None = None
         self._stopped_at: trio.Cancelled | None = None
+        self._ended = False
+        self.ending = (CloseReason.CUT_OFF, "the server ended")
 
-    async def run(self) -> str:
-        """Answer requests until the conversation ends.
-
-        Returns:
-            Why it ended, for the log.
+    async def run(self) -> None:
+        """Answer requests until the conversation ends; :attr:`ending` then says why it did.
 
         Raises nothing but what is no :exc:`Exception`, unless this package has a bug. Cancellation ends
         it at once, in the middle of a handler if need be.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch.run)
-            try:
-                reason = await self._converse()
-            except trio.Cancelled:
-                self._counters.requests_cut_off += self._owed + (self._request is not None)
-                self._stopped_at = None
-                raise
-            except ReadTimeoutError as exc:
-                self._counters.read_timeouts += 1
-                reason = exc.message
-            except WriteTimeoutError as exc:
-                self._counters.write_timeouts += 1
-                reason = exc.message
-            except (PeerClosedError, ChannelClosedError) as exc:
-                reason = exc.message
-            nursery.cancel_scope.cancel()
-        return reason
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch.run)
+                await self._converse_to_its_end()
+                nursery.cancel_scope.cancel()
+        except Exception:
+            self._end(CloseReason.INTERNAL_ERROR, "an internal error")
+            raise
+        except BaseException:
+            self._end(*self.ending)  # cut off, if nothing had ended it before
+            self._stopped_at = None
+            raise
+        finally:
+            self._decide_undelivered()
+
+    async def _converse_to_its_end(self) -> None:
+        try:
+            await self._converse()
+        except ReadTimeoutError as exc:
+            self._counters.timeouts[TimeoutKind.READ] += 1
+            self._end(CloseReason.READ_TIMEOUT, exc.message)
+        except WriteTimeoutError as exc:
+            self._counters.timeouts[TimeoutKind.WRITE] += 1
+            self._end(CloseReason.WRITE_TIMEOUT, exc.message)
+        except PeerClosedError as exc:
+            self._end(CloseReason.PEER_CLOSED, exc.message)
+        except ChannelClosedError as exc:
+            self._end(CloseReason.STOPPED, exc.message)
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
         self._channel.stop_receiving()
 
-    async def _converse(self) -> str:
-        reason = None
-        while reason is None:
+    def _end(self, reason: CloseReason, said: str) -> None:
+        """Note what ended the conversation, and what that makes of the request in hand."""
+        self._ended = True
+        self.ending = (reason, said)
+        self._failed(_REQUEST_LOST.get(reason, RequestFailure.RESPONSE_UNDELIVERED))
+
+    def _decide_undelivered(self) -> None:
+        """Count the requests whose responses were made and not taken."""
+        reason, _ = self.ending
+        why = _REQUEST_LOST.get(reason, RequestFailure.RESPONSE_UNDELIVERED)
+        self._counters.requests_failed[why] += self._undelivered
+        self._counters.requests_in_flight -= self._undelivered
+        self._undelivered = 0
+
+    def _failed(self, why: RequestFailure) -> None:
+        """Count the request in hand, if there is one, by what failed first."""
+        if self._undecided:
+            self._undecided = False
+            self._counters.requests_in_flight -= 1
+            self._counters.requests_failed[why] += 1
+            if why is RequestFailure.HANDLER_TIMEOUT:
+                self._counters.timeouts[TimeoutKind.HANDLER] += 1
+
+    async def _converse(self) -> None:
+        while not self._ended:
             # One scope for all requests until the watch has to cancel a handler: a scope for each of
             # them would cost it 8 µs.
             with trio.CancelScope() as self._watch.scope:
-                reason = await self._answer_requests()
-            if reason is None:
-                reason = await self._handler_cancelled()
-        return reason
+                await self._answer_requests()
+            if not self._ended:
+                await self._handler_cancelled()
 
-    async def _answer_requests(self) -> str:
-        channel = self._channel
+    async def _answer_requests(self) -> None:
+        channel, counters = self._channel, self._counters
         while True:
             try:
                 payload = None if self._has_enough_to_send() else channel.receive_nowait()
@@ -158,13 +198,16 @@ class Conversation(Generic[RequestT, ResponseT]):
                 self._request = self._contract.decode_request(payload)
                 del payload
             except ProtocolError as exc:
-                self._counters.protocol_errors += 1
+                self._end(CloseReason.PROTOCOL_ERROR, exc.message)
                 await self._say_why(exc)
-                return exc.message
-            self._counters.requests += 1
+                return
+            self._undecided = True
+            counters.requests += 1
+            counters.requests_in_flight += 1
             if not await self._answer(self._request):
                 await self._send_responses()
-                return _UNANSWERABLE
+                self._end(CloseReason.UNANSWERABLE, _UNANSWERABLE)
+                return
             self._request = None
 
     async def _answer(self, request: RequestT) -> bool:
@@ -172,16 +215,18 @@ class Conversation(Generic[RequestT, ResponseT]):
         return response is not None and self._add(request, response)
 
     def _has_enough_to_send(self) -> bool:
-        return self._owed >= _MOST_RESPONSES_AT_ONCE or self._response_bytes >= _MOST_BYTES_AT_ONCE
+        return len(self._responses) >= _MOST_RESPONSES_AT_ONCE or self._response_bytes >= _MOST_BYTES_AT_ONCE
 
     async def _send_responses(self) -> None:
         if self._unsent_because is not None:
             raise self._unsent_because
-        if self._owed:
+        if self._responses:
             responses, self._responses, self._response_bytes = self._responses, [], 0
             if not self._channel.send_nowait(responses):
                 await self._channel.flush()
-            self._owed = 0
+            self._counters.requests_answered += self._undelivered
+            self._counters.requests_in_flight -= self._undelivered
+            self._undelivered = 0
 
     async def _send_early(self) -> None:
         """Send what is made, because the handler that runs takes its time."""
@@ -195,12 +240,14 @@ class Conversation(Generic[RequestT, ResponseT]):
         now = trio.current_time()
         deadline = now + self._handler_timeout
         try:
-            self._watch.begin(now, deadline, at_once=self._owed > 0)
+            self._watch.begin(now, deadline, at_once=bool(self._responses))
             try:
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
+                self._counters.handler_seconds.observe(trio.current_time() - now)
                 await self._watch.end()
             if self._watch.scope.cancel_called:
+                # Though it has caught that, and returned something: it is not heard.
                 await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled as exc:
             self._stopped_at = exc
@@ -221,23 +268,24 @@ class Conversation(Generic[RequestT, ResponseT]):
         _logger.error("the handler failed", exc_info=exc, extra=self._log_fields())
         # What it raises because it was cancelled is logged, but is not its answer.
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._counters.handler_failures += 1
+        self._failed(RequestFailure.HANDLER)
         return self._failure(request, f"the handler failed: {_describe(exc)}")
 
-    async def _handler_cancelled(self) -> str | None:
-        """Deal with the handler that the watch has cancelled; None if the conversation goes on."""
+    async def _handler_cancelled(self) -> None:
+        """Deal with the handler that the watch has cancelled."""
         stopped_at, self._stopped_at = self._stopped_at, None
         if self._watch.peer_gone:
-            self._counters.clients_gone += 1
-            return "the client left while its handler ran; the handler was cancelled"
-        self._counters.handler_timeouts += 1
+            self._failed(RequestFailure.CLIENT_GONE)
+            said = "the client left while its handler ran; the handler was cancelled"
+            self._end(CloseReason.PEER_CLOSED, said)
+            return
+        self._failed(RequestFailure.HANDLER_TIMEOUT)
         reason = f"the handler ran out of time, the limit is {self._handler_timeout * 1000:.0f} ms"
         _logger.error("%s", reason, exc_info=stopped_at, extra=self._log_fields())
         if not self._add_failure(self._request, reason):
             await self._send_responses()
-            return _UNANSWERABLE
+            self._end(CloseReason.UNANSWERABLE, _UNANSWERABLE)
         self._request = None
-        return None
 
     def _add(self, request: RequestT, response: ResponseT) -> bool:
         """Add the response to what is sent next, or the failure that it cannot be; False if neither can."""
@@ -250,7 +298,7 @@ class Conversation(Generic[RequestT, ResponseT]):
             reason = "the handler's response encodes to no bytes, which the wire cannot carry"
         except MessageError as exc:
             reason = f"the handler's response cannot be sent: {exc.message}"
-        self._counters.responses_unsendable += 1
+        self._failed(RequestFailure.RESPONSE_UNSENDABLE)
         _logger.error("%s", reason, extra=self._log_fields())
         return self._add_failure(request, reason)
 
@@ -269,7 +317,9 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._channel.check(payload)
         self._responses.append(payload)
         self._response_bytes += len(payload)
-        self._owed += 1
+        if self._undecided:
+            self._undecided = False
+            self._undelivered += 1
 
     async def _say_why(self, exc: ProtocolError) -> None:
         """Tell the peer what it did wrong, where that is still possible."""
@@ -277,6 +327,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         try:
             await self._send_responses()
         except (PeerClosedError, ChannelClosedError, WriteTimeoutError) as unsent:
+            self._counters.timeouts[TimeoutKind.WRITE] += isinstance(unsent, WriteTimeoutError)
             _logger.debug("the peer could not be told: %s", unsent.message, extra=self._log_fields())
 
     def _failure(self, request: RequestT | None, reason: str) -> ResponseT | None:
@@ -292,7 +343,12 @@ class Conversation(Generic[RequestT, ResponseT]):
             return None
 
     def _log_fields(self) -> dict[str, object]:
-        return {"endpoint": self._channel.endpoint, "connection": self._number}
+        return {
+            "endpoint": self._channel.endpoint,
+            "connection": self._number,
+            "peer": str(self._channel.peer),
+            "transport": self._counters.transport,
+        }
 
 
 def _describe(exc: BaseException) -> str:

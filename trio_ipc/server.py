@@ -8,10 +8,11 @@ never start a task outside its own nursery.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
-import attrs
 import trio
 
 from .channel import Channel, close_at_once
@@ -20,7 +21,7 @@ from .contract import Contract, RequestT, ResponseT
 from .conversation import Conversation, Handler
 from .errors import EndpointError
 from .selection import open_channel_listener
-from .telemetry import ServerCounters
+from .telemetry import CloseReason, Refusal, ServerCounters, ServerSnapshot, ServerTelemetry, TimeoutKind
 from .transports import PeerPolicy
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 
 #: Seconds until accept() is tried again after one of them, as in :func:`trio.serve_listeners`.
 _ACCEPT_PAUSE: Final = 0.1
+
+#: Refused connections that get a line each in a second's log. A process that connects in a loop is refused
+#: thousands of times a second, and would fill the disk by it.
+_REFUSALS_LOGGED: Final = 10
 
 
 class Server(Generic[RequestT, ResponseT]):
@@ -57,7 +62,11 @@ class Server(Generic[RequestT, ResponseT]):
         self._config = config
         self._contract = contract
         self._peers = peers
-        self._counters = ServerCounters(transport=str(config.transport))
+        self._telemetry = ServerTelemetry(
+            transport=str(config.transport), endpoint=self.endpoint, contract=contract.name
+        )
+        self._numbers = itertools.count(1)
+        self._refusals = _RefusalLog(self.endpoint)
         self._limiter = trio.CapacityLimiter(config.max_connections)
         self._accepting = trio.CancelScope()
         self._stopping = False
@@ -65,9 +74,12 @@ class Server(Generic[RequestT, ResponseT]):
         self._conversations: set[Conversation[RequestT, ResponseT]] = set()
         self._stopped = trio.Event()
 
-    def counters(self) -> ServerCounters:
-        """Return a copy of the counters as they are now."""
-        return attrs.evolve(self._counters)
+    def snapshot(self) -> ServerSnapshot:
+        """Return what the server has done so far. Any thread may ask, during the run and after it.
+
+        In Trio's thread the numbers belong to one moment; another one may see a step half done.
+        """
+        return self._telemetry.snapshot()
 
     def stop(self) -> None:
         """Ask for a graceful stop; :func:`serve` then returns. Does not wait. Idempotent.
@@ -95,8 +107,16 @@ class Server(Generic[RequestT, ResponseT]):
         try:
             with trio.CancelScope() as grace:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._refusals.run)
                     task_status.started(self)
-                    _logger.info("listening at %s", self.endpoint, extra={"endpoint": self.endpoint})
+                    _logger.info(
+                        "listening at %s",
+                        self.endpoint,
+                        extra={
+                            "endpoint": self.endpoint,
+                            "transport": self._telemetry.active.transport,
+                        },
+                    )
                     failure = await self._accept_until_stopped(nursery)
                     self._stopping = True
                     await self._listener.aclose()
@@ -104,16 +124,20 @@ class Server(Generic[RequestT, ResponseT]):
                         place.cancel()
                     for conversation in self._conversations:
                         conversation.finish()
+                    self._refusals.stop()
                     # Leaving the nursery waits for the requests in flight.
                     grace.deadline = trio.current_time() + self._config.shutdown_grace_ms / 1000
-            if self._counters.requests_cut_off:
+            cut_off = self.snapshot().requests_failed["cut_off"]
+            if cut_off:
                 _logger.warning(
                     "%d requests were cut off, the limit shutdown_grace_ms is %d",
-                    self._counters.requests_cut_off,
+                    cut_off,
                     self._config.shutdown_grace_ms,
                     extra={"endpoint": self.endpoint},
                 )
         finally:
+            self._refusals.say_rest()
+            self._telemetry.end()
             await close_at_once(self._listener)
             self._stopped.set()
         if failure is not None:
@@ -124,7 +148,9 @@ class Server(Generic[RequestT, ResponseT]):
             while True:
                 try:
                     # Not kept in a variable: it would hold the last connection after its end.
-                    nursery.start_soon(self._serve_connection, await self._listener.accept())
+                    nursery.start_soon(
+                        self._serve_connection, await self._listener.accept(), self._telemetry.active
+                    )
                 except OSError as exc:
                     if exc.errno not in _OUT_OF_RESOURCES:
                         return self._listener_failed(exc)
@@ -148,57 +174,63 @@ class Server(Generic[RequestT, ResponseT]):
         error.__cause__ = exc
         return error
 
-    async def _serve_connection(self, channel: Channel) -> None:
-        self._counters.connections_accepted += 1
-        number = self._counters.connections_accepted
-        fields = {"endpoint": self.endpoint, "connection": number, "peer": str(channel.peer)}
+    async def _serve_connection(self, channel: Channel, counters: ServerCounters) -> None:
+        counters.connections_accepted += 1
+        number = next(self._numbers)
+        fields = {
+            "endpoint": self.endpoint,
+            "connection": number,
+            "peer": str(channel.peer),
+            "transport": counters.transport,
+        }
         try:
             if not self._peers.allows(channel.peer):
-                self._counters.connections_refused_credentials += 1
-                _logger.warning(
-                    "connection %d refused: %s is not allowed, allowed is %s",
-                    number,
-                    channel.peer,
-                    self._peers,
-                    extra=fields,
-                )
+                counters.connections_refused[Refusal.CREDENTIALS] += 1
+                why = f"{channel.peer} is not allowed, allowed is {self._peers}"
+                self._refusals.log(why, {**fields, "reason": Refusal.CREDENTIALS.value})
                 return
-            if not await self._take_place(channel, fields):
+            if not await self._take_place(channel, counters, fields):
                 return
             try:
-                _logger.info("connection %d opened by %s", number, channel.peer, extra=fields)
-                reason = await self._converse(channel, number)
-                _logger.info("connection %d closed: %s", number, reason, extra=fields)
+                await self._converse(channel, number, counters, fields)
             finally:
                 self._limiter.release()
         except Exception:
             # A defect of ours must cost one connection, not the server. The traceback is in the log.
+            fields["reason"] = CloseReason.INTERNAL_ERROR.value
             _logger.exception("connection %d closed by an internal error", number, extra=fields)
         finally:
             await close_at_once(channel)
 
-    async def _take_place(self, channel: Channel, fields: dict[str, object]) -> bool:
-        """Wait for one of the ``max_connections`` places; False if there was none to be had."""
+    async def _take_place(
+        self, channel: Channel, counters: ServerCounters, fields: dict[str, object]
+    ) -> bool:
+        """Get one of the ``max_connections`` places; False if there was none to be had."""
         try:
             self._limiter.acquire_nowait()
             return True
         except trio.WouldBlock:
             pass
         if len(self._queue) < self._config.max_connections:
+            left = True
             patience = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout_ms / 1000)
-            with patience:
-                if await self._wait_in_queue(channel, patience):
-                    return True
-            if not patience.cancelled_caught or self._stopping:
-                self._counters.connections_left += 1
+            counters.connections_waiting += 1
+            try:
+                with patience:
+                    if await self._wait_in_queue(channel, patience):
+                        left = False
+                        return True
+                left = not patience.cancelled_caught or self._stopping
+            finally:
+                counters.connections_waiting -= 1
+                counters.connections_left += left
+            if left:
+                _logger.info("connection %d left before it had a place", fields["connection"], extra=fields)
                 return False
-        self._counters.connections_refused_limit += 1
-        _logger.warning(
-            "connection %d refused: the limit max_connections is %d",
-            fields["connection"],
-            self._config.max_connections,
-            extra=fields,
-        )
+            counters.timeouts[TimeoutKind.ACCEPT] += 1
+        counters.connections_refused[Refusal.LIMIT] += 1
+        why = f"the limit max_connections is {self._config.max_connections}"
+        self._refusals.log(why, {**fields, "reason": Refusal.LIMIT.value})
         return False
 
     async def _wait_in_queue(self, channel: Channel, patience: trio.CancelScope) -> bool:
@@ -226,26 +258,85 @@ class Server(Generic[RequestT, ResponseT]):
             self._queue.discard(patience)
         return placed
 
-    async def _converse(self, channel: Channel, number: int) -> str:
-        channel.traffic = self._counters
+    async def _converse(
+        self, channel: Channel, number: int, counters: ServerCounters, fields: dict[str, object]
+    ) -> None:
+        channel.traffic = counters
         conversation = Conversation(
             channel,
             number,
             self._handler,
             config=self._config,
             contract=self._contract,
-            counters=self._counters,
+            counters=counters,
         )
-        self._counters.connections_served += 1
-        self._counters.connections_active += 1
+        counters.connections_served += 1
+        counters.connections_active += 1
         self._conversations.add(conversation)
+        _logger.info("connection %d opened by %s", number, channel.peer, extra=fields)
         if self._stopping:
             conversation.finish()  # accepted just before the stop, started just after
         try:
-            return await conversation.run()
+            await conversation.run()
         finally:
             self._conversations.discard(conversation)
-            self._counters.connections_active -= 1
+            reason, said = conversation.ending
+            counters.connections_active -= 1
+            counters.connections_closed[reason] += 1
+            if reason is not CloseReason.INTERNAL_ERROR:  # which gets its line with a traceback
+                _logger.info(
+                    "connection %d closed: %s", number, said, extra={**fields, "reason": reason.value}
+                )
+
+
+class _RefusalLog:
+    """One line for each refused connection; of a flood a few lines, and one that says how many more.
+
+    Args:
+        endpoint: of the server.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._second_over = -math.inf
+        self._lines = 0
+        self._unsaid = 0
+        self._flooded = trio.Event()
+        self._scope = trio.CancelScope()
+
+    def log(self, why: str, fields: dict[str, object]) -> None:
+        """Write the line, or count it where there were ``_REFUSALS_LOGGED`` of them within a second."""
+        now = trio.current_time()
+        if now >= self._second_over:
+            self.say_rest()
+            self._second_over = now + 1
+            self._lines = 0
+        if self._lines < _REFUSALS_LOGGED:
+            self._lines += 1
+            _logger.warning("connection %d refused: %s", fields["connection"], why, extra=fields)
+        else:
+            self._unsaid += 1
+            self._flooded.set()
+
+    async def run(self) -> None:
+        """Say how many got no line once their second is over, until stopped."""
+        with self._scope:
+            while True:
+                await self._flooded.wait()
+                await trio.sleep_until(self._second_over)
+                self.say_rest()
+
+    def stop(self) -> None:
+        """Let :meth:`run` return."""
+        self._scope.cancel()
+
+    def say_rest(self) -> None:
+        """Say how many got no line, if any."""
+        if self._unsaid:
+            fields = {"endpoint": self._endpoint, "refused": self._unsaid}
+            _logger.warning("%d more connections were refused", self._unsaid, extra=fields)
+            self._unsaid = 0
+            self._flooded = trio.Event()
 
 
 @overload

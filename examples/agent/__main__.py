@@ -71,7 +71,7 @@ class Agent:
             try:
                 return await self._watch(client, interval)
             finally:
-                self._totals = attrs.asdict(client.metrics())
+                self._totals = telemetry(client)
 
     async def _watch(
         self, client: ResilientClient[DetectionTask, DetectionResult], interval: float | None
@@ -93,12 +93,8 @@ class Agent:
     def report(self) -> None:
         """Show what all of it took."""
         if self._totals:
-            whole = {
-                name: round(value) if isinstance(value, float) else value
-                for name, value in self._totals.items()
-            }
             with writing():
-                self._display.note(f"asked: {counters_line(whole)}")
+                self._display.note(f"asked: {counters_line(self._totals)}")
 
     async def _ask(self, client: ResilientClient[DetectionTask, DetectionResult]) -> Enumeration:
         answered_by: list[str] = []
@@ -109,7 +105,7 @@ class Agent:
             return answer.response
 
         seen = await enumerate_processes(ask, self._question)
-        return attrs.evolve(seen, collectors=list(dict.fromkeys(answered_by)))
+        return attrs.evolve(seen, collectors=list(dict.fromkeys(answered_by)), telemetry=telemetry(client))
 
     def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
         current = snapshot(seen.records, seen.skipped, known)
@@ -117,8 +113,16 @@ class Agent:
             if known is None:
                 self._display.processes(cycle, seen)
             else:
-                self._display.changes(cycle, compare(known, current), seen.skipped, seen.collectors)
+                self._display.changes(
+                    cycle, compare(known, current), seen.skipped, seen.collectors, seen.telemetry
+                )
         return current
+
+
+def telemetry(client: ResilientClient[DetectionTask, DetectionResult]) -> dict[str, Any]:
+    """Return what the client has done so far: by which transport, how many calls, how long they took."""
+    metrics = client.metrics()
+    return attrs.asdict(metrics) | {"average_task_duration_ms": metrics.average_task_duration_ms}
 
 
 async def run(agent: Agent, interval: float | None) -> int:

@@ -11,7 +11,8 @@ import functools
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import attrs
@@ -28,6 +29,7 @@ from .changes import Changes
 from .paging import Enumeration
 
 _SIZE_OF_A_PIPE: Final = 120, 24
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 #: In less than this a table shows no columns at all. The lines of a narrower terminal wrap.
 _LEAST_WIDTH: Final = 40
@@ -41,7 +43,12 @@ class Display(Protocol):
         """Show everything, at the first cycle."""
 
     def changes(
-        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+        self,
+        cycle: int,
+        changes: Changes,
+        skipped: Sequence[int],
+        collectors: Sequence[str] = (),
+        telemetry: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """Show what a later cycle brought."""
 
@@ -56,10 +63,16 @@ class JsonDisplay:
     """One JSON document to a line for each cycle."""
 
     def processes(self, cycle: int, seen: Enumeration) -> None:
-        self._write(cycle, {"processes": list(map(as_json, seen.records))}, seen.skipped, seen.collectors)
+        told = {"processes": list(map(as_json, seen.records))}
+        self._write(cycle, told, seen.skipped, seen.collectors, seen.telemetry)
 
     def changes(
-        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+        self,
+        cycle: int,
+        changes: Changes,
+        skipped: Sequence[int],
+        collectors: Sequence[str] = (),
+        telemetry: Mapping[str, Any] = _NOTHING,
     ) -> None:
         told = {
             "appeared": list(map(as_json, changes.appeared)),
@@ -69,16 +82,23 @@ class JsonDisplay:
                 for change in changes.changed
             ],
         }
-        self._write(cycle, {"changes": told}, skipped, collectors)
+        self._write(cycle, {"changes": told}, skipped, collectors, telemetry)
 
     def note(self, text: str) -> None:
         """Leave it out: standard output is the program's."""
 
     @staticmethod
-    def _write(cycle: int, told: dict[str, Any], skipped: Sequence[int], collectors: Sequence[str]) -> None:
+    def _write(
+        cycle: int,
+        told: dict[str, Any],
+        skipped: Sequence[int],
+        collectors: Sequence[str],
+        telemetry: Mapping[str, Any],
+    ) -> None:
         now = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
         document = {"cycle": cycle, "time": now, **told, "skipped": list(skipped)}
-        print(json.dumps(document | {"collectors": list(collectors)}), flush=True)
+        document |= {"collectors": list(collectors), "telemetry": dict(telemetry)}
+        print(json.dumps(document), flush=True)
 
 
 def as_json(record: ProcessRecord) -> dict[str, Any]:
@@ -143,7 +163,12 @@ class TableDisplay:
         self._tell(seen.collectors)
 
     def changes(
-        self, cycle: int, changes: Changes, skipped: Sequence[int], collectors: Sequence[str] = ()
+        self,
+        cycle: int,
+        changes: Changes,
+        skipped: Sequence[int],
+        collectors: Sequence[str] = (),
+        telemetry: Mapping[str, Any] = _NOTHING,
     ) -> None:
         if changes or skipped:
             self._tell(collectors)

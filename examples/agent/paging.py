@@ -9,8 +9,8 @@ record that fits no frame at all is named in the answer.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
@@ -58,12 +58,14 @@ class Enumeration:
         skipped: pids of records that fit no frame.
         pages: how many answers it took.
         collectors: whose answers they are, for the user.
+        telemetry: what the client that asked has done so far, by name.
     """
 
     records: Sequence[ProcessRecord]
     skipped: Sequence[int] = ()
     pages: int = 1
     collectors: Sequence[str] = ()
+    telemetry: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 async def enumerate_processes(ask: Ask, question: Question) -> Enumeration:

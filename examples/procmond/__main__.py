@@ -1,6 +1,7 @@
 """The collector as a program: listen, answer until told to stop, leave nothing behind.
 
-It prints `listening on PATH` once clients can connect, and at the end what it did. A failure is one line
+It prints `listening on PATH` once clients can connect, and at the end what it did. SIGUSR1 makes it tell
+that while it runs. A failure is one line
 on standard error and exit status 1; that nobody reads what it prints is none.
 """
 
@@ -11,7 +12,6 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 
-import attrs
 import trio
 
 from examples.common import (
@@ -28,26 +28,32 @@ from trio_ipc import IpcConfig, Server, serve
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
 from .collector import Collector
+from .telemetry import Report, snapshot_signals
 
 PROGRAM = "procmond"
 
 
-async def run(config: IpcConfig) -> None:
+async def run(config: IpcConfig, report: Report) -> None:
     """Serve until a signal asks to stop.
 
     Raises:
+        OSError: the report cannot be saved at the end.
         ExceptionGroup: of an IpcError: the endpoint cannot be served, or not any longer. Or of an
             OutputError: the announcement cannot be written.
     """
     # The signals are caught before there is anything to clean up, and until there is nothing left.
-    with stop_signals() as signals:
+    with stop_signals() as signals, snapshot_signals() as wishes:
         async with trio.open_nursery() as watching:
             async with trio.open_nursery() as serving:
                 server = await serving.start(serve, Collector().handle, config)
                 watching.start_soon(stop_on_signals, signals, server, serving.cancel_scope)
+                watching.start_soon(report_on_signals, wishes, server, report)
                 announce(server.endpoint)
             watching.cancel_scope.cancel()
-    complain(PROGRAM, f"served: {counters_line(attrs.asdict(server.counters()))}")
+        await report.save(server.snapshot())
+    whole = server.snapshot().as_dict()
+    del whole["by_transport"]
+    complain(PROGRAM, f"served: {counters_line(whole)}")
 
 
 def announce(endpoint: str) -> None:
@@ -70,6 +76,14 @@ async def stop_on_signals(
     scope.cancel()
 
 
+async def report_on_signals(
+    signals: AsyncIterator[object], server: Server[DetectionTask, DetectionResult], report: Report
+) -> None:
+    """Show what the server has done so far, at each signal."""
+    async for _ in signals:
+        await report.show(server.snapshot())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     return run_program(PROGRAM, lambda: _main(arguments))
@@ -81,12 +95,18 @@ def _main(arguments: Sequence[str] | None) -> int:
     )
     add_endpoint_options(parser)
     parser.add_argument("--verbose", action="store_true", help="log every task to standard error")
+    parser.add_argument(
+        "--telemetry",
+        metavar="FILE",
+        help="write what was done to this file, as JSON, at SIGUSR1 and at the end "
+        "(without it, SIGUSR1 gives a line on standard error)",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format=f"{PROGRAM}: %(levelname)s %(name)s: %(message)s",
     )
-    trio.run(run, load_config(options))
+    trio.run(run, load_config(options), Report(PROGRAM, options.telemetry))
     return 0
 
 

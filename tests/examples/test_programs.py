@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +98,85 @@ trio.run(main)
     return [sys.executable, "-c", code]
 
 
+# --- the collector's telemetry ---
+
+
+async def test_the_collector_writes_its_telemetry_when_it_ends(endpoint: str, short_dir: Path) -> None:
+    file = short_dir / "telemetry.json"
+    write(file, "an old one, and longer than the new one" * 1_000)
+    async with collector_at(endpoint, "--telemetry", str(file)) as collector:
+        await once(endpoint)
+        await collector.signal(STOP_SIGNALS[-1])
+        assert await collector.end() == 0
+    snapshot = json.loads(read(file))
+    assert (snapshot["transport"], snapshot["endpoint"]) == ("interprocess", endpoint)
+    assert snapshot["requests"] == snapshot["requests_answered"] == 2
+    assert (snapshot["connections_active"], snapshot["requests_in_flight"]) == (0, 0)
+    assert snapshot["connections_closed"]["peer_closed"] == 1
+    assert names_in(short_dir) == {"telemetry.json"}
+    if sys.platform != "win32":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@unix_only
+async def test_sigusr1_writes_the_collectors_telemetry_while_it_serves(
+    endpoint: str, short_dir: Path
+) -> None:
+    assert sys.platform != "win32"
+    file = short_dir / "telemetry.json"
+    async with collector_at(endpoint, "--telemetry", str(file)) as collector:
+        for requests in (2, 4):
+            await once(endpoint)
+            await collector.signal(signal.SIGUSR1)
+            await until_written(file, requests)
+        assert names_in(short_dir) == {"s", "telemetry.json"}
+        await collector.signal(signal.SIGTERM)
+        assert await collector.end() == 0
+
+
+@unix_only
+async def test_without_a_file_sigusr1_gives_a_line(endpoint: str) -> None:
+    assert sys.platform != "win32"
+    async with collector_at(endpoint) as collector:
+        await once(endpoint)
+        await collector.signal(signal.SIGUSR1)
+        line = await collector.stderr.next() or ""
+        start = "procmond: telemetry: "
+        assert line.startswith(start)
+        assert json.loads(line.removeprefix(start))["requests"] == 2
+        assert (await once(endpoint))["cycle"] == 1, "it goes on"
+
+
+@unix_only
+async def test_telemetry_that_cannot_be_written_is_a_line_and_at_the_end_a_failure(
+    endpoint: str, short_dir: Path
+) -> None:
+    assert sys.platform != "win32"
+    file = f"{short_dir}/missing/telemetry.json"
+    async with collector_at(endpoint, "--telemetry", file) as collector:
+        await collector.signal(signal.SIGUSR1)
+        line = await collector.stderr.next() or ""
+        assert "telemetry cannot be written: No such file or directory" in line
+        assert file in line
+        assert (await once(endpoint))["cycle"] == 1, "it goes on"
+        await collector.signal(signal.SIGTERM)
+        assert await collector.end() == 1
+        assert collector.stderr.seen == [line, line]
+
+
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+async def until_written(file: Path, requests: int) -> None:
+    """Wait for a file that tells of so many requests. It must be whole whenever there is one."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            if json.loads(read(file))["requests"] == requests:
+                return
+        await trio.sleep(0.01)
+
+
 @unix_only
 async def test_a_file_where_the_endpoint_should_be_is_one_line_and_stays(short_dir: Path) -> None:
     path = short_dir / "file"
@@ -171,6 +253,13 @@ async def test_the_agent_sees_this_process_and_its_hash(endpoint: str) -> None:
     assert document["skipped"] == []
 
 
+async def test_the_agents_documents_say_by_which_transport_and_how_long_it_took(endpoint: str) -> None:
+    async with collector_at(endpoint):
+        told = (await once(endpoint))["telemetry"]
+    assert (told["transport"], told["tasks_completed_total"]) == ("interprocess", 1)
+    assert told["average_task_duration_ms"] == told["task_duration_ms_total"] > 0
+
+
 async def test_names_and_pids_narrow_what_the_agent_asks_for(endpoint: str) -> None:
     own = str(os.getpid())
     async with collector_at(endpoint) as collector:
@@ -224,7 +313,10 @@ async def test_the_table_in_a_pipe_names_processes_and_the_active_transport(endp
         assert str(os.getpid()) in output
         assert "\x1b" not in output
         assert "1 of 1 processes" in output
-        assert "asked: transport=interprocess" in program.stdout.seen[-1]
+        told = program.stdout.seen[-1].split()
+        assert told[:2] == ["asked:", "transport=interprocess"]
+        assert "tasks_completed_total=1" in told
+        assert any(part.startswith("average_task_duration_ms=") for part in told)
 
 
 async def test_without_a_utf8_terminal_the_table_is_still_shown(endpoint: str) -> None:

@@ -239,6 +239,26 @@ async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
         assert collector.negotiations == 2
 
 
+async def test_what_a_collector_says_instead_of_its_capabilities_is_not_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "trio_ipc")
+
+    async def blurt(task: DetectionTask, call: Call) -> DetectionResult:
+        return (
+            await succeed(task, call) if trio.current_time() < 1 else DetectionResult(error_message="Xyzzy")
+        )
+
+    collector = FakeCollector("a", blurt, read_timeout_ms=10**9)
+    async with calling(collector, contract=DETECTION, idle_timeout_ms=10**9) as client:
+        await client.call(task())
+        await trio.sleep(301)
+    [record] = [record for record in caplog.records if record.name == "trio_ipc.resilient.client"]
+    assert record.getMessage() == "capabilities were not refreshed: ResponseMismatchError"
+    assert record.__dict__["endpoint"] == "/a"
+    assert "Xyzzy" not in caplog.text
+
+
 async def test_a_refresh_is_left_out_while_the_breaker_is_open(autojump_clock: MockClock) -> None:
     collector = Able("a", PROCESS)
     async with calling(collector, contract=DETECTION, breaker_reset_ms=10_000_000) as client:

@@ -500,8 +500,10 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         try:
             await self._in_time(attempts, partial(self._negotiate_again, attempts, collector))
         except IpcError as exc:
-            # What it says about the collector is noted; the next connection will ask again.
-            _logger.debug("capabilities were not refreshed: %s", exc)
+            # What it says about the collector is noted; the next connection will ask again. Its text may
+            # quote what the collector sent, and no payload is logged.
+            kind = type(exc).__name__
+            _logger.debug("capabilities were not refreshed: %s", kind, extra={"endpoint": collector.path})
         except Exception:
             # The contract's functions are users' code; what they raise must not end the client.
             _logger.exception("the contract's negotiation failed", extra={"endpoint": collector.path})

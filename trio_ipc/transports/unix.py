@@ -288,7 +288,12 @@ class UnixListener(trio.abc.Listener[UnixStream]):
             return UnixStream(sock, self.endpoint)
         except OSError as exc:
             # It was gone before it could be asked who it is. That costs one client, not the server.
-            _logger.info("%s: a client was lost while it was accepted: %s", self.endpoint, exc.strerror)
+            _logger.info(
+                "%s: a client was lost while it was accepted: %s",
+                self.endpoint,
+                exc.strerror,
+                extra={"endpoint": self.endpoint},
+            )
             sock.close()
             return None
 
@@ -303,16 +308,19 @@ class UnixListener(trio.abc.Listener[UnixStream]):
         await trio.lowlevel.checkpoint()
 
     def _remove_file(self) -> None:
+        fields = {"endpoint": self.endpoint}
         try:
             found = os.lstat(self.endpoint)
             if (found.st_dev, found.st_ino) == self._inode:
                 os.unlink(self.endpoint)
             else:
-                _logger.warning("%s was replaced while it was served; left alone", self.endpoint)
+                _logger.warning(
+                    "%s was replaced while it was served; left alone", self.endpoint, extra=fields
+                )
         except FileNotFoundError:
-            _logger.warning("%s was removed while it was served", self.endpoint)
+            _logger.warning("%s was removed while it was served", self.endpoint, extra=fields)
         except OSError as exc:
-            _logger.warning("%s could not be removed: %s", self.endpoint, exc.strerror)
+            _logger.warning("%s could not be removed: %s", self.endpoint, exc.strerror, extra=fields)
 
 
 # --- Connecting ---------------------------------------------------------------------------------------------
@@ -491,7 +499,8 @@ def _refuse_shared(directory: str, found: os.stat_result, endpoint: str) -> None
             else f"use a directory of your own, or chmod 700 {directory}",
         )
     if mode & ~_OWNER_ONLY_DIRECTORY:
-        _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode)
+        fields = {"endpoint": endpoint}
+        _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode, extra=fields)
 
 
 def _refuse_replaceable(directory: str, endpoint: str) -> None:
@@ -585,7 +594,7 @@ def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
             pid = peer_credentials(probe).pid
         except ConnectionRefusedError:
             os.unlink(name, dir_fd=directory_fd)
-            _logger.info("%s was left by a dead server; reclaimed", endpoint)
+            _logger.info("%s was left by a dead server; reclaimed", endpoint, extra={"endpoint": endpoint})
             return
         except FileNotFoundError:
             return

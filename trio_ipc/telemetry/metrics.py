@@ -1,0 +1,234 @@
+"""The snapshots as metrics: what each is called, what it measures, and the labels that tell series apart.
+
+opentelemetry.py and prometheus.py put this into their libraries' forms. This module must never know of
+either, nor keep anything alive that it watches.
+"""
+
+from __future__ import annotations
+
+import enum
+import operator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias
+
+import attrs
+
+from .histogram import HistogramSnapshot
+from .snapshot import ClientSnapshot, ServerSnapshot
+
+Snapshot: TypeAlias = ServerSnapshot | ClientSnapshot
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+Number: TypeAlias = int | float
+
+
+class Kind(enum.Enum):
+    """How a metric behaves."""
+
+    COUNTER = enum.auto()
+    """Only grows."""
+    GAUGE = enum.auto()
+    """Goes up and down."""
+    HISTOGRAM = enum.auto()
+    """Values in buckets."""
+
+
+@attrs.frozen(kw_only=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        side: ``server`` or ``client``.
+        name: what comes after the side.
+        field: the attribute of a snapshot that it reads.
+        kind: how it behaves.
+        help: one line on what it measures.
+        unit: ``seconds``, ``bytes``, or empty where things are counted.
+        label: what the keys of the field are, where it is a mapping.
+        adds_up: whether two series of the same labels are added; otherwise the larger one counts.
+        of_the_whole: whether it is the server's and not one of its transports'.
+    """
+
+    side: Literal["server", "client"]
+    name: str
+    field: str
+    kind: Kind
+    help: str
+    unit: Literal["", "seconds", "bytes"] = ""
+    label: str = ""
+    adds_up: bool = True
+    of_the_whole: bool = False
+
+
+def _server(name: str, kind: Kind, help_: str, *, field: str = "", **more: Any) -> Metric:
+    return Metric(side="server", name=name, kind=kind, help=help_, field=field or name, **more)
+
+
+def _client(name: str, kind: Kind, help_: str, *, field: str = "", **more: Any) -> Metric:
+    return Metric(side="client", name=name, kind=kind, help=help_, field=field or name, **more)
+
+
+def _of_both(make: Callable[..., Metric]) -> list[Metric]:
+    counter = Kind.COUNTER
+    return [
+        make("timeouts", counter, "Deadlines that went by.", label="deadline"),
+        make("received_frames", counter, "Whole frames received.", field="frames_received"),
+        make("sent_frames", counter, "Whole frames sent.", field="frames_sent"),
+        make("received", counter, "Bytes of these frames.", field="bytes_received", unit="bytes"),
+        make("sent", counter, "Bytes of these frames.", field="bytes_sent", unit="bytes"),
+    ]
+
+
+METRICS: Final[Sequence[Metric]] = (
+    _server(
+        "uptime",
+        Kind.GAUGE,
+        "Time since the server began to listen.",
+        field="uptime_seconds",
+        unit="seconds",
+        adds_up=False,
+        of_the_whole=True,
+    ),
+    _server(
+        "transport_active",
+        Kind.GAUGE,
+        "1 for the transport that new connections get, 0 for one that was active before.",
+        adds_up=False,
+    ),
+    _server("connections_accepted", Kind.COUNTER, "Connections that came."),
+    _server("connections_refused", Kind.COUNTER, "Connections that were turned away.", label="reason"),
+    _server("connections_left", Kind.COUNTER, "Connections that were gone before they had a place."),
+    _server("connections_waiting", Kind.GAUGE, "Connections that wait for a place."),
+    _server("connections_served", Kind.COUNTER, "Connections that had a place."),
+    _server("connections_active", Kind.GAUGE, "Connections that have a place."),
+    _server("connections_closed", Kind.COUNTER, "Served connections that ended.", label="reason"),
+    _server("requests", Kind.COUNTER, "Requests that came whole and could be decoded."),
+    _server("requests_answered", Kind.COUNTER, "Requests whose own response was handed over."),
+    _server("requests_failed", Kind.COUNTER, "Requests that were not, by what failed first.", label="reason"),
+    _server("requests_in_flight", Kind.GAUGE, "Requests of which it is not decided yet."),
+    *_of_both(_server),
+    _server(
+        "handler_duration",
+        Kind.HISTOGRAM,
+        "How long handlers ran.",
+        field="handler_seconds",
+        unit="seconds",
+    ),
+    _client(
+        "uptime",
+        Kind.GAUGE,
+        "Time since the client was connected.",
+        field="uptime_seconds",
+        unit="seconds",
+        adds_up=False,
+    ),
+    _client("calls", Kind.COUNTER, "Calls that were begun."),
+    _client("calls_failed", Kind.COUNTER, "Calls that raised.", label="reason"),
+    _client("calls_in_flight", Kind.GAUGE, "Calls that wait for their turn or their response."),
+    *_of_both(_client),
+    _client(
+        "call_duration",
+        Kind.HISTOGRAM,
+        "How long the answered calls took, waiting for their turn included.",
+        field="call_seconds",
+        unit="seconds",
+    ),
+)
+
+
+def samples(metric: Metric, snapshots: Iterable[Snapshot]) -> dict[Labels, Any]:
+    """Return a metric's values by their labels; those of the same labels become one.
+
+    The values are numbers, or :class:`HistogramSnapshot` where that is the metric's kind.
+    """
+    merge = operator.add if metric.adds_up else max
+    found: dict[Labels, Any] = {}
+    for snapshot in snapshots:
+        for labels, value in _readings(metric, snapshot):
+            found[labels] = merge(found[labels], value) if labels in found else value
+    return found
+
+
+def _readings(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[Labels, Any]]:
+    whose = (("endpoint", snapshot.endpoint), ("contract", snapshot.contract))
+    if isinstance(snapshot, ClientSnapshot):
+        if metric.side == "client":
+            yield from _values(metric, (*whose, ("transport", snapshot.transport)), snapshot)
+    elif metric.side == "server":
+        if metric.of_the_whole:
+            yield from _values(metric, whose, snapshot)
+            return
+        for transport, counts in snapshot.by_transport.items():
+            labels = (*whose, ("transport", transport))
+            if metric.field == "transport_active":
+                yield labels, int(transport == snapshot.transport)
+            else:
+                yield from _values(metric, labels, counts)
+
+
+def _values(metric: Metric, labels: Labels, holder: object) -> Iterator[tuple[Labels, Any]]:
+    value: Number | HistogramSnapshot | Mapping[str, int] = getattr(holder, metric.field)
+    if isinstance(value, Mapping):
+        for name, count in value.items():
+            yield (*labels, (metric.label, name)), count
+    else:
+        yield labels, value
+
+
+def label_names(metric: Metric) -> list[str]:
+    """Return the names of a metric's labels, in the order in which :func:`samples` has them."""
+    names = ["endpoint", "contract"]
+    names += [] if metric.of_the_whole else ["transport"]
+    return names + ([metric.label] if metric.label else [])
+
+
+class Source(Protocol):
+    """What can be watched: a :class:`~trio_ipc.Server` or a :class:`~trio_ipc.Client`."""
+
+    def snapshot(self) -> Snapshot:
+        """Return what it has done so far, in whatever thread."""
+        ...
+
+
+class Watch:
+    """That an exporter reports a server or a client. Made by the exporter's ``watch``.
+
+    As a context manager it closes itself in the end.
+    """
+
+    def __init__(self, sources: Sources, source: Source) -> None:
+        self._sources = sources
+        self.source = weakref.ref(source)
+
+    def close(self) -> None:
+        """Report it no longer. Idempotent."""
+        self._sources.forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Sources:
+    """Who is reported, without keeping them alive: who is gone is reported no longer."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole, never changed: a reader may be in another thread.
+        self._watches: tuple[Watch, ...] = ()
+
+    def watch(self, source: Source) -> Watch:
+        """Report this one, too, until the watch is closed or the source is gone."""
+        watch = Watch(self, source)
+        self._watches = (*(old for old in self._watches if old.source() is not None), watch)
+        return watch
+
+    def forget(self, watch: Watch) -> None:
+        """Report it no longer."""
+        self._watches = tuple(other for other in self._watches if other is not watch)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return what everybody has done so far. One who is watched twice is there once."""
+        alive = {id(source): source for watch in self._watches if (source := watch.source()) is not None}
+        return [source.snapshot() for source in alive.values()]
