@@ -274,8 +274,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
     def _choose(self, attempts: Attempts[RequestT], visited: set[Collector]) -> Collector | None:
         now = trio.current_time()
+        known = self._collectors.copy()  # what is called below is users' code, and may change it
         candidates = []
-        for collector in self._collectors.values():
+        for collector in known.values():
             if collector in visited or collector in attempts.given_up:
                 continue
             doubtful = self._is_doubtful(collector, now)
@@ -287,7 +288,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         if chosen is None:
             return None
         self._picks += 1
-        collector = self._collectors[chosen.id]
+        collector = known[chosen.id]
         collector.picked(self._picks)
         return collector
 
