@@ -41,6 +41,9 @@ else:
     IN_MEMORY = "/memory"
 MIB = 1024 * 1024
 
+#: Would colour a terminal, and is no ASCII.
+UNPRINTABLE = "\x1b[31m\u202e\u00e9\n"
+
 Handler: TypeAlias = Callable[[DetectionTask, Call], Awaitable[DetectionResult]]
 DetectionServer: TypeAlias = Server[DetectionTask, DetectionResult]
 DetectionClient: TypeAlias = Client[DetectionTask, DetectionResult]

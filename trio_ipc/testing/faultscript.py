@@ -296,7 +296,7 @@ class FaultScript:
             ends.append(self._position + HEADER_BYTES - len(self._header))
         if self._dribble is not None:
             ends.append(self._position + self._dribble.size - self._in_piece)
-        return int(min(most, *(end - self._position for end in ends if end > self._position)))
+        return int(min([most, *(end - self._position for end in ends if end > self._position)]))
 
     def _take(self, data: bytes, steps: list[Step]) -> None:
         """Let bytes of the same fate through."""

@@ -287,8 +287,8 @@ def _frame_lines(frame: RecordedFrame, contract: Contract[Any, Any]) -> Iterator
         yield f"    {frame.payload[:_SHOWN_BYTES].hex(' ')}{more}"
         return
     yield f"{head}{message.DESCRIPTOR.name}, {len(frame.payload)} bytes"
-    # Escapes what is no printable ASCII: a recording can't steer a terminal.
-    for line in MessageToString(message).splitlines():
+    # What is no printable ASCII is escaped: a recording can't steer a terminal.
+    for line in MessageToString(message, as_utf8=False).splitlines():
         yield f"    {line}"
 
 

@@ -267,6 +267,7 @@ class SimulatedCollector:
         self._streams: dict[LocalStream, trio.CancelScope] = {}
         self._listener: trio.abc.Listener[Any] | None = None
         self._nursery: trio.Nursery | None = None
+        self._failure: Exception | None = None
 
     @property
     def open_connections(self) -> int:
@@ -334,9 +335,18 @@ class SimulatedCollector:
             while (payload := decoder.next_payload()) is not None:
                 task = DETECTION.decode_request(payload)
                 reply = Reply(stream, self.config, task)
-                await self._behaviour_for(task)(task, reply)
+                await self._behave(task, reply)
                 if reply.closed:
                     return
+
+    async def _behave(self, task: DetectionTask, reply: Reply) -> None:
+        try:
+            await self._behaviour_for(task)(task, reply)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise  # the client has left
+        except Exception as exc:
+            self._failure = exc
+            raise
 
     def _behaviour_for(self, task: DetectionTask) -> Behaviour:
         if is_capability_negotiation(task):
@@ -382,12 +392,18 @@ async def simulate_collector(
     collector = SimulatedCollector(place, config_for(place, config, settings), answer(handler), capabilities)
     collector.script(*script)
     with one_exception_alone():
-        async with trio.open_nursery() as nursery:
-            collector._nursery = nursery  # noqa: SLF001 - of the same module, and nobody else's
-            await collector.restart()
-            try:
-                yield collector
-            finally:
-                if collector._listener is not None:  # noqa: SLF001
-                    await close_at_once(collector._listener)  # noqa: SLF001
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                collector._nursery = nursery
+                await collector.restart()
+                try:
+                    yield collector
+                finally:
+                    if collector._listener is not None:
+                        await close_at_once(collector._listener)
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup:
+            if collector._failure is not None:
+                # What the block met was only what this brought on it.
+                raise collector._failure from None
+            raise
