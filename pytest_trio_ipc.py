@@ -7,7 +7,7 @@ run that has nothing to do with it must not pay for it, and one that measures co
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,7 +86,7 @@ def ipc_endpoint(request: pytest.FixtureRequest) -> Iterator[IpcEndpoint]:
 
 @pytest.fixture
 async def ipc_server(ipc_endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
-    """A function that starts a server at ``ipc_endpoint``: ``server = await ipc_server(handler)``.
+    """A function that starts a server at ``ipc_endpoint``, such as ``await start(handler)``.
 
     It takes what :func:`trio_ipc.testing.open_server` takes, less the endpoint. The server is cancelled
     after the test.
@@ -99,7 +99,7 @@ async def ipc_server(ipc_endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
 
 @pytest.fixture
 async def ipc_client(ipc_endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
-    """A function that connects to ``ipc_endpoint``: ``client = await ipc_client()``.
+    """A function that connects to ``ipc_endpoint``, such as ``await connect()``.
 
     It takes what :func:`trio_ipc.testing.open_client_at` takes, less the endpoint. The client is closed
     after the test.
@@ -118,7 +118,7 @@ def ipc_faults(request: pytest.FixtureRequest) -> Callable[..., Faults]:
     """
     from trio_ipc.testing import Faults  # noqa: PLC0415 - only when it is used
 
-    made = request.node.stash.setdefault(_FAULTS, [])
+    made: list[Faults] = request.node.stash.setdefault(_FAULTS, [])
 
     def make(**arguments: Any) -> Faults:
         if arguments.get("seed") is None:
@@ -130,9 +130,9 @@ def ipc_faults(request: pytest.FixtureRequest) -> Callable[..., Faults]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Add seeds and faults to the report of a test that failed with them."""
-    report: Any = yield
+    report = yield
     if report.failed and _FAULTS in item.stash:
         text = "\n".join(faults.report() for faults in item.stash[_FAULTS])
         report.sections.append(("trio_ipc faults", text))

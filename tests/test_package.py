@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import trio_ipc
+import trio_ipc.testing
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
@@ -29,6 +30,7 @@ ROOMS = [
     "server",
     "client",
     "resilient",
+    "testing",
 ]
 
 
@@ -63,8 +65,9 @@ def test_the_wire_imports_no_trio() -> None:
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:
-    for name in trio_ipc.__all__:
-        thing = getattr(trio_ipc, name)
+    public = [(module, name) for module in (trio_ipc, trio_ipc.testing) for name in module.__all__]
+    for module, name in public:
+        thing = getattr(module, name)
         if isinstance(thing, type) or inspect.isfunction(thing):
             assert thing.__doc__, name
 
@@ -76,3 +79,9 @@ def test_importing_it_brings_in_no_network_client_and_no_example_dependency() ->
     if sys.platform == "win32":
         unwanted.remove("asyncio")  # Trio itself takes asyncio.windows_utils, for subprocesses
     assert not unwanted & set(run.stdout.split())
+
+
+def test_importing_it_brings_in_nothing_to_test_with() -> None:
+    code = "import sys, trio_ipc; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"trio_ipc.testing", "pytest_trio_ipc", "pytest"} & set(run.stdout.split())

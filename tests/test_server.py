@@ -584,7 +584,8 @@ async def test_who_leaves_the_queue_keeps_nobody_else_out(
         for _ in range(5):
             async with endpoint.connect(), endpoint.connect():
                 await trio.testing.wait_all_tasks_blocked()
-        await trio.testing.wait_all_tasks_blocked()
+            # They have left once the server has heard of it.
+            await trio.testing.wait_all_tasks_blocked()
         assert server.counters().connections_left == 10
         patient = endpoint.client()
         await trio.testing.wait_all_tasks_blocked()

@@ -201,7 +201,8 @@ async def test_two_tasks_may_not_do_the_same() -> None:
         for wait in waits:
             nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
-        for wait in [*waits, left.send_eof, partial(left.send_all, b"y")]:
+        waits += [left.send_eof, partial(left.send_all, b"y")]
+        for wait in waits:
             with pytest.raises(trio.BusyResourceError):
                 await wait()
         nursery.cancel_scope.cancel()

@@ -424,7 +424,7 @@ async def test_a_request_without_an_answer_then_and_now_is_no_difference(
     path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     endpoint = MemoryEndpoint()
-    patient = {"handler_timeout_ms": 10**9, "read_timeout_ms": 100}
+    patient: dict[str, Any] = {"handler_timeout_ms": 10**9, "read_timeout_ms": 100}
     with Recorder(path) as recorder:
         async with open_server(hang, endpoint, **patient):
             async with open_client_at(endpoint, wrap=recorder.wrap, **patient) as client:
