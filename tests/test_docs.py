@@ -25,6 +25,7 @@ import trio
 
 import trio_ipc
 import trio_ipc.daemoneye
+import trio_ipc.testing
 from tests.platforms import UNDER_WINE, unix_only
 from tests.test_package import ROOMS
 from trio_ipc import (
@@ -50,7 +51,7 @@ PAGES = [README, CHANGELOG, *sorted(DOCS.glob("*.md"))]
 #: The only hosts that a page may name.
 HOSTS = {"keepachangelog.com", "semver.org"}
 
-PUBLIC = [*trio_ipc.__all__, *trio_ipc.daemoneye.__all__]
+PUBLIC = [*trio_ipc.__all__, *trio_ipc.daemoneye.__all__, *trio_ipc.testing.__all__]
 
 
 @attrs.frozen

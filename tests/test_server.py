@@ -849,6 +849,7 @@ async def test_a_defect_on_one_connection_costs_no_other(
     async with serving(succeed, endpoint) as server:
         endpoint.offer(Defective(far, CONFIG, endpoint="memory", peer=ME))
         assert await endpoint.client().call(task()) == success()
+        await trio.testing.wait_all_tasks_blocked()
         assert server.counters().connections_served == 2
     assert "closed by an internal error" in caplog.text
 

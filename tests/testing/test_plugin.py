@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -177,7 +179,9 @@ def test_that_passes(ipc_faults):
 
 def test_loading_it_imports_nothing_of_the_package(pytester: pytest.Pytester) -> None:
     code = """
+import re
 import sys
+from pathlib import Path
 
 def test_nothing():
     assert "pytest_trio_ipc" in sys.modules
@@ -211,3 +215,14 @@ def test_the_harness_needs_no_test_framework() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pytest", "pytest_trio_ipc", "_pytest", "hypothesis"} & set(done.stdout.split())
     assert importlib.util.find_spec("pytest_trio_ipc") is not None
+
+
+def test_the_tests_of_the_guide_pass_as_printed(pytester: pytest.Pytester) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    [printed] = [
+        code
+        for code in re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+        if "def test_" in code
+    ]
+    result = run(pytester, printed, "-rs", trio_mode=False)
+    result.assert_outcomes(passed=4 if has_legacy() else 3, skipped=0 if has_legacy() else 1)

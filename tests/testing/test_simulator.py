@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from tests.platforms import UNDER_WINE
 from tests.support import frame, success, task
 from trio_ipc import (
     RESPONSE_TOO_LARGE,
@@ -220,7 +219,6 @@ async def test_its_connections_can_be_dropped_while_it_listens_on() -> None:
             assert await client.call(task()) == success()
 
 
-@pytest.mark.skipif(UNDER_WINE, reason="Wine: a pipe's first instance is not demanded")
 async def test_it_does_the_same_at_a_real_endpoint() -> None:
     with temporary_endpoint() as endpoint:
         async with simulate_collector(bad_checksum(), endpoint=endpoint) as collector:

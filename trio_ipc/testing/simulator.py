@@ -268,6 +268,7 @@ class SimulatedCollector:
         self._listener: trio.abc.Listener[Any] | None = None
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
+        self._was_asked = trio.Event()
 
     @property
     def open_connections(self) -> int:
@@ -277,6 +278,12 @@ class SimulatedCollector:
     def script(self, *behaviours: Behaviour) -> None:
         """Add what it does about the next tasks, one each, whichever connections they come on."""
         self._script.extend(behaviours)
+
+    async def wait_asked(self, count: int) -> None:
+        """Wait until it was given so many tasks in all. Can be cancelled freely."""
+        await trio.lowlevel.checkpoint()
+        while len(self.asked) < count:
+            await self._was_asked.wait()
 
     def drop_connections(self) -> None:
         """End every connection at once, with whatever is under way on it."""
@@ -353,6 +360,8 @@ class SimulatedCollector:
             self.negotiations += 1
             return self.negotiation or self._state_capabilities
         self.asked.append(task)
+        self._was_asked.set()
+        self._was_asked = trio.Event()
         return self._script.popleft() if self._script else self.default
 
     async def _state_capabilities(self, task: DetectionTask, reply: Reply) -> None:
