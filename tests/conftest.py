@@ -12,6 +12,9 @@ import pytest
 
 from trio_ipc import IpcConfig
 
+#: Its entry point is there once the package is installed; under Wine it is only on the path.
+pytest_plugins = ["pytest_trio_ipc", "pytester"]
+
 
 @pytest.fixture(autouse=True)
 def _only_the_settings_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:

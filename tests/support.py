@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypeVar
 
 import trio
-import trio.testing
 
 from trio_ipc import (
     Call,
@@ -24,22 +21,19 @@ from trio_ipc import (
     Server,
     serve,
     serve_listener,
+    testing,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 _T = TypeVar("_T")
 
-if sys.platform == "win32":
-    from trio_ipc.transports import credentials, win32
-
-if sys.platform == "win32":
-    ME = PeerCredentials(pid=os.getpid(), sid=credentials.user_of(win32.current_process()))
-    IN_MEMORY = "memory"
-else:
-    ME = PeerCredentials(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
-    IN_MEMORY = "/memory"
+ME = PeerCredentials.of_this_process()
+IN_MEMORY = testing.MemoryEndpoint().path
 MIB = 1024 * 1024
+
+#: Would colour a terminal, and is no ASCII.
+UNPRINTABLE = "\x1b[31m\u202e\u00e9\n"
 
 Handler: TypeAlias = Callable[[DetectionTask, Call], Awaitable[DetectionResult]]
 DetectionServer: TypeAlias = Server[DetectionTask, DetectionResult]
@@ -152,7 +146,7 @@ class MemoryEndpoint(trio.abc.Listener[Channel]):
 
     def connect(self) -> trio.abc.HalfCloseableStream:
         """Connect, and return the client's end as bytes."""
-        near, far = trio.testing.memory_stream_pair()
+        near, far = testing.memory_streams(buffer_bytes=64 * MIB)
         self.offer(FramedChannel(far, self.config, endpoint="memory", peer=self._peer))
         return near
 

@@ -27,6 +27,7 @@ import trio_ipc
 import trio_ipc.daemoneye
 import trio_ipc.telemetry.opentelemetry
 import trio_ipc.telemetry.prometheus
+import trio_ipc.testing
 from tests.platforms import UNDER_WINE, unix_only
 from tests.test_package import ROOMS
 from trio_ipc import (
@@ -59,6 +60,7 @@ HOSTS = {"keepachangelog.com", "semver.org"}
 PUBLIC = [
     *trio_ipc.__all__,
     *trio_ipc.daemoneye.__all__,
+    *trio_ipc.testing.__all__,
     *trio_ipc.telemetry.opentelemetry.__all__,
     *trio_ipc.telemetry.prometheus.__all__,
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trio_ipc
+import trio_ipc.testing
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
@@ -32,6 +33,7 @@ ROOMS = [
     "server",
     "client",
     "resilient",
+    "testing",
 ]
 
 
@@ -66,8 +68,9 @@ def test_the_wire_imports_no_trio() -> None:
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:
-    for name in trio_ipc.__all__:
-        thing = getattr(trio_ipc, name)
+    public = [(module, name) for module in (trio_ipc, trio_ipc.testing) for name in module.__all__]
+    for module, name in public:
+        thing = getattr(module, name)
         if isinstance(thing, type) or inspect.isfunction(thing):
             assert thing.__doc__, name
 
@@ -95,3 +98,9 @@ def test_importing_it_loads_nothing_that_only_some_need() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'trio_ipc' has no attribute 'open_server'"):
         trio_ipc.open_server  # noqa: B018
+
+
+def test_importing_it_brings_in_nothing_to_test_with() -> None:
+    code = "import sys, trio_ipc; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"trio_ipc.testing", "pytest_trio_ipc", "pytest"} & set(run.stdout.split())

@@ -584,7 +584,8 @@ async def test_who_leaves_the_queue_keeps_nobody_else_out(
         for _ in range(5):
             async with endpoint.connect(), endpoint.connect():
                 await trio.testing.wait_all_tasks_blocked()
-        await trio.testing.wait_all_tasks_blocked()
+            # They have left once the server has heard of it.
+            await trio.testing.wait_all_tasks_blocked()
         assert server.snapshot().connections_left == 10
         patient = endpoint.client()
         await trio.testing.wait_all_tasks_blocked()
@@ -848,6 +849,7 @@ async def test_a_defect_on_one_connection_costs_no_other(
     async with serving(succeed, endpoint) as server:
         endpoint.offer(Defective(far, CONFIG, endpoint="memory", peer=ME))
         assert await endpoint.client().call(task()) == success()
+        await trio.testing.wait_all_tasks_blocked()
         assert server.snapshot().connections_served == 2
     assert "closed by an internal error" in caplog.text
 

@@ -38,6 +38,13 @@ class PeerCredentials:
     gid: int | None = None
     sid: str | None = None
 
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Return what a peer of this process sees. On Windows that has no uid and gid, elsewhere no sid."""
+        if sys.platform == "win32":
+            return cls(pid=os.getpid(), sid=user_of(win32.current_process()))
+        return cls(pid=os.getpid(), uid=os.geteuid(), gid=os.getegid())
+
     @property
     def user(self) -> int | str | None:
         """What a :class:`PeerPolicy` judges: the user id, on Windows the security identifier."""

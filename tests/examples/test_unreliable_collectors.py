@@ -1,0 +1,127 @@
+"""The agent's own code against collectors that fail, lie and die, over real endpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from examples.agent.__main__ import Agent, settings
+from examples.agent.display import JsonDisplay
+from examples.agent.paging import Question, enumerate_processes
+from trio_ipc import Endpoint
+from trio_ipc.daemoneye import DetectionResult, DetectionTask, ProcessRecord
+from trio_ipc.testing import (
+    Behaviour,
+    SimulatedCollector,
+    bad_checksum,
+    close_instead,
+    close_mid_frame,
+    fail,
+    garbage,
+    open_client_at,
+    simulate_collector,
+    temporary_endpoint,
+    too_large,
+    undecodable,
+    wrong_task_id,
+)
+
+LIES = [
+    wrong_task_id(),
+    garbage(),
+    bad_checksum(),
+    too_large(),
+    undecodable(),
+    close_instead(),
+    close_mid_frame(),
+]
+
+
+async def one_process(task: DetectionTask) -> DetectionResult:
+    return DetectionResult(task_id=task.task_id, success=True, processes=[ProcessRecord(pid=7, name="init")])
+
+
+@asynccontextmanager
+async def collectors(count: int) -> AsyncIterator[list[SimulatedCollector]]:
+    """So many collectors at endpoints of this system, each of which sees one process."""
+    async with AsyncExitStack() as stack:
+        endpoints = [stack.enter_context(temporary_endpoint()) for _ in range(count)]
+        yield [
+            await stack.enter_async_context(simulate_collector(endpoint=one, handler=one_process))
+            for one in endpoints
+        ]
+
+
+def agent_of(*watched: SimulatedCollector) -> Agent:
+    endpoints = [Endpoint(one.config, id=str(rank), priority=rank) for rank, one in enumerate(watched, 1)]
+    return Agent(endpoints, settings("priority"), Question(), JsonDisplay())
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__qualname__.partition(".")[0])
+async def test_a_collector_that_lies_or_dies_is_made_up_for_by_the_next(
+    lie: Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with trio.fail_after(60):
+        async with collectors(2) as (liar, honest):
+            liar.script(lie)
+            assert await agent_of(liar, honest).watch(None) == 0
+            assert len(liar.asked) == 1
+    [document] = shown(capsys)
+    assert [process["pid"] for process in document["processes"]] == [7]
+    assert document["collectors"] == ["2"]
+
+
+async def test_a_failed_task_is_one_line_with_the_collectors_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with trio.fail_after(60):
+        async with collectors(1) as (failing,):
+            failing.script(fail("out of coffee"))
+            assert await agent_of(failing).watch(None) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "agent: the collector failed: out of coffee\n"
+
+
+async def test_the_agent_goes_on_when_a_collector_has_crashed_and_come_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    errors = ""
+    with trio.fail_after(60):
+        async with collectors(1) as (collector,), trio.open_nursery() as nursery:
+            nursery.start_soon(agent_of(collector).watch, 0.01)
+            await collector.wait_asked(2)
+            await collector.crash()
+            while not errors:
+                await trio.sleep(0.01)
+                errors = capsys.readouterr().err
+            await collector.restart()
+            await collector.wait_asked(len(collector.asked) + 2)
+            nursery.cancel_scope.cancel()
+    assert errors.startswith(f"agent: {collector.endpoint.path}: ")
+
+
+async def test_more_records_than_a_frame_holds_come_in_pages_over_real_frames() -> None:
+    async def find(task: DetectionTask) -> DetectionResult:
+        wanted = task.process_filter.pids or range(1, 501)
+        name = "" if task.metadata == "pids_only" else "n" * 50
+        records = [ProcessRecord(pid=pid, name=name) for pid in wanted]
+        return DetectionResult(task_id=task.task_id, success=True, processes=records)
+
+    async with (
+        simulate_collector(handler=find, max_frame_bytes=8_192) as collector,
+        open_client_at(collector.endpoint, collector.config) as client,
+    ):
+        seen = await enumerate_processes(client.call, Question())
+    assert [record.pid for record in seen.records] == list(range(1, 501))
+    assert seen.pages > 3
+    assert not seen.skipped

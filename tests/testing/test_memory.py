@@ -1,0 +1,401 @@
+"""A connection in memory is a socket to whoever uses it."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+
+from tests.platforms import unix_only
+from tests.support import succeed, success, task
+from trio_ipc import (
+    ConnectTimeoutError,
+    EndpointInUseError,
+    EndpointPermissionError,
+    PeerCredentials,
+    PeerNotAllowedError,
+    PeerPolicy,
+    ServerNotFoundError,
+    ServerRefusedError,
+    WriteTimeoutError,
+    open_resilient_client,
+)
+from trio_ipc.daemoneye import DetectionTask
+from trio_ipc.resilient import Endpoint
+from trio_ipc.testing import (
+    MemoryEndpoint,
+    MemoryNetwork,
+    MemoryStream,
+    memory_streams,
+    open_client_at,
+    open_pair,
+    open_server,
+)
+from trio_ipc.transports import LocalStream
+
+if sys.platform == "linux":
+    import socket
+
+    from trio_ipc.transports.unix import UnixStream
+
+SOMEBODY = PeerCredentials(pid=17, uid=4711, gid=4711, sid="S-1-5-21-17")
+
+
+async def test_it_is_what_trio_asks_of_a_half_closeable_stream() -> None:
+    async def make() -> tuple[MemoryStream, MemoryStream]:
+        return memory_streams(buffer_bytes=1000)
+
+    async def make_clogged() -> tuple[MemoryStream, MemoryStream]:
+        left, right = memory_streams(buffer_bytes=1000)
+        left.send_nowait(bytes(1000))
+        right.send_nowait(bytes(1000))
+        return left, right
+
+    await trio.testing.check_half_closeable_stream(make, make_clogged)
+    await trio.testing.check_two_way_stream(make, make_clogged)
+
+
+# --- Compared with a socket ---------------------------------------------------------------------------------
+
+OPERATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["send", "receive", "eof", "close", "quiet", "gone", "send nothing"]), st.booleans()
+    ),
+    max_size=20,
+)
+
+
+async def outcome(operation: str, stream: Any) -> object:
+    """What an operation says, in words that are the same for all kinds of stream."""
+    try:
+        if operation == "send":
+            return stream.send_nowait(b"abc")
+        if operation == "send nothing":
+            return stream.send_nowait(b"")
+        if operation == "receive":
+            return stream.receive_nowait(2)
+        if operation == "quiet":
+            return stream.is_quiet()
+        if operation == "gone":
+            return stream.peer_is_gone()
+        return await (stream.send_eof() if operation == "eof" else stream.aclose())
+    except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
+        return type(exc)
+
+
+# What a close does to unread bytes differs on other systems.
+if sys.platform == "linux":
+
+    @given(OPERATIONS)
+    @settings(deadline=None)
+    def test_whatever_is_done_to_both_ends_gives_what_a_unix_socket_gives(
+        operations: list[tuple[str, bool]],
+    ) -> None:
+        async def compare() -> None:
+            pair = socket.socketpair()
+            real = [UnixStream(end, "s") for end in pair]
+            memory = memory_streams()
+            for operation, first in operations:
+                end = 0 if first else 1
+                assert await outcome(operation, memory[end]) == await outcome(operation, real[end]), operation
+            for stream in real:
+                await stream.aclose()
+
+        trio.run(compare)
+
+
+async def test_its_buffer_is_bounded_and_says_how_much_it_took() -> None:
+    left, right = memory_streams(buffer_bytes=10)
+    assert left.send_nowait(b"x" * 8) == 8
+    assert left.send_nowait(b"x" * 8) == 2
+    assert left.send_nowait(b"x") == 0
+    assert right.receive_nowait(3) == b"xxx"
+    assert left.send_nowait(b"yyyy") == 3
+    assert right.receive_nowait(100) == b"x" * 7 + b"yyy"
+
+
+async def test_a_sender_waits_for_a_reader_and_loses_nothing() -> None:
+    left, right = memory_streams(buffer_bytes=7)
+    data = bytes(range(256)) * 10
+    received = b""
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await left.send_all(data)
+            await left.send_eof()
+
+        nursery.start_soon(send)
+        async for piece in right:
+            received += piece
+    assert received == data
+
+
+@pytest.mark.parametrize("operation", ["receive_some", "wait_send_all_might_not_block"])
+@pytest.mark.parametrize("closer", ["own end", "peer"])
+async def test_a_close_wakes_whoever_waits(operation: str, closer: str) -> None:
+    left, right = memory_streams(buffer_bytes=1)
+    left.send_nowait(b"x")
+    outcomes: list[object] = []
+
+    async def wait() -> None:
+        try:
+            outcomes.append(await getattr(left, operation)())
+        except trio.ClosedResourceError as exc:
+            outcomes.append(type(exc))
+        except trio.BrokenResourceError as exc:
+            outcomes.append(type(exc))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == []
+        await (left if closer == "own end" else right).aclose()
+    if closer == "own end":
+        assert outcomes == [trio.ClosedResourceError]
+    else:
+        # The peer had our byte unread: a read is told so, a write may be tried.
+        assert outcomes == [trio.BrokenResourceError if operation == "receive_some" else None]
+
+
+async def test_a_cancelled_read_and_a_cancelled_write_leave_the_stream_usable() -> None:
+    left, right = memory_streams(buffer_bytes=1)
+    with trio.move_on_after(0) as scope:
+        await right.receive_some()
+    assert scope.cancelled_caught
+    left.send_nowait(b"x")
+    with trio.move_on_after(0) as scope:
+        await left.wait_send_all_might_not_block()
+    assert scope.cancelled_caught
+    assert await right.receive_some() == b"x"
+    await left.send_all(b"y")
+    assert await right.receive_some() == b"y"
+
+
+async def test_wrong_arguments_are_refused() -> None:
+    left, _ = memory_streams()
+    with pytest.raises(ValueError, match="max_bytes must be at least 1, not 0"):
+        await left.receive_some(0)
+    with pytest.raises(ValueError, match="buffer_bytes must be at least 1, not 0"):
+        memory_streams(buffer_bytes=0)
+
+
+async def test_two_tasks_may_not_do_the_same() -> None:
+    left, _right = memory_streams(buffer_bytes=1)
+    left.send_nowait(b"x")
+    endpoint = MemoryEndpoint()
+    listener = await endpoint.listen_streams()
+    waits: list[Callable[[], Awaitable[object]]] = [
+        left.receive_some,
+        left.wait_send_all_might_not_block,
+        listener.accept,
+    ]
+    async with trio.open_nursery() as nursery:
+        for wait in waits:
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        waits += [left.send_eof, partial(left.send_all, b"y")]
+        for wait in waits:
+            with pytest.raises(trio.BusyResourceError):
+                await wait()
+        nursery.cancel_scope.cancel()
+
+
+# --- Listening and connecting -------------------------------------------------------------------------------
+
+
+async def test_a_client_may_send_before_it_is_accepted() -> None:
+    endpoint = MemoryEndpoint("e")
+    listener = await endpoint.listen_streams()
+    client = await endpoint.connect()
+    await client.send_all(b"early")
+    server = await listener.accept()
+    assert await server.receive_some() == b"early"
+    assert isinstance(server, LocalStream)
+    assert client.endpoint == server.endpoint == endpoint.path
+
+
+async def test_nobody_listening_is_no_server() -> None:
+    endpoint = MemoryEndpoint("e")
+    with pytest.raises(ServerNotFoundError, match="nobody listens"):
+        await endpoint.connect()
+    listener = await endpoint.listen_streams()
+    await listener.aclose()
+    await listener.aclose()
+    with pytest.raises(ServerNotFoundError):
+        await endpoint.connect()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+    async with await endpoint.listen_streams():
+        pass
+
+
+async def test_a_second_listener_is_refused() -> None:
+    endpoint = MemoryEndpoint("e")
+    async with await endpoint.listen_streams():
+        with pytest.raises(EndpointInUseError):
+            await endpoint.listen_streams()
+
+
+async def test_who_was_not_accepted_is_closed_with_the_listener() -> None:
+    endpoint = MemoryEndpoint("e")
+    listener = await endpoint.listen_streams()
+    client = await endpoint.connect()
+    await client.send_all(b"unread")
+    await listener.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await client.receive_some()
+
+
+async def test_a_listener_that_is_closed_wakes_its_acceptor() -> None:
+    listener = await MemoryEndpoint().listen_streams()
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+
+        nursery.start_soon(accept)
+        await trio.testing.wait_all_tasks_blocked()
+        await listener.aclose()
+
+
+async def test_a_full_backlog_lets_clients_wait_for_their_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    endpoint = MemoryEndpoint(backlog=1)
+    listener = await endpoint.listen_streams()
+    await endpoint.connect()
+    connected: list[MemoryStream] = []
+
+    async def connect() -> None:
+        connected.append(await endpoint.connect())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connect)
+        await trio.sleep(100)
+        assert connected == []
+        await listener.accept()
+        await trio.sleep(1)
+        assert len(connected) == 1
+
+
+async def test_connecting_can_be_refused_and_allowed_again() -> None:
+    endpoint = MemoryEndpoint()
+    async with open_server(succeed, endpoint):
+        endpoint.refuse()
+        with pytest.raises(ServerRefusedError, match=endpoint.path):
+            await endpoint.connect()
+        endpoint.refuse(EndpointPermissionError("not you", endpoint=endpoint.path, hint="ask"))
+        errors = []
+        for _ in range(2):
+            with pytest.raises(EndpointPermissionError, match="not you; ask") as caught:
+                await endpoint.connect()
+            errors.append(caught.value)
+        assert errors[0] is not errors[1]
+        endpoint.admit()
+        async with open_client_at(endpoint) as client:
+            assert await client.call(task()) == success()
+    assert endpoint.tries == 4
+
+
+async def test_connecting_can_hang_under_the_mock_clock(autojump_clock: trio.testing.MockClock) -> None:
+    endpoint = MemoryEndpoint()
+    async with open_server(succeed, endpoint):
+        endpoint.hang()
+        began = trio.current_time()
+        with pytest.raises(ConnectTimeoutError, match="accept_timeout_ms is 3000"):
+            async with open_client_at(endpoint, accept_timeout_ms=3_000):
+                raise AssertionError("it connected")
+        assert trio.current_time() - began == pytest.approx(3)
+
+        async def admit_later() -> None:
+            await trio.sleep(2)
+            endpoint.admit()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(admit_later)
+            async with open_client_at(endpoint) as client:
+                assert await client.call(task()) == success()
+
+
+async def test_the_server_outlives_an_accept_without_descriptors(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    endpoint = MemoryEndpoint()
+    with pytest.raises(ServerNotFoundError):
+        endpoint.fail_accept(OSError(errno.EMFILE, "Too many open files"))
+    async with open_server(succeed, endpoint):
+        endpoint.fail_accept(OSError(errno.EMFILE, "Too many open files"))
+        async with open_client_at(endpoint) as client:
+            assert await client.call(task()) == success()
+
+
+async def test_a_peer_can_be_another_user_on_either_side() -> None:
+    endpoint = MemoryEndpoint(client=SOMEBODY)
+    async with open_server(succeed, endpoint) as server:
+        stream = await endpoint.connect()
+        assert await stream.receive_some() == b""
+        assert server.snapshot().connections_refused["credentials"] == 1
+        endpoint.client, endpoint.server = endpoint.server, SOMEBODY
+        with pytest.raises(PeerNotAllowedError):
+            async with open_client_at(endpoint):
+                raise AssertionError("it was trusted")
+        async with open_client_at(endpoint, peers=PeerPolicy.anyone()) as client:
+            assert client.peer == SOMEBODY
+            assert await client.call(task()) == success()
+
+
+def test_this_process_is_one_that_its_own_policy_allows() -> None:
+    assert PeerPolicy.own_user_and_root().allows(PeerCredentials.of_this_process())
+
+
+async def test_write_deadlines_can_be_provoked(autojump_clock: trio.testing.MockClock) -> None:
+    endpoint = MemoryEndpoint(buffer_bytes=100)
+    async with await endpoint.listen_streams(), open_client_at(endpoint) as client:
+        with pytest.raises(WriteTimeoutError, match="write_timeout_ms"):
+            await client.call(DetectionTask(task_id="x" * 1000))
+
+
+# --- Names --------------------------------------------------------------------------------------------------
+
+
+@unix_only
+def test_a_bare_name_becomes_a_path_that_settings_take() -> None:
+    assert MemoryEndpoint("a").path == "/a"
+    assert MemoryEndpoint("/a").path == "/a"
+    assert MemoryEndpoint("a").config(read_timeout_ms=5).read_timeout_ms == 5
+    assert repr(MemoryEndpoint("a")) == "MemoryEndpoint('/a')"
+
+
+async def test_a_resilient_client_reaches_several_by_their_names() -> None:
+    network = MemoryNetwork()
+    network.add(MemoryEndpoint("b", buffer_bytes=10))
+    with pytest.raises(ValueError, match="there is an endpoint .*b already"):
+        network.add(MemoryEndpoint("b"))
+    first, second = network.endpoint("a"), network.endpoint("b")
+    assert network.endpoint("a") is first
+    async with (
+        open_server(succeed, first),
+        open_server(succeed, second),
+        open_resilient_client(
+            [Endpoint(first.config(), id="a"), Endpoint(second.config(), id="b")],
+            connect=network.open_channel,
+        ) as client,
+    ):
+        answers = [await client.ask(task(str(number))) for number in range(2)]
+    assert {answer.endpoint_id for answer in answers} == {"a", "b"}
+
+
+async def test_thousands_of_bytes_go_through_a_small_buffer_in_frames() -> None:
+    endpoint = MemoryEndpoint(buffer_bytes=13)
+    async with open_pair(succeed, over=endpoint) as (client, _):
+        long = "x" * 5_000
+        assert await client.call(task(long)) == success(long)

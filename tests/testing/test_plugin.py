@@ -1,0 +1,228 @@
+"""The plugin, in pytest runs of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.platforms import UNDER_WINE
+from trio_ipc import ConfigError, IpcConfig
+
+HANDLER = """
+import pytest
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+
+async def handler(task, call):
+    return DetectionResult(task_id=task.task_id, success=True)
+
+async def answers(ipc_server, ipc_client, **settings):
+    server = await ipc_server(handler, **settings)
+    client = await ipc_client(**settings)
+    result = await client.call(DetectionTask(task_id="1"))
+    assert result.success
+    return server, client
+"""
+
+
+def has_legacy() -> bool:
+    try:
+        IpcConfig(transport="legacy")
+    except ConfigError:
+        return False
+    return True
+
+
+def run(pytester: pytest.Pytester, code: str, *arguments: str, trio_mode: bool = True) -> pytest.RunResult:
+    pytester.makepyfile(code)
+    pytester.makeini(
+        f"[pytest]\ntrio_mode = {str(trio_mode).lower()}\nfilterwarnings = error\naddopts = --strict-markers"
+    )
+    # Under Wine the package is on the path and not installed, and so has no entry points.
+    plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
+    lean = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    return pytester.runpytest_subprocess(*lean, *plugin, *arguments)
+
+
+@pytest.mark.parametrize("trio_mode", [True, False])
+def test_a_server_and_a_client_are_two_lines(pytester: pytest.Pytester, trio_mode: bool) -> None:
+    code = (
+        HANDLER
+        + """
+@pytest.mark.trio
+async def test_it(ipc_server, ipc_client, autojump_clock):
+    server, client = await answers(ipc_server, ipc_client)
+    assert server.snapshot().requests == 1
+    second = await ipc_client(read_timeout_ms=5)
+    assert (await second.call(DetectionTask(task_id="2"))).task_id == "2"
+"""
+    )
+    run(pytester, code, trio_mode=trio_mode).assert_outcomes(passed=1)
+
+
+def test_the_marker_runs_a_test_over_each_kind_and_skips_what_there_is_not(pytester: pytest.Pytester) -> None:
+    code = (
+        HANDLER
+        + """
+@pytest.mark.ipc_transport("memory", "interprocess", "legacy")
+async def test_it(ipc_endpoint, ipc_server, ipc_client):
+    await answers(ipc_server, ipc_client)
+
+@pytest.mark.ipc_transport("interprocess")
+class TestAll:
+    async def test_that(self, ipc_endpoint):
+        assert ipc_endpoint.config().transport == "interprocess"
+"""
+    )
+    result = run(pytester, code, "-rs", "-v")
+    if has_legacy():
+        result.assert_outcomes(passed=4)
+    else:
+        result.assert_outcomes(passed=3, skipped=1)
+        result.stdout.fnmatch_lines(["*SKIPPED*transport is 'legacy'*"])
+    result.stdout.fnmatch_lines(
+        ["*test_it[[]memory[]]*", "*test_it[[]interprocess[]]*", "*test_it[[]legacy[]]*"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fixture", "message"),
+    [
+        ('"pigeon"', "ipc_endpoint", "*'pigeon'* must name some of memory, interprocess, legacy*"),
+        ("", "ipc_endpoint", "*must name some of*"),
+        ('"memory"', "tmp_path", "*is for tests that use ipc_endpoint, ipc_server or ipc_client*"),
+    ],
+)
+def test_a_wrong_marker_is_told_at_once(
+    pytester: pytest.Pytester, arguments: str, fixture: str, message: str
+) -> None:
+    code = f"""
+import pytest
+
+@pytest.mark.ipc_transport({arguments})
+async def test_it({fixture}):
+    raise AssertionError("it ran")
+"""
+    result = run(pytester, code)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines([message])
+    assert "it ran" not in result.stdout.str()
+
+
+def test_each_test_has_an_endpoint_of_its_own(pytester: pytest.Pytester) -> None:
+    code = (
+        HANDLER
+        + """
+seen = set()
+
+@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.ipc_transport("memory", "interprocess")
+async def test_it(ipc_endpoint, ipc_server, ipc_client, turn):
+    await answers(ipc_server, ipc_client)
+    assert ipc_endpoint not in seen
+    seen.add(ipc_endpoint)
+"""
+    )
+    run(pytester, code).assert_outcomes(passed=6)
+
+
+def test_a_server_that_dies_fails_its_test(pytester: pytest.Pytester) -> None:
+    code = (
+        HANDLER
+        + """
+import trio
+
+async def test_it(ipc_endpoint, ipc_server):
+    await ipc_server(handler)
+    ipc_endpoint.fail_accept(OSError(5, "the disk is on fire"))
+    await trio.sleep_forever()
+"""
+    )
+    result = run(pytester, code)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the listener failed*the disk is on fire*"])
+
+
+def test_a_failure_tells_the_seed_and_the_option_repeats_it(pytester: pytest.Pytester) -> None:
+    code = (
+        HANDLER
+        + """
+from trio_ipc.testing import Flip, at_random
+
+async def test_it(ipc_server, ipc_client, ipc_faults, autojump_clock):
+    faults = ipc_faults(receiving=[at_random(0.2, Flip())])
+    await ipc_server(handler)
+    client = await ipc_client(wrap=faults.wrap)
+    for number in range(100):
+        await client.call(DetectionTask(task_id=str(number)))
+
+def test_that_passes(ipc_faults):
+    ipc_faults(seed=1)
+"""
+    )
+    first = run(pytester, code)
+    first.assert_outcomes(failed=1, passed=1)
+    first.stdout.fnmatch_lines(
+        ["*trio_ipc faults*", "Faults(seed=*, receiving=[[]at_random(0.2, Flip(bit=None))[]])"]
+    )
+    report = first.stdout.str().partition("- trio_ipc faults -")[2].splitlines()
+    hits = [line for line in report if line.startswith("  stream 1 receiving byte")]
+    assert hits
+    seed = report[1].partition("seed=")[2].partition(",")[0]
+    second = run(pytester, code, "--ipc-seed", seed)
+    for hit in hits:
+        assert hit in second.stdout.lines
+
+
+def test_loading_it_imports_nothing_of_the_package(pytester: pytest.Pytester) -> None:
+    code = """
+import re
+import sys
+from pathlib import Path
+
+def test_nothing():
+    assert "pytest_trio_ipc" in sys.modules
+    assert not [name for name in sys.modules if name == "trio_ipc" or name.startswith("trio_ipc.")]
+    assert "trio" not in sys.modules
+
+def test_it_is_told_what_there_is(pytestconfig):
+    assert pytestconfig.pluginmanager.has_plugin("pytest_trio_ipc")
+"""
+    pytester.makepyfile(code)
+    # pytest-trio imports Trio, and would hide whether this plugin does.
+    plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
+    arguments = ["-p", "no:trio", "-p", "no:hypothesispytest", *plugin]
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
+
+
+def test_it_may_be_loaded_by_name_as_well(pytester: pytest.Pytester) -> None:
+    run(pytester, "def test_it(ipc_endpoint): pass", "-p", "pytest_trio_ipc").assert_outcomes(passed=1)
+
+
+def test_the_fixtures_are_listed_with_what_they_are(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "", "--fixtures")
+    result.stdout.fnmatch_lines_random(["ipc_endpoint*", "ipc_server*", "ipc_client*", "ipc_faults*"])
+    run(pytester, "", "--markers").stdout.fnmatch_lines(["@pytest.mark.ipc_transport(*kinds)*"])
+
+
+def test_the_harness_needs_no_test_framework() -> None:
+    import subprocess
+
+    code = "import sys, trio_ipc.testing, trio_ipc.testing.fixtures; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pytest", "pytest_trio_ipc", "_pytest", "hypothesis"} & set(done.stdout.split())
+    assert importlib.util.find_spec("pytest_trio_ipc") is not None
+
+
+def test_the_tests_of_the_guide_pass_as_printed(pytester: pytest.Pytester) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    [printed] = [
+        code
+        for code in re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+        if "def test_" in code
+    ]
+    result = run(pytester, printed, "-rs", trio_mode=False)
+    result.assert_outcomes(passed=4 if has_legacy() else 3, skipped=0 if has_legacy() else 1)

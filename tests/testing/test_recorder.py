@@ -1,0 +1,519 @@
+"""What is recorded can be read again, as far as it got, and played again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import hypothesis.strategies as st
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+
+from tests.platforms import unix_only
+from tests.support import ME, UNPRINTABLE, frame, hang, succeed, success, task
+from trio_ipc import (
+    Call,
+    ChecksumMismatchError,
+    FramedChannel,
+    FrameTooLargeError,
+    IpcConfig,
+    PeerClosedError,
+    ResponseMismatchError,
+    TruncatedFrameError,
+)
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.testing import (
+    Faults,
+    Flip,
+    MemoryEndpoint,
+    RecordedHandler,
+    Recorder,
+    Recording,
+    RecordingError,
+    at_frame,
+    memory_streams,
+    open_client_at,
+    open_pair,
+    open_server,
+    read_recording,
+    relay,
+    replay_requests,
+)
+from trio_ipc.testing.__main__ import main
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "recording"
+
+
+async def record(path: Path, *ids: str, connections: int = 1) -> Recording:
+    """Record calls of these ids, on each of so many connections."""
+    endpoint = MemoryEndpoint()
+    with Recorder(path) as recorder:
+        async with open_server(succeed, endpoint):
+            for _ in range(connections):
+                async with open_client_at(endpoint, wrap=recorder.wrap) as client:
+                    for task_id in ids:
+                        await client.call(task(task_id))
+    return read_recording(path)
+
+
+# --- Writing and reading ------------------------------------------------------------------------------------
+
+
+async def test_what_both_sides_sent_is_read_as_it_went(path: Path) -> None:
+    recording = await record(path, "a", "b")
+    assert recording.damage is None
+    frames = list(recording.frames())
+    assert [(one.connection, one.by, one.error) for one in frames] == [
+        (1, "client", None), (1, "server", None), (1, "client", None), (1, "server", None),
+    ]  # fmt: skip
+    assert DETECTION.decode_request(frames[2].payload) == task("b")
+    assert DETECTION.decode_response(frames[3].payload) == success("b")
+    assert [event.what for event in recording.events] == ["open", "data", "data", "data", "data", "close"]
+
+
+async def test_the_servers_side_can_be_recorded_as_well(path: Path) -> None:
+    near, far = memory_streams()
+    with Recorder(path) as recorder:
+        served = recorder.wrap_server(far)
+        await near.send_all(frame(task("a")))
+        assert served.receive_nowait(1000) == frame(task("a"))
+        assert served.receive_nowait(1000) is None
+        await served.send_all(frame(success("a")))
+        await served.send_eof()
+        await near.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await served.receive_some()
+        await served.aclose()
+    recording = read_recording(path)
+    assert [(one.by, one.error) for one in recording.frames()] == [("client", None), ("server", None)]
+    assert [event.what for event in recording.events] == ["open", "data", "data", "eof", "broken"]
+
+
+async def test_a_write_that_does_not_go_out_whole_is_marked(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    near, far = memory_streams(buffer_bytes=10)
+    with Recorder(path) as recorder:
+        recorded = recorder.wrap(near)
+        with trio.move_on_after(1):
+            await recorded.send_all(frame(task("x" * 50)))
+        await far.send_eof()
+        assert await recorded.receive_some() == b""
+        far.close()
+        with pytest.raises(trio.BrokenResourceError):
+            recorded.receive_nowait(1)
+    recording = read_recording(path)
+    assert [event.what for event in recording.events] == ["open", "data", "cut", "eof", "broken"]
+    assert any("did not go out whole" in line for line in recording.lines())
+
+
+@unix_only
+async def test_the_file_is_its_owners_alone_and_never_takes_anothers_place(path: Path) -> None:
+    await record(path, "a")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        Recorder(path)
+    link = path.with_name("link")
+    link.symlink_to(path.with_name("nowhere"))
+    with pytest.raises(FileExistsError):
+        Recorder(link)
+    assert path.read_bytes() == before
+
+
+async def test_traffic_goes_on_when_the_recording_cannot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    room = 700
+
+    def write(file: int, data: bytes) -> int:
+        nonlocal room
+        if file != recorder._file:
+            return real(file, data)
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(file, data[:room])
+        room -= written
+        return written
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):  # noqa: PT012 - it is about a block
+        with Recorder(path) as recorder:
+            monkeypatch.setattr(os, "write", write)
+            async with open_pair(succeed, wrap=recorder.wrap) as (client, _):
+                for number in range(20):
+                    assert await client.call(task(str(number))) == success(str(number))
+            monkeypatch.undo()
+    assert recorder.failure is not None
+    recording = read_recording(path)
+    assert recording.damage == "the recording ends in the middle of a record"
+    assert len(recording.exchanges()) > 0
+
+
+async def test_a_failure_of_the_block_goes_before_one_of_the_file(path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Recorder(path) as recorder:  # noqa: PT012 - it is about a block
+        recorder.failure = OSError("no")
+        _ = 1 / 0
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_recording_cut_off_anywhere_is_read_up_to_there(data: st.DataObject) -> None:
+    whole = WHOLE
+    cut = data.draw(st.integers(0, len(whole)))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "r")
+        path.write_bytes(whole[:cut])
+        header = whole.index(b"\n")
+        if cut < header:
+            with pytest.raises(RecordingError, match="is no recording"):
+                read_recording(path)
+            return
+        recording = read_recording(path)
+    lines = whole[:cut].count(b"\n")
+    assert len(recording.events) == max(lines - 1, 0)
+    assert (recording.damage is None) == (whole[:cut].endswith(b"\n"))
+    shown = list(recording.lines())
+    assert (recording.damage is None) == (not shown[-1].startswith("!! the recording"))
+
+
+def whole_recording() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        trio.run(partial(record, Path(directory, "r"), "a", "b", connections=2))
+        return Path(directory, "r").read_bytes()
+
+
+WHOLE = whole_recording()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=50)), max_size=10))
+@settings(deadline=None, max_examples=60)
+def test_any_bytes_at_all_are_recorded_and_shown(pieces: list[tuple[bool, bytes]]) -> None:
+    async def write(path: Path) -> None:
+        near, far = memory_streams()
+        with Recorder(path) as recorder:
+            recorded = recorder.wrap(near)
+            for by_client, piece in pieces:
+                if by_client:
+                    await recorded.send_all(piece)
+                else:
+                    await far.send_all(piece)
+                    await recorded.receive_some()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "r")
+        trio.run(write, path)
+        recording = read_recording(path)
+    assert [(event.by == "client", event.data) for event in recording.events[1:]] == pieces
+    for line in recording.lines():
+        assert line.isprintable()
+        assert line.isascii()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no recording"),
+        (b"hello\n", "is no recording"),
+        (b"[]\n", "is no recording"),
+        (b'{"format":"other","version":1}\n', "is no recording"),
+        (b'{"format":"trio_ipc recording","version":2}\n', "is a recording of version 2, must be 1"),
+        (b'{"format":"trio_ipc recording","version":1}\n', "is no recording"),
+    ],
+)
+def test_another_file_is_refused(path: Path, content: bytes, message: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=message):
+        read_recording(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense",
+        b"{}",
+        b'{"at":0,"connection":1,"event":"data","by":"client","data":"*"}',
+        b'{"at":0,"connection":1,"event":"data","by":"nobody"}',
+    ],
+)
+def test_damage_inside_is_told_with_its_line(path: Path, line: bytes) -> None:
+    lines = WHOLE.splitlines()
+    lines[4] = line
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    recording = read_recording(path)
+    assert recording.damage == "the recording is damaged at line 5; what follows was not read"
+    assert len(recording.events) == 3
+
+
+# --- Showing ------------------------------------------------------------------------------------------------
+
+
+async def test_it_is_shown_as_people_read_it(path: Path) -> None:
+    async def odd(task: DetectionTask, _: Call) -> DetectionResult:
+        return DetectionResult(task_id=task.task_id, error_message=UNPRINTABLE)
+
+    with Recorder(path) as recorder:
+        async with open_pair(odd, wrap=recorder.wrap) as (client, _):
+            await client.call(task("a"))
+    lines = list(read_recording(path).lines())
+    text = "\n".join(lines)
+    assert "contract 'detection', ieee, frames of at most 1048576 bytes" in lines[0]
+    assert "#1 client: connected to" in lines[1]
+    assert '    task_id: "a"' in lines
+    assert "client: DetectionTask, 3 bytes" in text
+    assert "server: DetectionResult, " in text
+    assert "\x1b" not in text
+    assert text.isascii()
+
+
+async def played_to(path: Path, client: bytes, server: bytes = b"", config: IpcConfig | None = None) -> str:
+    near, far = memory_streams()
+    with Recorder(path, config) as recorder:
+        recorded = recorder.wrap(near)
+        await recorded.send_all(client)
+        if server:
+            await far.send_all(server)
+            await recorded.receive_some()
+        await recorded.aclose()
+    return "\n".join(read_recording(path).lines())
+
+
+async def test_errors_are_marked_each_as_what_it_is(path: Path) -> None:
+    damaged = bytearray(frame(task("x")))
+    damaged[-1] ^= 1
+    text = await played_to(path, bytes(damaged) + frame(task("after")), frame(success())[:-1])
+    assert "client: !! checksum mismatch" in text
+    assert "after" not in text, "nothing can be told of what follows"
+    assert "server: !! the peer closed inside a frame" in text
+
+
+async def test_an_error_of_size_and_one_of_content_are_marked(path: Path) -> None:
+    config = IpcConfig(max_frame_bytes=100)
+    text = await played_to(path, frame(task("x" * 101)), frame(DetectionResult(task_id="x"))[:8], config)
+    assert "client: !! a frame of 103 bytes is too large" in text
+    path.unlink()
+    near, _ = memory_streams()
+    with Recorder(path) as recorder:
+        channel = FramedChannel(recorder.wrap(near), IpcConfig(), endpoint="e", peer=ME)
+        await channel.send(b"\xff" * 100)
+    text = "\n".join(read_recording(path).lines())
+    assert "client: !! a payload of 100 bytes does not decode as" in text
+    assert "ff ff ff" in text
+    assert text.endswith("...")
+
+
+async def test_frames_carry_the_error_that_ends_their_direction(path: Path) -> None:
+    await played_to(path, b"\xff" * 8, frame(success())[:9])
+    kinds = {one.by: type(one.error) for one in read_recording(path).frames()}
+    assert kinds == {"client": FrameTooLargeError, "server": TruncatedFrameError}
+
+
+async def test_a_frame_larger_than_a_read_is_one_frame(path: Path) -> None:
+    recording = await record(path, "x" * 300_000)
+    assert [len(one.payload) > 300_000 for one in recording.frames()] == [True, True]
+
+
+async def test_a_recorder_sees_what_faults_do_behind_it(path: Path) -> None:
+    faults = Faults(receiving=[at_frame(1, Flip(0), offset=8)])
+    with Recorder(path) as recorder, faults:
+        async with open_pair(succeed, wrap=lambda stream: recorder.wrap(faults.wrap(stream))) as (client, _):
+            with pytest.raises(ChecksumMismatchError):
+                await client.call(task())
+    assert [type(one.error) for one in read_recording(path).frames()] == [type(None), ChecksumMismatchError]
+
+
+# --- The command --------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_a_recording(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_bytes(WHOLE)
+    assert main(["show", str(path)]) == 0
+    assert 'task_id: "b"' in capsys.readouterr().out
+    path.write_bytes(WHOLE[:-1])
+    assert main(["show", str(path), "--contract", "trio_ipc.daemoneye:DETECTION"]) == 1
+    assert "!! the recording ends in the middle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["show", "{path}"], "is no recording"),
+        (["show", "{path}", "--contract", "trio_ipc.daemoneye"], "must be MODULE:NAME"),
+        (["show", "{path}", "--contract", "no.such.module:X"], "no.such.module"),
+        (["show", "{path}", "--contract", "trio_ipc.daemoneye:NONE"], "NONE"),
+        (["show", "{path}", "--contract", "trio_ipc:IpcConfig"], "no Contract"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_bytes(b"nonsense\n")
+    assert main([argument.format(path=path) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert message in captured.err
+
+
+def test_it_runs_as_a_program_for_a_reader_that_leaves_early(path: Path) -> None:
+    path.write_bytes(WHOLE)
+    command = [sys.executable, "-W", "error", "-m", "trio_ipc.testing", "show", str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "DetectionTask" in run.stdout
+    assert run.stderr == ""
+
+
+# --- Playing it again ---------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_answers_as_before_shows_no_difference(path: Path) -> None:
+    recording = await record(path, "a", "b", connections=2)
+    endpoint = MemoryEndpoint()
+    async with open_server(succeed, endpoint) as server:
+        connect = partial(endpoint.open_channel, endpoint.config())
+        assert await replay_requests(recording, connect, contract=DETECTION) == []
+        assert server.snapshot().connections_accepted == 2
+        assert server.snapshot().requests == 4
+
+
+async def test_an_answer_that_differs_is_told(path: Path) -> None:
+    recording = await record(path, "a", "b", "c")
+
+    async def changed(task: DetectionTask, call: Call) -> DetectionResult:
+        if task.task_id == "b":
+            raise ValueError("broken since")
+        return await succeed(task, call)
+
+    endpoint = MemoryEndpoint()
+    async with open_server(changed, endpoint):
+        connect = partial(endpoint.open_channel, endpoint.config())
+        [difference] = await replay_requests(recording, connect, contract=DETECTION)
+        assert (difference.connection, difference.number) == (1, 2)
+        assert difference.request == task("b")
+        assert difference.expected == success("b")
+        assert difference.got is not None
+        assert "broken since" in difference.got.error_message
+        assert difference.error is None
+        assert await replay_requests(recording, connect, contract=DETECTION, same=lambda *_: True) == []
+
+
+async def test_a_server_that_closes_ends_that_connections_replay(path: Path) -> None:
+    recording = await record(path, "a", "b")
+    endpoint = MemoryEndpoint(client=attrs.evolve(ME, uid=4711, sid="S-1-5-21-1"))
+    async with open_server(succeed, endpoint):
+        connect = partial(endpoint.open_channel, endpoint.config())
+        [difference] = await replay_requests(recording, connect, contract=DETECTION)
+        assert difference.got is None
+        assert isinstance(difference.error, PeerClosedError)
+
+
+async def test_a_request_without_an_answer_then_and_now_is_no_difference(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    endpoint = MemoryEndpoint()
+    patient: dict[str, Any] = {"handler_timeout_ms": 10**9, "read_timeout_ms": 100}
+    with Recorder(path) as recorder:
+        async with open_server(hang, endpoint, **patient):
+            async with open_client_at(endpoint, wrap=recorder.wrap, **patient) as client:
+                with trio.move_on_after(0.05):
+                    await client.call(task("a"))
+    recording = read_recording(path)
+    [exchange] = recording.exchanges()
+    assert exchange.response is None
+    connect: Any = partial(endpoint.open_channel, endpoint.config(**patient))
+    async with open_server(hang, endpoint, **patient):
+        assert await replay_requests(recording, connect, contract=DETECTION) == []
+    async with open_server(succeed, endpoint):
+        [difference] = await replay_requests(recording, connect, contract=DETECTION)
+        assert (difference.expected, difference.got) == (None, success("a"))
+
+
+async def test_a_recorded_server_answers_a_client_whose_task_ids_are_new(path: Path) -> None:
+    calls = 0
+
+    async def count(task: DetectionTask, _: Call) -> DetectionResult:
+        nonlocal calls
+        calls += 1
+        return DetectionResult(task_id=task.task_id, success=True, error_message=str(calls))
+
+    with Recorder(path) as recorder:
+        async with open_pair(count, wrap=recorder.wrap) as (client, _):
+            for task_id in "a", "b":
+                await client.call(DetectionTask(task_id=task_id, metadata="m"))
+    handler = RecordedHandler(read_recording(path), contract=DETECTION)
+    async with open_pair(handler, contract=DETECTION) as (client, _):
+        answers = [await client.call(DetectionTask(task_id=f"new {n}", metadata="m")) for n in range(3)]
+        assert [answer.error_message for answer in answers] == ["1", "2", "2"]
+        unknown = await client.call(DetectionTask(task_id="c", metadata="other"))
+        assert "no such request was recorded and answered" in unknown.error_message
+
+
+async def test_under_another_contract_requests_must_be_equal(path: Path) -> None:
+    contract = attrs.evolve(DETECTION, name="other")
+    recording = await record(path, "a")
+    async with open_pair(RecordedHandler(recording, contract=contract), contract=contract) as (client, _):
+        assert await client.call(task("a")) == success("a")
+        with pytest.raises(ResponseMismatchError):
+            # A recorded answer that is given to whoever asks is not one to everybody.
+            async with open_pair(
+                RecordedHandler(recording, contract=DETECTION, answer=lambda _new, _old, response: response),
+                contract=contract,
+            ) as (other, _):
+                await other.call(task("b"))
+
+
+# --- A relay ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "interprocess"])
+async def test_a_relay_records_two_who_open_their_own_connections(path: Path, kind: str) -> None:
+    from trio_ipc.testing.pair import an_endpoint
+
+    with an_endpoint(kind) as here, an_endpoint(kind) as there, Recorder(path) as recorder:
+        async with open_server(succeed, there), relay(here, there, wrap=recorder.wrap):
+            for _ in range(2):
+                async with open_client_at(here) as client:
+                    assert await client.call(task("a" * 100_000)) == success("a" * 100_000)
+    assert [one.connection for one in read_recording(path).exchanges()] == [1, 2]
+
+
+async def test_a_relay_closes_who_cannot_be_passed_on() -> None:
+    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
+    async with relay(here, there):
+        async with open_client_at(here) as client:
+            with pytest.raises(PeerClosedError):
+                await client.call(task())
+
+
+async def test_a_relay_passes_a_half_close_on() -> None:
+    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
+    async with await there.listen_streams() as listener, relay(here, there):
+        client = await here.connect()
+        server = await listener.accept()
+        await client.send_all(b"question")
+        await client.send_eof()
+        assert await server.receive_some() == b"question"
+        assert await server.receive_some() == b""
+        await server.send_all(b"answer")
+        await server.aclose()
+        assert await client.receive_some() == b"answer"
+        assert await client.receive_some() == b""
+
+
+def test_the_first_line_of_the_file_says_what_it_is() -> None:
+    assert json.loads(WHOLE.splitlines()[0]).keys() == {
+        "format", "version", "started", "contract", "crc32_variant", "max_frame_bytes",
+    }  # fmt: skip

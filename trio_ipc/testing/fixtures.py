@@ -1,0 +1,94 @@
+"""What stands behind the fixtures of the pytest plugin, which is loaded only when one of them is used.
+
+This module must never import pytest: the plugin does, and nothing else here needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from trio_ipc.client import Client
+from trio_ipc.config import IpcConfig, TransportType
+from trio_ipc.contract import Contract
+from trio_ipc.conversation import Handler
+from trio_ipc.daemoneye import DETECTION
+from trio_ipc.server import Server
+from trio_ipc.transports import PeerPolicy
+
+from .endpoints import IpcEndpoint, StreamWrapper
+from .pair import one_exception_alone, open_client_at, open_server
+
+
+class StartServer(Protocol):
+    """The type of the fixture ``ipc_server``."""
+
+    async def __call__(
+        self,
+        handler: Handler[Any, Any],
+        config: IpcConfig | None = None,
+        *,
+        contract: Contract[Any, Any] = DETECTION,
+        peers: PeerPolicy | None = None,
+        **settings: Any,
+    ) -> Server[Any, Any]:
+        """Start a server that ends with the test; see :func:`trio_ipc.testing.open_server`."""
+
+
+class OpenClient(Protocol):
+    """The type of the fixture ``ipc_client``."""
+
+    async def __call__(
+        self,
+        config: IpcConfig | None = None,
+        *,
+        contract: Contract[Any, Any] = DETECTION,
+        peers: PeerPolicy | None = None,
+        wrap: StreamWrapper | None = None,
+        **settings: Any,
+    ) -> Client[Any, Any]:
+        """Connect a client that is closed with the test; see :func:`trio_ipc.testing.open_client_at`."""
+
+
+def known_kinds() -> list[str]:
+    """Return what the marker ``ipc_transport`` may name."""
+    return ["memory", *map(str, TransportType)]
+
+
+@asynccontextmanager
+async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
+    """Give a function that starts servers; they are cancelled when the block ends."""
+    with one_exception_alone():
+        async with trio.open_nursery() as nursery:
+
+            async def start(*arguments: Any, **settings: Any) -> Server[Any, Any]:
+                handler, *rest = arguments
+                opened = open_server(handler, endpoint, *rest, **settings)
+                server: Server[Any, Any] = await nursery.start(_run, opened)
+                return server
+
+            yield start
+            nursery.cancel_scope.cancel()
+
+
+async def _run(opened: Any, *, task_status: trio.TaskStatus[Server[Any, Any]]) -> None:
+    async with opened as server:
+        task_status.started(server)
+        await server.wait_stopped()
+
+
+@asynccontextmanager
+async def client_opener(endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
+    """Give a function that connects clients; they are closed when the block ends."""
+    async with AsyncExitStack() as clients:
+        opened = partial(open_client_at, endpoint)
+
+        async def connect(*arguments: Any, **settings: Any) -> Client[Any, Any]:
+            client: Client[Any, Any] = await clients.enter_async_context(opened(*arguments, **settings))
+            return client
+
+        yield connect
