@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -183,6 +184,11 @@ async def suite(directory: str) -> AsyncIterator[trio.Process]:
             await process.stdout.aclose()
 
 
+def wait_ended(processes: list[psutil.Process]) -> None:
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
+        time.sleep(0.01)
+
+
 @needs_proc
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_however_the_suite_ends_no_process_outlives_it(directory: str, ending: signal.Signals) -> None:
@@ -191,8 +197,7 @@ async def test_however_the_suite_ends_no_process_outlives_it(directory: str, end
             workers = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(ending)
             status = await process.wait()
-            while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers):
-                await trio.sleep(0.01)
+            await trio.to_thread.run_sync(wait_ended, workers, abandon_on_cancel=True)
         assert len(workers) == 2
         if ending is not signal.SIGKILL:
             assert status == 1
@@ -243,7 +248,7 @@ def check_shape(found: dict[str, Any]) -> None:
     }
     assert found["format"] == 1
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
-    assert found["machine"].keys() == {"processor", "cores", "system", "python"}
+    assert found["machine"].keys() == {"processor", "cores", "load", "system", "python"}
     assert {"trio_ipc", "trio", "protobuf"} <= found["versions"].keys()
     assert found["measured"].keys() <= set(NAMES)
     for of_work in found["measured"].values():
