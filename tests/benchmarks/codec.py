@@ -58,7 +58,7 @@ def microseconds(step: Callable[[], object], seconds: float) -> float:
     step()
     batch = max(1, _BATCH_NS // max(1, time.perf_counter_ns() - begin))
     until = begin + int(seconds * 1e9)
-    times = []
+    times: list[float] = []
     now = time.perf_counter_ns()
     while now < until or not times:
         begin = now
