@@ -1,6 +1,8 @@
 # Every target does its own set-up: `make test` works on a fresh clone and is quick the second time.
 
 PYTHON ?= python3
+# Options for the program that a target runs: `make bench ARGS=--quick`.
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
@@ -10,7 +12,7 @@ BENCH_LOCKED := $(BENCH_VENV)/.locked
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench counted proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -18,6 +20,7 @@ help:
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
+	@echo "make counted  system calls and instructions, against recorded bounds"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -60,6 +63,10 @@ $(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml
 
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python -m tests.benchmarks $(ARGS)
+
+# Times can't have bounds, counts can. Needs strace and valgrind.
+counted: $(STAMP)
+	@$(BIN)/python -m tests.benchmarks.counted $(ARGS)
 
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)

@@ -30,7 +30,7 @@ _DOCS: Final = os.path.join(ROOT, "docs")
 _PAGE: Final = os.path.join(_DOCS, "benchmarks.md")
 
 #: Where the page has the tables of its JSON file.
-SECTION: Final = re.compile(r"(?<=<!-- tables -->\n\n).*?(?=\n<!-- end of tables -->)", re.DOTALL)
+SECTION: Final = re.compile(r"(?<=<!-- tables -->\n).*?(?=<!-- end of tables -->)", re.DOTALL)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,14 +112,15 @@ def publish(found: dict[str, Any], rows: Sequence[Rows]) -> None:
     write(found, _DOCS)
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
+    [before, after] = SECTION.split(page)
     with open(_PAGE, "w", encoding="utf-8") as file:
-        file.write(SECTION.sub(lambda _: section(found, rows), page))
+        file.write(before + section(found, rows) + after)
 
 
 def section(found: dict[str, Any], rows: Sequence[Rows]) -> str:
     """Return the tables as the page has them."""
     heading = chart.caption(found).replace("\n", " ")
-    return "\n".join([f"{heading}\n", *(table.as_markdown() for table in rows)])
+    return "\n".join(["", f"{heading}\n", *(table.as_markdown() for table in rows), ""])
 
 
 def write(found: dict[str, Any], directory: str) -> None:

@@ -69,6 +69,6 @@ def caption(document: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"Medians of {document['rounds']} rounds, the lines from the least to the most. Grey: echoes without "
-        f"messages.\n{machine['cores']} cores of {machine['processor']}, {machine['system']}, "
-        f"{machine['python']}, {packages}. {document['date']}"
+        f"messages.\n{machine['cores']} cores of {machine['processor']}, load {machine['load']:g}, "
+        f"{machine['system']}, {machine['python']}, {packages}. {document['date']}"
     )

@@ -7,6 +7,7 @@ and step.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from trio_ipc.wire import FrameDecoder, FrameEncoder
 from .messages import MESSAGES, DetectionResult, DetectionTask, prepared, request
 
 _MAX_FRAME_BYTES = 1024 * 1024
+_BATCH_NS = 20_000
 #: What a channel asks for by one read.
 _READ = 65_536
 
@@ -51,17 +53,20 @@ def steps(name: str) -> dict[str, Callable[[], object]]:
 
 
 def microseconds(step: Callable[[], object], seconds: float) -> float:
-    """Return what a step takes, by the mean of as many as fit into the time."""
-    until = time.perf_counter_ns() + int(seconds * 1e9)
-    number, batch = 0, 1
-    begin = now = time.perf_counter_ns()
-    while now < until:
+    """Return what a step takes: the median of batches, each too long to be lost in the clock's own time."""
+    begin = time.perf_counter_ns()
+    step()
+    batch = max(1, _BATCH_NS // max(1, time.perf_counter_ns() - begin))
+    until = begin + int(seconds * 1e9)
+    times: list[float] = []
+    now = time.perf_counter_ns()
+    while now < until or not times:
+        begin = now
         for _ in range(batch):
             step()
-        number += batch
-        batch = min(batch * 2, 1_000)
         now = time.perf_counter_ns()
-    return (now - begin) / number / 1000
+        times.append((now - begin) / batch)
+    return statistics.median(times) / 1000
 
 
 def main(seconds: str) -> None:

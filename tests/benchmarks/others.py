@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Final
 
 import trio
@@ -20,17 +22,14 @@ from .processes import ROOT, Pair
 #: steps.
 MANY_IDLE: Final = 128
 
-#: What is imported, each in a new process. The goal is about the first two.
+#: What is imported, each in a new process, if it is installed. The goal is about the first two.
 IMPORTS: Final = {
-    "trio_ipc": "import trio_ipc",
-    "trio and protobuf": "import trio, google.protobuf.message",
-    "grpc.aio": "import grpc.aio",
-    "zmq": "import zmq, google.protobuf.message",
-    "asyncio": "import asyncio, google.protobuf.message",
+    "trio_ipc": "trio_ipc",
+    "trio and protobuf": "trio, google.protobuf.message",
+    "asyncio and protobuf": "asyncio, google.protobuf.message",
+    "grpc.aio and protobuf": "grpc.aio, google.protobuf.message",
+    "zmq and protobuf": "zmq, google.protobuf.message",
 }
-
-#: Those who have a setting for polling, and those to compare with.
-POLLING: Final = ("trio_ipc", "no-polling", "legacy")
 
 
 def is_ours(name: str) -> bool:
@@ -51,10 +50,13 @@ async def memory(pair: Pair) -> dict[str, float | None]:
 
 async def imports(repeats: int) -> dict[str, float]:
     """Return the milliseconds that each import takes, the median of several in turns."""
-    times: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    installed = {
+        name: modules for name, modules in IMPORTS.items() if find_spec(re.split(r"[.,]", modules)[0])
+    }
+    times: dict[str, list[float]] = {name: [] for name in installed}
     for _ in range(repeats):
-        for name, statement in IMPORTS.items():
-            code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+        for name, modules in installed.items():
+            code = f"import time; t = time.perf_counter(); import {modules}; print(time.perf_counter() - t)"
             times[name].append(float(await _output("-c", code)) * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
 

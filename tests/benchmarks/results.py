@@ -30,7 +30,7 @@ def document(run: Run, *, quick: bool) -> dict[str, Any]:
         "quick": quick,
         "rounds": run.plan.rounds,
         "seconds": run.plan.seconds,
-        "machine": machine(),
+        "machine": {**machine(), "load": run.load},
         "versions": versions(),
         "contenders": {name: CONTENDERS[name].label for name in run.plan.contenders},
         "left_out": run.left_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +36,7 @@ class Plan:
 
     work: Sequence[str]
     contenders: Sequence[str]
-    rounds: int = 5
+    rounds: int = 7
     seconds: float = 0.5
     least: int = 20
     idle_seconds: float = 10.0
@@ -74,12 +75,14 @@ class Run:
         on_step: told before each measurement what it is.
         left_out: contenders that can't take part, and why.
         measured: what came out.
+        load: how many processes were at work on this machine when the run began, as getloadavg(3) says.
     """
 
     plan: Plan
     on_step: Callable[[str], None] = lambda _: None
     left_out: dict[str, str] = attrs.field(factory=dict)
     measured: Measured = attrs.field(factory=dict)
+    load: float = attrs.field(factory=lambda: round(os.getloadavg()[0], 1))
 
     async def go(self) -> None:
         """Measure all of the plan. Processes and sockets are gone when this ends, however it does."""
@@ -125,7 +128,7 @@ class Run:
             await self._polling([pair for pair in pairs if is_ours(pair.name)], index)
         elif work == "codec":
             self._step(index, "codec")
-            for name, figures in (await others.codec(self.plan.seconds / 20)).items():
+            for name, figures in (await others.codec(self.plan.seconds / 10)).items():
                 self.note("codec", name, **figures)
 
     async def _memory(self, one: Worker, directory: str, index: int) -> None:

@@ -25,7 +25,7 @@ _PATIENCE: Final = 30.0
 
 def main(role: str, name: str, path: str = "") -> int:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read_stdin, args=(lines,), daemon=True).start()
+    threading.Thread(target=end_with_stdin, args=(lines,), daemon=True).start()
     try:
         contender = load(name)
     except (ImportError, LeftOutError) as exc:
@@ -39,9 +39,11 @@ def main(role: str, name: str, path: str = "") -> int:
         _write(_done(contender, Job(**json.loads(lines.get()))))
 
 
-def _read_stdin(lines: queue.SimpleQueue[str]) -> None:
+def end_with_stdin(lines: queue.SimpleQueue[str] | None = None) -> None:
+    """End this process when standard input does; keep the lines that come before. For a thread."""
     for line in sys.stdin:
-        lines.put(line)
+        if lines is not None:
+            lines.put(line)
     os._exit(0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -47,11 +48,9 @@ async def _receive(stream: trio.SocketStream, size: int) -> bytes | bytearray:
 
 
 class BareTrio(TrioContender):
-    def serve(self, path: str) -> None:
-        trio.run(self._serve, path)
-
-    @staticmethod
-    async def _serve(path: str) -> None:
+    async def serving(
+        self, path: str, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         async with trio.open_nursery() as nursery:
             for message in MESSAGES:
                 sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
@@ -60,6 +59,7 @@ class BareTrio(TrioContender):
                 sock.listen(128)
                 echo = partial(_echo, request, bytes(response))
                 nursery.start_soon(trio.serve_listeners, echo, [trio.SocketListener(sock)])
+            task_status.started()
 
     @asynccontextmanager
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:

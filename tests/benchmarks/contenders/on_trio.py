@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,15 @@ from .base import AsyncContender
 
 
 class TrioContender(AsyncContender):
+    @abc.abstractmethod
+    async def serving(
+        self, path: str, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve at a path until it is cancelled."""
+
+    def serve(self, path: str) -> None:
+        trio.run(self.serving, path)
+
     def run(self, function: Callable[[], Awaitable[Any]]) -> Any:
         return trio.run(function)
 

@@ -63,8 +63,10 @@ class Ours(TrioContender):
         except ConfigError as exc:
             raise LeftOutError(exc.message) from exc
 
-    def serve(self, path: str) -> None:
-        trio.run(serve, handle, self._config.replace(endpoint_path=path))
+    async def serving(
+        self, path: str, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        await serve(handle, self._config.replace(endpoint_path=path), task_status=task_status)
 
     @asynccontextmanager
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:

@@ -1,0 +1,55 @@
+"""What is counted: ``python -m tests.benchmarks.counted_loop ROLE CONTENDER PATH NUMBER``.
+
+``serve`` until standard input ends; ``call`` or ``connect`` so often; or both sides in one process, as
+``round-trip``, where everything happens in the same order each time. The clock stands still, so that no
+alarm rings in one run and not in another.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import trio
+import trio.testing
+
+from .contenders import load
+from .contenders.on_trio import TrioContender
+from .loads import Job, Use
+from .messages import MINIMAL
+from .worker import end_with_stdin
+
+
+async def calls(contender: TrioContender, use: Use, path: str, number: int) -> None:
+    async with contender.load(Job("call", use, MINIMAL, path, 0)) as clients:
+        [call] = clients.operations
+        for _ in range(number):
+            await call()
+
+
+async def round_trips(contender: TrioContender, path: str, number: int) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(contender.serving, path)
+        await calls(contender, Use.ONE, path, number)
+        nursery.cancel_scope.cancel()
+
+
+async def play(role: str, contender: TrioContender, path: str, number: int) -> None:
+    if role == "serve":
+        await contender.serving(path)
+    elif role == "round-trip":
+        await round_trips(contender, path, number)
+    else:
+        await calls(contender, Use.CONNECT if role == "connect" else Use.ONE, path, number)
+
+
+def main(role: str, name: str, path: str, number: str) -> None:
+    if role == "serve":
+        threading.Thread(target=end_with_stdin, daemon=True).start()
+    contender = load(name)
+    assert isinstance(contender, TrioContender)
+    trio.run(play, role, contender, path, int(number), clock=trio.testing.MockClock())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

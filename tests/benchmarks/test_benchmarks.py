@@ -1,0 +1,390 @@
+"""The suite measures what it says, of answers that are right, and leaves no process behind. No times."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import trio
+from rich.console import Console
+
+from tests.benchmarks import __main__ as program
+from tests.benchmarks import messages
+from tests.benchmarks.contenders import CONTENDERS, load
+from tests.benchmarks.contenders.base import LeftOutError
+from tests.benchmarks.counted import BOUNDS, COUNTED, Count, complaints, of_a_unit, summary_of
+from tests.benchmarks.figures import Spread, ratios
+from tests.benchmarks.goals import GOALS, Goal, Verdict, verdicts
+from tests.benchmarks.loads import Job, Use, percentile
+from tests.benchmarks.pieces import NAMES, TIMED, chosen
+from tests.benchmarks.processes import ROOT, ContenderError, client, serving
+from tests.benchmarks.results import document, text_of
+from tests.benchmarks.suite import Measured, Plan, Run, takes_part
+from tests.benchmarks.tables import tables
+from tests.platforms import needs_proc, unix_only
+
+pytestmark = unix_only
+
+DOCS = Path(ROOT, "docs")
+
+
+def plan(work: str, *contenders: str) -> Plan:
+    """As little of everything as there can be."""
+    return Plan(
+        work=chosen(work), contenders=contenders, rounds=1, seconds=0, least=1, idle_seconds=0, imports=1
+    )
+
+
+def reason_to_leave_out(name: str) -> str | None:
+    try:
+        load(name)
+    except (ImportError, LeftOutError) as exc:
+        return str(exc)
+    return None
+
+
+# --- Statistics ---------------------------------------------------------------------------------------------
+
+
+def test_a_spread_is_the_median_the_least_and_the_most() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(2.5, 1.0, 10.0)
+    assert Spread(1234.5, 1.0, 2.0).text(1) == "1,234.5 (1.0 to 2.0)"
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    assert ratios([10.0, 30.0], [5.0, 10.0]) == [2.0, 3.0]
+    with pytest.raises(ValueError, match="zip"):
+        ratios([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 50), (99, 99), (100, 100), (1, 1)])
+def test_a_percentile_is_the_nearest_rank(percent: int, expected: int) -> None:
+    assert percentile(list(range(100, 0, -1)), percent) == expected
+    assert percentile([7], percent) == 7
+
+
+# --- What is asked and answered -----------------------------------------------------------------------------
+
+
+def test_the_largest_message_is_just_below_the_limit_of_a_frame() -> None:
+    size = messages.sizes(messages.LARGEST)[1] - messages.HEADER
+    assert 1024 * 1024 - 200 < size <= 1024 * 1024
+
+
+@pytest.mark.parametrize("name", messages.MESSAGES)
+def test_a_right_answer_passes_and_a_wrong_one_does_not(name: str) -> None:
+    right = messages.answer(messages.request(name))
+    messages.check(right, name)
+    messages.check_all(right, name)
+    wrong = messages.DetectionResult()
+    wrong.CopyFrom(right)
+    wrong.processes.add()
+    with pytest.raises(messages.WrongAnswerError):
+        messages.check(wrong, name)
+    with pytest.raises(messages.WrongAnswerError):
+        messages.check_all(messages.DetectionResult(task_id=name), name)
+
+
+# --- The contenders -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+async def test_a_contender_does_all_of_the_work(name: str) -> None:
+    reason = reason_to_leave_out(name)
+    if reason is not None:
+        pytest.skip(reason)
+    run = Run(plan(",".join(TIMED), name))
+    with trio.fail_after(60):
+        await run.go()
+    assert run.left_out == {}
+    assert run.measured.keys() == {work for work in TIMED if takes_part(work, name)}
+    for work in run.measured:
+        assert run.measured[work][name]["us"] > [0]
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_who_shares_a_client_has_the_work_for_separate_ones(name: str) -> None:
+    reason = reason_to_leave_out(name)
+    if reason is not None:
+        pytest.skip(reason)
+    assert CONTENDERS[name].shares == (Use.MANY in load(name).shared)
+
+
+async def test_a_contender_that_cannot_take_part_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zmq.py").write_text("raise ImportError('it is not installed')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = Run(plan("a", "zeromq", "connection"))
+    with trio.fail_after(60):
+        await run.go()
+    assert run.left_out == {"zeromq": "it is not installed"}
+    assert list(run.measured["a"]) == ["connection"]
+
+
+# --- Processes ----------------------------------------------------------------------------------------------
+
+
+async def test_what_a_process_says_when_it_fails_is_told(directory: str) -> None:
+    with trio.fail_after(60):
+        async with client("connection", directory) as started:
+            assert not isinstance(started, str)
+            job = Job("time", Use.ONE, "t", f"{directory}/nobody", os.getpid())
+            with pytest.raises(ContenderError, match="FileNotFoundError"):
+                await started.tell(job)
+
+
+@needs_proc
+async def test_a_cancelled_run_leaves_no_process_and_no_file(
+    directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", directory)
+    before = set(psutil.Process().children())
+    with trio.CancelScope() as scope:
+        run = Run(plan("a", "connection"), on_step=lambda _: scope.cancel())
+        await run.go()
+    assert scope.cancelled_caught
+    assert set(psutil.Process().children()) <= before
+    assert os.listdir(directory) == []
+
+
+@asynccontextmanager
+async def suite(directory: str) -> AsyncIterator[trio.Process]:
+    """The program, once it measures."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.benchmarks", "--work", "a", "--contender", "connection", "--rounds=99"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": directory},
+    )
+    assert process.stdout is not None
+    said = b""
+    try:
+        while b"round 1 of 99: a connection" not in said:
+            said += await process.stdout.receive_some()
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdout.aclose()
+
+
+def wait_ended(processes: list[psutil.Process]) -> None:
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
+        time.sleep(0.01)
+
+
+@needs_proc
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_however_the_suite_ends_no_process_outlives_it(directory: str, ending: signal.Signals) -> None:
+    with trio.fail_after(60):
+        async with suite(directory) as process:
+            workers = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(ending)
+            status = await process.wait()
+            await trio.to_thread.run_sync(wait_ended, workers, abandon_on_cancel=True)
+        assert len(workers) == 2
+        if ending is not signal.SIGKILL:
+            assert status == 1
+            assert os.listdir(directory) == []
+
+
+# --- Plans and results --------------------------------------------------------------------------------------
+
+
+def test_work_is_chosen_by_its_letters() -> None:
+    assert chosen("c,a") == ["a", "c"]
+    assert chosen("b") == ["b100", "b1000"]
+    assert chosen(",".join(NAMES)) == list(NAMES)
+    with pytest.raises(ValueError, match="no work 'x'; there are a, b100"):
+        chosen("a,x")
+
+
+def test_a_quick_plan_can_be_changed_piece_by_piece() -> None:
+    options = program.parser().parse_args(["--quick", "--contender=blocking,trio_ipc", "--rounds=4"])
+    quick = program.plan_of(options)
+    assert (quick.contenders, quick.rounds, quick.idle_seconds) == (["trio_ipc", "blocking"], 4, 2)
+    with pytest.raises(ValueError, match="no contender 'http'"):
+        program.plan_of(program.parser().parse_args(["--contender=http"]))
+
+
+async def test_a_plan_has_as_many_steps_as_it_says() -> None:
+    steps: list[str] = []
+    run = Run(plan("a,d16,g,h,p,codec", "trio_ipc", "connection"), steps.append)
+    with trio.fail_after(60):
+        await run.go()
+    assert len(steps) == run.plan.steps
+
+
+def check_shape(found: dict[str, Any]) -> None:
+    """What docs/benchmarks.md says of the JSON file."""
+    assert found.keys() == {
+        "format",
+        "date",
+        "quick",
+        "rounds",
+        "seconds",
+        "machine",
+        "versions",
+        "contenders",
+        "left_out",
+        "measured",
+        "goals",
+    }
+    assert found["format"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    assert found["machine"].keys() == {"processor", "cores", "load", "system", "python"}
+    assert {"trio_ipc", "trio", "protobuf"} <= found["versions"].keys()
+    assert found["measured"].keys() <= set(NAMES)
+    for of_work in found["measured"].values():
+        for figures in of_work.values():
+            for values in figures.values():
+                assert values
+                assert len(values) <= found["rounds"]
+                assert all(isinstance(value, int | float) for value in values)
+    for goal in found["goals"]:
+        assert goal.keys() == {"work", "what", "limit", "at_least", "values", "met"}
+        assert (goal["met"] is None) == (goal["values"] is None)
+
+
+async def test_a_result_has_its_shape_and_tells_of_no_machine() -> None:
+    run = Run(plan(",".join(NAMES), "trio_ipc", "bare-trio", "connection"))
+    with trio.fail_after(120):
+        await run.go()
+    found = document(run, quick=True)
+    check_shape(found)
+    assert set(found["measured"]) == set(NAMES)
+    text = text_of(found)
+    assert json.loads(text) == found
+    assert ROOT not in text
+    assert socket.gethostname() not in text or len(socket.gethostname()) < 4
+    shown = tables(found)
+    assert len(shown) == len(NAMES) + 1
+    console = Console(width=120, record=True, quiet=True)
+    for table in shown:
+        console.print(table.for_terminal())
+        assert table.as_markdown().startswith(f"**{table.title}**")
+
+
+def test_a_goal_is_judged_by_the_median_of_its_rounds() -> None:
+    most = Goal("a", "what", 1.0, lambda measured: measured["a"]["x"]["us"])
+    least = Goal("a", "what", 1.0, lambda measured: measured["a"]["x"]["us"], at_least=True)
+    for values, meets_most, meets_least in (([0.5, 0.9, 9.0], True, False), ([0.1, 1.1, 1.2], False, True)):
+        assert Verdict(most, values).met is meets_most
+        assert Verdict(least, values).met is meets_least
+    assert Verdict(most, None).met is None
+
+
+def test_a_goal_whose_contenders_were_not_measured_is_no_goal_missed() -> None:
+    measured: Measured = {"a": {"trio_ipc": {"us": [30.0]}, "blocking": {"us": [40.0]}}}
+    [blocking, *rest] = verdicts(measured)
+    assert (blocking.met, blocking.values) == (True, [0.75])
+    assert {verdict.met for verdict in rest} == {None}
+
+
+def test_there_is_a_goal_for_everything_that_has_one() -> None:
+    assert {goal.work for goal in GOALS} == {"a", "b1000", "c", "d", "e", "f", "g", "h", "p"}
+
+
+# --- What is published --------------------------------------------------------------------------------------
+
+
+def published() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_published_result_is_a_full_one() -> None:
+    check_shape(published())
+    assert published()["quick"] is False
+    assert set(published()["measured"]) == set(NAMES)
+
+
+def test_the_page_has_the_tables_of_the_published_result() -> None:
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    [tables_there] = program.SECTION.findall(page)
+    assert tables_there == program.section(published(), tables(published()))
+
+
+def test_the_chart_is_that_of_the_published_result(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", exc_type=ImportError)
+    chart = importlib.import_module("tests.benchmarks.chart")
+    chart.draw(published(), str(tmp_path / "chart.svg"))
+    drawn = (tmp_path / "chart.svg").read_text(encoding="utf-8")
+    assert drawn == (DOCS / "benchmarks.svg").read_text(encoding="utf-8")
+
+
+def test_the_chart_says_where_and_when() -> None:
+    text = (DOCS / "benchmarks.svg").read_text(encoding="utf-8")
+    for said in (published()["date"], published()["machine"]["processor"], published()["machine"]["python"]):
+        assert said in text
+
+
+def test_the_page_tells_of_every_contender_and_every_work() -> None:
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8").partition("<!-- tables -->")[0]
+    assert [name for name in (*CONTENDERS, *NAMES) if f"| `{name}` |" not in page] == []
+
+
+# --- Counting -----------------------------------------------------------------------------------------------
+
+SUMMARY = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.000600           6       100        50 recvfrom
+ 40.00    0.000400           4       101           sendto
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.001000           4       201        50 total
+"""
+
+
+def test_a_summary_of_strace_is_understood() -> None:
+    assert summary_of(SUMMARY) == {"recvfrom": 100, "sendto": 101}
+
+
+def test_what_both_runs_did_falls_out() -> None:
+    short, long = summary_of(SUMMARY), summary_of(SUMMARY)
+    long["sendto"] += 20
+    long["openat"] += 1
+    assert of_a_unit(short, long, 10) == Count(2.1, {"sendto": 2.0, "openat": 0.1})
+
+
+def test_a_count_over_its_bound_is_told_with_the_way_to_renew_it() -> None:
+    name = next(iter(COUNTED))
+    bounds = {name: {"measured": 2.0, "bound": 2.25}}
+    assert complaints({name: Count(2.25, {})}, bounds) == []
+    [said] = complaints({name: Count(3.0, {"sendto": 3.0})}, bounds)
+    for part in (name, "3.00 system calls of a server", "bound 2.25", "sendto 3.00", "--renew"):
+        assert part in said
+    [said] = complaints({name: Count(3.0, {})}, {})
+    assert "no bound" in said
+
+
+def test_everything_counted_has_a_bound_above_what_was_measured() -> None:
+    bounds = json.loads(Path(BOUNDS).read_text(encoding="utf-8"))
+    assert bounds.keys() == COUNTED.keys()
+    for bound in bounds.values():
+        assert 0 < bound["measured"] < bound["bound"] < bound["measured"] * 1.1
+
+
+async def test_a_server_that_answers_is_reached(directory: str) -> None:
+    with trio.fail_after(60):
+        async with client("connection", directory) as started:
+            assert not isinstance(started, str)
+            async with serving(started, directory, "s") as pair:
+                assert pair.seconds_to_first_answer > 0
+                assert (await pair.idle(2, 0.0)).client_cpu_s >= 0
