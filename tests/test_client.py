@@ -398,7 +398,7 @@ async def test_an_error_of_the_block_comes_out_as_it_is(config: IpcConfig) -> No
 async def test_the_client_knows_where_it_leads_and_to_whom(config: IpcConfig) -> None:
     async with serving(succeed, config), open_client(config) as client:
         assert (client.endpoint, client.peer) == (config.endpoint_path, ME)
-        assert client.counters().transport == "interprocess"
+        assert client.counters().transport == config.transport
 
 
 async def test_a_memory_endpoint_serves_clients_without_a_file() -> None:

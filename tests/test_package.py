@@ -23,6 +23,8 @@ ROOMS = [
     "transports",
     "telemetry",
     "channel",
+    "interprocess",
+    "legacy",
     "pipeline",
     "selection",
     "conversation",

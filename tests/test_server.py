@@ -899,7 +899,7 @@ async def test_the_counters_add_up_and_are_a_copy(config: IpcConfig) -> None:
         # The answer may be here before the server's task hears that it was taken.
         await trio.testing.wait_all_tasks_blocked()
         counters = server.counters()
-        assert counters.transport == "interprocess"
+        assert counters.transport == config.transport
         assert (counters.connections_accepted, counters.connections_served) == (1, 1)
         assert (counters.requests, counters.frames_received, counters.frames_sent) == (1, 1, 1)
         assert counters.bytes_received == len(frame(task())) == client.counters().bytes_sent

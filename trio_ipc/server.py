@@ -15,12 +15,12 @@ import attrs
 import trio
 
 from .channel import Channel, close_at_once
-from .config import IpcConfig
+from .config import IpcConfig, TransportType, choice
 from .contract import Contract, RequestT, ResponseT
 from .conversation import Conversation, Handler
 from .daemoneye import DETECTION, DetectionResult, DetectionTask
 from .errors import EndpointError
-from .selection import open_channel_listener
+from .selection import EndpointListener, open_channel_listener
 from .telemetry import ServerCounters
 from .transports import PeerPolicy
 
@@ -78,6 +78,56 @@ class Server(Generic[RequestT, ResponseT]):
     async def wait_stopped(self) -> None:
         """Wait until every connection is closed and the endpoint removed. Can be cancelled freely."""
         await self._stopped.wait()
+
+    async def switch_transport(self, transport: TransportType | str) -> None:
+        """Accept new connections by another transport from now on, at the same endpoint.
+
+        Connections in progress finish on the one that they began on, and no client is refused meanwhile.
+        The limit of connections holds for both together. Nothing happens if the transport is the active
+        one; several calls take turns.
+
+        Args:
+            transport: the one to use from now on, or its name.
+
+        Raises:
+            ConfigError: there is no such transport.
+            EndpointError: it cannot be used, and the old one goes on serving; or this server is stopping,
+                or listens on a listener of the caller's own (:func:`serve_listener`).
+
+        After a cancellation it has happened or not; ``counters().transport`` tells.
+        """
+        wanted = choice(TransportType, "transport", transport)
+        listener = self._listener
+        if not isinstance(listener, EndpointListener):
+            raise EndpointError(
+                "the transport cannot be switched: the listener was made by the caller of serve_listener()",
+                endpoint=self.endpoint,
+                hint="use serve(), which makes its own",
+            )
+        before = listener.transport
+        try:
+            await listener.switch(wanted)
+        except trio.ClosedResourceError as exc:
+            raise EndpointError(
+                f"cannot switch to the {wanted} transport: the server is stopping",
+                endpoint=self.endpoint,
+                hint="start it again with the transport that you want",
+            ) from exc
+        except Exception as exc:
+            raise EndpointError(
+                f"cannot switch to the {wanted} transport: {exc}; the {before} transport goes on serving",
+                endpoint=self.endpoint,
+                hint="nothing was lost: mend the cause and switch again",
+            ) from exc
+        finally:
+            self._counters.transport = str(listener.transport)
+        if listener.transport is not before:
+            _logger.info(
+                "switched from the %s to the %s transport",
+                before,
+                listener.transport,
+                extra={"endpoint": self.endpoint, "transport": str(listener.transport)},
+            )
 
     async def _run(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
         try:
