@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import Ends
 from trio_ipc import IpcConfig, TransportType
 
 
@@ -43,3 +44,10 @@ def config(directory: str, transport: TransportType) -> IpcConfig:
     else:
         endpoint = f"{directory}/test.sock"
     return IpcConfig(endpoint_path=endpoint, transport=transport)
+
+
+@pytest.fixture
+def ends(transport: TransportType) -> Iterator[Ends]:
+    made = Ends(transport)
+    yield made
+    made.close()

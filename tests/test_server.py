@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -43,6 +44,7 @@ from trio_ipc import (
     PeerCredentials,
     PeerPolicy,
     ServerNotFoundError,
+    TransportType,
     open_client,
     serve,
     serve_listener,
@@ -57,8 +59,10 @@ SILENT = Contract(name="silent", request_type=DetectionTask, response_type=Detec
 
 
 @pytest.fixture
-def endpoint() -> MemoryEndpoint:
-    return MemoryEndpoint(CONFIG)
+def endpoint(transport: TransportType) -> Iterator[MemoryEndpoint]:
+    made = MemoryEndpoint(CONFIG.replace(transport=transport))
+    yield made
+    made.ends.close()
 
 
 def raising(exc: BaseException) -> Handler:
@@ -584,7 +588,7 @@ async def test_who_leaves_the_queue_keeps_nobody_else_out(
         for _ in range(5):
             async with endpoint.connect(), endpoint.connect():
                 await trio.testing.wait_all_tasks_blocked()
-        await trio.testing.wait_all_tasks_blocked()
+            await trio.testing.wait_all_tasks_blocked()
         assert server.counters().connections_left == 10
         patient = endpoint.client()
         await trio.testing.wait_all_tasks_blocked()
@@ -849,6 +853,7 @@ async def test_a_defect_on_one_connection_costs_no_other(
         endpoint.offer(Defective(far, CONFIG, endpoint="memory", peer=ME))
         assert await endpoint.client().call(task()) == success()
         assert server.counters().connections_served == 2
+        await trio.testing.wait_all_tasks_blocked()
     assert "closed by an internal error" in caplog.text
 
 

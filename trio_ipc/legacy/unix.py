@@ -53,7 +53,7 @@ _BACKLOG: Final = 128
 
 #: Linux gives a socket file the mode of the unbound socket (unix_bind_bsd() in net/unix/af_unix.c). Other
 #: systems give it the umask's, so that it has to be made where nobody looks.
-_MODE_BEFORE_BIND: Final = sys.platform == "linux"
+_BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
 
 #: What accept(2) says of one client that is gone by now. The next one may be well.
 _OF_ONE_CLIENT: Final = frozenset(
@@ -348,7 +348,7 @@ async def listen(config: IpcConfig, _peers: PeerPolicy) -> SocketListener:
         name = os.path.basename(path)
         _judge(directory_fd, name, path)
         _clear(directory_fd, name, path)
-        return SocketListener(_bound(directory_fd, name, path), config)
+        return _bound(directory_fd, name, path, config)
 
 
 def adopt(handover: Handover, config: IpcConfig) -> SocketListener:
@@ -405,14 +405,16 @@ def _clear(directory_fd: int, name: str, path: str) -> None:
     raise error
 
 
-def _bound(directory_fd: int, name: str, path: str) -> Handover:
-    """Return a socket that listens at the path."""
+def _bound(directory_fd: int, name: str, path: str, config: IpcConfig) -> SocketListener:
+    """Make the socket and listen."""
     with contextlib.ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.setblocking(False)
-        if _MODE_BEFORE_BIND:
+        if _BIND_HONOURS_FCHMOD:
             os.fchmod(sock.fileno(), directories.OWNER_ONLY_SOCKET)
             sock.bind(path)
+        elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~directories.OWNER_ONLY_DIRECTORY:
+            sock.bind(path)  # nobody else can pass the directory while the mode is wider
         else:
             _bind_aside(sock, path)
         # Raises where the path no longer leads into the directory that was judged.
@@ -422,8 +424,9 @@ def _bound(directory_fd: int, name: str, path: str) -> Handover:
             os.chmod(name, directories.OWNER_ONLY_SOCKET, dir_fd=directory_fd)
         sock.listen(_BACKLOG)
         handover = Handover(endpoint=path, socket=sock, inode=(found.st_dev, found.st_ino))
+        listener = SocketListener(handover, config)
         undo.pop_all()
-    return handover
+    return listener
 
 
 def _bind_aside(sock: socket.socket, path: str) -> None:
@@ -435,7 +438,7 @@ def _bind_aside(sock: socket.socket, path: str) -> None:
             raise EndpointError(
                 f"{aside}, where the socket is made, is longer than {MAX_PATH_BYTES} bytes",
                 endpoint=path,
-                hint="use a shorter directory",
+                hint=f"chmod 700 {directory}, or use a shorter directory",
             )
         sock.bind(aside)
         os.chmod(aside, directories.OWNER_ONLY_SOCKET)
