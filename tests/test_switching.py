@@ -289,6 +289,28 @@ async def test_a_switch_that_fails_leaves_the_old_transport_serving(
             assert await new.call(task()) == success()
 
 
+@pytest.mark.parametrize(
+    ("library", "variant", "wanted"),
+    [("isal.isal_zlib", Crc32Variant.IEEE, INTERPROCESS), ("google_crc32c", Crc32Variant.CASTAGNOLI, LEGACY)],
+)
+async def test_a_library_that_is_missing_fails_the_switch_and_not_each_connection(
+    config: IpcConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    variant: Crc32Variant,
+    wanted: TransportType,
+) -> None:
+    config = config.replace(crc32_variant=variant, transport=other(wanted))
+    async with serving(succeed, config) as server:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, library, None)
+            with pytest.raises(EndpointError, match=f"cannot switch to the {wanted} transport: .*{library}"):
+                await server.switch_transport(wanted)
+        await call_once(config)
+        await server.switch_transport(wanted)
+        await call_once(config)
+
+
 async def test_a_name_that_is_no_transport_is_refused(config: IpcConfig) -> None:
     async with serving(succeed, config) as server:
         with pytest.raises(ConfigError, match='transport is \'pigeon\', must be "interprocess" or "legacy"'):

@@ -101,12 +101,12 @@ class EndpointListener(trio.abc.Listener[Channel]):
     def __init__(self, listener: TransferableListener[Channel], config: IpcConfig) -> None:
         self.transport = config.transport
         self._listener = listener
+        self._former: TransferableListener[Channel] | None = None
         self._config = config
         self._accepting = False
         self._accept_scope = trio.CancelScope()
         self._turn = trio.Lock()
         self._wish: _Wish | None = None
-        self._closed = False
 
     async def accept(self) -> Channel:
         """Wait for the next connection; raises what the transport raises.
@@ -163,14 +163,14 @@ class EndpointListener(trio.abc.Listener[Channel]):
         wish.done.set()
 
     def _replace(self, transport: TransportType) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this listener was closed")
         config = self._config.replace(transport=transport)
         successor = _load(transport).adopt(self._listener.hand_over(), config)
         self._listener.let_go()
+        # Kept until the next switch: on Windows, Trio may still look out for the address of what the former
+        # one waited for last, and nothing new should have the same.
+        self._former = self._listener
         self._listener, self._config, self.transport = successor, config, transport
 
     async def aclose(self) -> None:
         """Stop listening and remove the endpoint. Idempotent."""
-        self._closed = True
         await self._listener.aclose()

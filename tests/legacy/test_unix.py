@@ -119,3 +119,18 @@ async def test_both_kinds_of_starters_wait_at_one_lock(
         assert waiting.cancelled_caught
     async with await listen(config, ANYONE):
         pass
+
+
+async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody() -> None:
+    code = (
+        "import signal, socket, trio; from trio_ipc import IpcConfig, PeerClosedError\n"
+        "from trio_ipc.legacy.unix import SocketChannel\n"
+        "async def main():\n"
+        "    signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "    left, right = socket.socketpair(); right.close(); left.setblocking(False)\n"
+        "    try: await SocketChannel(left, IpcConfig(), endpoint='x', peer=None).send(b'x')\n"
+        "    except PeerClosedError: print('closed, not dead')\n"
+        "trio.run(main)"
+    )
+    run = await trio.run_process([sys.executable, "-W", "ignore", "-c", code], capture_stdout=True)
+    assert run.stdout.strip() == b"closed, not dead"

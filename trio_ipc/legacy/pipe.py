@@ -82,6 +82,8 @@ class _Operation:
     @trio.lowlevel.enable_ki_protection
     def begin(self, start: Callable[[win32.OVERLAPPED], None]) -> None:
         """Begin. Raises OSError if that failed, and then nothing is under way."""
+        if self.under_way:
+            raise trio.BusyResourceError("an operation is under way already")
         self._overlapped = win32.operation(self._event)
         start(self._overlapped)
         self.under_way = True
@@ -213,6 +215,8 @@ class PipeChannel(LegacyChannel):
             raise trio.BrokenResourceError(f"only {written} of {size} bytes were written")
 
     def _is_gone(self) -> bool:
+        if self._closed:
+            return True
         try:
             win32.peek_named_pipe(self._handle)
         except OSError:
