@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from trio_ipc import IpcConfig
+from tests.support import Ends
+from trio_ipc import IpcConfig, TransportType
 
 #: Its entry point is there once the package is installed; under Wine it is only on the path.
 pytest_plugins = ["pytest_trio_ipc", "pytester"]
@@ -30,8 +31,26 @@ def directory() -> Iterator[str]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(params=TransportType, ids=str)
+def transport(request: pytest.FixtureRequest) -> TransportType:
+    """Each of the transports, for all that must hold for both."""
+    kind: TransportType = request.param
+    if sys.platform == "win32" and kind is TransportType.LEGACY and "autojump_clock" in request.fixturenames:
+        pytest.skip("a clock that jumps when all tasks wait does not see the threads that wait for pipes")
+    return kind
+
+
 @pytest.fixture
-def config(directory: str) -> IpcConfig:
+def config(directory: str, transport: TransportType) -> IpcConfig:
     if sys.platform == "win32":
-        return IpcConfig(endpoint_path=rf"\\.\pipe\{os.path.basename(directory)}\test")
-    return IpcConfig(endpoint_path=f"{directory}/test.sock")
+        endpoint = rf"\\.\pipe\{os.path.basename(directory)}\test"
+    else:
+        endpoint = f"{directory}/test.sock"
+    return IpcConfig(endpoint_path=endpoint, transport=transport)
+
+
+@pytest.fixture
+def ends(transport: TransportType) -> Iterator[Ends]:
+    made = Ends(transport)
+    yield made
+    made.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import pytest
 import trio
 
 from trio_ipc import (
@@ -19,6 +21,7 @@ from trio_ipc import (
     IpcConfig,
     PeerCredentials,
     Server,
+    TransportType,
     serve,
     serve_listener,
     testing,
@@ -27,6 +30,18 @@ from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 _T = TypeVar("_T")
+
+if sys.platform == "win32":
+    import uuid
+
+    from trio_ipc.legacy.pipe import PipeChannel
+    from trio_ipc.transports import win32
+    from trio_ipc.transports.named_pipe import NamedPipeStream, _PipeEnd
+else:
+    import socket
+
+    from trio_ipc.legacy.unix import SocketChannel
+    from trio_ipc.transports.unix import UnixStream
 
 ME = PeerCredentials.of_this_process()
 IN_MEMORY = testing.MemoryEndpoint().path
@@ -116,11 +131,99 @@ async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T | N
     return results[0] if results else None
 
 
+class Ends:
+    """Makes both ends of connections that need no endpoint, and closes all of them in the end.
+
+    For the default transport they are in memory; legacy knows no other streams than the system's.
+    """
+
+    def __init__(self, transport: TransportType) -> None:
+        self.transport = transport
+        self._closers: list[Callable[[], None]] = []
+
+    def raw(
+        self, config: IpcConfig, peer: PeerCredentials | None = ME
+    ) -> tuple[trio.abc.HalfCloseableStream, Channel]:
+        """One end as bytes, the other as a channel."""
+        if self.transport is TransportType.INTERPROCESS:
+            near, far = testing.memory_streams(buffer_bytes=64 * MIB)
+            return near, FramedChannel(far, config, endpoint="memory", peer=peer)
+        if sys.platform == "win32":
+            ours, theirs = self._pipe()
+            end = _PipeEnd(ours)
+            self._closers.append(end.close)
+            # It has no send_eof(); the tests that want one are Unix' own.
+            stream: Any = NamedPipeStream(end, "memory", ME)
+            return stream, self._own(PipeChannel(theirs, config, endpoint="memory", peer=peer))
+        else:  # noqa: RET505 - so that mypy looks at one of them only
+            left, right = self._sockets()
+            return UnixStream(left, "memory"), SocketChannel(right, config, endpoint="memory", peer=peer)
+
+    def channels(self, config: IpcConfig, peer: PeerCredentials | None = ME) -> tuple[Channel, Channel]:
+        """Both ends as channels."""
+        if self.transport is TransportType.INTERPROCESS:
+            near, far = testing.memory_streams(buffer_bytes=64 * MIB)
+            return (
+                FramedChannel(near, config, endpoint="memory", peer=ME),
+                FramedChannel(far, config, endpoint="memory", peer=peer),
+            )
+        if sys.platform == "win32":
+            ours, theirs = self._pipe()
+            return (
+                self._own(PipeChannel(ours, config, endpoint="memory", peer=ME)),
+                self._own(PipeChannel(theirs, config, endpoint="memory", peer=peer)),
+            )
+        else:  # noqa: RET505 - so that mypy looks at one of them only
+            left, right = self._sockets()
+            return (
+                SocketChannel(left, config, endpoint="memory", peer=ME),
+                SocketChannel(right, config, endpoint="memory", peer=peer),
+            )
+
+    async def end(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """Close the sending side of an end that was made as bytes."""
+        if sys.platform == "win32" and self.transport is TransportType.LEGACY:
+            pytest.skip("a pipe is closed whole")
+        await stream.send_eof()
+
+    def close(self) -> None:
+        for closer in self._closers:
+            closer()
+
+    if sys.platform == "win32":
+
+        def _own(self, channel: PipeChannel) -> PipeChannel:
+            self._closers.append(channel._break)
+            return channel
+
+        def _pipe(self) -> tuple[int, int]:
+            name = rf"\\.\pipe\{uuid.uuid4().hex}"
+            access = win32.PIPE_ACCESS_DUPLEX | win32.FILE_FLAG_OVERLAPPED
+            descriptor = win32.security_descriptor("D:P(A;;GA;;;WD)")
+            server = win32.create_named_pipe(
+                name, access, 0, instances=1, buffer_bytes=65_536, descriptor=descriptor
+            )
+            client = win32.create_file(
+                name, win32.GENERIC_READ | win32.FILE_WRITE_DATA, win32.FILE_FLAG_OVERLAPPED
+            )
+            return client, server
+
+    else:
+
+        def _sockets(self) -> tuple[socket.socket, socket.socket]:
+            pair = socket.socketpair()
+            for sock in pair:
+                sock.setblocking(False)
+                self._closers.append(sock.close)
+            return pair
+
+
 class MemoryEndpoint(trio.abc.Listener[Channel]):
-    """A listener whose clients connect in memory, so that the mock clock rules all there is."""
+    """A listener whose clients connect without an endpoint, so that the mock clock rules all there is."""
 
     def __init__(self, config: IpcConfig, peer: PeerCredentials | None = ME) -> None:
         self.config = config
+        self.ends = Ends(config.transport)
         self._peer = peer
         self._send, self._receive = trio.open_memory_channel[Channel | Exception](math.inf)
 
@@ -146,13 +249,14 @@ class MemoryEndpoint(trio.abc.Listener[Channel]):
 
     def connect(self) -> trio.abc.HalfCloseableStream:
         """Connect, and return the client's end as bytes."""
-        near, far = testing.memory_streams(buffer_bytes=64 * MIB)
-        self.offer(FramedChannel(far, self.config, endpoint="memory", peer=self._peer))
+        near, far = self.ends.raw(self.config, self._peer)
+        self.offer(far)
         return near
 
     def client(self) -> DetectionClient:
-        channel = FramedChannel(self.connect(), self.config, endpoint="memory", peer=ME)
-        return Client(channel, self.config, contract=DETECTION)
+        near, far = self.ends.channels(self.config, self._peer)
+        self.offer(far)
+        return Client(near, self.config, contract=DETECTION)
 
 
 @asynccontextmanager

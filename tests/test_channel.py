@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, lockstep_stream_pair, memory_stream_pair
 
 from tests.platforms import unix_only
-from tests.support import IN_MEMORY, ME, cancelled_once_begun, frame, success, task
+from tests.support import IN_MEMORY, ME, Ends, cancelled_once_begun, frame, success, task
 from trio_ipc import (
     Channel,
     ChannelClosedError,
@@ -23,6 +23,8 @@ from trio_ipc import (
     TruncatedFrameError,
     WriteTimeoutError,
 )
+from trio_ipc.legacy.channel import LegacyChannel
+from trio_ipc.selection import open_channel, open_channel_listener
 from trio_ipc.transports import LocalStream, PeerPolicy, connect, listen
 
 CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_frame_bytes=1_000)
@@ -34,16 +36,11 @@ def over(stream: trio.abc.Stream, config: IpcConfig = CONFIG) -> FramedChannel:
     return FramedChannel(stream, config, endpoint="memory", peer=ME)
 
 
-def pair() -> tuple[FramedChannel, FramedChannel]:
-    left, right = memory_stream_pair()
-    return over(left), over(right)
-
-
 # --- Whole messages ----------------------------------------------------------
 
 
-async def test_payloads_go_both_ways_in_order() -> None:
-    left, right = pair()
+async def test_payloads_go_both_ways_in_order(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     for payload in (b"one", b"two"):
         await left.send(payload)
     await right.send(b"three")
@@ -52,16 +49,16 @@ async def test_payloads_go_both_ways_in_order() -> None:
 
 async def test_a_payload_larger_than_every_buffer_goes_through_a_real_socket(config: IpcConfig) -> None:
     payload = bytes(range(256)) * 4096
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
-        async with over(await connect(config.endpoint_path), config) as left:
-            async with over(await listener.accept(), config) as right:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        async with await open_channel(config) as left:
+            async with await listener.accept() as right:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(left.send, payload)
                     assert await right.receive() == payload
 
 
-async def test_every_operation_is_a_checkpoint() -> None:
-    left, right = pair()
+async def test_every_operation_is_a_checkpoint(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     with assert_checkpoints():
         await left.send(b"one")
     await left.send(b"two")
@@ -76,8 +73,8 @@ async def test_every_operation_is_a_checkpoint() -> None:
         await right.aclose()
 
 
-async def test_traffic_is_counted_in_whole_frames_and_bytes() -> None:
-    left, right = pair()
+async def test_traffic_is_counted_in_whole_frames_and_bytes(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     await left.send(PAYLOAD)
     await right.receive()
     assert (left.traffic.frames_sent, left.traffic.bytes_sent) == (1, len(FRAME))
@@ -88,9 +85,9 @@ async def test_traffic_is_counted_in_whole_frames_and_bytes() -> None:
     ("payload", "error"), [(b"", MessageEmptyError), (bytes(1_001), MessageTooLargeError)]
 )
 async def test_a_message_that_cannot_be_sent_leaves_the_channel_good(
-    payload: bytes, error: type[Exception]
+    ends: Ends, payload: bytes, error: type[Exception]
 ) -> None:
-    left, right = pair()
+    left, right = ends.channels(CONFIG)
     with pytest.raises(error):
         await left.send(payload)
     await left.send(b"good")
@@ -100,16 +97,17 @@ async def test_a_message_that_cannot_be_sent_leaves_the_channel_good(
 # --- Deadlines ----------------------------------------------------------
 
 
-async def test_waiting_for_a_frame_to_begin_has_a_deadline(autojump_clock: MockClock) -> None:
-    _, right = pair()
+async def test_waiting_for_a_frame_to_begin_has_a_deadline(ends: Ends, autojump_clock: MockClock) -> None:
+    _, right = ends.channels(CONFIG)
     with pytest.raises(ReadTimeoutError, match="memory: timed out waiting for a frame to begin, .* is 30000"):
         await right.receive()
     assert trio.current_time() == pytest.approx(30)
 
 
-async def test_a_peer_that_drips_bytes_gets_one_budget_for_the_whole_frame(autojump_clock: MockClock) -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
+async def test_a_peer_that_drips_bytes_gets_one_budget_for_the_whole_frame(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    left, channel = ends.raw(CONFIG)
 
     async def drip() -> None:
         for byte in FRAME:
@@ -126,8 +124,10 @@ async def test_a_peer_that_drips_bytes_gets_one_budget_for_the_whole_frame(autoj
         await channel.receive()
 
 
-async def test_a_frame_that_begins_late_still_has_its_own_budget(autojump_clock: MockClock) -> None:
-    left, right = memory_stream_pair()
+async def test_a_frame_that_begins_late_still_has_its_own_budget(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    left, channel = ends.raw(CONFIG)
 
     async def late() -> None:
         await trio.sleep(29)
@@ -137,7 +137,7 @@ async def test_a_frame_that_begins_late_still_has_its_own_budget(autojump_clock:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(late)
-        assert await over(right).receive() == PAYLOAD
+        assert await channel.receive() == PAYLOAD
 
 
 async def test_handing_over_has_a_deadline_and_closes_the_channel(autojump_clock: MockClock) -> None:
@@ -154,10 +154,10 @@ async def test_a_real_socket_that_nobody_reads_meets_the_write_deadline(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:
     async with (
-        await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener,
+        await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener,
         await connect(config.endpoint_path),
     ):
-        async with over(await listener.accept(), config) as channel:
+        async with await listener.accept() as channel:
             with pytest.raises(WriteTimeoutError):
                 await channel.send(bytes(config.max_frame_bytes))
 
@@ -165,8 +165,8 @@ async def test_a_real_socket_that_nobody_reads_meets_the_write_deadline(
 # --- Endings ----------------------------------------------------------
 
 
-async def test_the_end_between_frames_is_the_peers_closing() -> None:
-    left, right = pair()
+async def test_the_end_between_frames_is_the_peers_closing(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     await left.send(PAYLOAD)
     await left.aclose()
     assert await right.receive() == PAYLOAD
@@ -175,18 +175,18 @@ async def test_the_end_between_frames_is_the_peers_closing() -> None:
             await right.receive()
 
 
-async def test_the_end_inside_a_frame_is_an_error_of_its_own() -> None:
-    left, right = memory_stream_pair()
+async def test_the_end_inside_a_frame_is_an_error_of_its_own(ends: Ends) -> None:
+    left, channel = ends.raw(CONFIG)
     await left.send_all(FRAME[:9])
     await left.aclose()
     with pytest.raises(TruncatedFrameError, match="memory: the peer closed inside a frame: 1 of 3 bytes"):
-        await over(right).receive()
+        await channel.receive()
 
 
 async def test_a_reset_is_the_peers_closing_too(config: IpcConfig) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         client = await connect(config.endpoint_path)
-        async with over(await listener.accept(), config) as channel:
+        async with await listener.accept() as channel:
             await channel.send(PAYLOAD)
             await client.aclose()  # with our bytes unread
             with pytest.raises(PeerClosedError):
@@ -195,9 +195,8 @@ async def test_a_reset_is_the_peers_closing_too(config: IpcConfig) -> None:
                 await channel.send(PAYLOAD)
 
 
-async def test_after_a_broken_frame_one_last_word_may_be_sent() -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
+async def test_after_a_broken_frame_one_last_word_may_be_sent(ends: Ends) -> None:
+    left, channel = ends.raw(CONFIG)
     await left.send_all(bytes(8))
     with pytest.raises(InvalidLengthError, match="^memory: "):
         await channel.receive()
@@ -207,9 +206,8 @@ async def test_after_a_broken_frame_one_last_word_may_be_sent() -> None:
     assert await over(left).receive() == b"why"
 
 
-async def test_a_frame_before_a_broken_one_is_still_received() -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
+async def test_a_frame_before_a_broken_one_is_still_received(ends: Ends) -> None:
+    left, channel = ends.raw(CONFIG)
     await left.send_all(FRAME + FRAME[:-1] + b"x")
     assert await channel.receive() == PAYLOAD
     with pytest.raises(ChecksumMismatchError):
@@ -219,12 +217,12 @@ async def test_a_frame_before_a_broken_one_is_still_received() -> None:
 @pytest.mark.parametrize("real", [False, True])
 async def test_closing_wakes_who_receives_and_who_sends(real: bool, config: IpcConfig) -> None:
     if real:
-        async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
-            stream: trio.abc.Stream = await connect(config.endpoint_path)
-            far: trio.abc.Stream = await listener.accept()
+        async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+            channel = await open_channel(config)
+            far: trio.abc.AsyncResource = await listener.accept()
     else:
         stream, far = lockstep_stream_pair()
-    channel = over(stream, config)
+        channel = over(stream, config)
 
     async def receive() -> None:
         with pytest.raises(ChannelClosedError, match="this connection was closed"):
@@ -249,18 +247,19 @@ async def test_closing_wakes_who_receives_and_who_sends(real: bool, config: IpcC
 
 
 async def test_a_cancelled_wait_between_frames_leaves_the_channel_as_it_was(
-    autojump_clock: MockClock,
+    ends: Ends, autojump_clock: MockClock
 ) -> None:
-    left, right = pair()
+    left, right = ends.channels(CONFIG)
     with trio.move_on_after(1):
         await right.receive()
     await left.send(PAYLOAD)
     assert await right.receive() == PAYLOAD
 
 
-async def test_a_wait_cancelled_inside_a_frame_closes_the_channel(autojump_clock: MockClock) -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
+async def test_a_wait_cancelled_inside_a_frame_closes_the_channel(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    left, channel = ends.raw(CONFIG)
     await left.send_all(FRAME[:5])
     with trio.move_on_after(1):
         await channel.receive()
@@ -273,9 +272,9 @@ async def test_a_wait_cancelled_inside_a_frame_closes_the_channel(autojump_clock
 async def test_a_send_cancelled_part_way_closes_the_channel(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         async with await connect(config.endpoint_path) as client:
-            channel = over(await listener.accept(), config)
+            channel = await listener.accept()
             with trio.move_on_after(1):
                 await channel.send(bytes(config.max_frame_bytes))
             with pytest.raises(ChannelClosedError):
@@ -285,8 +284,8 @@ async def test_a_send_cancelled_part_way_closes_the_channel(
                 await over(client, config).receive()
 
 
-async def test_what_is_cancelled_before_it_began_changes_nothing() -> None:
-    left, right = pair()
+async def test_what_is_cancelled_before_it_began_changes_nothing(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     with trio.CancelScope() as scope:
         scope.cancel()
         await left.send(b"never sent")
@@ -303,9 +302,9 @@ async def test_what_came_or_went_with_a_cancellation_is_whole(config: IpcConfig)
     async def received(channel: Channel) -> bytes | bytearray:
         return await cancelled_once_begun(channel.receive) or await channel.receive()
 
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
-        async with over(await connect(config.endpoint_path), config) as left:
-            async with over(await listener.accept(), config) as right:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        async with await open_channel(config) as left:
+            async with await listener.accept() as right:
                 for _ in range(20):  # the two tasks run in either order
                     await cancelled_once_begun(lambda: left.send(PAYLOAD))
                     assert await received(right) == PAYLOAD
@@ -318,8 +317,8 @@ async def test_what_came_or_went_with_a_cancellation_is_whole(config: IpcConfig)
 # --- Stopping ----------------------------------------------------------
 
 
-async def test_stop_receiving_ends_a_wait_between_frames_now_and_later() -> None:
-    _, right = pair()
+async def test_stop_receiving_ends_a_wait_between_frames_now_and_later(ends: Ends) -> None:
+    _, right = ends.channels(CONFIG)
 
     async def receive() -> None:
         with pytest.raises(ChannelClosedError, match="no further requests are taken"):
@@ -332,9 +331,8 @@ async def test_stop_receiving_ends_a_wait_between_frames_now_and_later() -> None
     await receive()
 
 
-async def test_stop_receiving_lets_a_frame_that_has_begun_come_whole() -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
+async def test_stop_receiving_lets_a_frame_that_has_begun_come_whole(ends: Ends) -> None:
+    left, channel = ends.raw(CONFIG)
     await left.send_all(FRAME[:3])
 
     async def receive() -> None:
@@ -348,8 +346,8 @@ async def test_stop_receiving_lets_a_frame_that_has_begun_come_whole() -> None:
         await left.send_all(FRAME[3:])
 
 
-async def test_stop_receiving_in_the_moment_in_which_a_frame_comes_loses_nothing() -> None:
-    left, right = pair()
+async def test_stop_receiving_in_the_moment_in_which_a_frame_comes_loses_nothing(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
 
     async def receive() -> None:
         assert await right.receive() == PAYLOAD
@@ -363,9 +361,9 @@ async def test_stop_receiving_in_the_moment_in_which_a_frame_comes_loses_nothing
 
 
 async def test_stop_receiving_still_takes_what_has_come_already(config: IpcConfig) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         async with await connect(config.endpoint_path) as client:
-            async with over(await listener.accept(), config) as channel:
+            async with await listener.accept() as channel:
                 await client.send_all(FRAME * 2 + FRAME[:5])
                 channel.stop_receiving()
                 assert [await channel.receive(), await channel.receive()] == [PAYLOAD] * 2
@@ -379,9 +377,9 @@ async def test_stop_receiving_still_takes_what_has_come_already(config: IpcConfi
 
 
 async def test_stop_receiving_and_a_reset_is_the_peers_closing(config: IpcConfig) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         client = await connect(config.endpoint_path)
-        async with over(await listener.accept(), config) as channel:
+        async with await listener.accept() as channel:
             await channel.send(PAYLOAD)
             await client.aclose()
             channel.stop_receiving()
@@ -392,8 +390,8 @@ async def test_stop_receiving_and_a_reset_is_the_peers_closing(config: IpcConfig
 # --- Watching the peer ----------------------------------------------------------
 
 
-async def test_the_peers_leaving_is_noticed_and_what_it_sent_is_kept() -> None:
-    left, right = pair()
+async def test_the_peers_leaving_is_noticed_and_what_it_sent_is_kept(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
     done = trio.Event()
 
     async def watch() -> None:
@@ -411,18 +409,24 @@ async def test_the_peers_leaving_is_noticed_and_what_it_sent_is_kept() -> None:
         await right.receive()
 
 
-async def test_watching_reads_ahead_no_more_than_a_frame(autojump_clock: MockClock) -> None:
-    left, right = memory_stream_pair()
-    channel = over(right)
-    sent = 0
-    while not channel._decoder.is_full:
+def read_ahead(channel: Channel) -> int:
+    if isinstance(channel, FramedChannel):
+        return channel._decoder.buffered
+    assert isinstance(channel, LegacyChannel)
+    return len(channel._ahead)
+
+
+async def test_watching_reads_ahead_no_more_than_a_frame(ends: Ends, autojump_clock: MockClock) -> None:
+    left, channel = ends.raw(CONFIG)
+    sent, most = 0, 8 + CONFIG.max_frame_bytes
+    while read_ahead(channel) < most:
         with trio.move_on_after(1):
             await channel.wait_peer_gone()
         await left.send_all(FRAME * 10)
         sent += 10
     with trio.move_on_after(1):
         await channel.wait_peer_gone()
-    assert channel._decoder.buffered < 8 + CONFIG.max_frame_bytes + len(FRAME) * 10
+    assert read_ahead(channel) < most + len(FRAME) * 10
     for _ in range(sent):
         assert await channel.receive() == PAYLOAD
 
@@ -431,9 +435,9 @@ async def test_watching_reads_ahead_no_more_than_a_frame(autojump_clock: MockClo
 async def test_a_half_closed_peer_is_not_gone_and_gets_its_answer(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         async with await connect(config.endpoint_path) as client:
-            async with over(await listener.accept(), config) as channel:
+            async with await listener.accept() as channel:
                 await client.send_all(FRAME)
                 await client.send_eof()
                 assert await channel.receive() == PAYLOAD
@@ -446,9 +450,9 @@ async def test_a_half_closed_peer_is_not_gone_and_gets_its_answer(
 
 
 async def test_a_reset_or_a_closed_channel_ends_the_watch(config: IpcConfig) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         client = await connect(config.endpoint_path)
-        async with over(await listener.accept(), config) as channel:
+        async with await listener.accept() as channel:
             await channel.send(PAYLOAD)
             await client.aclose()
             await channel.wait_peer_gone()
@@ -477,9 +481,8 @@ async def test_several_payloads_are_one_write_and_as_many_frames() -> None:
     assert [await reader.receive() for _ in range(3)] == [b"first", b"second", b"third"]
 
 
-async def test_of_several_payloads_none_is_sent_if_one_cannot_be() -> None:
-    near, far = memory_stream_pair()
-    channel = over(near)
+async def test_of_several_payloads_none_is_sent_if_one_cannot_be(ends: Ends) -> None:
+    far, channel = ends.raw(CONFIG)
     with pytest.raises(MessageEmptyError):
         await channel.send_many([b"first", b""])
     with pytest.raises(MessageTooLargeError):
@@ -491,9 +494,8 @@ async def test_of_several_payloads_none_is_sent_if_one_cannot_be() -> None:
 
 
 async def test_an_idle_connection_is_quiet_until_something_comes(config: IpcConfig) -> None:
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
-        near = await connect(config.endpoint_path)
-        channel, peer = over(near), over(await listener.accept())
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        channel, peer = await open_channel(config), await listener.accept()
         assert channel.is_quiet()
         await peer.send(b"unasked")
         assert not channel.is_quiet()
@@ -503,14 +505,16 @@ async def test_an_idle_connection_is_quiet_until_something_comes(config: IpcConf
         assert not channel.is_quiet()
         await channel.aclose()
         assert not channel.is_quiet()
-        assert not near.is_quiet()
+        async with await connect(config.endpoint_path) as stream:
+            pass
+        assert not stream.is_quiet()
 
 
 @unix_only
 async def test_a_half_closed_connection_is_not_quiet(config: IpcConfig) -> None:
     assert sys.platform != "win32"
-    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
-        async with over(await connect(config.endpoint_path)) as channel, await listener.accept() as far:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        async with await connect(config.endpoint_path) as far, await listener.accept() as channel:
             await far.send_eof()
             assert not channel.is_quiet()
             with pytest.raises(PeerClosedError):
@@ -529,7 +533,8 @@ async def test_a_stopped_connection_is_not_quiet() -> None:
 
 
 async def test_what_is_in_hand_is_received_without_a_wait_and_nothing_else() -> None:
-    left, right = pair()
+    near, far = memory_stream_pair()
+    left, right = over(near), over(far)
     await left.send_many([b"one", b"two"])
     assert right.receive_nowait() is None, "nothing was read yet"
     assert await right.receive() == b"one"
@@ -574,8 +579,8 @@ async def test_what_the_system_does_not_take_is_kept_and_flushed_in_order(config
                 assert channel.send_nowait([b"x"])
 
 
-async def test_flushing_nothing_is_a_checkpoint() -> None:
-    left, _ = pair()
+async def test_flushing_nothing_is_a_checkpoint(ends: Ends) -> None:
+    left, _ = ends.channels(CONFIG)
     with assert_checkpoints():
         await left.flush()
     await left.aclose()

@@ -7,7 +7,7 @@ import sys
 import pytest
 import trio
 from google.protobuf.descriptor_pb2 import UninterpretedOption
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair
 
 from tests.platforms import unix_only
 from tests.support import (
@@ -15,6 +15,7 @@ from tests.support import (
     ME,
     MIB,
     DetectionClient,
+    Ends,
     MemoryEndpoint,
     frame,
     hang,
@@ -24,6 +25,7 @@ from tests.support import (
     task,
 )
 from trio_ipc import (
+    Channel,
     ChannelClosedError,
     ChecksumMismatchError,
     Client,
@@ -55,8 +57,10 @@ from trio_ipc.wire import FrameEncoder
 CONFIG = IpcConfig(endpoint_path=IN_MEMORY)
 
 
-def client_over(stream: trio.abc.Stream) -> DetectionClient:
-    return Client(FramedChannel(stream, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
+def client_over(connection: trio.abc.Stream | Channel) -> DetectionClient:
+    if isinstance(connection, trio.abc.Stream):
+        connection = FramedChannel(connection, CONFIG, endpoint="memory", peer=ME)
+    return Client(connection, CONFIG, contract=DETECTION)
 
 
 async def expect_broken_by(client: DetectionClient, exc: type[BaseException], said: str = "") -> None:
@@ -71,8 +75,8 @@ async def expect_broken_by(client: DetectionClient, exc: type[BaseException], sa
 # --- Calling ----------------------------------------------------------------------
 
 
-async def test_a_failed_result_is_returned_not_raised() -> None:
-    near, far = memory_stream_pair()
+async def test_a_failed_result_is_returned_not_raised(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
     await far.send_all(frame(DetectionResult(task_id="t", error_message="no such process")))
     result = await client_over(near).call(task())
     assert (result.success, result.error_message) == (False, "no such process")
@@ -101,9 +105,9 @@ async def test_concurrent_calls_take_turns_and_each_gets_its_own_answer(config: 
 
 
 async def test_the_wait_for_a_turn_has_a_deadline_and_sends_nothing(
-    autojump_clock: MockClock,
+    ends: Ends, autojump_clock: MockClock
 ) -> None:
-    near, far = memory_stream_pair()
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
 
     async def answer_late() -> None:
@@ -129,9 +133,9 @@ async def test_the_wait_for_a_turn_has_a_deadline_and_sends_nothing(
     [(DetectionTask(), MessageEmptyError), (DetectionTask(task_id="x" * MIB), MessageTooLargeError)],
 )
 async def test_a_request_that_cannot_be_sent_leaves_the_client_good(
-    request_: DetectionTask, error: type[Exception]
+    ends: Ends, request_: DetectionTask, error: type[Exception]
 ) -> None:
-    near, far = memory_stream_pair()
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     with pytest.raises(error, match="^memory: "):
         await client.call(request_)
@@ -140,24 +144,24 @@ async def test_a_request_that_cannot_be_sent_leaves_the_client_good(
     assert await far.receive_some() == frame(task())
 
 
-async def test_a_request_of_another_type_is_a_type_error() -> None:
-    client = client_over(memory_stream_pair()[0])
+async def test_a_request_of_another_type_is_a_type_error(ends: Ends) -> None:
+    client = client_over(ends.raw(CONFIG)[1])
     with pytest.raises(TypeError, match="the request is a DetectionResult, must be a DetectionTask"):
         await client.call(DetectionResult())  # type: ignore[arg-type]
 
 
-async def test_a_request_that_lacks_a_required_field_is_not_sent() -> None:
-    near, _ = memory_stream_pair()
+async def test_a_request_that_lacks_a_required_field_is_not_sent(ends: Ends) -> None:
+    _, near = ends.raw(CONFIG)
     part = UninterpretedOption.NamePart
     contract = Contract(name="proto2", request_type=part, response_type=part)
-    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=contract)
+    client = Client(near, CONFIG, contract=contract)
     for _ in range(2):
         with pytest.raises(MessageError, match="memory: the NamePart cannot be encoded: .*set the missing"):
             await client.call(part(name_part="x"))
 
 
-async def test_a_call_is_a_checkpoint_and_can_be_cancelled_before_it_sends() -> None:
-    near, far = memory_stream_pair()
+async def test_a_call_is_a_checkpoint_and_can_be_cancelled_before_it_sends(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -171,8 +175,8 @@ async def test_a_call_is_a_checkpoint_and_can_be_cancelled_before_it_sends() -> 
 # --- What breaks a client -----------------------------------------------------------
 
 
-async def test_a_server_that_does_not_answer_is_timed_out(autojump_clock: MockClock) -> None:
-    near, _ = memory_stream_pair()
+async def test_a_server_that_does_not_answer_is_timed_out(ends: Ends, autojump_clock: MockClock) -> None:
+    _, near = ends.raw(CONFIG)
     client = client_over(near)
     with pytest.raises(ReadTimeoutError, match="memory: timed out .* the limit read_timeout_ms is 30000"):
         await client.call(task())
@@ -189,9 +193,9 @@ async def test_a_server_that_does_not_read_is_timed_out(autojump_clock: MockCloc
 
 
 async def test_a_call_cancelled_part_way_closes_the_connection_and_the_next_says_so(
-    autojump_clock: MockClock,
+    ends: Ends, autojump_clock: MockClock
 ) -> None:
-    near, far = memory_stream_pair()
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     with trio.move_on_after(1):
         await client.call(task("mine"))
@@ -224,30 +228,30 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
     ],
 )
 async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_the_client(
-    answer: bytes, error: type[Exception], said: str
+    ends: Ends, answer: bytes, error: type[Exception], said: str
 ) -> None:
-    near, far = memory_stream_pair()
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(answer)
-    await far.send_stream.aclose()
+    await ends.end(far)
     with pytest.raises(error, match=f"^memory: .*{said}"):
         await client.call(task())
     await expect_broken_by(client, error)
     assert sum(client.snapshot().calls_failed.values()) == 3
 
 
-async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting() -> None:
-    near, far = memory_stream_pair()
+async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(frame(success()))
     assert await client.call(task()) == success()
-    await far.send_stream.aclose()
+    await ends.end(far)
     with pytest.raises(PeerClosedError, match="it may be stopping or gone, or this client was idle"):
         await client.call(task())
 
 
-async def test_a_peers_own_words_are_cut_and_made_harmless() -> None:
-    near, far = memory_stream_pair()
+async def test_a_peers_own_words_are_cut_and_made_harmless(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
     await far.send_all(frame(DetectionResult(task_id="x" * 5_000, error_message="\x1b[2J\n" * 5_000)))
     with pytest.raises(ResponseMismatchError) as caught:
         await client_over(near).call(task())
@@ -255,8 +259,8 @@ async def test_a_peers_own_words_are_cut_and_made_harmless() -> None:
     assert str(caught.value).isprintable()
 
 
-async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing() -> None:
-    near, far = memory_stream_pair()
+async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
     client = client_over(near)
     second_scope = trio.CancelScope()
 
@@ -398,7 +402,7 @@ async def test_an_error_of_the_block_comes_out_as_it_is(config: IpcConfig) -> No
 async def test_the_client_knows_where_it_leads_and_to_whom(config: IpcConfig) -> None:
     async with serving(succeed, config), open_client(config) as client:
         assert (client.endpoint, client.peer) == (config.endpoint_path, ME)
-        assert client.snapshot().transport == "interprocess"
+        assert client.snapshot().transport == config.transport
 
 
 async def test_a_memory_endpoint_serves_clients_without_a_file() -> None:

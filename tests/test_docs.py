@@ -5,11 +5,14 @@ Programs run as processes of their own, in a private directory that is their hom
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import itertools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
@@ -228,6 +231,48 @@ async def test_a_schema_and_the_fragments_that_use_it_work_as_printed(directory:
             assert await output_of(saved(fragment, directory), directory) == ""
 
 
+def split(document: list[Fence]) -> tuple[str, str]:
+    """A runbook's commands as one script, and what they print."""
+    commands = "".join(fence.text for fence in document if fence.language == "bash")
+    printed = [
+        fence.text
+        for before, fence in itertools.pairwise(document)
+        if fence.language == "text" and before.language == "bash"
+    ]
+    return commands, "".join(printed)
+
+
+@unix_only  # a shell, signals, and the path of a socket
+async def test_the_runbook_runs_as_printed_from_top_to_bottom(directory: str) -> None:
+    commands, printed = split(fences_of(DOCS / "rollback.md"))
+    settings = environment(directory)
+    settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
+    shell = await trio.lowlevel.open_process(
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", commands],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=directory,
+        env=settings,
+        start_new_session=True,
+    )
+    assert shell.stdout is not None
+    output = b""
+    try:
+        with trio.fail_after(60):
+            async for piece in shell.stdout:
+                output += piece
+            await shell.wait()
+    finally:
+        # What it has started in the background would outlive a script that fails.
+        with trio.CancelScope(shield=True), contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+            await shell.wait()
+        await shell.stdout.aclose()
+    assert output.decode() == printed
+    assert not [*Path(directory).rglob("*.sock")]
+
+
 #: Put before a program: ends it at the first socket that is no Unix socket.
 ONLY_UNIX_SOCKETS = """\
 import socket, sys
@@ -258,7 +303,7 @@ def test_the_readmes_first_server_and_client_have_ten_lines() -> None:
 def test_every_block_says_what_it_is() -> None:
     for page in PAGES:
         for fence in fences_of(page):
-            assert fence.language in {"python", "py", "toml", "sh", "text", "proto"}, fence
+            assert fence.language in {"python", "py", "toml", "sh", "bash", "text", "proto"}, fence
 
 
 @pytest.mark.parametrize("fence", each(fences("toml")))
@@ -513,7 +558,7 @@ async def setting_errors(directory: str) -> dict[str, str]:
         "choice": lambda: IpcConfig(crc32_variant="crc32"),
         "unknown": lambda: IpcConfig.load(read_timeout=5),
         "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}),
-        "legacy": lambda: IpcConfig(transport="legacy"),
+        "transport": lambda: IpcConfig(transport="tcp"),
         "file": lambda: IpcConfig.load(Path(directory, "settings.toml")),
     }
     return {name: (await complaint(action)).replace(directory + os.sep, "") for name, action in wrong.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ import trio
 
 from tests.platforms import open_handles
 from tests.support import MIB, DetectionClient, DetectionServer, serving, succeed, success, task
-from trio_ipc import Call, ChannelClosedError, IpcConfig, open_client
+from trio_ipc import Call, ChannelClosedError, IpcConfig, TransportType, open_client
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
 
@@ -40,6 +41,8 @@ def objects_of_ours() -> Counter[str]:
 
 
 async def test_ten_thousand_calls_leave_nothing_behind(config: IpcConfig) -> None:
+    # On Windows, legacy's every wait starts a thread: there a tenth must do.
+    each = 20 if sys.platform == "win32" and config.transport is TransportType.LEGACY else 200
     async with serving(succeed, config) as server:
 
         async def calls(connections: int, each: int) -> None:
@@ -55,11 +58,11 @@ async def test_ten_thousand_calls_leave_nothing_behind(config: IpcConfig) -> Non
         await calls(1, 100)
         await settled(server, 3)
         before, _ = tracemalloc.get_traced_memory()
-        await calls(50, 200)
+        await calls(50, each)
         await settled(server, 53)
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert server.snapshot().requests == 1_000 + 100 + 10_000
+        assert server.snapshot().requests == 1_000 + 100 + 50 * each
         assert living_tasks() == tasks
         assert open_handles() <= descriptors
         assert objects_of_ours() == objects

@@ -26,6 +26,8 @@ ROOMS = [
     "transports",
     "telemetry",
     "channel",
+    "interprocess",
+    "legacy",
     "batch",
     "pipeline",
     "selection",
@@ -65,6 +67,17 @@ def test_each_room_imports_only_what_stands_above_it() -> None:
 def test_the_wire_imports_no_trio() -> None:
     for file in (PACKAGE / "wire").glob("*.py"):
         assert "import trio\n" not in file.read_text(), file
+
+
+def test_legacy_shares_neither_input_and_output_nor_framing_with_the_default() -> None:
+    theirs = {"FramedChannel", "FramedChannelListener", "framed", "LocalStream", "connect", "listen"}
+    their_modules = {"wire", "stream", "unix", "named_pipe", "interprocess"}
+    for file in (PACKAGE / "legacy").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = {alias.name for alias in node.names}
+                assert not names & (theirs | their_modules), (file, names)
+                assert not set(node.module.split(".")) & their_modules, (file, node.module)
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:

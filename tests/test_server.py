@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -43,6 +44,7 @@ from trio_ipc import (
     PeerCredentials,
     PeerPolicy,
     ServerNotFoundError,
+    TransportType,
     open_client,
     serve,
     serve_listener,
@@ -57,8 +59,10 @@ SILENT = Contract(name="silent", request_type=DetectionTask, response_type=Detec
 
 
 @pytest.fixture
-def endpoint() -> MemoryEndpoint:
-    return MemoryEndpoint(CONFIG)
+def endpoint(transport: TransportType) -> Iterator[MemoryEndpoint]:
+    made = MemoryEndpoint(CONFIG.replace(transport=transport))
+    yield made
+    made.ends.close()
 
 
 def raising(exc: BaseException) -> Handler:
@@ -901,7 +905,7 @@ async def test_a_snapshot_says_what_happened_until_it_was_taken(config: IpcConfi
         # The answer may be here before the server's task hears that it was taken.
         await trio.testing.wait_all_tasks_blocked()
         counters = server.snapshot()
-        assert counters.transport == "interprocess"
+        assert counters.transport == config.transport
         assert (counters.connections_accepted, counters.connections_served) == (1, 1)
         assert (counters.requests, counters.frames_received, counters.frames_sent) == (1, 1, 1)
         assert counters.bytes_received == len(frame(task())) == client.snapshot().bytes_sent

@@ -532,16 +532,15 @@ async def test_who_is_refused_by_the_limit_counts_as_a_timeout_only_after_a_wait
     assert whole.timeouts["accept"] == (refusal == "in the end")
 
 
-async def test_a_connection_counts_for_the_transport_that_it_came_by(autojump_clock: MockClock) -> None:
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(Handler(), endpoint) as server:
-        old = endpoint.client()
+async def test_a_connection_counts_for_the_transport_that_it_came_by(config: IpcConfig) -> None:
+    config = config.replace(transport="interprocess")
+    async with serving(Handler(), config) as server, open_client(config) as old:
         await old.call(task())
-        server._telemetry.switch("legacy")
-        new = endpoint.client()
-        await new.call(task("raise"))
-        await old.call(task())
-        whole = server.snapshot()
+        await server.switch_transport("legacy")
+        async with open_client(config) as new:
+            await new.call(task("raise"))
+            await old.call(task())
+            whole = server.snapshot()
         assert whole.transport == "legacy"
         parts = whole.by_transport
         assert {name: part.connections_active for name, part in parts.items()} == {
@@ -552,8 +551,9 @@ async def test_a_connection_counts_for_the_transport_that_it_came_by(autojump_cl
         assert (whole.requests, whole.requests_failed["handler"]) == (3, 1)
         assert whole.handler_seconds.count == 3
         assert disagreements(whole) == []
-        server._telemetry.switch("interprocess")
-        assert server.snapshot().by_transport["interprocess"].requests == 2, "it goes on counting"
+        await server.switch_transport("interprocess")
+        await old.call(task())
+        assert server.snapshot().by_transport["interprocess"].requests == 3, "it goes on counting"
 
 
 # --- Times --------------------------------------------------------------------------------------------------
@@ -662,12 +662,12 @@ async def test_a_snapshot_is_json_with_a_place_for_every_field(config: IpcConfig
         for snapshot in (server.snapshot(), client.snapshot()):
             document = json.loads(json.dumps(snapshot.as_dict()))
             assert list(document) == [field.name for field in attrs.fields(type(snapshot))]
-            assert document["transport"] == "interprocess"
+            assert document["transport"] == config.transport
             assert document["endpoint"] == config.endpoint_path
             assert document["contract"] == DETECTION.name
             assert document["timeouts"] == dict(snapshot.timeouts)
         document = server.snapshot().as_dict()
-    part = document["by_transport"]["interprocess"]
+    part = document["by_transport"][config.transport]
     assert list(part) == [field.name for field in attrs.fields(ServerCounts)]
     assert part == {name: document[name] for name in part}
     assert sum(document["handler_seconds"]["counts"]) == document["requests"] == 1

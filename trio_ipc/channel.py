@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from .config import IpcConfig
+from .config import IpcConfig, TransportType
 from .errors import (
     ChannelClosedError,
     ChannelError,
@@ -51,7 +51,10 @@ class Channel(trio.abc.AsyncResource):
         endpoint: the path or name it leads to.
         peer: who is at the other end, or None where nobody can say.
         traffic: where it counts its frames; its owner may put a shared one in its place.
+        transport: what telemetry calls the implementation.
     """
+
+    transport: str = str(TransportType.INTERPROCESS)
 
     def __init__(self, endpoint: str, peer: PeerCredentials | None) -> None:
         self.endpoint = endpoint
@@ -73,13 +76,13 @@ class Channel(trio.abc.AsyncResource):
         Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
         """
 
-    @abc.abstractmethod
     def receive_nowait(self) -> bytes | bytearray | None:
         """Return the next payload if all of it came with what was read before, or None.
 
-        Takes nothing from the stream. Raises :exc:`ProtocolError` and :exc:`ChannelClosedError` as
-        :meth:`receive` does.
+        Takes nothing from the stream. A channel that never reads ahead has nothing. Raises
+        :exc:`ProtocolError` and :exc:`ChannelClosedError` as :meth:`receive` does.
         """
+        return None
 
     async def send(self, payload: bytes) -> None:
         """Hand over one payload.

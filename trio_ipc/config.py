@@ -26,10 +26,12 @@ _EnumT = TypeVar("_EnumT", bound=enum.StrEnum)
 
 
 class TransportType(enum.StrEnum):
-    """Which implementation carries the frames. The protocol is the same for all of them (ADR-0004)."""
+    """Which implementation carries the frames. The protocol is the same for both (ADR-0004)."""
 
     INTERPROCESS = "interprocess"
+    """The default."""
     LEGACY = "legacy"
+    """The way back: written by hand, it shares neither input and output nor framing with the default."""
 
 
 class Crc32Variant(enum.StrEnum):
@@ -65,11 +67,6 @@ def _crc32_variant(value: Crc32Variant | str) -> Crc32Variant:
 
 def _path_text(value: str | os.PathLike[str]) -> str:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _supported(_: object, field: attrs.Attribute[Any], value: TransportType) -> None:
-    if value is TransportType.LEGACY:
-        raise _refuse(field.name, str(value), '"interprocess": this version has no legacy transport')
 
 
 def _endpoint(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -120,7 +117,6 @@ class IpcConfig:
     transport: TransportType = attrs.field(
         default=TransportType.INTERPROCESS,
         converter=_transport,
-        validator=_supported,
     )
     endpoint_path: str = attrs.field(factory=default_endpoint, converter=_path_text, validator=_endpoint)
     max_frame_bytes: int = attrs.field(default=1024 * 1024, validator=whole_number("bytes"))

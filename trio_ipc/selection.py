@@ -1,17 +1,38 @@
 """Opens channels by the configured transport: the one place where ``ipc.transport`` chooses.
 
-This module must never know what happens on a channel once it is open.
+A transport that is not chosen is not loaded. This module must never know what happens on a channel once it
+is open.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
+import attrs
 import trio
 
-from . import transports
-from .channel import Channel, FramedChannelListener, framed
-from .config import IpcConfig
+from .channel import Channel
+from .config import IpcConfig, TransportType
 from .errors import ConnectTimeoutError
-from .transports import PeerPolicy
+from .transports import Handover, PeerPolicy, TransferableListener
+
+
+class _Transport(Protocol):
+    """What a transport's module has."""
+
+    async def connect(self, config: IpcConfig) -> Channel: ...
+    async def listen(self, config: IpcConfig, peers: PeerPolicy, /) -> TransferableListener[Channel]: ...
+    def adopt(self, handover: Handover, config: IpcConfig) -> TransferableListener[Channel]: ...
+
+
+def _load(transport: TransportType) -> _Transport:
+    if transport is TransportType.LEGACY:
+        from . import legacy  # noqa: PLC0415
+
+        return legacy
+    from . import interprocess  # noqa: PLC0415
+
+    return interprocess
 
 
 async def open_channel(config: IpcConfig) -> Channel:
@@ -27,7 +48,7 @@ async def open_channel(config: IpcConfig) -> Channel:
     Cancellation leaves nothing open.
     """
     with trio.move_on_after(config.accept_timeout_ms / 1000):
-        return framed(await transports.connect(config.endpoint_path), config)
+        return await _load(config.transport).connect(config)
     raise ConnectTimeoutError(
         f"the server did not take the connection in time, the limit accept_timeout_ms is "
         f"{config.accept_timeout_ms}",
@@ -36,7 +57,7 @@ async def open_channel(config: IpcConfig) -> Channel:
     )
 
 
-async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> trio.abc.Listener[Channel]:
+async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> EndpointListener:
     """Listen at the configured endpoint.
 
     Args:
@@ -51,4 +72,105 @@ async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> trio.ab
         ConfigError: the policy has a user that this system cannot name.
         EndpointError: in the precise form that fits.
     """
-    return FramedChannelListener(await transports.listen(config.endpoint_path, peers), config)
+    return EndpointListener(await _load(config.transport).listen(config, peers), config)
+
+
+@attrs.define(eq=False)
+class _Wish:
+    """A switch that waits for whoever accepts to leave the old listener."""
+
+    transport: TransportType
+    done: trio.Event = attrs.field(factory=trio.Event)
+    error: Exception | None = None
+
+
+class EndpointListener(trio.abc.Listener[Channel]):
+    """Accepts channels at an endpoint, by a transport that can be changed meanwhile.
+
+    What changes hands is the kernel's object (:class:`~trio_ipc.transports.Handover`): the endpoint is there
+    all the time, and the clients that wait at it are accepted by whichever transport is next.
+
+    Args:
+        listener: the transport's, which is owned.
+        config: for every channel.
+
+    Attributes:
+        transport: the active one.
+    """
+
+    def __init__(self, listener: TransferableListener[Channel], config: IpcConfig) -> None:
+        self.transport = config.transport
+        self._listener = listener
+        self._former: TransferableListener[Channel] | None = None
+        self._config = config
+        self._accepting = False
+        self._accept_scope = trio.CancelScope()
+        self._turn = trio.Lock()
+        self._wish: _Wish | None = None
+
+    async def accept(self) -> Channel:
+        """Wait for the next connection; raises what the transport raises.
+
+        Cancellation loses no client.
+        """
+        if self._accepting:
+            raise trio.BusyResourceError("another task is accepting")
+        self._accepting = True
+        try:
+            while True:
+                with trio.CancelScope() as self._accept_scope:
+                    return await self._listener.accept()
+                self._grant_wish()
+        finally:
+            self._accepting = False
+            # With a client, by a failure or cancelled: it has left the old listener all the same.
+            self._grant_wish()
+
+    async def switch(self, transport: TransportType) -> None:
+        """Accept by another transport from now on. Several calls take turns.
+
+        Raises:
+            ImportError, OSError: the transport cannot be used. The old one goes on.
+            trio.ClosedResourceError: this listener was closed.
+
+        After a cancellation it has happened or not; ``transport`` tells.
+        """
+        async with self._turn:
+            if transport is self.transport:
+                return
+            _load(transport)  # if that fails, nobody was disturbed
+            self._wish = wish = _Wish(transport)
+            try:
+                if self._accepting:
+                    self._accept_scope.cancel()
+                    await wish.done.wait()
+                else:
+                    self._grant_wish()
+            finally:
+                self._wish = None
+            if wish.error is not None:
+                raise wish.error
+
+    @trio.lowlevel.enable_ki_protection
+    def _grant_wish(self) -> None:
+        if self._wish is None:
+            return
+        wish, self._wish = self._wish, None
+        try:
+            self._replace(wish.transport)
+        except Exception as exc:  # noqa: BLE001 - it is raised in the task that wished
+            wish.error = exc
+        wish.done.set()
+
+    def _replace(self, transport: TransportType) -> None:
+        config = self._config.replace(transport=transport)
+        successor = _load(transport).adopt(self._listener.hand_over(), config)
+        self._listener.let_go()
+        # Kept until the next switch: on Windows, Trio may still look out for the address of what the former
+        # one waited for last, and nothing new should have the same.
+        self._former = self._listener
+        self._listener, self._config, self.transport = successor, config, transport
+
+    async def aclose(self) -> None:
+        """Stop listening and remove the endpoint. Idempotent."""
+        await self._listener.aclose()

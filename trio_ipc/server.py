@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, overload
 import trio
 
 from .channel import Channel, close_at_once
-from .config import IpcConfig
+from .config import IpcConfig, TransportType, choice
 from .contract import Contract, RequestT, ResponseT
 from .conversation import Conversation, Handler
 from .errors import EndpointError
-from .selection import open_channel_listener
+from .selection import EndpointListener, open_channel_listener
 from .telemetry import CloseReason, Refusal, ServerCounters, ServerSnapshot, ServerTelemetry, TimeoutKind
 from .transports import PeerPolicy
 
@@ -93,6 +93,56 @@ class Server(Generic[RequestT, ResponseT]):
         """Wait until every connection is closed and the endpoint removed. Can be cancelled freely."""
         await self._stopped.wait()
 
+    async def switch_transport(self, transport: TransportType | str) -> None:
+        """Accept new connections by another transport from now on, at the same endpoint.
+
+        Connections in progress finish on the one that they began on, and no client is refused meanwhile.
+        The limit of connections holds for both together. Nothing happens if the transport is the active
+        one; several calls take turns.
+
+        Args:
+            transport: the one to use from now on, or its name.
+
+        Raises:
+            ConfigError: there is no such transport.
+            EndpointError: it cannot be used, and the old one goes on serving; or this server is stopping,
+                or listens on a listener of the caller's own (:func:`serve_listener`).
+
+        After a cancellation it has happened or not; ``snapshot().transport`` tells.
+        """
+        wanted = choice(TransportType, "transport", transport)
+        listener = self._listener
+        if not isinstance(listener, EndpointListener):
+            raise EndpointError(
+                "the transport cannot be switched: the listener was made by the caller of serve_listener()",
+                endpoint=self.endpoint,
+                hint="use serve(), which makes its own",
+            )
+        before = listener.transport
+        try:
+            await listener.switch(wanted)
+        except trio.ClosedResourceError as exc:
+            raise EndpointError(
+                f"cannot switch to the {wanted} transport: the server is stopping",
+                endpoint=self.endpoint,
+                hint="start it again with the transport that you want",
+            ) from exc
+        except Exception as exc:
+            raise EndpointError(
+                f"cannot switch to the {wanted} transport: {exc}; the {before} transport goes on serving",
+                endpoint=self.endpoint,
+                hint="nothing was lost: mend the cause and switch again",
+            ) from exc
+        finally:
+            self._telemetry.switch(str(listener.transport))
+        if listener.transport is not before:
+            _logger.info(
+                "switched from the %s to the %s transport",
+                before,
+                listener.transport,
+                extra={"endpoint": self.endpoint, "transport": str(listener.transport)},
+            )
+
     async def _run(self, task_status: trio.TaskStatus[Server[RequestT, ResponseT]]) -> None:
         try:
             await self._listen_and_serve(task_status)
@@ -148,9 +198,7 @@ class Server(Generic[RequestT, ResponseT]):
             while True:
                 try:
                     # Not kept in a variable: it would hold the last connection after its end.
-                    nursery.start_soon(
-                        self._serve_connection, await self._listener.accept(), self._telemetry.active
-                    )
+                    nursery.start_soon(self._serve_connection, await self._listener.accept())
                 except OSError as exc:
                     if exc.errno not in _OUT_OF_RESOURCES:
                         return self._listener_failed(exc)
@@ -174,7 +222,9 @@ class Server(Generic[RequestT, ResponseT]):
         error.__cause__ = exc
         return error
 
-    async def _serve_connection(self, channel: Channel, counters: ServerCounters) -> None:
+    async def _serve_connection(self, channel: Channel) -> None:
+        # By the channel, not by what is active now: it may have been accepted just before a switch.
+        counters = self._telemetry.counters_of(channel.transport)
         counters.connections_accepted += 1
         number = next(self._numbers)
         fields = {

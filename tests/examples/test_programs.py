@@ -58,6 +58,22 @@ async def test_the_collector_counts_what_it_served(endpoint: str) -> None:
         assert "requests=4" in collector.stderr.seen[-1].split()
 
 
+@pytest.mark.parametrize(
+    ("served_by", "asked_by"), [("legacy", "legacy"), ("legacy", "interprocess"), ("interprocess", "legacy")]
+)
+async def test_one_variable_is_enough_to_choose_a_transport(
+    endpoint: str, served_by: str, asked_by: str
+) -> None:
+    async with collector_at(endpoint, environ={"TRIO_IPC_TRANSPORT": served_by}) as collector:
+        asking = {"TRIO_IPC_TRANSPORT": asked_by}
+        async with spawn(*agent(endpoint, "--once"), environ=asking) as program:
+            assert await program.end() == 0, program.stderr.seen
+            assert f"asked: transport={asked_by}" in program.stdout.seen[-1]
+        await collector.signal(STOP_SIGNALS[-1])
+        assert await collector.end() == 0
+        assert collector.stderr.seen[-1].startswith(f"procmond: served: transport={served_by} ")
+
+
 async def test_a_second_signal_ends_the_collector_at_once(endpoint: str, tmp_path: Path) -> None:
     endless = make_endless(tmp_path)
     patient = {"TRIO_IPC_SHUTDOWN_GRACE_MS": "600000", "TRIO_IPC_HANDLER_TIMEOUT_MS": "600000"}

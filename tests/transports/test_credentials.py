@@ -42,7 +42,7 @@ def test_credentials_and_policies_read_as_people_say_them() -> None:
 
 @unix_only
 def test_the_xucred_of_macos_is_read_by_its_layout() -> None:
-    from trio_ipc.transports.unix import parse_xucred
+    from trio_ipc.transports.credentials import parse_xucred
 
     raw = struct.pack("=IIhxx16I", 0, 501, 3, 20, 12, 61, *[0] * 13)
     assert parse_xucred(raw) == PeerCredentials(uid=501, gid=20)

@@ -41,7 +41,6 @@ from trio_ipc.transports import PeerPolicy, credentials, named_pipe, win32  # no
 from trio_ipc.transports.named_pipe import (  # noqa: E402
     NamedPipeListener,
     NamedPipeStream,
-    descriptor_for,
     listen,
     open_named_pipe,
     open_named_pipe_listener,
@@ -676,7 +675,7 @@ async def test_of_the_administrators_pipes_the_process_tells_whose_it_is(
 
 
 async def test_the_descriptor_can_be_chosen(name: str) -> None:
-    chosen = descriptor_for(PeerPolicy.own_user_and_root()) + "(A;;GRGW;;;BU)"
+    chosen = credentials.descriptor_for(PeerPolicy.own_user_and_root()) + "(A;;GRGW;;;BU)"
     async with await open_named_pipe_listener(name, sddl=chosen) as listener:
         client, server = await connected_to(listener)
         async with client, server:

@@ -18,17 +18,21 @@ import trio.testing
 
 from tests.support import cancelled_once_begun
 from trio_ipc import (
+    Channel,
     ConnectError,
     EndpointError,
     EndpointInUseError,
     EndpointPermissionError,
     EndpointUnsafeError,
+    IpcConfig,
     PeerCredentials,
+    PeerPolicy,
     ServerNotFoundError,
     ServerRefusedError,
+    TransportType,
 )
 from trio_ipc.endpoint import MAX_PATH_BYTES
-from trio_ipc.transports import connect
+from trio_ipc.transports import TransferableListener, connect
 
 if sys.platform == "win32":
     pytest.skip("Unix sockets are Unix' own", allow_module_level=True)
@@ -36,6 +40,8 @@ assert sys.platform != "win32"
 
 import fcntl  # noqa: E402
 
+from trio_ipc import legacy  # noqa: E402
+from trio_ipc.legacy import unix as legacy_unix  # noqa: E402
 from trio_ipc.transports import unix  # noqa: E402
 from trio_ipc.transports.unix import UnixListener, UnixStream  # noqa: E402
 from trio_ipc.transports.unix import listen_unix as listen  # noqa: E402
@@ -45,6 +51,32 @@ as_root = pytest.mark.skipif(
 )
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="no mode stops root")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells this, other systems do not")
+
+
+LISTENER = "UnixListener"
+
+
+@pytest.fixture
+def both(transport: TransportType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the legacy transport in the default's place, all that this module calls by name."""
+
+    async def listen(path: str) -> TransferableListener[Channel]:
+        return await legacy.listen(IpcConfig(endpoint_path=path), PeerPolicy.own_user_and_root())
+
+    async def connect(path: str) -> Channel:
+        return await legacy.connect(IpcConfig(endpoint_path=path))
+
+    if transport is TransportType.LEGACY:
+        for name, substitute in (
+            ("listen", listen),
+            ("connect", connect),
+            ("unix", legacy_unix),
+            ("LISTENER", "SocketListener"),
+        ):
+            monkeypatch.setitem(globals(), name, substitute)
+
+
+for_both = pytest.mark.usefixtures("both")
 
 
 @pytest.fixture
@@ -173,6 +205,7 @@ async def test_both_sides_know_each_others_process_and_user(path: str) -> None:
         assert client.endpoint == served.endpoint == path
 
 
+@for_both
 @pytest.mark.parametrize("mask", [0o000, 0o022, pytest.param(0o777, marks=as_root)])
 async def test_directory_and_socket_are_the_owners_alone_whatever_the_umask(
     directory: str, mask: int
@@ -186,6 +219,7 @@ async def test_directory_and_socket_are_the_owners_alone_whatever_the_umask(
         assert mode_of(f"{directory}/new") == 0o700 & ~mask
 
 
+@for_both
 @on_linux
 async def test_the_socket_is_never_wider_than_0600_not_even_for_an_instant(path: str) -> None:
     seen: set[int] = set()
@@ -210,6 +244,7 @@ async def test_the_socket_is_never_wider_than_0600_not_even_for_an_instant(path:
     assert seen <= {0o600}
 
 
+@for_both
 async def test_closing_removes_the_socket_and_wakes_who_waits(path: str) -> None:
     listener = await listen(path)
 
@@ -237,6 +272,7 @@ async def test_a_cancelled_accept_loses_no_client(path: str) -> None:
             assert await served.receive_some() == b"hello"
 
 
+@for_both
 async def test_a_live_servers_endpoint_is_refused_by_its_process_and_left_alone(path: str) -> None:
     async with await listen(path) as listener:
         with pytest.raises(EndpointInUseError, match=f"{path}: in use by process {os.getpid()}") as caught:
@@ -247,6 +283,7 @@ async def test_a_live_servers_endpoint_is_refused_by_its_process_and_left_alone(
     assert not os.path.lexists(path)
 
 
+@for_both
 async def test_a_live_server_with_a_full_backlog_is_still_alive(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         server.bind(path)
@@ -256,6 +293,7 @@ async def test_a_live_server_with_a_full_backlog_is_still_alive(path: str) -> No
             await listen(path)
 
 
+@for_both
 async def test_a_dead_servers_socket_is_reclaimed(path: str) -> None:
     dead_socket(path)
     async with await listen(path), await connect(path):
@@ -280,6 +318,7 @@ async def test_a_server_that_was_killed_leaves_a_socket_that_the_next_one_reclai
         pass
 
 
+@for_both
 async def test_of_many_starters_over_a_dead_socket_exactly_one_wins(path: str) -> None:
     for _ in range(20):
         dead_socket(path)
@@ -327,6 +366,7 @@ async def test_of_two_processes_over_a_dead_socket_exactly_one_wins(path: str) -
     assert sorted(said) == [b"lost\n", b"lost\n", b"won\n"]
 
 
+@for_both
 @pytest.mark.parametrize("kind", ["file", "directory", "link to nothing", "link to a dead socket", "fifo"])
 async def test_what_is_no_socket_is_refused_and_never_touched(path: str, kind: str) -> None:
     if kind == "file":
@@ -347,6 +387,7 @@ async def test_what_is_no_socket_is_refused_and_never_touched(path: str, kind: s
     assert os.lstat(path) == before
 
 
+@for_both
 async def test_a_directory_that_is_a_symbolic_link_is_refused(directory: str) -> None:
     os.mkdir(f"{directory}/real", 0o700)
     os.symlink(f"{directory}/real", f"{directory}/link")
@@ -358,6 +399,7 @@ async def test_a_directory_that_is_a_symbolic_link_is_refused(directory: str) ->
         await listen(f"{directory}/file/test.sock")
 
 
+@for_both
 @pytest.mark.parametrize(
     ("mode", "advice"),
     [(0o720, "chmod 700"), (0o702, "chmod 700"), (0o777, "chmod 700"), (0o1777, "a missing one is created")],
@@ -368,6 +410,7 @@ async def test_a_directory_that_others_can_write_is_refused(directory: str, mode
         await listen(f"{directory}/test.sock")
 
 
+@for_both
 @pytest.mark.parametrize(
     ("mode", "uid", "gid", "who"),
     [
@@ -388,6 +431,7 @@ async def test_a_directory_that_somebody_else_could_replace_is_refused(
         await listen(f"{directory}/own/test.sock")
 
 
+@for_both
 @pytest.mark.parametrize("mode", [0o1777, 0o755, 0o775])
 async def test_a_directory_that_others_can_not_replace_is_good(directory: str, mode: int) -> None:
     """In a sticky directory nobody renames what is ours; and a group of one's own is usual."""
@@ -397,6 +441,7 @@ async def test_a_directory_that_others_can_not_replace_is_good(directory: str, m
         pass
 
 
+@for_both
 @as_root
 async def test_a_way_through_somebody_elses_link_is_refused(directory: str) -> None:
     os.chmod(directory, 0o1777)
@@ -409,6 +454,7 @@ async def test_a_way_through_somebody_elses_link_is_refused(directory: str) -> N
         await listen(f"{directory}/link/own/test.sock")
 
 
+@for_both
 @as_root
 async def test_another_users_directory_is_refused(directory: str) -> None:
     os.chown(directory, 12_345, -1)
@@ -416,6 +462,7 @@ async def test_another_users_directory_is_refused(directory: str) -> None:
         await listen(f"{directory}/test.sock")
 
 
+@for_both
 async def test_a_directory_that_others_may_only_read_is_taken_and_left_as_it_is(directory: str) -> None:
     os.chmod(directory, 0o755)
     async with await listen(f"{directory}/test.sock"):
@@ -423,6 +470,7 @@ async def test_a_directory_that_others_may_only_read_is_taken_and_left_as_it_is(
     assert mode_of(directory) == 0o755
 
 
+@for_both
 async def test_a_directory_that_cannot_be_made_is_one_clear_error(directory: str) -> None:
     with open(f"{directory}/file", "w"):
         pass
@@ -438,6 +486,7 @@ def hold_lock(directory: str) -> int:
     return lock_fd
 
 
+@for_both
 async def test_the_lock_of_a_starter_that_is_stuck_is_waited_for_and_then_named(
     path: str, directory: str, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -450,6 +499,7 @@ async def test_the_lock_of_a_starter_that_is_stuck_is_waited_for_and_then_named(
         os.close(lock_fd)
 
 
+@for_both
 @pytest.mark.parametrize("removes_it", [False, True])
 async def test_a_starter_waits_for_another_that_is_quick(
     path: str, directory: str, autojump_clock: trio.testing.MockClock, removes_it: bool
@@ -469,6 +519,7 @@ async def test_a_starter_waits_for_another_that_is_quick(
             assert os.listdir(directory) == ["test.sock"]
 
 
+@for_both
 async def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
     path: str, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,6 +581,7 @@ def test_between_finding_a_dead_socket_and_listening_no_other_starter_comes(
         starter.join()
 
 
+@for_both
 @on_linux
 async def test_on_linux_no_chmod_is_needed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mode is there before the name is; a later chmod would mean that it was wider."""
@@ -541,6 +593,7 @@ async def test_on_linux_no_chmod_is_needed(path: str, monkeypatch: pytest.Monkey
     chmod.assert_not_called()
 
 
+@for_both
 async def test_a_start_that_fails_leaves_neither_descriptor_nor_file(
     path: str, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,13 +602,14 @@ async def test_a_start_that_fails_leaves_neither_descriptor_nor_file(
     with pytest.raises(EndpointUnsafeError):
         await listen(path)
     os.chmod(directory, 0o700)
-    monkeypatch.setattr(unix, "UnixListener", Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space")))
+    monkeypatch.setattr(unix, LISTENER, Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space")))
     with pytest.raises(EndpointError, match="No buffer space"):
         await listen(path)
     assert os.listdir(directory) == []
     assert len(os.listdir("/dev/fd")) == before
 
 
+@for_both
 async def test_a_socket_that_was_replaced_while_served_is_left_alone(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -566,6 +620,7 @@ async def test_a_socket_that_was_replaced_while_served_is_left_alone(
     assert "was replaced while it was served" in caplog.text
 
 
+@for_both
 async def test_a_socket_that_was_removed_while_served_is_told(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -574,6 +629,7 @@ async def test_a_socket_that_was_removed_while_served_is_told(
     assert "was removed while it was served" in caplog.text
 
 
+@for_both
 async def test_a_socket_that_cannot_be_removed_is_told(
     path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,6 +640,7 @@ async def test_a_socket_that_cannot_be_removed_is_told(
     assert f"{path} could not be removed: Operation not permitted" in caplog.text
 
 
+@for_both
 @pytest.mark.parametrize("directory_mode", [0o700, 0o755])
 async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
     directory: str, directory_mode: int, monkeypatch: pytest.MonkeyPatch
@@ -599,6 +656,7 @@ async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
     assert os.listdir(directory) == []
 
 
+@for_both
 async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
     directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -611,6 +669,7 @@ async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
     assert os.listdir(deep) == []
 
 
+@for_both
 @pytest.mark.parametrize("code", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO])
 async def test_a_client_that_left_before_it_was_accepted_costs_nothing(
     path: str, monkeypatch: pytest.MonkeyPatch, code: int
@@ -647,6 +706,7 @@ async def test_what_came_with_a_cancellation_is_not_lost(path: str) -> None:
                     await accepted.aclose()
 
 
+@for_both
 async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -662,17 +722,20 @@ async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
 # --- Connecting ---------------------------------------------------------------------------------------------
 
 
+@for_both
 async def test_no_socket_is_no_server(path: str) -> None:
     with pytest.raises(ServerNotFoundError, match=f"{path}: no server: the socket does not exist; start"):
         await connect(path)
 
 
+@for_both
 async def test_a_socket_without_a_listener_refuses(path: str) -> None:
     dead_socket(path)
     with pytest.raises(ServerRefusedError, match="nobody listens.*start it again"):
         await connect(path)
 
 
+@for_both
 async def test_a_file_at_the_path_is_no_dead_server(path: str) -> None:
     with open(path, "w"):
         pass
@@ -680,6 +743,7 @@ async def test_a_file_at_the_path_is_no_dead_server(path: str) -> None:
         await connect(path)
 
 
+@for_both
 async def test_any_other_refusal_of_the_system_is_passed_on(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(path)
@@ -710,6 +774,7 @@ def test_another_user_is_stopped_by_the_mode_of_the_socket_and_told_so(directory
     assert "permission denied to uid 12345; run as the server's user" in said
 
 
+@for_both
 @not_as_root
 async def test_a_directory_that_is_closed_to_us_is_permission_denied(directory: str) -> None:
     os.mkdir(f"{directory}/closed", 0o000)
@@ -718,6 +783,7 @@ async def test_a_directory_that_is_closed_to_us_is_permission_denied(directory: 
     os.chmod(f"{directory}/closed", 0o700)
 
 
+@for_both
 async def test_a_full_backlog_is_waited_out(path: str, autojump_clock: trio.testing.MockClock) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -733,6 +799,7 @@ async def test_a_full_backlog_is_waited_out(path: str, autojump_clock: trio.test
             assert 1 <= trio.current_time() < 1.2
 
 
+@for_both
 async def test_a_cancelled_connect_leaves_nothing_open(
     path: str, autojump_clock: trio.testing.MockClock
 ) -> None:

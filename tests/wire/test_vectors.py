@@ -1,7 +1,8 @@
-"""Every golden frame, both ways."""
+"""Every golden frame, both ways, and by the framing of both transports."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trio_ipc import (
     daemoneye,
 )
 from trio_ipc.daemoneye import DETECTION
+from trio_ipc.legacy.frames import FrameReader, FrameWriter
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "frames.json").read_text())
@@ -37,6 +39,40 @@ ERRORS: dict[str, type[ProtocolError]] = {
 
 def _name(vector: dict[str, Any]) -> str:
     return f"{vector['name']}-{vector.get('crc32_variant', 'any')}"
+
+
+def legacy_payloads(data: bytes, limit: int, step: int, variant: Crc32Variant) -> list[bytes]:
+    """What the legacy transport's framing makes of bytes that come so many at a time."""
+    reader = FrameReader(limit, variant)
+    payloads = []
+    source = io.BytesIO(data)
+    while count := source.readinto(reader.room[:step]):
+        payload = reader.took(count)
+        if payload is not None:
+            payloads.append(bytes(payload))
+    reader.end()
+    return payloads
+
+
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+@pytest.mark.parametrize("vector", VECTORS["valid"], ids=_name)
+def test_legacy_framing_knows_every_golden_frame(vector: dict[str, Any], step: int) -> None:
+    variant, frame = Crc32Variant(vector["crc32_variant"]), bytes.fromhex(vector["frame_hex"])
+    payload = bytes.fromhex(vector["payload_hex"])
+    assert FrameWriter(LIMIT, variant).header(payload) + payload == frame
+    assert legacy_payloads(frame * 2, LIMIT, step, variant) == [payload] * 2
+
+
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+@pytest.mark.parametrize("vector", VECTORS["invalid"], ids=_name)
+def test_legacy_framing_gives_the_golden_error_of_an_invalid_frame(vector: dict[str, Any], step: int) -> None:
+    def receive_task() -> None:
+        data, limit = bytes.fromhex(vector["bytes_hex"]), vector["max_frame_bytes"]
+        for payload in legacy_payloads(data, limit, step, Crc32Variant.IEEE):
+            DETECTION.decode_request(payload)
+
+    with pytest.raises(ERRORS[vector["error"]]):
+        receive_task()
 
 
 @pytest.mark.parametrize("vector", VECTORS["valid"], ids=_name)

@@ -144,8 +144,7 @@ class ServerTelemetry:
     """All that a server counts: one set of counters for each transport that it has used.
 
     Attributes:
-        active: the counters of the active transport. A connection takes them when it is accepted, and
-            counts there for as long as it lasts.
+        active: the counters of the active transport.
     """
 
     def __init__(self, *, transport: str, endpoint: str, contract: str) -> None:
@@ -157,8 +156,12 @@ class ServerTelemetry:
 
     def switch(self, transport: str) -> ServerCounters:
         """Make this the active transport, and return its counters."""
-        self.active = self._by_transport.setdefault(transport, ServerCounters(transport=transport))
+        self.active = self.counters_of(transport)
         return self.active
+
+    def counters_of(self, transport: str) -> ServerCounters:
+        """Return a transport's counters. A connection counts there for as long as it lasts."""
+        return self._by_transport.setdefault(transport, ServerCounters(transport=transport))
 
     def end(self) -> None:
         """Stop the uptime's clock."""

@@ -13,11 +13,10 @@ import contextlib
 import ctypes
 import errno
 import itertools
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Final, TypeVar
+from collections.abc import Iterator
+from typing import Final
 
 import trio
 
@@ -32,11 +31,10 @@ from trio_ipc.errors import (
 )
 
 from . import credentials, win32
+from .handover import Handover, TransferableListener
 from .stream import LocalStream
 
 assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips the rest elsewhere
-
-_AnswerT = TypeVar("_AnswerT")
 
 #: Bytes asked for by one read, as much as a pipe's buffer holds.
 READ_SIZE: Final = 65_536
@@ -71,17 +69,6 @@ _CLIENT_FLAGS: Final = (
 #: What a read says once the peer has closed and all was read.
 _PEER_CLOSED: Final = frozenset({win32.ERROR_BROKEN_PIPE, win32.ERROR_PIPE_NOT_CONNECTED})
 
-#: All that GENERIC_READ and GENERIC_WRITE mean, less FILE_CREATE_PIPE_INSTANCE: to connect, and not to serve.
-_MAY_CONNECT: Final = "0x12019b"
-
-#: The descriptor language's name for everyone who has logged on: neither guests nor the anonymous.
-_LOGGED_ON: Final = "AU"
-
-#: Owner of what an administrator's processes make, unless they say otherwise ("Well-known SIDs").
-_ADMINISTRATORS: Final = "S-1-5-32-544"
-
-_SID_FORM: Final = re.compile(r"S-1(-[0-9]+){2,16}", re.ASCII)
-
 _SERVER_MODE: Final = (
     win32.PIPE_TYPE_BYTE | win32.PIPE_READMODE_BYTE | win32.PIPE_WAIT | win32.PIPE_REJECT_REMOTE_CLIENTS
 )
@@ -95,11 +82,13 @@ class _PipeEnd:
     closing only cancels what is pending; who leaves last closes.
     """
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, *, registered: bool = False) -> None:
         self._handle = handle
         self._users = 0
         self._released = trio.Event()
         self.closed = False
+        if registered:
+            return  # to Trio's port, which a handle is for good
         try:
             trio.lowlevel.register_with_iocp(handle)
         except BaseException:
@@ -127,6 +116,11 @@ class _PipeEnd:
             win32.cancel_io(self._handle)
         else:
             self._release()
+
+    def let_go(self) -> None:
+        """Be closed, without closing the handle: it is somebody else's now. No operation may be under way."""
+        self.closed = True
+        self._released.set()
 
     async def aclose(self) -> None:
         """Close, and wait until the system has let go of the handle."""
@@ -305,7 +299,7 @@ class NamedPipeStream(LocalStream):
         await self._end.aclose()
 
 
-class NamedPipeListener(trio.abc.Listener[NamedPipeStream]):
+class NamedPipeListener(TransferableListener[NamedPipeStream]):
     """A named pipe that waits for clients. Made by :func:`open_named_pipe_listener`.
 
     It always holds one instance that a client can connect to, so that no client is told that there is no
@@ -315,11 +309,13 @@ class NamedPipeListener(trio.abc.Listener[NamedPipeStream]):
         endpoint: the pipe's name, in full.
     """
 
-    def __init__(self, endpoint: str, descriptor: bytes, first: _PipeEnd) -> None:
+    def __init__(
+        self, endpoint: str, descriptor: bytes, first: _PipeEnd, *, has_client: bool = False
+    ) -> None:
         self.endpoint = endpoint
         self._descriptor = descriptor
         self._waiting = first
-        self._has_client = False
+        self._has_client = has_client
         self._overlapped = win32.OVERLAPPED()
         self._accepting = _OneAtATime("accepting from this pipe")
 
@@ -349,7 +345,7 @@ class NamedPipeListener(trio.abc.Listener[NamedPipeStream]):
             # next instance is there before this one is handed out.
             with self._waiting.in_use() as handle:
                 successor = self._create_successor()
-                peer = _client(handle)
+                peer = credentials.client_of(handle)
             end, self._waiting, self._has_client = self._waiting, successor, False
             return NamedPipeStream(end, self.endpoint, peer)
 
@@ -391,6 +387,30 @@ class NamedPipeListener(trio.abc.Listener[NamedPipeStream]):
         only the wait for the system to let go of the handle is cut short.
         """
         await self._waiting.aclose()
+
+    def hand_over(self) -> Handover:
+        """Return the instance that waits for a client; see :meth:`TransferableListener.hand_over`."""
+        with self._accepting, self._waiting.in_use() as handle:
+            return Handover(
+                endpoint=self.endpoint,
+                descriptor=self._descriptor,
+                handle=handle,
+                has_client=self._has_client,
+                on_port=True,
+            )
+
+    def let_go(self) -> None:
+        """Be closed, and leave the instance to its new owner; see :meth:`TransferableListener.let_go`."""
+        self._waiting.let_go()
+
+
+def adopt(handover: Handover) -> NamedPipeListener:
+    """Return a listener on what another one hands over. Raises OSError if the system refuses."""
+    if not handover.on_port:
+        # Not by _PipeEnd: where this fails, the handle stays open, and the other listener's.
+        trio.lowlevel.register_with_iocp(handover.handle)
+    end = _PipeEnd(handover.handle, registered=True)
+    return NamedPipeListener(handover.endpoint, handover.descriptor, end, has_client=handover.has_client)
 
 
 # --- Connecting ---------------------------------------------------------------------------------------------
@@ -435,7 +455,7 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
 def _connect(path: str) -> NamedPipeStream:
     end = _PipeEnd(win32.create_file(path, _CLIENT_ACCESS, _CLIENT_FLAGS))
     with end.in_use() as handle:
-        return NamedPipeStream(end, path, _server(handle))
+        return NamedPipeStream(end, path, credentials.server_of(handle))
 
 
 def _wait_for_instance(path: str) -> None:
@@ -473,7 +493,7 @@ async def listen(endpoint: str, peers: credentials.PeerPolicy) -> NamedPipeListe
     Raises:
         ConfigError: also if a user of the policy is no security identifier.
     """
-    return await open_named_pipe_listener(endpoint, sddl=descriptor_for(peers))
+    return await open_named_pipe_listener(endpoint, sddl=credentials.descriptor_for(peers))
 
 
 async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) -> NamedPipeListener:
@@ -485,8 +505,8 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
     Args:
         endpoint: a bare name, or one in ``\\.\pipe\``.
         sddl: who may connect, in the security descriptor definition language; see
-            :func:`descriptor_for`. It must let this process's user create instances. Other machines
-            are refused whatever it says.
+            :func:`credentials.descriptor_for`. It must let this process's user create instances. Other
+            machines are refused whatever it says.
 
     Raises:
         ConfigError: the name is no pipe's on this machine, or the descriptor can't be read.
@@ -497,7 +517,7 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
     """
     path = pipe_path(endpoint)
     if sddl is None:
-        sddl = descriptor_for(credentials.PeerPolicy.own_user_and_root())
+        sddl = credentials.descriptor_for(credentials.PeerPolicy.own_user_and_root())
     descriptor = _descriptor(sddl)
     patience = trio.current_time() + _RECLAIM_PATIENCE
     while True:
@@ -513,36 +533,6 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
         else:
             return NamedPipeListener(path, descriptor, first)
         await trio.sleep(_RECLAIM_PAUSE)
-
-
-def descriptor_for(peers: credentials.PeerPolicy) -> str:
-    """Return the descriptor of a pipe that admits those whom a policy allows, and inherits nothing.
-
-    The user of this process and SYSTEM have all rights, whatever the policy: the one must make the pipe's
-    instances, the other can do as it likes anyway. Others may connect and not serve. This process's user
-    becomes the owner, by which clients know whose pipe it is.
-
-    Returns:
-        A string in Microsoft's security descriptor definition language.
-
-    Raises:
-        ConfigError: a user of the policy is no security identifier.
-    """
-    own = credentials.user_of(win32.current_process())
-    others = {_LOGGED_ON} if peers.allowed is None else {_sid(user) for user in peers.allowed}
-    may_connect = sorted(others - {own, credentials.SYSTEM})
-    return f"O:{own}D:P(A;;GA;;;SY)(A;;GA;;;{own})" + "".join(
-        f"(A;;{_MAY_CONNECT};;;{user})" for user in may_connect
-    )
-
-
-def _sid(user: int | str) -> str:
-    if isinstance(user, str) and _SID_FORM.fullmatch(user):
-        return user
-    raise ConfigError(
-        f"the PeerPolicy allows user {user!r}, which is no security identifier",
-        hint="name users as 'whoami /user' does, such as S-1-5-18 for SYSTEM",
-    )
 
 
 def _descriptor(sddl: str) -> bytes:
@@ -581,7 +571,7 @@ def _refuse_live_server(refusal: OSError, path: str) -> None:
         pid = None
     else:
         try:
-            pid = _or_none(win32.server_process_id, handle)
+            pid = credentials.server_of(handle).pid
         finally:
             win32.close_handle(handle)
     holder = "another process" if pid is None else f"process {pid}"
@@ -602,45 +592,3 @@ def _listen_error(exc: OSError, path: str) -> EndpointError:
         endpoint=path,
         hint="check the endpoint's name",
     )
-
-
-# --- Who is there -------------------------------------------------------------------------------------------
-
-
-def _client(handle: int) -> credentials.PeerCredentials:
-    """Return what the system tells about the process that connected. Never raises.
-
-    The descriptor of the pipe is what keeps others out. This is for policies and logs: a process may have
-    ended meanwhile, and its number be another's.
-    """
-    pid = _or_none(win32.client_process_id, handle)
-    return credentials.PeerCredentials(pid=pid, sid=None if pid is None else _or_none(_user_of_pid, pid))
-
-
-def _server(handle: int) -> credentials.PeerCredentials:
-    """Return what the system tells about whose pipe this is. Never raises.
-
-    Its owner can be read by every client, also where the process is a service's that others may not look
-    into, and none but an administrator can give it to somebody else. Where it is the administrators' group,
-    the process tells which of them.
-    """
-    pid = _or_none(win32.server_process_id, handle)
-    sid = _or_none(win32.owner, handle)
-    if sid in {None, _ADMINISTRATORS} and pid is not None:
-        sid = _or_none(_user_of_pid, pid) or sid
-    return credentials.PeerCredentials(pid=pid, sid=sid)
-
-
-def _user_of_pid(pid: int) -> str:
-    process = win32.open_process(pid, win32.PROCESS_QUERY_LIMITED_INFORMATION)
-    try:
-        return credentials.user_of(process)
-    finally:
-        win32.close_handle(process)
-
-
-def _or_none(ask: Callable[[int], _AnswerT], about: int) -> _AnswerT | None:
-    try:
-        return ask(about)
-    except OSError:
-        return None

@@ -7,15 +7,12 @@ is no socket is never touched (docs/security.md). This module must never know wh
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import select
 import socket
 import stat
-import struct
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -34,7 +31,9 @@ from trio_ipc.errors import (
     ServerRefusedError,
 )
 
-from .credentials import PeerCredentials, PeerPolicy
+from . import directories
+from .credentials import PeerPolicy, peer_credentials
+from .handover import Handover, TransferableListener
 from .stream import LocalStream
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -61,13 +60,6 @@ _BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
 
 #: Buffers that one sendmsg(2) takes: IOV_MAX of Linux and macOS; POSIX promises 16.
 _MOST_PARTS: Final = min(os.sysconf("SC_IOV_MAX"), 1024) if os.sysconf("SC_IOV_MAX") > 0 else 16
-
-_OWNER_ONLY_SOCKET: Final = 0o600
-_OWNER_ONLY_DIRECTORY: Final = 0o700
-_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-
-#: How long starters of servers in one directory wait for each other; each holds the lock for microseconds.
-_LOCK_PATIENCE: Final = 5.0
 
 
 class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
@@ -241,7 +233,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
 
-class UnixListener(trio.abc.Listener[UnixStream]):
+class UnixListener(TransferableListener[UnixStream]):
     """A listening Unix stream socket. Made by :func:`listen_unix`.
 
     Attributes:
@@ -252,6 +244,7 @@ class UnixListener(trio.abc.Listener[UnixStream]):
         sock.setblocking(False)
         self._sock = sock
         self._inode = inode
+        self._let_go = False
         self.endpoint = endpoint
 
     async def accept(self) -> UnixStream:
@@ -266,6 +259,8 @@ class UnixListener(trio.abc.Listener[UnixStream]):
         Cancellation loses no client.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._let_go:
+            raise trio.ClosedResourceError("this listener was handed over")
         while True:
             try:
                 sock, _ = self._sock.accept()
@@ -299,13 +294,23 @@ class UnixListener(trio.abc.Listener[UnixStream]):
 
     async def aclose(self) -> None:
         """Stop listening and remove the socket file, if it is still this listener's. Idempotent."""
-        if self._sock.fileno() != -1:
+        if not self._let_go and self._sock.fileno() != -1:
             # The file goes first: as long as this socket listens, no starter mistakes the path for a
             # dead server's, so what is removed can't be somebody else's new socket.
             self._remove_file()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
+
+    def hand_over(self) -> Handover:
+        """Return the listening socket; see :meth:`TransferableListener.hand_over`."""
+        if self._let_go or self._sock.fileno() == -1:
+            raise trio.ClosedResourceError("this listener was closed")
+        return Handover(endpoint=self.endpoint, socket=self._sock, inode=self._inode)
+
+    def let_go(self) -> None:
+        """Be closed, and leave all to the new owner; see :meth:`TransferableListener.let_go`."""
+        self._let_go = True
 
     def _remove_file(self) -> None:
         fields = {"endpoint": self.endpoint}
@@ -321,6 +326,11 @@ class UnixListener(trio.abc.Listener[UnixStream]):
             _logger.warning("%s was removed while it was served", self.endpoint, extra=fields)
         except OSError as exc:
             _logger.warning("%s could not be removed: %s", self.endpoint, exc.strerror, extra=fields)
+
+
+def adopt(handover: Handover) -> UnixListener:
+    """Return a listener on what another one hands over."""
+    return UnixListener(handover.socket, handover.endpoint, handover.inode)
 
 
 # --- Connecting ---------------------------------------------------------------------------------------------
@@ -428,150 +438,10 @@ async def listen_unix(endpoint: str) -> UnixListener:
 
     Cancellation leaves nothing behind but directories.
     """
-    directory, name = os.path.split(endpoint)
-    try:
-        directory_fd = _open_directory(directory, endpoint)
-        try:
-            # One starter at a time: between finding a dead socket, removing it and listening, no other
-            # may come to the same conclusion.
-            lock_name = f".{name}.lock"
-            lock_fd = await _lock(directory_fd, lock_name, endpoint)
-            try:
-                _make_way(directory_fd, name, endpoint)
-                return _bind(directory_fd, name, endpoint)
-            finally:
-                os.unlink(lock_name, dir_fd=directory_fd)
-                os.close(lock_fd)
-        finally:
-            os.close(directory_fd)
-    except OSError as exc:
-        where = f" ({exc.filename})" if exc.filename not in {None, endpoint} else ""
-        raise EndpointError(
-            f"cannot listen as uid {os.geteuid()}: {exc.strerror}{where}",
-            endpoint=endpoint,
-            hint="check the path and its permissions, or choose another endpoint_path",
-        ) from exc
-
-
-def _open_directory(directory: str, endpoint: str) -> int:
-    _create_missing(directory)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        directory_fd = os.open(directory, flags)
-    except OSError as exc:
-        if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
-            what = "a symbolic link" if os.path.islink(directory) else "not a directory"
-            raise EndpointUnsafeError(
-                f"{directory} is {what}", endpoint=endpoint, hint="use the path of a real directory"
-            ) from exc
-        raise
-    try:
-        _refuse_shared(directory, os.fstat(directory_fd), endpoint)
-        _refuse_replaceable(directory, endpoint)
-        return directory_fd
-    except BaseException:
-        os.close(directory_fd)
-        raise
-
-
-def _create_missing(directory: str) -> None:
-    if os.path.lexists(directory):
-        return
-    _create_missing(os.path.dirname(directory))
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, _OWNER_ONLY_DIRECTORY)
-
-
-def _refuse_shared(directory: str, found: os.stat_result, endpoint: str) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid not in {os.geteuid(), 0}:
-        raise EndpointUnsafeError(
-            f"the directory {directory} belongs to uid {found.st_uid}, not to uid {os.geteuid()} or root",
-            endpoint=endpoint,
-            hint="use a directory of your own",
-        )
-    if mode & _WRITABLE_BY_OTHERS:
-        raise EndpointUnsafeError(
-            f"others can write the directory {directory} (mode {mode:04o})",
-            endpoint=endpoint,
-            hint="use a directory of your own in it; a missing one is created"
-            if mode & stat.S_ISVTX
-            else f"use a directory of your own, or chmod 700 {directory}",
-        )
-    if mode & ~_OWNER_ONLY_DIRECTORY:
-        fields = {"endpoint": endpoint}
-        _logger.info("%s has mode %04o; the socket in it is 0600 all the same", directory, mode, extra=fields)
-
-
-def _refuse_replaceable(directory: str, endpoint: str) -> None:
-    """Refuse a path in which somebody else could put another directory in this one's place."""
-    for above in [*_ancestors(directory), *_ancestors(os.path.realpath(directory))]:
-        found = os.lstat(above)
-        problem = _replaceable_by(found)
-        if problem is not None:
-            raise EndpointUnsafeError(
-                f"{problem} can replace the directory {directory}, by way of {above}",
-                endpoint=endpoint,
-                hint="use a directory below those of root or your own that nobody else can write",
-            )
-
-
-def _ancestors(path: str) -> list[str]:
-    above = []
-    while path != os.path.dirname(path):
-        path = os.path.dirname(path)
-        above.append(path)
-    return above
-
-
-def _replaceable_by(found: os.stat_result) -> str | None:
-    """Say who, besides root and this user, can rename what is in a directory, or point a link elsewhere."""
-    # Whoever owns "/" is as good as root; in a user namespace the real root has another number.
-    if found.st_uid not in {0, os.geteuid(), os.stat("/").st_uid}:
-        return f"uid {found.st_uid}"
-    if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
-        return None  # in a sticky directory, such as /tmp, everyone can only rename what is their own
-    if found.st_mode & stat.S_IWOTH:
-        return "anyone"
-    # A group of one's own, of the same name as the user, is usual; its umask lets the group write.
-    if found.st_mode & stat.S_IWGRP and found.st_gid not in {0, os.getegid()}:
-        return f"group {found.st_gid}"
-    return None
-
-
-async def _lock(directory_fd: int, lock_name: str, endpoint: str) -> int:
-    """Take the lock of the starters of servers at this endpoint; return its descriptor (flock(2)).
-
-    It is on a file of its own, which only the owner can open: a directory that others may read could be
-    locked by them, for ever. Whoever holds it removes the file before letting go.
-    """
-    with trio.move_on_after(_LOCK_PATIENCE):
-        while True:
-            await trio.lowlevel.checkpoint()
-            lock_fd = _try_to_lock(directory_fd, lock_name)
-            if lock_fd is not None:
-                return lock_fd
-            await trio.sleep(0.01)
-    raise EndpointError(
-        f"another process has held {lock_name} in the same directory for {_LOCK_PATIENCE} s",
-        endpoint=endpoint,
-        hint=f"find it with: fuser {os.path.dirname(endpoint)}/{lock_name}",
-    )
-
-
-def _try_to_lock(directory_fd: int, lock_name: str) -> int | None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    lock_fd = os.open(lock_name, flags, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
-    locked = False
-    try:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # If its last holder has removed it meanwhile, the next starter will make another.
-            locked = os.fstat(lock_fd).st_nlink > 0
-    finally:
-        if not locked:
-            os.close(lock_fd)
-    return lock_fd if locked else None
+    async with directories.claimed(endpoint) as directory_fd:
+        name = os.path.basename(endpoint)
+        _make_way(directory_fd, name, endpoint)
+        return _bind(directory_fd, name, endpoint)
 
 
 def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
@@ -621,8 +491,8 @@ def _bind(directory_fd: int, name: str, endpoint: str) -> UnixListener:
         # Raises where the path no longer leads into the directory that was judged.
         found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
         try:
-            if stat.S_IMODE(found.st_mode) != _OWNER_ONLY_SOCKET:
-                os.chmod(name, _OWNER_ONLY_SOCKET, dir_fd=directory_fd)
+            if stat.S_IMODE(found.st_mode) != directories.OWNER_ONLY_SOCKET:
+                os.chmod(name, directories.OWNER_ONLY_SOCKET, dir_fd=directory_fd)
             sock.listen(_BACKLOG)
             return UnixListener(sock, endpoint, (found.st_dev, found.st_ino))
         except BaseException:
@@ -635,9 +505,9 @@ def _bind(directory_fd: int, name: str, endpoint: str) -> UnixListener:
 
 def _bind_owner_only(sock: socket.socket, directory_fd: int, endpoint: str) -> None:
     if _BIND_HONOURS_FCHMOD:
-        os.fchmod(sock.fileno(), _OWNER_ONLY_SOCKET)
+        os.fchmod(sock.fileno(), directories.OWNER_ONLY_SOCKET)
         sock.bind(endpoint)
-    elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~_OWNER_ONLY_DIRECTORY:
+    elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~directories.OWNER_ONLY_DIRECTORY:
         sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
     else:
         _bind_aside(sock, endpoint)
@@ -658,42 +528,11 @@ def _bind_aside(sock: socket.socket, endpoint: str) -> None:
                 hint=f"chmod 700 {directory}, or use a shorter directory",
             )
         sock.bind(aside)
-        os.chmod(aside, _OWNER_ONLY_SOCKET)
+        os.chmod(aside, directories.OWNER_ONLY_SOCKET)
         os.rename(aside, endpoint)
 
 
 # --- Shared -------------------------------------------------------------------------------------------------
-
-
-def peer_credentials(sock: socket.socket) -> PeerCredentials:
-    """Ask the system who is at the other end of a connected Unix socket.
-
-    Returns:
-        What it tells: on Linux pid, uid and gid (unix(7), SO_PEERCRED), on macOS and FreeBSD uid and
-        gid (unix(4), LOCAL_PEERCRED), elsewhere nothing.
-    """
-    if hasattr(socket, "SO_PEERCRED"):
-        ucred = struct.Struct("iII")
-        pid, uid, gid = ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size))
-        # pid 0: the peer lives in a pid namespace that can't be seen from here.
-        return PeerCredentials(pid=pid or None, uid=uid, gid=gid)
-    if hasattr(socket, "LOCAL_PEERCRED"):
-        sol_local = 0
-        raw = sock.getsockopt(sol_local, socket.LOCAL_PEERCRED, _XUCRED.size)
-        return parse_xucred(raw)
-    return PeerCredentials()
-
-
-#: struct xucred of <sys/ucred.h>: cr_version, cr_uid, cr_ngroups, cr_groups[0].
-_XUCRED: Final = struct.Struct("=IIhxxI60x")
-
-
-def parse_xucred(raw: bytes) -> PeerCredentials:
-    """Read the ``struct xucred`` that LOCAL_PEERCRED gives on macOS and FreeBSD (unix(4))."""
-    version, uid, groups, gid = _XUCRED.unpack(raw)
-    if version != 0 or groups < 1:
-        return PeerCredentials()
-    return PeerCredentials(uid=uid, gid=gid)
 
 
 def _stream_error(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:

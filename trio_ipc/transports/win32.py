@@ -53,6 +53,7 @@ _TOKEN_USER: Final = 1
 _SDDL_REVISION_1: Final = 1
 _SE_KERNEL_OBJECT: Final = 6
 _OWNER_SECURITY_INFORMATION: Final = 1
+_STATUS_PENDING: Final = 0x103
 _INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
 
 # --- Structures ---------------------------------------------------------------------------------------------
@@ -175,6 +176,16 @@ _ReadFile = _declare(
     wintypes.BOOL,
     wintypes.HANDLE,
     ctypes.c_void_p,
+    wintypes.DWORD,
+    ctypes.POINTER(wintypes.DWORD),
+    ctypes.POINTER(OVERLAPPED),
+)
+_WriteFile = _declare(
+    _kernel32,
+    "WriteFile",
+    wintypes.BOOL,
+    wintypes.HANDLE,
+    ctypes.c_char_p,
     wintypes.DWORD,
     ctypes.POINTER(wintypes.DWORD),
     ctypes.POINTER(OVERLAPPED),
@@ -312,6 +323,56 @@ def read_file(handle: int, size: int) -> bytes:
         return memory.raw[: done.value]
     finally:
         close_handle(event)
+
+
+def create_event() -> int:
+    """Create an event that stays set until an operation begins, and return its handle (CreateEventW)."""
+    event: int | None = _CreateEventW(None, True, False, None)
+    if event is None:
+        raise ctypes.WinError(ctypes.get_last_error())
+    return event
+
+
+def operation(event: int) -> OVERLAPPED:
+    """Return the state of an operation that will set the event when it completes.
+
+    A completion port that the handle belongs to hears nothing of it: the lowest bit of the event's handle
+    keeps it out (GetQueuedCompletionStatus).
+    """
+    return OVERLAPPED(hEvent=event | 1)
+
+
+def begin_read(handle: int, memory: ctypes.Array[ctypes.c_char], overlapped: OVERLAPPED) -> None:
+    """Begin to read into memory that stays where it is until the operation has completed (ReadFile)."""
+    if not _ReadFile(handle, memory, len(memory), None, ctypes.byref(overlapped)):
+        _check(ctypes.get_last_error() == ERROR_IO_PENDING)
+
+
+def begin_write(handle: int, data: bytes, overlapped: OVERLAPPED) -> None:
+    """Begin to write bytes that live until the operation has completed (WriteFile)."""
+    if not _WriteFile(handle, data, len(data), None, ctypes.byref(overlapped)):
+        _check(ctypes.get_last_error() == ERROR_IO_PENDING)
+
+
+def has_completed(overlapped: OVERLAPPED) -> bool:
+    """Return whether an operation has completed (HasOverlappedIoCompleted)."""
+    return bool(overlapped.Internal != _STATUS_PENDING)
+
+
+def result_of(handle: int, overlapped: OVERLAPPED) -> int:
+    """Block until an operation has completed, and return how many bytes it moved (GetOverlappedResult).
+
+    Raises OSError if it failed or was cancelled.
+    """
+    moved = wintypes.DWORD()
+    _check(_GetOverlappedResult(handle, ctypes.byref(overlapped), ctypes.byref(moved), True))
+    return moved.value
+
+
+def cancel_operation(handle: int, overlapped: OVERLAPPED) -> None:
+    """Cancel one operation, which still completes, in this way or the other (CancelIoEx)."""
+    if not _CancelIoEx(handle, ctypes.byref(overlapped)) and ctypes.get_last_error() != ERROR_NOT_FOUND:
+        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def client_process_id(handle: int) -> int:
