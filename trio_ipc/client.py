@@ -129,10 +129,17 @@ class Client(Generic[RequestT, ResponseT]):
         telemetry = self._telemetry
         telemetry.calls += 1
         telemetry.calls_in_flight += 1
-        began = trio.current_time()
+        began = telemetry.now()
         try:
-            response = await self._exchange_in_turn(request)
-            telemetry.call_seconds.observe(trio.current_time() - began)
+            await self._take_turn()
+            try:
+                # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                self._check_good()
+                response = await self._exchange(request)
+            finally:
+                self._turn.release()
+            telemetry.call_seconds.observe(telemetry.now() - began)
             return response
         except BaseException as exc:
             telemetry.calls_failed[_kind_of(exc)] += 1
@@ -172,10 +179,10 @@ class Client(Generic[RequestT, ResponseT]):
         telemetry = self._telemetry
         telemetry.calls += len(wanted)
         telemetry.calls_in_flight += len(wanted)
-        began = trio.current_time()
+        began = telemetry.now()
 
         def answered(count: int) -> None:
-            telemetry.call_seconds.observe(trio.current_time() - began, count)
+            telemetry.call_seconds.observe(telemetry.now() - began, count)
             telemetry.calls_in_flight -= count
 
         try:
@@ -206,16 +213,6 @@ class Client(Generic[RequestT, ResponseT]):
         """Close the connection at once. A call in progress ends by :exc:`ChannelClosedError`."""
         self._closed = True
         await self._channel.aclose()
-
-    async def _exchange_in_turn(self, request: RequestT) -> ResponseT:
-        await self._take_turn()
-        try:
-            # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_good()
-            return await self._exchange(request)
-        finally:
-            self._turn.release()
 
     async def _exchange_batch_in_turn(
         self, batch: Batch[RequestT, ResponseT], answered: Callable[[int], None]

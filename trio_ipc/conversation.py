@@ -103,6 +103,8 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._handler_timeout = config.handler_timeout
         self._contract = contract
         self._counters = counters
+        # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
+        self._now = trio.lowlevel.current_clock().current_time
         self._watch = _HandlerWatch(channel, self._send_early)
         self._request: RequestT | None = None
         self._undecided = False
@@ -124,7 +126,18 @@ class Conversation(Generic[RequestT, ResponseT]):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch.run)
-                await self._converse_to_its_end()
+                try:
+                    await self._converse()
+                except ReadTimeoutError as exc:
+                    self._counters.timeouts[TimeoutKind.READ] += 1
+                    self._end(CloseReason.READ_TIMEOUT, exc.message)
+                except WriteTimeoutError as exc:
+                    self._counters.timeouts[TimeoutKind.WRITE] += 1
+                    self._end(CloseReason.WRITE_TIMEOUT, exc.message)
+                except PeerClosedError as exc:
+                    self._end(CloseReason.PEER_CLOSED, exc.message)
+                except ChannelClosedError as exc:
+                    self._end(CloseReason.STOPPED, exc.message)
                 nursery.cancel_scope.cancel()
         except Exception:
             self._end(CloseReason.INTERNAL_ERROR, "an internal error")
@@ -135,20 +148,6 @@ class Conversation(Generic[RequestT, ResponseT]):
             raise
         finally:
             self._decide_undelivered()
-
-    async def _converse_to_its_end(self) -> None:
-        try:
-            await self._converse()
-        except ReadTimeoutError as exc:
-            self._counters.timeouts[TimeoutKind.READ] += 1
-            self._end(CloseReason.READ_TIMEOUT, exc.message)
-        except WriteTimeoutError as exc:
-            self._counters.timeouts[TimeoutKind.WRITE] += 1
-            self._end(CloseReason.WRITE_TIMEOUT, exc.message)
-        except PeerClosedError as exc:
-            self._end(CloseReason.PEER_CLOSED, exc.message)
-        except ChannelClosedError as exc:
-            self._end(CloseReason.STOPPED, exc.message)
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
@@ -237,14 +236,14 @@ class Conversation(Generic[RequestT, ResponseT]):
 
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
-        now = trio.current_time()
+        now = self._now()
         deadline = now + self._handler_timeout
         try:
             self._watch.begin(now, deadline, at_once=bool(self._responses))
             try:
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
-                self._counters.handler_seconds.observe(trio.current_time() - now)
+                self._counters.handler_seconds.observe(self._now() - now)
                 await self._watch.end()
             if self._watch.scope.cancel_called:
                 # Though it has caught that, and returned something: it is not heard.

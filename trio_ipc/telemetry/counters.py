@@ -128,15 +128,15 @@ class _Clock:
     """Trio's clock, which can be read from other threads and after the run, too."""
 
     def __init__(self) -> None:
-        self._clock = trio.lowlevel.current_clock()
-        self._began = self._clock.current_time()
+        self.now = trio.lowlevel.current_clock().current_time
+        self._began = self.now()
         self._ended: float | None = None
 
     def end(self) -> None:
-        self._ended = self._clock.current_time()
+        self._ended = self.now()
 
     def seconds(self) -> float:
-        until = self._clock.current_time() if self._ended is None else self._ended
+        until = self.now() if self._ended is None else self._ended
         return until - self._began
 
 
@@ -181,7 +181,11 @@ class ServerTelemetry:
 
 
 class ClientTelemetry(Traffic):
-    """What a client adds to; :class:`ClientSnapshot` says what is what."""
+    """What a client adds to; :class:`ClientSnapshot` says what is what.
+
+    Attributes:
+        now: tells the time like :func:`trio.current_time`, and 0.1 µs sooner.
+    """
 
     def __init__(self, *, transport: str, endpoint: str, contract: str) -> None:
         super().__init__()
@@ -189,6 +193,7 @@ class ClientTelemetry(Traffic):
         self._endpoint = endpoint
         self._contract = contract
         self._clock = _Clock()
+        self.now = self._clock.now
         self.calls = 0
         self.calls_in_flight = 0
         self.calls_failed = _none_of(CallFailure)
