@@ -98,7 +98,7 @@ async def test_three_successes_in_a_row_close_it(mock_clock: MockClock) -> None:
         admitted(subject).succeed()
     assert subject.state is CLOSED
     fail(subject, 4)
-    assert subject.state is CLOSED, "it counts from zero again"
+    assert (subject.state, subject.retry_after) == (CLOSED, 0), "it counts from zero again"
 
 
 async def test_one_failure_while_half_open_opens_it_again_for_as_long(mock_clock: MockClock) -> None:
