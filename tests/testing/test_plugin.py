@@ -73,15 +73,18 @@ async def test_it(ipc_endpoint, ipc_server, ipc_client):
 
 @pytest.mark.ipc_transport("interprocess")
 class TestAll:
+    def test_of_another_kind(self):
+        pass
+
     async def test_that(self, ipc_endpoint):
         assert ipc_endpoint.config().transport == "interprocess"
 """
     )
     result = run(pytester, code, "-rs", "-v")
     if has_legacy():
-        result.assert_outcomes(passed=4)
+        result.assert_outcomes(passed=5)
     else:
-        result.assert_outcomes(passed=3, skipped=1)
+        result.assert_outcomes(passed=4, skipped=1)
         result.stdout.fnmatch_lines(["*SKIPPED*transport is 'legacy'*"])
     result.stdout.fnmatch_lines(
         ["*test_it[[]memory[]]*", "*test_it[[]interprocess[]]*", "*test_it[[]legacy[]]*"]
