@@ -7,6 +7,8 @@ run that has nothing to do with it must not pay for it, and one that measures co
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         return
     if "ipc_endpoint" not in metafunc.fixturenames:
+        if marker not in metafunc.definition.own_markers:
+            return  # a class or a module is marked, and this test is not of that kind
         pytest.fail(
             f"{metafunc.definition.nodeid}: {_MARKER} is for tests that use ipc_endpoint, ipc_server or "
             f"ipc_client",
@@ -79,6 +83,8 @@ def ipc_endpoint(request: pytest.FixtureRequest) -> Iterator[IpcEndpoint]:
     try:
         endpoint = place.__enter__()
     except ConfigError as exc:
+        if exc.field != "transport":
+            raise
         pytest.skip(str(exc))
     yield endpoint
     place.__exit__(None, None, None)
@@ -114,15 +120,19 @@ async def ipc_client(ipc_endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
 def ipc_faults(request: pytest.FixtureRequest) -> Callable[..., Faults]:
     """:class:`trio_ipc.testing.Faults`, whose seed and hits are in the report if the test fails.
 
-    The seed is that of ``--ipc-seed`` unless the test gives one.
+    Unless the test gives a seed, the first has that of ``--ipc-seed``, or one that is drawn, and each
+    further one the next number.
     """
     from trio_ipc.testing import Faults  # noqa: PLC0415 - only when it is used
 
     made: list[Faults] = request.node.stash.setdefault(_FAULTS, [])
 
+    first = request.config.getoption("--ipc-seed")
+    seeds = itertools.count(random.SystemRandom().randrange(2**32) if first is None else first)
+
     def make(**arguments: Any) -> Faults:
         if arguments.get("seed") is None:
-            arguments["seed"] = request.config.getoption("--ipc-seed")
+            arguments["seed"] = next(seeds)
         made.append(Faults(**arguments))
         return made[-1]
 

@@ -462,6 +462,8 @@ async def test_what_breaks_inside_is_seen_outside() -> None:
     assert faulty.peer_is_gone()
     assert not faulty.is_quiet()
     with pytest.raises(trio.BrokenResourceError):
+        await faulty.receive_some()
+    with pytest.raises(trio.BrokenResourceError):
         await faulty.send_all(b"x")
 
 

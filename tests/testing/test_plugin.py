@@ -12,6 +12,8 @@ import pytest
 from tests.platforms import UNDER_WINE
 from trio_ipc import ConfigError, IpcConfig
 
+long_under_wine = pytest.mark.skipif(UNDER_WINE, reason="Wine takes long to start another pytest")
+
 HANDLER = """
 import pytest
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
@@ -47,20 +49,27 @@ def run(pytester: pytest.Pytester, code: str, *arguments: str, trio_mode: bool =
     return pytester.runpytest_subprocess(*lean, *plugin, *arguments)
 
 
-@pytest.mark.parametrize("trio_mode", [True, False])
-def test_a_server_and_a_client_are_two_lines(pytester: pytest.Pytester, trio_mode: bool) -> None:
+def test_a_server_and_a_client_are_two_lines_at_an_endpoint_of_their_own(pytester: pytest.Pytester) -> None:
     code = (
         HANDLER
         + """
-@pytest.mark.trio
+seen = set()
+
 async def test_it(ipc_server, ipc_client, autojump_clock):
     server, client = await answers(ipc_server, ipc_client)
     assert server.snapshot().requests == 1
     second = await ipc_client(read_timeout_ms=5)
     assert (await second.call(DetectionTask(task_id="2"))).task_id == "2"
+
+@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.ipc_transport("memory", "interprocess")
+async def test_own(ipc_endpoint, ipc_server, ipc_client, turn):
+    await answers(ipc_server, ipc_client)
+    assert ipc_endpoint not in seen
+    seen.add(ipc_endpoint)
 """
     )
-    run(pytester, code, trio_mode=trio_mode).assert_outcomes(passed=1)
+    run(pytester, code).assert_outcomes(passed=7)
 
 
 def test_the_marker_runs_a_test_over_each_kind_and_skips_what_there_is_not(pytester: pytest.Pytester) -> None:
@@ -73,62 +82,51 @@ async def test_it(ipc_endpoint, ipc_server, ipc_client):
 
 @pytest.mark.ipc_transport("interprocess")
 class TestAll:
+    def test_of_another_kind(self):
+        pass
+
     async def test_that(self, ipc_endpoint):
         assert ipc_endpoint.config().transport == "interprocess"
 """
     )
     result = run(pytester, code, "-rs", "-v")
     if has_legacy():
-        result.assert_outcomes(passed=4)
+        result.assert_outcomes(passed=5)
     else:
-        result.assert_outcomes(passed=3, skipped=1)
+        result.assert_outcomes(passed=4, skipped=1)
         result.stdout.fnmatch_lines(["*SKIPPED*transport is 'legacy'*"])
     result.stdout.fnmatch_lines(
         ["*test_it[[]memory[]]*", "*test_it[[]interprocess[]]*", "*test_it[[]legacy[]]*"]
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "fixture", "message"),
-    [
-        ('"pigeon"', "ipc_endpoint", "*'pigeon'* must name some of memory, interprocess, legacy*"),
-        ("", "ipc_endpoint", "*must name some of*"),
-        ('"memory"', "tmp_path", "*is for tests that use ipc_endpoint, ipc_server or ipc_client*"),
-    ],
-)
-def test_a_wrong_marker_is_told_at_once(
-    pytester: pytest.Pytester, arguments: str, fixture: str, message: str
-) -> None:
-    code = f"""
+@long_under_wine
+def test_a_wrong_marker_is_told_at_once(pytester: pytest.Pytester) -> None:
+    code = """
 import pytest
 
 @pytest.mark.ipc_transport({arguments})
 async def test_it({fixture}):
     raise AssertionError("it ran")
 """
-    result = run(pytester, code)
-    assert result.ret != 0
-    result.stdout.fnmatch_lines([message])
+    pytester.makepyfile(
+        test_a=code.format(arguments='"pigeon"', fixture="ipc_endpoint"),
+        test_b=code.format(arguments="", fixture="ipc_endpoint"),
+        test_c=code.format(arguments='"memory"', fixture="tmp_path"),
+    )
+    result = run(pytester, "", "--continue-on-collection-errors")
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*'pigeon'* must name some of memory, interprocess, legacy*",
+            "*ipc_transport() must name some of*",
+            "*is for tests that use ipc_endpoint, ipc_server or ipc_client*",
+        ]
+    )
     assert "it ran" not in result.stdout.str()
 
 
-def test_each_test_has_an_endpoint_of_its_own(pytester: pytest.Pytester) -> None:
-    code = (
-        HANDLER
-        + """
-seen = set()
-
-@pytest.mark.parametrize("turn", range(3))
-@pytest.mark.ipc_transport("memory", "interprocess")
-async def test_it(ipc_endpoint, ipc_server, ipc_client, turn):
-    await answers(ipc_server, ipc_client)
-    assert ipc_endpoint not in seen
-    seen.add(ipc_endpoint)
-"""
-    )
-    run(pytester, code).assert_outcomes(passed=6)
-
-
+@long_under_wine
 def test_a_server_that_dies_fails_its_test(pytester: pytest.Pytester) -> None:
     code = (
         HANDLER
@@ -198,14 +196,10 @@ def test_it_is_told_what_there_is(pytestconfig):
     pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
 
 
-def test_it_may_be_loaded_by_name_as_well(pytester: pytest.Pytester) -> None:
-    run(pytester, "def test_it(ipc_endpoint): pass", "-p", "pytest_trio_ipc").assert_outcomes(passed=1)
-
-
-def test_the_fixtures_are_listed_with_what_they_are(pytester: pytest.Pytester) -> None:
-    result = run(pytester, "", "--fixtures")
+@long_under_wine
+def test_it_may_be_loaded_by_name_as_well_and_tells_what_it_has(pytester: pytest.Pytester) -> None:
+    result = run(pytester, "", "-p", "pytest_trio_ipc", "--fixtures")
     result.stdout.fnmatch_lines_random(["ipc_endpoint*", "ipc_server*", "ipc_client*", "ipc_faults*"])
-    run(pytester, "", "--markers").stdout.fnmatch_lines(["@pytest.mark.ipc_transport(*kinds)*"])
 
 
 def test_the_harness_needs_no_test_framework() -> None:
@@ -217,6 +211,7 @@ def test_the_harness_needs_no_test_framework() -> None:
     assert importlib.util.find_spec("pytest_trio_ipc") is not None
 
 
+@long_under_wine
 def test_the_tests_of_the_guide_pass_as_printed(pytester: pytest.Pytester) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
     [printed] = [

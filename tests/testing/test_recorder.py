@@ -334,6 +334,8 @@ async def test_a_recorder_sees_what_faults_do_behind_it(path: Path) -> None:
     assert [type(one.error) for one in read_recording(path).frames()] == [type(None), ChecksumMismatchError]
 
 
+SHOW = [sys.executable, "-W", "error", "-m", "trio_ipc.testing", "show"]
+
 # --- The command --------------------------------------------------------------------------------------------
 
 
@@ -368,12 +370,23 @@ def test_a_mistake_is_one_line(
     assert message in captured.err
 
 
-def test_it_runs_as_a_program_for_a_reader_that_leaves_early(path: Path) -> None:
+def test_it_runs_as_a_program(path: Path) -> None:
     path.write_bytes(WHOLE)
-    command = [sys.executable, "-W", "error", "-m", "trio_ipc.testing", "show", str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run([*SHOW, str(path)], capture_output=True, text=True, check=True)
     assert "DetectionTask" in run.stdout
     assert run.stderr == ""
+
+
+@unix_only
+def test_a_reader_that_has_seen_enough_is_no_error(path: Path) -> None:
+    path.write_bytes(WHOLE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run([*SHOW, str(path)], stdout=writer, stderr=subprocess.PIPE, check=True)
+    finally:
+        os.close(writer)
+    assert run.stderr == b""
 
 
 # --- Playing it again ---------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class SystemEndpoint(IpcEndpoint):
     """
 
     def __init__(self, path: str, transport: TransportType | str = TransportType.INTERPROCESS) -> None:
-        checked = IpcConfig(endpoint_path=path, transport=TransportType(transport))
+        checked = IpcConfig(endpoint_path=path, transport=transport)
         self.path = checked.endpoint_path
         self.transport = checked.transport
 
@@ -117,7 +117,7 @@ class SystemEndpoint(IpcEndpoint):
             return await selection.open_channel(config)
         if config.transport is not TransportType.INTERPROCESS:
             raise ValueError(
-                f"the {config.transport} transport has no stream to wrap: put a Relay in between instead"
+                f"the {config.transport} transport has no stream to wrap: put a relay in between instead"
             )
         with trio.move_on_after(config.accept_timeout_ms / 1000):
             return framed(wrap(await self.connect()), config)

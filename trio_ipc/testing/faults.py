@@ -177,7 +177,7 @@ class FaultyStream(WrappedStream):
                 if not self._pull_nowait():
                     return self._local.is_quiet()
             except trio.BrokenResourceError:
-                return False
+                self._arrived.append(Reset())  # a socket says it only once, and not to us
         if not self._arrived:
             return False  # the inner stream's end
         step = self._arrived[0]

@@ -65,9 +65,10 @@ async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
     with one_exception_alone():
         async with trio.open_nursery() as nursery:
 
-            async def start(*arguments: Any, **settings: Any) -> Server[Any, Any]:
-                handler, *rest = arguments
-                opened = open_server(handler, endpoint, *rest, **settings)
+            async def start(
+                handler: Handler[Any, Any], config: IpcConfig | None = None, **settings: Any
+            ) -> Server[Any, Any]:
+                opened = open_server(handler, endpoint, config, **settings)
                 server: Server[Any, Any] = await nursery.start(_run, opened)
                 return server
 

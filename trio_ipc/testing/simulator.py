@@ -269,6 +269,7 @@ class SimulatedCollector:
         self._nursery: trio.Nursery | None = None
         self._failure: Exception | None = None
         self._was_asked = trio.Event()
+        self._leaving = trio.lowlevel.ParkingLot()
 
     @property
     def open_connections(self) -> int:
@@ -296,8 +297,9 @@ class SimulatedCollector:
         if listener is not None:
             await listener.aclose()
         self.drop_connections()
+        await trio.lowlevel.checkpoint()
         while self._streams:
-            await trio.lowlevel.checkpoint()
+            await self._leaving.park()
 
     async def restart(self) -> None:
         """Listen again.
@@ -334,6 +336,7 @@ class SimulatedCollector:
         finally:
             await close_at_once(stream)
             del self._streams[stream]
+            self._leaving.unpark_all()
 
     async def _answer_all(self, stream: LocalStream) -> None:
         decoder = FrameDecoder(self.config.max_frame_bytes, self.config.crc32_variant)
