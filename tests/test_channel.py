@@ -456,6 +456,9 @@ async def test_a_reset_or_a_closed_channel_ends_the_watch(config: IpcConfig) -> 
             await channel.send(PAYLOAD)
             await client.aclose()
             await channel.wait_peer_gone()
+            await channel.aclose()
+            await channel.wait_peer_gone()
+            assert not channel.is_quiet()
 
 
 # --- Several at a time, and connections that are kept ---------------------------------------------------

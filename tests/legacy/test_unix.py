@@ -16,7 +16,7 @@ if sys.platform == "win32":
 assert sys.platform != "win32"
 
 from tests.support import cancelled_once_begun  # noqa: E402
-from trio_ipc import IpcConfig, PeerClosedError, PeerCredentials, PeerPolicy  # noqa: E402
+from trio_ipc import ChannelClosedError, IpcConfig, PeerClosedError, PeerCredentials, PeerPolicy  # noqa: E402
 from trio_ipc.legacy import connect, listen  # noqa: E402
 from trio_ipc.legacy import unix as legacy_unix  # noqa: E402
 from trio_ipc.legacy.unix import SocketChannel  # noqa: E402
@@ -102,6 +102,38 @@ async def test_a_second_sender_is_told_so_before_it_mixes_two_messages(config: I
         assert await right.receive() == bytes(3_000_000)
         await left.send(b"x")
         assert await right.receive() == b"x"
+
+
+@pytest.mark.parametrize("direction", ["receive", "send", "watch"])
+async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
+    config: IpcConfig, direction: str
+) -> None:
+    for _ in range(20):  # the two tasks run in either order
+        left, right = pair(config)
+        done: list[object] = []
+
+        async def work(channel: SocketChannel = left, done: list[object] = done) -> None:
+            try:
+                if direction == "receive":
+                    await channel.receive()
+                elif direction == "send":
+                    await channel.send(bytes(400_000))
+                else:
+                    await channel.wait_peer_gone()
+                done.append("done")
+            except ChannelClosedError as exc:
+                done.append(exc)
+
+        async with right, trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            await trio.testing.wait_all_tasks_blocked()
+            if direction != "send":
+                right._sock.send(b"x")  # a part, so that it would have to go on waiting
+            else:
+                right._sock.recv(300_000)
+            await trio.lowlevel.checkpoint()
+            await left.aclose()
+        assert len(done) == 1
 
 
 async def test_more_payloads_than_the_system_takes_parts_are_sent_all_the_same(config: IpcConfig) -> None:

@@ -288,9 +288,10 @@ class LegacyChannel(Channel):
         while not self._at_eof and len(self._ahead) < self._most_ahead:
             try:
                 await self._wait_readable()
+                count = self._read_now(buffer)
             except trio.ClosedResourceError:
+                await trio.lowlevel.checkpoint()
                 return
-            count = self._read_now(buffer)
             if count is not None:
                 self._at_eof = count == 0
                 self._ahead += buffer[:count]

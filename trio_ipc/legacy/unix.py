@@ -107,8 +107,6 @@ class SocketChannel(LegacyChannel):
 
     async def _finish_write(self) -> None:
         while True:
-            if self._closed:
-                raise trio.ClosedResourceError
             await trio.lowlevel.wait_writable(self._sock)
             if self._write_some():
                 return
