@@ -51,7 +51,7 @@ OVER = ["memory", *(str(transport) for transport in TransportType if has(transpo
 async def test_it_answers_over_every_kind_of_endpoint_there_is(over: str) -> None:
     async with open_pair(succeed, over=over) as (client, server):
         assert await client.call(task("1")) == success("1")
-        assert server.counters().requests == 1
+        assert server.snapshot().requests == 1
         path = server.endpoint
     assert over == "memory" or not exists(path)
 
