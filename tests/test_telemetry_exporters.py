@@ -184,10 +184,11 @@ async def test_snapshots_of_the_same_labels_are_added_up_and_of_the_uptimes_the_
 
 
 async def test_after_a_switch_each_transport_has_its_series_and_one_is_active(config: IpcConfig) -> None:
+    config = config.replace(transport="interprocess")
     async with serving(handler, config) as server:
         async with open_client(config) as client:
             await client.call(task())
-        server._telemetry.switch("legacy")
+        await server.switch_transport("legacy")
         snapshot = server.snapshot()
     series = series_in(prometheus_text(snapshot))
     old, new = labels(snapshot, transport="interprocess"), labels(snapshot)
