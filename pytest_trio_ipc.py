@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from trio_ipc.testing import Faults, IpcEndpoint
-    from trio_ipc.testing.fixtures import OpenClient, StartServer
+    from trio_ipc.testing import Faults, IpcEndpoint, OpenClient, StartServer
 
 _MARKER = "ipc_transport"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import hypothesis.strategies as st
 import pytest
@@ -519,6 +519,12 @@ async def test_a_failure_in_its_block_tells_seed_and_faults() -> None:
 
 def test_a_seed_is_drawn_where_none_is_given() -> None:
     assert len({Faults().seed for _ in range(10)}) > 1
+
+
+def test_the_faults_of_one_test_have_seeds_in_a_row(ipc_faults: Callable[..., Faults]) -> None:
+    first, second = ipc_faults(), ipc_faults()
+    assert second.seed == first.seed + 1
+    assert ipc_faults(seed=5).seed == 5
 
 
 # --- Around a client ----------------------------------------------------------------------------------------

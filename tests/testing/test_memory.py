@@ -179,6 +179,17 @@ async def test_a_cancelled_read_and_a_cancelled_write_leave_the_stream_usable() 
     assert await right.receive_some() == b"y"
 
 
+async def test_a_close_can_be_counted_and_counts_once() -> None:
+    left, right = memory_streams()
+    closed: list[str] = []
+    left.on_close = lambda: closed.append("left")
+    await right.aclose()
+    assert closed == []
+    await left.aclose()
+    left.close()
+    assert closed == ["left"]
+
+
 async def test_wrong_arguments_are_refused() -> None:
     left, _ = memory_streams()
     with pytest.raises(ValueError, match="max_bytes must be at least 1, not 0"):

@@ -26,7 +26,10 @@ from trio_ipc import (
 from trio_ipc.daemoneye import HashCheck, HashResult
 from trio_ipc.testing import (
     Faults,
+    IpcEndpoint,
     MemoryEndpoint,
+    OpenClient,
+    StartServer,
     SystemEndpoint,
     open_client_at,
     open_pair,
@@ -54,6 +57,18 @@ async def test_it_answers_over_every_kind_of_endpoint_there_is(over: str) -> Non
         assert server.snapshot().requests == 1
         path = server.endpoint
     assert over == "memory" or not exists(path)
+
+
+@pytest.mark.ipc_transport("memory", "interprocess", "legacy")
+async def test_the_fixtures_give_the_same(
+    ipc_endpoint: IpcEndpoint, ipc_server: StartServer, ipc_client: OpenClient
+) -> None:
+    server = await ipc_server(succeed, read_timeout_ms=1_000)
+    clients = [await ipc_client(), await ipc_client(read_timeout_ms=2_000)]
+    for client in clients:
+        assert await client.call(task()) == success()
+    assert server.counters().connections_active == 2
+    assert client.endpoint == server.endpoint == ipc_endpoint.path
 
 
 async def test_settings_are_those_of_both_sides() -> None:

@@ -25,6 +25,7 @@ from .faultscript import (
     at_frame,
     at_random,
 )
+from .fixtures import OpenClient, StartServer
 from .memory import MemoryEndpoint, MemoryListener, MemoryNetwork, MemoryStream, memory_streams
 from .pair import Pair, open_client_at, open_pair, open_server
 from .recorder import Recorder
@@ -77,6 +78,7 @@ __all__ = [
     "MemoryNetwork",
     "MemoryStream",
     "Merge",
+    "OpenClient",
     "Pair",
     "RecordedFrame",
     "RecordedHandler",
@@ -89,6 +91,7 @@ __all__ = [
     "SimulatedCollector",
     "Split",
     "Stall",
+    "StartServer",
     "StreamWrapper",
     "SystemEndpoint",
     "Truncate",

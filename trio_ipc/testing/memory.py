@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -36,6 +37,10 @@ BUFFER_BYTES: Final = 65_536
 BACKLOG: Final = 128
 
 
+def _nothing() -> None:
+    pass
+
+
 class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
     """One end of a connection in memory. Made by :func:`memory_streams` or a :class:`MemoryEndpoint`.
 
@@ -48,6 +53,7 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
 
     Attributes:
         endpoint, peer: as given.
+        on_close: called when this end is closed, once; for tests that count what is open.
     """
 
     def __init__(self, endpoint: str, peer: PeerCredentials, buffer_bytes: int = BUFFER_BYTES) -> None:
@@ -55,6 +61,7 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
             raise ValueError(f"buffer_bytes must be at least 1, not {buffer_bytes}")
         self.endpoint = endpoint
         self.peer = peer
+        self.on_close: Callable[[], None] = _nothing
         self._capacity = buffer_bytes
         self._arrived = bytearray()
         self._closed = False
@@ -201,6 +208,7 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         for stream in (self, other):
             stream._readers.unpark_all()
             stream._writers.unpark_all()
+        self.on_close()
 
     def _room(self) -> int:
         return self._other._capacity - len(self._other._arrived)
