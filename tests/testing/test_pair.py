@@ -67,7 +67,7 @@ async def test_the_fixtures_give_the_same(
     clients = [await ipc_client(), await ipc_client(read_timeout_ms=2_000)]
     for client in clients:
         assert await client.call(task()) == success()
-    assert server.counters().connections_active == 2
+    assert server.snapshot().connections_active == 2
     assert client.endpoint == server.endpoint == ipc_endpoint.path
 
 
