@@ -237,6 +237,9 @@ class FramedChannel(Channel):
     ) -> None:
         super().__init__(endpoint, peer)
         self._stream = stream
+        self._receive_awaited = (
+            stream.receive_awaited if isinstance(stream, LocalStream) else stream.receive_some
+        )
         shortcuts = stream if isinstance(stream, LocalStream) else _WithoutShortcuts
         self._receive_nowait = shortcuts.receive_nowait
         self._send_nowait = shortcuts.send_nowait
@@ -260,12 +263,13 @@ class FramedChannel(Channel):
     async def receive(self) -> bytes | bytearray:
         """Wait for the next payload; see :meth:`Channel.receive`."""
         self._check_open()
-        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            payload = self.receive_nowait()
-            if payload is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return payload
+            if self._decoder.has_input:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                payload = self.receive_nowait()
+                if payload is not None:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return payload
             payload = await self._receive_rest()
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
@@ -280,6 +284,8 @@ class FramedChannel(Channel):
     def receive_nowait(self) -> bytes | bytearray | None:
         """Return the next payload if it is in hand; see :meth:`Channel.receive_nowait`."""
         self._check_open()
+        if not self._decoder.has_input:
+            return None
         try:
             payload = self._decoder.next_payload()
         except ProtocolError as exc:
@@ -295,10 +301,11 @@ class FramedChannel(Channel):
 
     async def _receive_rest(self) -> bytes | bytearray:
         decoder = self._decoder
-        in_frame = decoder.buffered > 0
-        deadline = trio.current_time() + self._read_timeout_ms / 1000
+        # From its first byte on a frame has one budget for header and payload together: a peer that drips
+        # bytes does not get longer.
+        frame_deadline = self._deadline() if decoder.buffered else None
         for reads in itertools.count(1):
-            data = b"" if self._at_eof else await self._read(deadline, in_frame)
+            data = b"" if self._at_eof else await self._read(frame_deadline)
             if not data:
                 self._at_eof = True
                 decoder.end()
@@ -311,64 +318,61 @@ class FramedChannel(Channel):
             payload = decoder.next_payload()
             if payload is not None:
                 return payload
-            if not in_frame:
-                # From its first byte on a frame has one budget for header and payload together: a peer
-                # that drips bytes does not get longer.
-                in_frame = True
-                deadline = trio.current_time() + self._read_timeout_ms / 1000
-            elif trio.current_time() >= deadline:
-                raise self._too_late(in_frame)  # though something is there whenever it is looked for
+            if frame_deadline is None:
+                frame_deadline = self._deadline()
+            elif trio.current_time() >= frame_deadline:
+                raise self._too_late(in_frame=True)  # though something is there whenever it looks
             elif reads % _READS_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
         raise AssertionError("unreachable")
 
-    async def _read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
+    def _deadline(self) -> float:
+        return trio.current_time() + self._read_timeout_ms / 1000
+
+    async def _read(self, frame_deadline: float | None) -> bytes | bytearray:  # noqa: C901 - see below
+        """Read something; ``b""`` at the end. Between frames there is no ``frame_deadline``.
+
+        This is where speed is bought: to wake a process that sleeps takes the system longer than all our
+        Python. So it tries a few times before it falls asleep. Each try is a whole pass of the scheduler, so
+        that other tasks, deadlines and cancellation have their turn. All in one function, because a task
+        that wakes goes through each one that awaits another.
+        """
+        in_frame = frame_deadline is not None
+        data: bytes | bytearray | None = None
         try:
-            # What is left of a frame is mostly there; a frame that is to begin is not.
-            data = self._receive_nowait(_READ_SIZE) if in_frame and self._looks else None
+            if in_frame and self._looks:
+                # What is left of a frame is mostly there; a frame that is to begin is not.
+                data = self._receive_nowait(_READ_SIZE)
             if data is None:
-                data = await self._poll(in_frame)
-            return data if data is not None else await self._wait_and_read(deadline, in_frame)
+                for _ in range(self._polling.attempts()):
+                    await trio.lowlevel.checkpoint()
+                    if self._receiving_stopped and not in_frame:
+                        break
+                    data = self._receive_nowait(_READ_SIZE)
+                    if data is not None:
+                        self._polling.succeeded()
+                        break
+            if data is not None:
+                return data
+            if self._receiving_stopped and not in_frame:
+                return self._read_last()
+            deadline = self._deadline() if frame_deadline is None else frame_deadline
+            with trio.CancelScope(deadline=deadline) as wait:
+                if not in_frame:
+                    self._wait = wait
+                try:
+                    return await self._receive_awaited(_READ_SIZE)
+                finally:
+                    self._wait = None
         except trio.BrokenResourceError:
             return b""  # closed less politely, but just as closed
         except trio.ClosedResourceError as exc:
             raise self._was_closed() from exc
-
-    async def _poll(self, in_frame: bool) -> bytes | None:
-        """Try a few times before falling asleep; None if nothing came, or trying is not worth while.
-
-        This is where speed is bought: to wake a process that sleeps takes the system longer than all our
-        Python. Each try is a whole pass of the scheduler, so that other tasks, deadlines and
-        cancellation have their turn.
-        """
-        for _ in range(self._polling.attempts()):
-            await trio.lowlevel.checkpoint()
-            if self._receiving_stopped and not in_frame:
-                return None
-            data = self._receive_nowait(_READ_SIZE)
-            if data is not None:
-                self._polling.succeeded()
-                return data
-        return None
-
-    async def _wait_and_read(self, deadline: float, in_frame: bool) -> bytes | bytearray:
         if self._receiving_stopped and not in_frame:
             return self._read_last()
-        data: bytes | bytearray = b""
-        with trio.CancelScope(deadline=deadline) as wait:
-            if not in_frame:
-                self._wait = wait
-            try:
-                data = await self._stream.receive_some(_READ_SIZE)
-            finally:
-                self._wait = None
-        if wait.cancelled_caught:
-            if self._receiving_stopped and not in_frame:
-                return self._read_last()
-            raise self._too_late(in_frame)
-        return data
+        raise self._too_late(in_frame=in_frame)
 
-    def _too_late(self, in_frame: bool) -> ReadTimeoutError:
+    def _too_late(self, *, in_frame: bool) -> ReadTimeoutError:
         doing = "for the rest of a frame" if in_frame else "for a frame to begin"
         return ReadTimeoutError(
             f"timed out waiting {doing}, the limit read_timeout_ms is {self._read_timeout_ms}",

@@ -133,8 +133,6 @@ class Client(Generic[RequestT, ResponseT]):
         try:
             await self._take_turn()
             try:
-                # A turn may be handed over in the moment of a cancellation; nothing has been sent yet.
-                await trio.lowlevel.checkpoint_if_cancelled()
                 self._check_good()
                 response = await self._exchange(request)
             finally:
@@ -219,7 +217,6 @@ class Client(Generic[RequestT, ResponseT]):
     ) -> None:
         await self._take_turn()
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
             self._check_good()
             await self._exchange_batch(batch, answered)
         finally:
@@ -233,6 +230,7 @@ class Client(Generic[RequestT, ResponseT]):
             ahead = 1 + self._turn.statistics().tasks_waiting
             with trio.move_on_after(self._read_timeout_ms / 1000):
                 await self._turn.acquire()
+                await self._let_cancellation_come_first()
                 return
             raise TurnTimeoutError(
                 f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
@@ -240,6 +238,14 @@ class Client(Generic[RequestT, ResponseT]):
                 endpoint=self.endpoint,
                 hint="open more clients, or make fewer calls at a time",
             ) from None
+
+    async def _let_cancellation_come_first(self) -> None:
+        # The turn may be handed over in the moment of a cancellation; nothing has been sent yet.
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            self._turn.release()
+            raise
 
     def _check_type(self, request: object) -> None:
         kind = self._contract.request_type

@@ -244,8 +244,9 @@ class Conversation(Generic[RequestT, ResponseT]):
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
                 self._counters.handler_seconds.observe(self._now() - now)
-                await self._watch.end()
-            if self._watch.scope.cancel_called:
+                if self._watch.end():
+                    await self._watch.wait_over()
+            if self._watch.cancelled:
                 # Though it has caught that, and returned something: it is not heard.
                 await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled as exc:
@@ -368,6 +369,7 @@ class _HandlerWatch:
     Attributes:
         scope: what to cancel. Only between :meth:`begin` and :meth:`end`, so that the end of the handler
             is where it takes effect at the latest.
+        cancelled: whether that has happened to the handler that began last.
         peer_gone: whether the client's leaving was the reason.
     """
 
@@ -383,6 +385,7 @@ class _HandlerWatch:
         self._busy: trio.Event | None = None
         self.scope = trio.CancelScope()
         self.peer_gone = False
+        self.cancelled = False
 
     def begin(self, now: float, deadline: float, *, at_once: bool) -> None:
         """Watch over the handler that starts now.
@@ -394,22 +397,27 @@ class _HandlerWatch:
         """
         self._running = True
         self._at_once = at_once
+        self.cancelled = False
         self._deadline = deadline
         self._watch_from = min(now + _WATCH_AFTER, deadline)
         alarm = -math.inf if at_once else self._watch_from
         if self._alarm.deadline > alarm:  # noqa: PLR1730 - setting it is what costs
             self._alarm.deadline = alarm
 
-    async def end(self) -> None:
-        """The handler is done: stop watching. The channel may be used again."""
+    def end(self) -> bool:
+        """The handler is done: stop watching. Return whether :meth:`wait_over` must follow."""
         self._running = False
         self._watch_from = math.inf
-        if self._busy is not None:
-            if self._watching is not None:
-                self._watching.cancel()
-            # What is waited for is the watch's own cancelled read, or a send that has its deadline.
-            with trio.CancelScope(shield=True):
-                await self._busy.wait()
+        return self._busy is not None
+
+    async def wait_over(self) -> None:
+        """Wait until the watch has let go of the channel, which may then be used again."""
+        assert self._busy is not None  # noqa: S101 - for the type checker
+        if self._watching is not None:
+            self._watching.cancel()
+        # What is waited for is the watch's own cancelled read, or a send that has its deadline.
+        with trio.CancelScope(shield=True):
+            await self._busy.wait()
 
     async def run(self) -> None:
         """Sleep, look after a handler that takes its time, and so on until cancelled."""
@@ -437,6 +445,7 @@ class _HandlerWatch:
                 await self._channel.wait_peer_gone()
                 self.peer_gone = True
             if self._running:
+                self.cancelled = True
                 self.scope.cancel()
         finally:
             self._watching = None

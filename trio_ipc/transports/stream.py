@@ -24,6 +24,13 @@ class LocalStream(trio.abc.Stream):
     endpoint: str
     peer: PeerCredentials
 
+    async def receive_awaited(self, max_bytes: int) -> bytes | bytearray:
+        """Receive like ``receive_some``, for a caller who knows that nothing has come yet.
+
+        It waits before it looks, where looking in vain costs something.
+        """
+        return await self.receive_some(max_bytes)
+
     def receive_nowait(self, _max_bytes: int) -> bytes | None:
         """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
 

@@ -110,6 +110,16 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
             if data is not None:
                 return data
 
+    async def receive_awaited(self, max_bytes: int) -> bytes:
+        """Receive like :meth:`receive_some`, for a caller who knows that nothing has come yet."""
+        while True:
+            if self._sock.fileno() == -1:
+                raise trio.ClosedResourceError("this stream was closed")
+            await trio.lowlevel.wait_readable(self._sock)
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                return data
+
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """Return the bytes that are there (``b""`` at end of file), or None if that means to wait.
 

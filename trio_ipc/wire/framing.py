@@ -120,6 +120,11 @@ class FrameDecoder:
         self._error: ProtocolError | None = None
 
     @property
+    def has_input(self) -> bool:
+        """Whether :meth:`next_payload` has anything to look at."""
+        return bool(self._input or self._pieces is not None or self._ahead or self._error)
+
+    @property
     def buffered(self) -> int:
         """Bytes in hand that no payload was made of yet."""
         partial = 0 if self._pieces is None else HEADER_BYTES + self._came
