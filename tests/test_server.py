@@ -858,6 +858,25 @@ async def test_a_defect_on_one_connection_costs_no_other(
     assert "closed by an internal error" in caplog.text
 
 
+async def test_a_defect_that_comes_with_the_servers_cancellation_does_not_leave_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Defective(FramedChannel):
+        async def receive(self) -> bytes | bytearray:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise RuntimeError("a defect")
+
+    endpoint = MemoryEndpoint(CONFIG)
+    _, far = trio.testing.memory_stream_pair()
+    async with serving(succeed, endpoint) as server:
+        endpoint.offer(Defective(far, CONFIG, endpoint="memory", peer=ME))
+        await trio.testing.wait_all_tasks_blocked()
+    assert server.snapshot().connections_closed["cut_off"] == 1
+    assert "closed by an internal error" in caplog.text
+
+
 # --- Who may come -----------------------------------------------------------------------------
 
 

@@ -245,12 +245,23 @@ class Server(Generic[RequestT, ResponseT]):
                 await self._converse(channel, number, counters, fields)
             finally:
                 self._limiter.release()
-        except Exception:
-            # A defect of ours must cost one connection, not the server. The traceback is in the log.
-            fields["reason"] = CloseReason.INTERNAL_ERROR.value
-            _logger.exception("connection %d closed by an internal error", number, extra=fields)
+        except Exception as exc:  # noqa: BLE001 - logged
+            self._log_defect(number, exc, fields)
+        except BaseExceptionGroup as group:
+            # It came together with a cancellation or the like, which goes on.
+            defects, rest = group.split(Exception)
+            if defects is not None:
+                self._log_defect(number, defects, fields)
+            assert rest is not None  # noqa: S101 - else it were an Exception
+            raise rest from None
         finally:
             await close_at_once(channel)
+
+    @staticmethod
+    def _log_defect(number: int, exc: BaseException, fields: dict[str, object]) -> None:
+        # A defect of ours must cost one connection, not the server. The traceback is in the log.
+        fields = {**fields, "reason": CloseReason.INTERNAL_ERROR.value}
+        _logger.error("connection %d closed by an internal error", number, exc_info=exc, extra=fields)
 
     async def _take_place(
         self, channel: Channel, counters: ServerCounters, fields: dict[str, object]

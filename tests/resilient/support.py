@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from tests.support import ME, Handler, MemoryEndpoint, succeed
+from tests.support import Handler, MemoryEndpoint, succeed
 from trio_ipc import (
     Channel,
     Contract,
@@ -26,7 +26,7 @@ from trio_ipc import (
 from trio_ipc.channel import framed
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.resilient import Endpoint, ResilientClient, ResilientConfig, open_resilient_client
-from trio_ipc.transports import LocalStream
+from trio_ipc.testing import MemoryStream, memory_streams
 
 DetectionResilientClient: TypeAlias = ResilientClient[DetectionTask, DetectionResult]
 
@@ -71,79 +71,6 @@ def path_of(name: str) -> str:
 
 
 A, B, C = map(path_of, "abc")
-
-
-class _Way:
-    """The bytes on their way to one end of a connection."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.ended = False  # nothing more is sent
-        self.refused = False  # nothing more is read
-        self.changed = trio.lowlevel.ParkingLot()
-
-
-class MemoryStream(LocalStream):
-    """One end of a connection in memory, which can do all that a socket can and never makes a sender wait."""
-
-    def __init__(self, endpoint: str, incoming: _Way, outgoing: _Way) -> None:
-        self.endpoint = endpoint
-        self.peer = ME
-        self.on_close: Callable[[], None] = lambda: None
-        self._in = incoming
-        self._out = outgoing
-
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        if self._in.refused:
-            raise trio.ClosedResourceError("this end was closed")
-        if self._out.refused:
-            raise trio.BrokenResourceError("the other end was closed")
-        self._out.data += data
-        self._out.changed.unpark_all()
-        return len(data)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        self.send_nowait(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        if self._in.refused:
-            raise trio.ClosedResourceError("this end was closed")
-        found = bytes(self._in.data[:max_bytes])
-        del self._in.data[:max_bytes]
-        return found if found or self._in.ended else None
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while (data := self.receive_nowait(max_bytes or 65_536)) is None:
-            await self._in.changed.park()
-        return data
-
-    def is_quiet(self) -> bool:
-        return not (self._in.data or self._in.ended or self._in.refused)
-
-    def peer_is_gone(self) -> bool:
-        return self._out.refused
-
-    def close(self) -> None:
-        if not self._in.refused:
-            self.on_close()
-        self._in.refused = self._out.ended = True
-        self._in.changed.unpark_all()
-        self._out.changed.unpark_all()
-
-    async def aclose(self) -> None:
-        self.close()
-        await trio.lowlevel.checkpoint()
-
-
-def memory_streams(endpoint: str) -> tuple[MemoryStream, MemoryStream]:
-    """The two ends of a connection."""
-    there, back = _Way(), _Way()
-    return MemoryStream(endpoint, back, there), MemoryStream(endpoint, there, back)
 
 
 class FakeCollector:
@@ -193,7 +120,7 @@ class FakeCollector:
         await self.connecting()
         if self.failing is not None:
             raise self.failing
-        near, far = memory_streams(self.config.endpoint_path)
+        near, far = memory_streams(self.config.endpoint_path, buffer_bytes=1 << 20)
         if self.closes:
             self.closes -= 1
             far.close()

@@ -46,6 +46,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
 from trio_ipc.resilient.attempts import Attempts
+from trio_ipc.testing import MemoryStream, memory_streams
 
 from .support import (
     PLAIN,
@@ -56,9 +57,7 @@ from .support import (
     Collectors,
     DetectionResilientClient,
     FakeCollector,
-    MemoryStream,
     calling,
-    memory_streams,
     path_of,
 )
 

@@ -593,6 +593,7 @@ async def test_the_reaper_is_not_woken_by_every_call(autojump_clock: MockClock) 
     async with calling(FakeCollector("a")) as client:
         await client.call(task("first"))
         await client.call(task("second"))
+        await wait_all_tasks_blocked()
         sleeping = client._pool._reap_sooner
         for number in range(20):
             await client.call(task(str(number)))

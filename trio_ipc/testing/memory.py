@@ -196,6 +196,11 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         self.close()
         await trio.lowlevel.checkpoint()
 
+    def close_nowait(self) -> bool:
+        """Close without a wait; see :meth:`LocalStream.close_nowait`."""
+        self.close()
+        return True
+
     def close(self) -> None:
         """Close as :meth:`aclose` does, from a function that can't wait."""
         if self._closed:
