@@ -87,13 +87,20 @@ async def test_new_connections_use_the_new_transport_and_old_ones_finish_on_thei
             served = {type(each._channel).__module__ for each in server._conversations}
             assert len(served) == 1, "it is still served by the old one"
             async with open_client(config) as new:
-                nursery.start_soon(new.call, task("new"))
+                answered = trio.Event()
+
+                async def call_new() -> None:
+                    assert await new.call(task("new")) == success("new")
+                    answered.set()
+
+                nursery.start_soon(call_new)
                 while len(server._conversations) < 2:
                     await trio.lowlevel.checkpoint()
                 both = {type(each._channel).__module__ for each in server._conversations}
                 assert len(both) == 2
                 go_on.set()
                 assert await old.call(task("again")) == success("again")
+                await answered.wait()
         assert server.snapshot().connections_served == 2
     assert f"switched from the {before} to the {after} transport" in caplog.text
 

@@ -255,6 +255,7 @@ class FramedChannel(Channel):
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
         self._closed = False
         self._unsent: list[bytes | memoryview] = []
+        self._sends_at_once = False  # a pipe never does
         self._uncounted: list[tuple[int, int]] = []
         self._at_eof = False
         self._receiving_stopped = False
@@ -407,6 +408,8 @@ class FramedChannel(Channel):
                 sent = self._send_nowait(parts[0]) if len(parts) == 1 else self._send_parts_nowait(parts)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 raise self._not_sent(exc) from exc
+            if sent:
+                self._sends_at_once = True
             if sent < size:
                 self._unsent = _without(sent, parts)
         self._uncounted.append((len(payloads), size))
@@ -450,7 +453,7 @@ class FramedChannel(Channel):
 
     async def _poll_out(self) -> bool:
         """Try a few times, like :meth:`_poll`, whether there is room by now; return whether there was."""
-        for _ in range(self._looks):
+        for _ in range(self._looks if self._sends_at_once else 0):
             await trio.lowlevel.checkpoint()
             sent = self._send_parts_nowait(self._unsent)
             if sent:

@@ -27,7 +27,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import NoEndpointError
 from trio_ipc.resilient import BreakerState
 
-from .support import FakeCollector, calling
+from .support import A, FakeCollector, calling
 
 PROCESS, NETWORK = MonitoringDomain.PROCESS, MonitoringDomain.NETWORK
 NETWORK_TASK = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
@@ -255,7 +255,7 @@ async def test_what_a_collector_says_instead_of_its_capabilities_is_not_logged(
         await trio.sleep(301)
     [record] = [record for record in caplog.records if record.name == "trio_ipc.resilient.client"]
     assert record.getMessage() == "capabilities were not refreshed: ResponseMismatchError"
-    assert record.__dict__["endpoint"] == "/a"
+    assert record.__dict__["endpoint"] == A
     assert "Xyzzy" not in caplog.text
 
 
