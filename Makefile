@@ -12,7 +12,7 @@ BENCH_LOCKED := $(BENCH_VENV)/.locked
 BENCH_STAMP := $(BENCH_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench counted proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench counted hardening-table proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
+	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -68,6 +69,11 @@ bench: $(BENCH_STAMP)
 # Times can't have bounds, counts can. Needs strace and valgrind.
 counted: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks.counted $(ARGS)
+
+# Every test that says what it attacked, wherever it stands; some need another user.
+hardening-table: $(STAMP)
+	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.hardening.table --modules)
+	$(BIN)/python -m tests.hardening.table
 
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
