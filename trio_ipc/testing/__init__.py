@@ -4,6 +4,7 @@ Endpoints in memory, a server and client in one line, faults, a recorder, and a 
 script. Importing :mod:`trio_ipc` does not import this; it needs nothing that a program does not need.
 """
 
+from .cancelling import CancelledAttempt, Moment, cancel_everywhere
 from .endpoints import IpcEndpoint, StreamWrapper, SystemEndpoint, temporary_endpoint
 from .faults import Faults
 from .faultscript import (
@@ -61,6 +62,7 @@ from .simulator import (
 
 __all__ = [
     "Behaviour",
+    "CancelledAttempt",
     "Delay",
     "Difference",
     "Dribble",
@@ -77,6 +79,7 @@ __all__ = [
     "MemoryNetwork",
     "MemoryStream",
     "Merge",
+    "Moment",
     "Pair",
     "RecordedFrame",
     "RecordedHandler",
@@ -98,6 +101,7 @@ __all__ = [
     "at_frame",
     "at_random",
     "bad_checksum",
+    "cancel_everywhere",
     "close_instead",
     "close_mid_frame",
     "drip",
