@@ -61,11 +61,6 @@ LARGE = "x" * 700_000
 DEADLINE = 60.0
 
 
-def open_now() -> int:
-    """What is open, without a garbage collection: what only that would close is left behind."""
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else open_handles()
-
-
 @attrs.define(eq=False)
 class World:
     """A server, and a client of it that must never notice what happens beside it."""
@@ -88,9 +83,6 @@ class World:
         """Settings for an endpoint beside the server's."""
         return self.config.replace(endpoint_path=f"{self.config.endpoint_path}-2")
 
-    def files(self) -> list[str]:
-        return [] if sys.platform == "win32" else sorted(os.listdir(os.path.dirname(self.server.endpoint)))
-
     @asynccontextmanager
     async def undisturbed(self) -> AsyncIterator[None]:
         """Have a request of the neighbour's in a handler for the length of a block, and then answered."""
@@ -105,29 +97,34 @@ class World:
             yield
             self._gate.set()
 
-    async def settled(self) -> None:
-        """Wait until the server has seen the end of every connection but the neighbour's."""
-        while True:
-            counters = self.server.snapshot()
-            if (counters.connections_active, counters.connections_waiting) == (1, 0):
-                return
-            await trio.lowlevel.checkpoint()
-
     async def drive(self, moment: Moment, operation: Operation) -> None:
         """Cancel the operation at every wait, and look around after each."""
-        files = self.files()
-        before = {"open": -1, "tasks": -1}
+        await trio.testing.wait_all_tasks_blocked()
+        before = self.around()
+        handles = open_handles() if sys.platform == "win32" else 0
         with trio.fail_after(DEADLINE):
             for attempt in cancel_everywhere([moment]):
                 async with self.undisturbed():
                     await operation(self, attempt)
-                await self.settled()
-                assert self.files() == files, attempt
-                now = {"open": open_now(), "tasks": trio.lowlevel.current_statistics().tasks_living}
-                if attempt.number == 0 or sys.platform == "win32":
-                    before = now  # some things are made once; and on Windows each thread has handles
-                assert now == before, attempt
+                with trio.move_on_after(DEADLINE / 6):
+                    while self.around() != before:  # the server may be about to see the end of a client
+                        await trio.lowlevel.checkpoint()
+                assert self.around() == before, attempt
         assert attempt.number > 1, "it was cancelled nowhere"
+        if sys.platform == "win32":
+            assert open_handles() < handles + attempt.number
+
+    def around(self) -> dict[str, object]:
+        """What must be as before: a thing that only garbage collection would close is left behind."""
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        if sys.platform != "linux":  # Windows' threads have handles, and live a little longer than their work
+            return {"tasks": tasks}
+        directory = os.path.dirname(self.server.endpoint)
+        return {
+            "tasks": tasks,
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "files": sorted(os.listdir(directory)),
+        }
 
 
 Operation: TypeAlias = Callable[[World, CancelledAttempt], Awaitable[None]]
