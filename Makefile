@@ -10,9 +10,11 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .venv-bench
 BENCH_LOCKED := $(BENCH_VENV)/.locked
 BENCH_STAMP := $(BENCH_VENV)/.installed
+FUZZ_VENV := .venv-fuzz
+FUZZ_STAMP := $(FUZZ_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench counted proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench counted fuzz soak hardening-table proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -21,6 +23,9 @@ help:
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
+	@echo "make fuzz    fuzz framing and server, a minute each; ARGS=\"--seconds 600 server\" as long as you like"
+	@echo "make soak    the example programs under chaos, for a minute; ARGS=\"--seconds 3600\" as long as you like"
+	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -69,6 +74,26 @@ bench: $(BENCH_STAMP)
 counted: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks.counted $(ARGS)
 
+# An environment of its own: there are wheels of the fuzzer for few systems.
+$(FUZZ_STAMP): requirements/fuzz.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/fuzz.txt
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation -e .
+	@touch $@
+
+fuzz: $(FUZZ_STAMP)
+	@$(FUZZ_VENV)/bin/python -m tests.hardening.fuzz $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.hardening.soak $(ARGS)
+
+# Every test that says what it attacked, wherever it stands; some need another user.
+hardening-table: $(STAMP)
+	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.hardening.table --modules)
+	$(BIN)/python -m tests.hardening.table
+
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
 
@@ -83,14 +108,14 @@ proto-check: $(STAMP)
 # uv resolves for all platforms and Pythons at once; it is only needed here.
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	for name in dev bench; do \
+	for name in dev bench fuzz; do \
 		$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 			--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
 			requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)

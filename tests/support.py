@@ -78,9 +78,9 @@ def frame(message: DetectionTask | DetectionResult) -> bytes:
     return _encoder.encode(message.SerializeToString())
 
 
-def results_in(data: bytes) -> list[DetectionResult]:
+def results_in(data: bytes, variant: Crc32Variant = Crc32Variant.IEEE) -> list[DetectionResult]:
     """The whole frames in what a server sent."""
-    decoder = FrameDecoder(4 * MIB, Crc32Variant.IEEE)
+    decoder = FrameDecoder(4 * MIB, variant)
     decoder.feed(data)
     results = []
     while (payload := decoder.next_payload()) is not None:
@@ -100,9 +100,11 @@ async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
     return data
 
 
-async def read_results(stream: trio.abc.ReceiveStream, count: int) -> list[DetectionResult]:
+async def read_results(
+    stream: trio.abc.ReceiveStream, count: int, variant: Crc32Variant = Crc32Variant.IEEE
+) -> list[DetectionResult]:
     """Read until so many whole responses came, on a connection that stays open."""
-    decoder = FrameDecoder(4 * MIB, Crc32Variant.IEEE)
+    decoder = FrameDecoder(4 * MIB, variant)
     results: list[DetectionResult] = []
     while len(results) < count:
         data = await stream.receive_some()

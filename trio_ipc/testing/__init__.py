@@ -4,6 +4,7 @@ Endpoints in memory, a server and client in one line, faults, a recorder, and a 
 script. Importing :mod:`trio_ipc` does not import this; it needs nothing that a program does not need.
 """
 
+from .cancelling import CancelledAttempt, Moment, cancel_everywhere
 from .endpoints import IpcEndpoint, StreamWrapper, SystemEndpoint, temporary_endpoint
 from .faults import Faults
 from .faultscript import (
@@ -62,6 +63,7 @@ from .simulator import (
 
 __all__ = [
     "Behaviour",
+    "CancelledAttempt",
     "Delay",
     "Difference",
     "Dribble",
@@ -78,6 +80,7 @@ __all__ = [
     "MemoryNetwork",
     "MemoryStream",
     "Merge",
+    "Moment",
     "OpenClient",
     "Pair",
     "RecordedFrame",
@@ -101,6 +104,7 @@ __all__ = [
     "at_frame",
     "at_random",
     "bad_checksum",
+    "cancel_everywhere",
     "close_instead",
     "close_mid_frame",
     "drip",

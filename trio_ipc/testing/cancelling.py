@@ -1,0 +1,170 @@
+"""Cancels a piece of code at every place at which it can be cancelled, one place at a time.
+
+What a service does when it is cancelled is what nobody tries by hand: there are as many cases as there are
+waits. Trio's instruments see each of them. This module must know nothing of what it cancels, and never
+guess how many moments there are: it counts until there is none left.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final
+
+import trio
+
+_TRIO: Final = os.path.dirname(trio.__file__)
+
+
+class Moment(enum.StrEnum):
+    """When, seen from a wait, the cancellation comes."""
+
+    #: As soon as the wait has begun.
+    WAITING = "waiting"
+    #: When what was waited for has come, and the task has not gone on yet.
+    WOKEN = "woken"
+    #: By a deadline that is over as soon as the wait has begun: who wakes the task may be quicker.
+    DEADLINE = "deadline"
+
+
+class CancelledAttempt(trio.abc.Instrument):
+    """One run of the code, cancelled at one moment. Made by :func:`cancel_everywhere`.
+
+    A context manager around what is to be cancelled. What is before the block and behind it is not.
+
+    Attributes:
+        moment: which of the three.
+        number: at which wait, from 1; 0 is before the block begins. The waits of all tasks that the block
+            starts are counted.
+        hit: whether it came to that. In the last attempt of each kind the block was over before.
+        where: where the code was, for people; empty before the hit.
+    """
+
+    def __init__(self, moment: Moment, number: int) -> None:
+        self.moment = moment
+        self.number = number
+        self.hit = False
+        self.where = ""
+        self._tasks: set[trio.lowlevel.Task] = set()
+        self._waits = 0
+        self._scope: trio.CancelScope | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the block ended by the cancellation. It may have been hit, and done nevertheless."""
+        return self._scope is not None and self._scope.cancelled_caught
+
+    def __enter__(self) -> CancelledAttempt:
+        """Begin to count, in the current task."""
+        if self._scope is not None:
+            raise RuntimeError("an attempt is for one `with` block: take the next one from the loop")
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+        self._tasks.add(trio.lowlevel.current_task())
+        if self.number == 0:
+            self.where = "before the block"
+            self._cancel()
+        else:
+            trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Stop counting, and take the cancellation in. An exception of the block gets a note of it."""
+        assert self._scope is not None  # noqa: S101 - __enter__ made it
+        if self.number:
+            trio.lowlevel.remove_instrument(self)
+        if exc is not None and self.hit:
+            exc.add_note(repr(self))
+        self._tasks.clear()
+        return self._scope.__exit__(kind, exc, traceback)
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Count a task's waits, too, if it was started in the block."""
+        if task.parent_nursery is not None and task.parent_nursery.parent_task in self._tasks:
+            self._tasks.add(task)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Forget a task."""
+        self._tasks.discard(task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count, where what is to be cancelled has been woken."""
+        if self.moment is Moment.WOKEN:
+            self._count(task)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count, where what is to be cancelled waits."""
+        if self.moment is not Moment.WOKEN:
+            self._count(task)
+
+    def _count(self, task: trio.lowlevel.Task) -> None:
+        if task not in self._tasks:
+            return
+        self._waits += 1
+        if self._waits == self.number:
+            self.where = _place(task)
+            self._cancel()
+
+    def _cancel(self) -> None:
+        assert self._scope is not None  # noqa: S101 - __enter__ made it
+        self.hit = True
+        if self.moment is Moment.DEADLINE:
+            self._scope.deadline = trio.current_time()
+        else:
+            self._scope.cancel()
+
+    def __repr__(self) -> str:
+        """Say where it was cancelled."""
+        where = f", {self.where}" if self.where else ", not reached"
+        return f"<cancelled at wait {self.number}, {self.moment}{where}>"
+
+
+def _place(task: trio.lowlevel.Task) -> str:
+    """Return where a task waits: in the innermost function that is not Trio's own."""
+    place = task.name
+    for frame, line in task.iter_await_frames():
+        code = frame.f_code
+        if not code.co_filename.startswith(_TRIO):
+            place = f"in {code.co_qualname} ({os.path.basename(code.co_filename)}:{line})"
+    return place
+
+
+def cancel_everywhere(moments: Iterable[Moment | str] = Moment) -> Iterator[CancelledAttempt]:
+    """Run the body of a ``for`` loop again and again, cancelled at each wait in turn.
+
+    ::
+
+        for attempt in cancel_everywhere():
+            async with open_client(config) as client:
+                with attempt:
+                    await client.call(request)
+                assert client.is_broken or await client.call(request) == response, attempt
+
+    The first attempt is cancelled before its block begins, the next at the first wait in it, then at the
+    second, and so on, until the block comes to its end before it is hit; so for each of the moments. What
+    must hold after a cancellation is checked behind the block, where nothing is cancelled.
+
+    Args:
+        moments: when, seen from a wait, the cancellation comes; all three if not given.
+
+    Returns:
+        An iterator of :class:`CancelledAttempt`. The block must come to its end by itself if it is not
+        cancelled; put a deadline around the loop.
+
+    Raises:
+        RuntimeError: the body did not enter ``with attempt``.
+    """
+    for moment in moments:
+        number = 0
+        while True:
+            attempt = CancelledAttempt(Moment(moment), number)
+            yield attempt
+            if attempt._scope is None:  # noqa: SLF001 - one of this module's own
+                raise RuntimeError("the body of the loop did not enter `with attempt:`")
+            if not attempt.hit:
+                break
+            number += 1
