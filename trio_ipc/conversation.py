@@ -148,6 +148,12 @@ class Conversation(Generic[RequestT, ResponseT]):
             raise
         finally:
             self._decide_undelivered()
+            # What a peer made large is freed now, and not when the garbage collector comes: it counts
+            # objects, not bytes. The watch and this one know each other, so one has to let go.
+            self._request = None
+            self._responses = []
+            self._unsent_because = self._stopped_at = None
+            del self._watch
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
@@ -198,6 +204,7 @@ class Conversation(Generic[RequestT, ResponseT]):
                 del payload
             except ProtocolError as exc:
                 self._end(CloseReason.PROTOCOL_ERROR, exc.message)
+                exc.__traceback__ = None  # the channel keeps the error, which need not keep us
                 await self._say_why(exc)
                 return
             self._undecided = True
@@ -294,6 +301,7 @@ class Conversation(Generic[RequestT, ResponseT]):
             return True
         except MessageTooLargeError as exc:
             reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
+            exc.__traceback__ = None  # the frame that made the error knows it, and would keep the response
         except MessageEmptyError:
             reason = "the handler's response encodes to no bytes, which the wire cannot carry"
         except MessageError as exc:

@@ -1,0 +1,172 @@
+"""What peers can make a server's process hold is bounded by its configuration; docs/security.md has the sum.
+
+As the kernel sees it, and so on Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from subprocess import PIPE
+
+import trio
+
+from tests.hardening import amplification
+from tests.hardening.amplification import (
+    KINDS,
+    MOST_FOR_REQUESTS,
+    MOST_FOR_RESPONSES,
+    WORST_REQUEST,
+    factors,
+    memory,
+)
+from tests.hardening.record import ROOT, Attack
+from tests.platforms import needs_proc
+from tests.support import success, task
+from trio_ipc import Crc32Variant, IpcConfig, open_client
+from trio_ipc.transports import LocalStream, connect
+from trio_ipc.wire import FrameEncoder
+
+pytestmark = needs_proc
+
+#: docs/security.md, "Memory": for each of max_connections, in max_frame_bytes and in bytes.
+FRAMES_EACH = MOST_FOR_REQUESTS + 8
+BYTES_EACH = 256 * 1024
+
+#: A server that holds what asks for it, answers largely what asks for that, and says when it holds one.
+PROGRAM = """
+import sys
+import trio
+from tests.support import succeed
+from trio_ipc import IpcConfig, serve
+from trio_ipc.daemoneye import DetectionResult
+
+config = IpcConfig(
+    endpoint_path=sys.argv[1], transport=sys.argv[2], max_frame_bytes=int(sys.argv[3]),
+    max_connections=int(sys.argv[4]), read_timeout_ms=600_000, write_timeout_ms=600_000,
+    accept_timeout_ms=600_000,
+)
+
+async def handle(task, call):
+    if task.task_id == "hold":
+        print("held", flush=True)
+        await trio.sleep_forever()
+    if task.task_id == "large":
+        return DetectionResult(task_id="large", error_message="x" * (config.max_frame_bytes - 100))
+    return await succeed(task, call)
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, handle, config)
+        print("ready", flush=True)
+
+trio.run(main)
+"""
+
+
+@asynccontextmanager
+async def server_process(config: IpcConfig) -> AsyncIterator[tuple[int, trio.abc.ReceiveStream]]:
+    """Run the server; give its process id and its standard output."""
+    arguments = [
+        config.endpoint_path,
+        str(config.transport),
+        str(config.max_frame_bytes),
+        str(config.max_connections),
+    ]
+    async with trio.open_nursery() as nursery:
+        run = partial(trio.run_process, [sys.executable, "-c", PROGRAM, *arguments], stdout=PIPE, cwd=ROOT)
+        process = await nursery.start(run)
+        await read_lines(process.stdout, 1)  # it is ready
+        yield process.pid, process.stdout
+        nursery.cancel_scope.cancel()
+
+
+async def read_lines(stream: trio.abc.ReceiveStream, count: int) -> None:
+    seen = 0
+    while seen < count:
+        data = await stream.receive_some()
+        assert data
+        seen += data.count(b"\n")
+
+
+async def all_closed(pid: int, idle: int) -> None:
+    """Wait until the process has as few descriptors as when nobody was connected."""
+    while len(os.listdir(f"/proc/{pid}/fd")) > idle:  # noqa: ASYNC110 - nothing to wait for
+        await trio.sleep(0.01)
+
+
+async def send_until_stuck(stream: LocalStream, data: bytes) -> int:
+    """Send until nothing is taken for a while; return how many bytes were."""
+    sent = idle = 0
+    while idle < 20:
+        taken = stream.send_nowait(data[sent % len(data) :])
+        sent += taken
+        idle = 0 if taken else idle + 1
+        await trio.sleep(0.01)
+    return sent
+
+
+async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
+    config: IpcConfig, attack: Attack
+) -> None:
+    limit, places = 65_536, 16
+    config = config.replace(max_frame_bytes=limit, max_connections=places)
+    encoder = FrameEncoder(limit, Crc32Variant.IEEE)
+    marked = b"\x0a\x04hold"
+    worst = encoder.encode(marked + amplification.payload("request", WORST_REQUEST, limit - len(marked)))
+    large = encoder.encode(task("large").SerializeToString())
+    async with server_process(config) as (pid, output):
+        idle = len(os.listdir(f"/proc/{pid}/fd"))
+        async with open_client(config) as client:
+            assert await client.call(task()) == success()
+        before = memory(pid)
+        for _ in range(3):
+            await all_closed(pid, idle)
+            async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                # Every place held by the worst request, and as many again that wait, each with most of
+                # another behind. (With more, the server would not notice that its client has left.)
+                streams = [
+                    await stack.enter_async_context(await connect(config.endpoint_path))
+                    for _ in range(2 * places)
+                ]
+                for stream in streams:
+                    nursery.start_soon(stream.send_all, worst + worst[: limit // 2])
+                await read_lines(output, places)
+            await all_closed(pid, idle)
+            async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                # Every place held by one that never reads its answers.
+                for _ in range(places):
+                    stream = await stack.enter_async_context(await connect(config.endpoint_path))
+                    nursery.start_soon(send_until_stuck, stream, large)
+        await all_closed(pid, idle)
+        grown = memory(pid, "VmHWM") - before
+        async with open_client(config) as client:
+            assert await client.call(task()) == success()
+    bound = places * (FRAMES_EACH * limit + BYTES_EACH)
+    held = places * 20 * limit
+    print(f"grown by {grown:,}, the bound is {bound:,}")
+    assert held < grown < bound  # it was really held, and no more than that
+    attack(
+        "every place taken by the request that decodes to most, as many waiting with one, and then answers "
+        "never read",
+        tried=144,
+        outcome="the process grew within the sum in [security.md](security.md#memory); an honest client "
+        "answered afterwards",
+    )
+
+
+def test_no_message_of_the_schema_takes_more_memory_than_documented(attack: Attack) -> None:
+    measured = factors()
+    assert len(measured) == sum(map(len, KINDS.values())) == 20
+    found = {kind: max(max(figures) for of, _, figures in measured if of == kind) for kind in KINDS}
+    print(found)
+    assert 20 < found["request"] <= MOST_FOR_REQUESTS
+    assert 60 < found["response"] <= MOST_FOR_RESPONSES
+    attack(
+        "messages of at most 1 MiB made to take as much memory as can be",
+        tried=40,
+        outcome="at most 32 bytes for each byte of a request, 100 of a response, as the bounds assume",
+    )
