@@ -958,6 +958,7 @@ async def test_an_answer_does_not_wait_for_a_slow_handler_behind_it(endpoint: Me
         async with endpoint.connect() as client:
             await client.send_all(b"".join(frame(task(name)) for name in ("a", "b", "slow", "c")))
             assert [result.task_id for result in await read_results(client, 2)] == ["a", "b"]
+            await gate.entered.wait()
             assert server.snapshot().requests == 3
             gate.open.set()
             assert [result.task_id for result in await read_results(client, 2)] == ["slow", "c"]

@@ -139,6 +139,9 @@ async def test_the_text_says_what_the_snapshots_say(config: IpcConfig) -> None:
     assert series["trio_ipc_server_transport_active", labels(server)] == 1
     whose = frozenset({("endpoint", server.endpoint), ("contract", server.contract)})
     assert series["trio_ipc_server_uptime_seconds", whose] == server.uptime_seconds
+    assert series["trio_ipc_server_endpoint_intact", whose] == server.endpoint_intact == 1
+    gone = series_in(prometheus_text(attrs.evolve(server, endpoint_intact=False)))
+    assert gone["trio_ipc_server_endpoint_intact", whose] == 0
 
 
 async def test_the_text_keeps_to_the_rules_for_names_and_explains_each_metric(config: IpcConfig) -> None:
@@ -184,6 +187,7 @@ async def test_snapshots_of_the_same_labels_are_added_up_and_of_the_uptimes_the_
 
 
 async def test_after_a_switch_each_transport_has_its_series_and_one_is_active(config: IpcConfig) -> None:
+    config = config.replace(transport="interprocess")
     async with serving(handler, config) as server:
         async with open_client(config) as client:
             await client.call(task())
