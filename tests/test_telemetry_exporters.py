@@ -139,6 +139,9 @@ async def test_the_text_says_what_the_snapshots_say(config: IpcConfig) -> None:
     assert series["trio_ipc_server_transport_active", labels(server)] == 1
     whose = frozenset({("endpoint", server.endpoint), ("contract", server.contract)})
     assert series["trio_ipc_server_uptime_seconds", whose] == server.uptime_seconds
+    assert series["trio_ipc_server_endpoint_intact", whose] == server.endpoint_intact == 1
+    gone = series_in(prometheus_text(attrs.evolve(server, endpoint_intact=False)))
+    assert gone["trio_ipc_server_endpoint_intact", whose] == 0
 
 
 async def test_the_text_keeps_to_the_rules_for_names_and_explains_each_metric(config: IpcConfig) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import transports
 from .channel import Channel, FramedChannelListener, framed
 from .config import IpcConfig
-from .transports import Handover, LocalStream, PeerPolicy, TransferableListener
+from .transports import EndpointState, Handover, LocalStream, PeerPolicy, TransferableListener
 from .wire import checksum_for
 
 
@@ -23,6 +23,9 @@ class _Listener(FramedChannelListener, TransferableListener[Channel]):
 
     def let_go(self) -> None:
         self._transferable.let_go()
+
+    def look(self) -> EndpointState | None:
+        return self._transferable.look()
 
 
 async def connect(config: IpcConfig) -> Channel:

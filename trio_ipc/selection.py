@@ -14,7 +14,7 @@ import trio
 from .channel import Channel
 from .config import IpcConfig, TransportType
 from .errors import ConnectTimeoutError
-from .transports import Handover, PeerPolicy, TransferableListener
+from .transports import EndpointState, Handover, PeerPolicy, TransferableListener
 
 
 class _Transport(Protocol):
@@ -170,6 +170,10 @@ class EndpointListener(trio.abc.Listener[Channel]):
         # one waited for last, and nothing new should have the same.
         self._former = self._listener
         self._listener, self._config, self.transport = successor, config, transport
+
+    def look(self) -> EndpointState | None:
+        """Return what has become of the endpoint, or None where nobody can take it away. Does not wait."""
+        return self._listener.look()
 
     async def aclose(self) -> None:
         """Stop listening and remove the endpoint. Idempotent."""

@@ -22,7 +22,7 @@ from .conversation import Conversation, Handler
 from .errors import EndpointError
 from .selection import EndpointListener, open_channel_listener
 from .telemetry import CloseReason, Refusal, ServerCounters, ServerSnapshot, ServerTelemetry, TimeoutKind
-from .transports import PeerPolicy
+from .transports import EndpointState, PeerPolicy
 
 if TYPE_CHECKING:
     from .daemoneye import DetectionResult, DetectionTask
@@ -34,6 +34,9 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 
 #: Seconds until accept() is tried again after one of them, as in :func:`trio.serve_listeners`.
 _ACCEPT_PAUSE: Final = 0.1
+
+#: Seconds between two looks at the socket file. A look takes two system calls.
+_LOOK_EVERY: Final = 5.0
 
 #: Refused connections that get a line each in a second's log. A process that connects in a loop is refused
 #: thousands of times a second, and would fill the disk by it.
@@ -69,6 +72,7 @@ class Server(Generic[RequestT, ResponseT]):
         self._refusals = _RefusalLog(self.endpoint)
         self._limiter = trio.CapacityLimiter(config.max_connections)
         self._accepting = trio.CancelScope()
+        self._watching = trio.CancelScope()
         self._stopping = False
         self._queue: set[trio.CancelScope] = set()
         self._conversations: set[Conversation[RequestT, ResponseT]] = set()
@@ -158,6 +162,8 @@ class Server(Generic[RequestT, ResponseT]):
             with trio.CancelScope() as grace:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._refusals.run)
+                    if isinstance(self._listener, EndpointListener):
+                        nursery.start_soon(self._watch_endpoint, self._listener, self._listener.look())
                     task_status.started(self)
                     _logger.info(
                         "listening at %s",
@@ -169,6 +175,7 @@ class Server(Generic[RequestT, ResponseT]):
                     )
                     failure = await self._accept_until_stopped(nursery)
                     self._stopping = True
+                    self._watching.cancel()
                     await self._listener.aclose()
                     for place in self._queue:
                         place.cancel()
@@ -192,6 +199,29 @@ class Server(Generic[RequestT, ResponseT]):
             self._stopped.set()
         if failure is not None:
             raise failure
+
+    async def _watch_endpoint(self, listener: EndpointListener, at_first: EndpointState | None) -> None:
+        """Tell whoever reads the log or the snapshots when somebody has taken the endpoint away."""
+        told = ""
+        with self._watching:
+            while at_first is not None:
+                await trio.sleep(_LOOK_EVERY)
+                now = listener.look()
+                changes = at_first.changes(now) if now is not None else ""
+                self._telemetry.endpoint_intact = not changes
+                if changes != told:
+                    self._tell_changes(changes)
+                told = changes
+
+    def _tell_changes(self, changes: str) -> None:
+        fields = {"endpoint": self.endpoint}
+        if changes:
+            advice = "see who did that; if clients cannot connect, start the server again"
+            _logger.warning(
+                "%s is not as this server made it: %s; %s", self.endpoint, changes, advice, extra=fields
+            )
+        else:
+            _logger.info("%s is as this server made it again", self.endpoint, extra=fields)
 
     async def _accept_until_stopped(self, nursery: trio.Nursery) -> EndpointError | None:
         with self._accepting:

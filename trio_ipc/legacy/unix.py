@@ -34,6 +34,7 @@ from trio_ipc.errors import (
     ServerRefusedError,
 )
 from trio_ipc.transports import (
+    EndpointState,
     Handover,
     PeerCredentials,
     PeerPolicy,
@@ -241,6 +242,10 @@ class SocketListener(TransferableListener[Channel]):
             self.connections.open,
             extra={"endpoint": self.endpoint, "connections": self.connections.open},
         )
+
+    def look(self) -> EndpointState:
+        """Return what has become of the socket file; see :meth:`TransferableListener.look`."""
+        return EndpointState.of(self.endpoint, self._handover.inode)
 
 
 def _remove(path: str, inode: tuple[int, int]) -> None:

@@ -145,6 +145,7 @@ class ServerTelemetry:
 
     Attributes:
         active: the counters of the active transport.
+        endpoint_intact: whether the endpoint was as the server made it, when it was last looked at.
     """
 
     def __init__(self, *, transport: str, endpoint: str, contract: str) -> None:
@@ -152,6 +153,7 @@ class ServerTelemetry:
         self._contract = contract
         self._clock = _Clock()
         self._by_transport: dict[str, ServerCounters] = {}
+        self.endpoint_intact = True
         self.active = self.switch(transport)
 
     def switch(self, transport: str) -> ServerCounters:
@@ -176,6 +178,7 @@ class ServerTelemetry:
             endpoint=self._endpoint,
             contract=self._contract,
             uptime_seconds=self._clock.seconds(),
+            endpoint_intact=self.endpoint_intact,
             by_transport=MappingProxyType(parts),
         )
 

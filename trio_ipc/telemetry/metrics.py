@@ -90,6 +90,13 @@ METRICS: Final[Sequence[Metric]] = (
         of_the_whole=True,
     ),
     _server(
+        "endpoint_intact",
+        Kind.GAUGE,
+        "1 while the socket file is as the server made it, 0 once it was removed, replaced or opened up.",
+        adds_up=False,
+        of_the_whole=True,
+    ),
+    _server(
         "transport_active",
         Kind.GAUGE,
         "1 for the transport that new connections get, 0 for one that was active before.",

@@ -102,6 +102,8 @@ class ServerSnapshot(ServerCounts):
         endpoint: where it listens.
         contract: the name of its contract.
         uptime_seconds: since it began to listen, until now or until it ended.
+        endpoint_intact: whether the socket file and its directory were as the server made or found them, when
+            it last looked, which it does every 5 s. Always true for a pipe, which nobody can take away.
         by_transport: the same counts for each transport that it has used. A connection counts for the
             transport that it came by, for as long as it lasts. They add up to the counts of the server.
     """
@@ -110,6 +112,7 @@ class ServerSnapshot(ServerCounts):
     endpoint: str
     contract: str
     uptime_seconds: float
+    endpoint_intact: bool
     by_transport: Mapping[str, ServerCounts]
 
 

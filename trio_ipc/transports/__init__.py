@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .credentials import PeerCredentials, PeerPolicy
 from .handover import Handover, TransferableListener
+from .lookout import EndpointState
 from .stream import LocalStream
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ else:
 
 
 __all__ = [
+    "EndpointState",
     "Handover",
     "LocalStream",
     "PeerCredentials",

@@ -13,6 +13,8 @@ from typing import TypeVar
 import attrs
 import trio
 
+from .lookout import EndpointState
+
 _ResourceT_co = TypeVar("_ResourceT_co", bound=trio.abc.AsyncResource, covariant=True)
 
 if sys.platform == "win32":
@@ -69,3 +71,7 @@ class TransferableListener(trio.abc.Listener[_ResourceT_co]):
     @abc.abstractmethod
     def let_go(self) -> None:
         """Be closed, without closing anything: what was handed over is its new owner's. Cannot fail."""
+
+    def look(self) -> EndpointState | None:
+        """Return what has become of the endpoint, or None where nobody can take it away. Does not wait."""
+        return None

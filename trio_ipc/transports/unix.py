@@ -34,6 +34,7 @@ from trio_ipc.errors import (
 from . import directories
 from .credentials import PeerPolicy, peer_credentials
 from .handover import Handover, TransferableListener
+from .lookout import EndpointState
 from .stream import LocalStream
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -321,6 +322,10 @@ class UnixListener(TransferableListener[UnixStream]):
     def let_go(self) -> None:
         """Be closed, and leave all to the new owner; see :meth:`TransferableListener.let_go`."""
         self._let_go = True
+
+    def look(self) -> EndpointState:
+        """Return what has become of the socket file; see :meth:`TransferableListener.look`."""
+        return EndpointState.of(self.endpoint, self._inode)
 
     def _remove_file(self) -> None:
         fields = {"endpoint": self.endpoint}
