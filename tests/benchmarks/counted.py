@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import attrs
 
-from trio_ipc import Crc32Variant, IpcConfig
+from trio_ipc import Crc32Variant
 from trio_ipc.wire import HEADER_BYTES, FrameEncoder
 
 from .messages import MINIMAL, prepared, request
@@ -55,6 +55,9 @@ _LOOP: Final = "tests.benchmarks.counted_loop"
 _encoder = FrameEncoder(1024, Crc32Variant.IEEE)
 _REQUEST: Final = _encoder.encode(request(MINIMAL).SerializeToString())
 _RESPONSE: Final = _encoder.encode(prepared(MINIMAL).SerializeToString())
+
+#: Polling would make the number of calls a matter of time.
+_CONTENDER: Final = "no-polling"
 
 
 @attrs.frozen
@@ -98,7 +101,7 @@ class _Traced:
 def _traced(summary: str, role: str, path: str, number: int = 0) -> Iterator[_Traced]:
     """Run a program of counted_loop under strace, which writes its summary when the block is left."""
     command = ["strace", "-f", "-c", "-o", summary]
-    command += [sys.executable, "-m", _LOOP, role, _contender(), path, str(number)]
+    command += [sys.executable, "-m", _LOOP, role, _CONTENDER, path, str(number)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
     try:
         yield _Traced(process)
@@ -194,15 +197,6 @@ def _read(summary: str) -> Counter[str]:
         return summary_of(file.read())
 
 
-def _contender() -> str:
-    # Polling would make the number of calls a matter of time.
-    return "no-polling" if has_polling() else "trio_ipc"
-
-
-def has_polling() -> bool:
-    return any(field.name == "poll_attempts" for field in attrs.fields(IpcConfig))
-
-
 def of_a_unit(short: Counter[str], long: Counter[str], units: int) -> Count:
     """Return what one unit of work takes, from runs that differ by so many."""
     parts = {
@@ -275,7 +269,7 @@ COUNTED: Final[dict[str, tuple[str, Callable[[], Count]]]] = {
     ),
     "round-trip": (
         "instructions of a round trip, polling off, by those of a bare Trio echo",
-        lambda: _instruction_ratio("no-polling" if has_polling() else "trio_ipc"),
+        lambda: _instruction_ratio(_CONTENDER),
     ),
 }
 
