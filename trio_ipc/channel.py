@@ -31,6 +31,10 @@ from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 #: Bytes asked for by one read; transports/unix.py says why not more.
 _READ_SIZE: Final = 65_536
 
+#: Seconds that it may take, at the most: about what it costs to be woken. Where many connections are busy a
+#: pass of the scheduler takes long, and the process does not fall asleep anyway.
+_LONGEST_POLL: Final = 0.0001
+
 #: Reads of one frame before other tasks have their turn, where all of it is there.
 _READS_IN_A_ROW: Final = 16
 
@@ -344,14 +348,17 @@ class FramedChannel(Channel):
             if in_frame and self._looks:
                 # What is left of a frame is mostly there; a frame that is to begin is not.
                 data = self._receive_nowait(_READ_SIZE)
-            if data is None:
-                for _ in range(self._polling.attempts()):
+            if data is None and (attempts := self._polling.attempts()):
+                give_up = trio.current_time() + _LONGEST_POLL
+                for _ in range(attempts):
                     await trio.lowlevel.checkpoint()
                     if self._receiving_stopped and not in_frame:
                         break
                     data = self._receive_nowait(_READ_SIZE)
                     if data is not None:
                         self._polling.succeeded()
+                        break
+                    if trio.current_time() > give_up:
                         break
             if data is not None:
                 return data
