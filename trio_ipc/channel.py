@@ -334,7 +334,7 @@ class FramedChannel(Channel):
     def _deadline(self) -> float:
         return trio.current_time() + self._read_timeout_ms / 1000
 
-    async def _read(self, frame_deadline: float | None) -> bytes | bytearray:  # noqa: C901 - see below
+    async def _read(self, frame_deadline: float | None) -> bytes | bytearray:  # noqa: C901, PLR0912 - see below
         """Read something; ``b""`` at the end. Between frames there is no ``frame_deadline``.
 
         This is where speed is bought: to wake a process that sleeps takes the system longer than all our
