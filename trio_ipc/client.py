@@ -350,15 +350,12 @@ async def open_trusted_channel(
     Cancellation leaves nothing open.
     """
     channel = await connect(config)
+    fields = {"endpoint": channel.endpoint, "peer": str(channel.peer), "transport": str(config.transport)}
     if peers.allows(channel.peer):
-        fields = {
-            "endpoint": channel.endpoint,
-            "peer": str(channel.peer),
-            "transport": str(config.transport),
-        }
         _logger.debug("connected to %s, %s", channel.endpoint, channel.peer, extra=fields)
         return channel
     await close_at_once(channel)
+    _logger.warning("refused to talk to the server at %s: %s", channel.endpoint, channel.peer, extra=fields)
     raise PeerNotAllowedError(
         f"the server is not trusted ({channel.peer}), allowed is {peers}",
         endpoint=config.endpoint_path,

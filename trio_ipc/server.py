@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-#: accept(2) gives these when the system is short of something; it may recover.
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: accept(2) gives these when the system is short of something, or a security module forbids it for now. The
+#: client is still there, so that to try again at once would be to spin.
+_MAY_PASS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM}
+)
 
 #: Seconds until accept() is tried again after one of them, as in :func:`trio.serve_listeners`.
 _ACCEPT_PAUSE: Final = 0.1
@@ -230,7 +233,7 @@ class Server(Generic[RequestT, ResponseT]):
                     # Not kept in a variable: it would hold the last connection after its end.
                     nursery.start_soon(self._serve_connection, await self._listener.accept())
                 except OSError as exc:
-                    if exc.errno not in _OUT_OF_RESOURCES:
+                    if exc.errno not in _MAY_PASS:
                         return self._listener_failed(exc)
                     _logger.error(
                         "cannot accept: %s; trying again in %s s",

@@ -15,6 +15,7 @@ if sys.platform == "win32":
     pytest.skip("Unix sockets are Unix' own", allow_module_level=True)
 assert sys.platform != "win32"
 
+from tests.hardening.record import Attack  # noqa: E402
 from tests.support import cancelled_once_begun  # noqa: E402
 from trio_ipc import ChannelClosedError, IpcConfig, PeerClosedError, PeerCredentials, PeerPolicy  # noqa: E402
 from trio_ipc.legacy import connect, listen  # noqa: E402
@@ -155,7 +156,7 @@ async def test_both_kinds_of_starters_wait_at_one_lock(
         pass
 
 
-async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody() -> None:
+async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody(attack: Attack) -> None:
     code = (
         "import signal, socket, trio; from trio_ipc import IpcConfig, PeerClosedError\n"
         "from trio_ipc.legacy.unix import SocketChannel\n"
@@ -168,3 +169,8 @@ async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody() -> None:
     )
     run = await trio.run_process([sys.executable, "-W", "ignore", "-c", code], capture_stdout=True)
     assert run.stdout.strip() == b"closed, not dead"
+    attack(
+        "a host program with SIGPIPE's deadly default, and a peer that is gone",
+        tried=1,
+        outcome="an error, and nobody dies",
+    )

@@ -57,9 +57,7 @@ _BACKLOG: Final = 128
 _BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
 
 #: What accept(2) says of one client that is gone by now. The next one may be well.
-_OF_ONE_CLIENT: Final = frozenset(
-    {errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT}
-)
+_OF_ONE_CLIENT: Final = frozenset({errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ETIMEDOUT})
 
 #: So that a peer that is gone is an error and no signal (send(2)).
 _NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
@@ -164,6 +162,8 @@ class SocketListener(TransferableListener[Channel]):
         self._sock = handover.socket
         self._config = config
         self._owns = True
+        # Not in a child that the host program has forked: that is not the server.
+        self._pid = os.getpid()
         self.endpoint = handover.endpoint
         self.connections = ConnectionCount()
 
@@ -171,8 +171,8 @@ class SocketListener(TransferableListener[Channel]):
         """Wait for the next client.
 
         Raises:
-            OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources; the
-                caller should wait a moment and go on.
+            OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources, with EACCES
+                or EPERM if a security module forbids it; the caller should wait a moment and go on.
             trio.BusyResourceError: another task is accepting.
             trio.ClosedResourceError: this listener was closed, before or meanwhile.
 
@@ -221,7 +221,8 @@ class SocketListener(TransferableListener[Channel]):
         if self._owns:
             # The file goes first: while this socket listens, no starter takes the path for a dead
             # server's, so what is removed can't be somebody else's new socket.
-            _remove(self.endpoint, self._handover.inode)
+            if os.getpid() == self._pid:
+                _remove(self.endpoint, self._handover.inode)
             self.let_go()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

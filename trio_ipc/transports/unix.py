@@ -49,7 +49,7 @@ _BACKLOG: Final = 128
 
 #: What accept(2) says of the one client it would have given, rather than of the listener.
 _ERRORS_OF_ONE_CLIENT: Final = frozenset(
-    {errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT}
+    {errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ETIMEDOUT}
 )
 
 #: A host program may have set SIGPIPE back to its deadly default (send(2)).
@@ -256,14 +256,16 @@ class UnixListener(TransferableListener[UnixStream]):
         self._sock = sock
         self._inode = inode
         self._let_go = False
+        # A child that the host program has forked is not the server, and leaves its file alone.
+        self._pid = os.getpid()
         self.endpoint = endpoint
 
     async def accept(self) -> UnixStream:
         """Wait for the next client.
 
         Raises:
-            OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources; the
-                caller should wait a moment and go on.
+            OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources, with EACCES
+                or EPERM if a security module forbids it; the caller should wait a moment and go on.
             trio.BusyResourceError: another task is accepting.
             trio.ClosedResourceError: this listener was closed, before or meanwhile.
 
@@ -308,7 +310,8 @@ class UnixListener(TransferableListener[UnixStream]):
         if not self._let_go and self._sock.fileno() != -1:
             # The file goes first: as long as this socket listens, no starter mistakes the path for a
             # dead server's, so what is removed can't be somebody else's new socket.
-            self._remove_file()
+            if os.getpid() == self._pid:
+                self._remove_file()
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
         await trio.lowlevel.checkpoint()
