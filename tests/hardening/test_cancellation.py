@@ -99,6 +99,7 @@ class World:
 
     async def drive(self, moment: Moment, operation: Operation) -> None:
         """Cancel the operation at every wait, and look around after each."""
+        await self.neighbour.call(task())  # so that it is served, and not only connected
         await trio.testing.wait_all_tasks_blocked()
         before = self.around()
         handles = open_handles() if sys.platform == "win32" else 0
