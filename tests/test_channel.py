@@ -727,3 +727,29 @@ async def test_a_large_payload_goes_out_in_its_parts_and_arrives_whole(
                     for payload in payloads:
                         assert await peer.receive() == payload
                 assert channel.traffic.bytes_sent == peer.traffic.bytes_received
+
+
+async def test_a_peer_that_sends_without_a_pause_does_not_keep_others_from_their_turn() -> None:
+    half = len(FRAME) // 2
+
+    class Endless(Lookout):
+        """Has the rest of a frame and the beginning of the next one, whenever somebody looks."""
+
+        def receive_nowait(self, _max_bytes: int) -> bytes | None:
+            self.looks += 1
+            return FRAME[:half] if self.looks == 1 else FRAME[half:] + FRAME[:half]
+
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with over(Endless()) as channel, trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        for _ in range(200):
+            assert await channel.receive() == PAYLOAD
+        nursery.cancel_scope.cancel()
+    assert turns >= 190

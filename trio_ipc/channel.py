@@ -272,8 +272,10 @@ class FramedChannel(Channel):
             if self._decoder.has_input:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 payload = self.receive_nowait()
+                # In either case: the rest of a frame that has begun may be there without a wait, too, and a
+                # peer that sends without a pause must not keep others from their turn.
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 if payload is not None:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
                     return payload
             payload = await self._receive_rest()
         except ProtocolError as exc:
@@ -459,7 +461,7 @@ class FramedChannel(Channel):
             )
 
     async def _poll_out(self) -> bool:
-        """Try a few times, like :meth:`_poll`, whether there is room by now; return whether there was."""
+        """Try a few times, like :meth:`_read`, whether there is room by now; return whether there was."""
         for _ in range(self._looks if self._sends_at_once else 0):
             await trio.lowlevel.checkpoint()
             sent = self._send_parts_nowait(self._unsent)
