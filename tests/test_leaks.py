@@ -36,6 +36,7 @@ async def settled(server: DetectionServer, connections: int) -> None:
 
 def objects_of_ours() -> Counter[str]:
     """How many objects of this package's classes are alive, by class."""
+    # A class may have a property of that name: then its own is that property.
     kinds = (type(thing) for thing in gc.get_objects())
     return Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith("trio_ipc."))
 

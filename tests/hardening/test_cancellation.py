@@ -497,10 +497,10 @@ async def switching_transports(world: World, attempt: CancelledAttempt) -> None:
         now = world.server.snapshot().transport
         assert attempt.hit or now == kinds[0]
         assert await before.call(task("before")) == success("before")
-        answered = world.server.snapshot().by_transport[now].requests_answered
+        served = world.server.snapshot().by_transport[now].connections_served
         async with open_client(world.config) as after:
             assert await after.call(task("after")) == success("after")
-        assert world.server.snapshot().by_transport[now].requests_answered > answered
+        assert world.server.snapshot().by_transport[now].connections_served > served
 
 
 SERVERS = [
