@@ -209,8 +209,7 @@ class Server(Generic[RequestT, ResponseT]):
         with self._watching:
             while at_first is not None:
                 await trio.sleep(_LOOK_EVERY)
-                now = listener.look()
-                changes = at_first.changes(now) if now is not None else ""
+                changes = _changes_since(at_first, listener.look())
                 self._telemetry.endpoint_intact = not changes
                 if changes != told:
                     self._tell_changes(changes)
@@ -431,6 +430,10 @@ class _RefusalLog:
             _logger.warning("%d more connections were refused", self._unsaid, extra=fields)
             self._unsaid = 0
             self._flooded = trio.Event()
+
+
+def _changes_since(at_first: EndpointState, now: EndpointState | None) -> str:
+    return "" if now is None else at_first.changes(now)
 
 
 @overload
