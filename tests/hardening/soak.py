@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, ServerRefusedError, open_client
+from trio_ipc import BreakerState, IpcConfig, IpcError, ServerNotFoundError, ServerRefusedError, open_client
 from trio_ipc.daemoneye import DetectionTask, ProcessFilter
 from trio_ipc.resilient import Endpoint, ResilientConfig, open_resilient_client
 
@@ -161,6 +161,7 @@ class Soak:
         self.steady = Collector(directory, "steady")
         self.mortal = Collector(directory, "mortal")
         self._began = time.monotonic()
+        self._over = False
 
     async def run(self, live: Live | None) -> None:
         """Begin, make chaos, come to rest, and judge."""
@@ -210,19 +211,29 @@ class Soak:
     async def _chaos(self) -> None:
         endpoints = [Endpoint(one.config, id=one.name) for one in (self.steady, self.mortal)]
         settings = ResilientConfig(call_timeout_ms=30_000, breaker_reset_ms=500)
-        over = time.monotonic() + self.seconds
+        until = time.monotonic() + self.seconds
         with trio.CancelScope(shield=True):  # it ends between two steps, so that nobody stays stopped
             async with open_resilient_client(endpoints, settings) as client, trio.open_nursery() as nursery:
                 for number in range(CALLERS):
-                    nursery.start_soon(self._call, client, number, over)
-                nursery.start_soon(self._short_agents, over)
-                nursery.start_soon(self._hostile_clients, over)
-                while time.monotonic() < over:
+                    nursery.start_soon(self._call, client, number)
+                nursery.start_soon(self._short_agents)
+                nursery.start_soon(self._hostile_clients)
+                while time.monotonic() < until:
                     await self._chance.choice([self._kill, self._stop, self._switch])()
+                    await self._recovered(client)
+                self._over = True
 
-    async def _call(self, client: Any, number: int, over: float) -> None:
+    async def _recovered(self, client: Any) -> None:
+        """Wait until the callers trust both collectors again; until then one is all that they have."""
+        with trio.move_on_after(PATIENCE):
+            while not all(one.breaker.state is BreakerState.CLOSED for one in client.statistics()):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            return
+        self.problems.append("a collector that works again was not trusted again")
+
+    async def _call(self, client: Any, number: int) -> None:
         turn = 0
-        while time.monotonic() < over:
+        while not self._over:
             turn += 1
             name, pid = f"{number}-{turn}", os.getpid()
             asked = DetectionTask(task_id=name, process_filter=ProcessFilter(pids=[pid]))
@@ -281,10 +292,10 @@ class Soak:
                 process.kill()
                 await process.wait()
 
-    async def _short_agents(self, over: float) -> None:
+    async def _short_agents(self) -> None:
         options = ["--once", "--json", "--endpoint", self.mortal.endpoint]
         options += ["--endpoint", self.steady.endpoint]
-        while time.monotonic() < over:
+        while not self._over:
             process = await _start("examples.agent", options, self._directory / "short.err")
             if self._chance.random() < 0.3:
                 await trio.sleep(self._chance.uniform(0, 0.5))
@@ -316,9 +327,9 @@ class Soak:
         self.did["transports switched"] += 1
         await trio.sleep(self._chance.uniform(0.05, 0.3))
 
-    async def _hostile_clients(self, over: float) -> None:
+    async def _hostile_clients(self) -> None:
         frame = bytes.fromhex("03000000a0d8a5bc0a0174")
-        while time.monotonic() < over:
+        while not self._over:
             collector = self._chance.choice([self.steady, self.mortal])
             data = self._chance.choice(
                 [b"", frame[:5], b"GET / HTTP/1.1\r\n\r\n", frame * 500, frame + b"\0" * 8, b"\xff" * 1000]

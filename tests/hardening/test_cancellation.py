@@ -290,7 +290,6 @@ async def receiving(world: World, attempt: CancelledAttempt) -> None:
             with suppress(PeerClosedError):
                 for payload in PAYLOADS:
                     await far.send(payload)
-                await far.aclose()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
@@ -298,7 +297,9 @@ async def receiving(world: World, attempt: CancelledAttempt) -> None:
             with attempt:
                 received.append(bytes(await near.receive()))
                 received.append(bytes(await near.receive()))
-            received += await receive_all(near)
+            with suppress(ChannelClosedError):
+                while len(received) < len(PAYLOADS):
+                    received.append(bytes(await near.receive()))
             assert received == PAYLOADS[: len(received)], "none was lost in between, or taken twice"
             if len(received) < len(PAYLOADS):
                 with pytest.raises(ChannelClosedError):

@@ -13,6 +13,7 @@ from tests.platforms import unix_only
 MIB = 1 << 20
 
 
+@unix_only  # as its endpoints are
 @pytest.mark.parametrize(
     ("seconds", "last", "problems"),
     [(JUDGES_MEMORY, 100, 1), (JUDGES_MEMORY, 41, 0), (JUDGES_MEMORY - 1, 100, 0)],
