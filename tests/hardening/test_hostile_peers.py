@@ -108,7 +108,7 @@ async def test_connections_by_hundreds_are_held_to_the_limits_and_the_rest_is_to
         assert [holder.is_quiet() for holder in holders].count(False) == 268
         assert trio.current_time() == 0
         async with open_client(config) as honest:
-            with pytest.raises(PeerClosedError, match="over its connection limit"):
+            with pytest.raises(PeerClosedError):
                 await honest.call(task())
         await trio.sleep(config.accept_timeout_ms / 1000 + 1)
         assert server.snapshot().timeouts["accept"] == 16

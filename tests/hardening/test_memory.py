@@ -117,7 +117,7 @@ async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
     encoder = FrameEncoder(limit, Crc32Variant.IEEE)
     marked = b"\x0a\x04hold"
     worst = encoder.encode(marked + amplification.payload("request", WORST_REQUEST, limit - len(marked)))
-    large = encoder.encode(task("large").SerializeToString())
+    large = encoder.encode(task("large").SerializeToString()) * 1_000
     async with server_process(config) as (pid, output):
         idle = len(os.listdir(f"/proc/{pid}/fd"))
         async with open_client(config) as client:
