@@ -1035,3 +1035,27 @@ async def test_answers_that_nobody_reads_count_as_cut_off(autojump_clock: MockCl
         server.stop()
         await server.wait_stopped()
         assert server.snapshot().requests == server.snapshot().requests_failed["cut_off"] == 3
+
+
+async def test_a_handler_has_no_longer_because_an_answer_ahead_of_it_is_not_taken(
+    autojump_clock: MockClock,
+) -> None:
+    """What is sent early waits for a peer that does not read; the handler's deadline rings all the same."""
+    config = CONFIG.replace(handler_timeout_ms=1_000, write_timeout_ms=10_000)
+    endpoint = MemoryEndpoint(config)
+    gate = Gate()
+
+    async def first_then_hang(asked: DetectionTask, call: Call) -> DetectionResult:
+        return await (gate if asked.task_id == "hangs" else succeed)(asked, call)
+
+    near, far = lockstep_stream_pair()
+    endpoint.offer(FramedChannel(far, config, endpoint="memory", peer=ME))
+    async with serving(first_then_hang, endpoint) as server:
+        await near.send_all(frame(task("a")) + frame(task("hangs")))
+        await gate.left.wait()
+        assert gate.cancelled
+        assert trio.current_time() == 1
+        [answered, late] = await read_results(near, 2)
+        assert (answered.task_id, answered.success) == ("a", True)
+        assert (late.task_id, late.success) == ("hangs", False)
+        assert server.snapshot().requests_failed["handler_timeout"] == 1

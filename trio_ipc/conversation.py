@@ -444,7 +444,11 @@ class _HandlerWatch:
     async def _look_after(self) -> None:
         if self._at_once:
             self._at_once = False
-            await self._send_early()
+            # A peer that does not read holds up what is sent, and must not hold up the deadline.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._cancel_at_deadline)
+                await self._send_early()
+                nursery.cancel_scope.cancel()
         if trio.current_time() < self._watch_from:
             return
         self._watch_from = math.inf
@@ -452,8 +456,15 @@ class _HandlerWatch:
             with trio.CancelScope(deadline=self._deadline) as self._watching:
                 await self._channel.wait_peer_gone()
                 self.peer_gone = True
-            if self._running:
-                self.cancelled = True
-                self.scope.cancel()
+            self._cancel_handler()
         finally:
             self._watching = None
+
+    async def _cancel_at_deadline(self) -> None:
+        await trio.sleep_until(self._deadline)
+        self._cancel_handler()
+
+    def _cancel_handler(self) -> None:
+        if self._running:
+            self.cancelled = True
+            self.scope.cancel()
