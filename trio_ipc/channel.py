@@ -260,7 +260,8 @@ class FramedChannel(Channel):
         self._closed = False
         self._unsent: list[bytes | memoryview] = []
         self._sends_at_once = False  # a pipe never does
-        self._uncounted: list[tuple[int, int]] = []
+        self._frames_unsent = 0
+        self._bytes_unsent = 0
         self._at_eof = False
         self._receiving_stopped = False
         self._wait: trio.CancelScope | None = None
@@ -419,20 +420,18 @@ class FramedChannel(Channel):
                 raise self._not_sent(exc) from exc
             if sent:
                 self._sends_at_once = True
-            if sent < size:
-                self._unsent = _without(sent, parts)
-        self._uncounted.append((len(payloads), size))
-        if self._unsent:
-            return False
-        self._count_sent()
-        return True
+            if sent == size:
+                self._count_sent(len(payloads), size)
+                return True
+            self._unsent = _without(sent, parts)
+        self._frames_unsent += len(payloads)
+        self._bytes_unsent += size
+        return False
 
-    def _count_sent(self) -> None:
+    def _count_sent(self, frames: int, size: int) -> None:
         # Before anyone else runs: who sees the answer sees the count.
-        for frames, size in self._uncounted:
-            self.traffic.frames_sent += frames
-            self.traffic.bytes_sent += size
-        self._uncounted.clear()
+        self.traffic.frames_sent += frames
+        self.traffic.bytes_sent += size
 
     async def flush(self) -> None:
         """Wait until all is handed over; see :meth:`Channel.flush`."""
@@ -447,7 +446,8 @@ class FramedChannel(Channel):
                 for part in self._unsent:
                     await self._stream.send_all(part)
                 self._unsent = []
-                self._count_sent()
+                self._count_sent(self._frames_unsent, self._bytes_unsent)
+                self._frames_unsent = self._bytes_unsent = 0
             except trio.Cancelled:
                 await self._break()
                 raise
@@ -549,7 +549,7 @@ async def close_at_once(resource: trio.abc.AsyncResource) -> None:
     take the place of the exception on its way: a KeyboardInterrupt, for one, would be lost.
     """
     if isinstance(resource, Channel | LocalStream) and resource.close_nowait():
-        return  # and no scope, which would cost a connection a tenth of its time
+        return  # and no scope: they were a fifth of what it costs to connect, call once and close
     with trio.CancelScope(shield=True) as scope:
         scope.cancel()
         await resource.aclose()

@@ -105,11 +105,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         if data is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return data
-        while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            data = self.receive_nowait(max_bytes)
-            if data is not None:
-                return data
+        return await self.receive_awaited(max_bytes)
 
     async def receive_awaited(self, max_bytes: int) -> bytes:
         """Receive like :meth:`receive_some`, for a caller who knows that nothing has come yet."""
