@@ -69,9 +69,10 @@ async def test_every_request_is_answered_in_its_order(config: IpcConfig, count: 
         assert (mine.calls_in_flight, its.requests_in_flight) == (0, 0)
 
 
-async def test_no_requests_are_no_work(config: IpcConfig) -> None:
+async def test_no_requests_are_no_work_and_a_checkpoint_all_the_same(config: IpcConfig) -> None:
     async with serving(succeed, config) as server, open_client(config) as client:
-        assert await client.call_many([]) == []
+        with trio.testing.assert_checkpoints():
+            assert await client.call_many([]) == []
         assert server.snapshot().requests == client.snapshot().calls == 0
 
 

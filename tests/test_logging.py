@@ -112,7 +112,7 @@ async def test_a_client_says_where_it_is_connected(
     async with serving(succeed, config), open_client(config) as client:
         await client.call(task())
     [line] = told(caplog, "connected to")
-    assert (line.name, line.levelno) == ("trio_ipc.client", logging.DEBUG)
+    assert (line.name, line.levelno) == ("trio_ipc.calling", logging.DEBUG)
     assert fields(line) == {"endpoint": config.endpoint_path, "peer": str(ME), "transport": config.transport}
 
 
@@ -126,7 +126,7 @@ async def test_each_record_comes_from_the_logger_of_its_module_and_says_where(
     assert names - {"trio_ipc.legacy.unix", "trio_ipc.legacy.pipe"} == {
         "trio_ipc.server",
         "trio_ipc.conversation",
-        "trio_ipc.client",
+        "trio_ipc.calling",
     }
     for record in caplog.records:
         if record.name in names:

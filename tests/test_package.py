@@ -28,12 +28,14 @@ ROOMS = [
     "channel",
     "interprocess",
     "legacy",
+    "selection",
+    "calling",
     "batch",
     "pipeline",
-    "selection",
     "conversation",
     "server",
     "client",
+    "shared",
     "resilient",
     "testing",
 ]
@@ -100,7 +102,8 @@ def test_importing_it_brings_in_no_network_client_and_no_example_dependency() ->
 def test_importing_it_loads_nothing_that_only_some_need() -> None:
     code = (
         "import sys, trio_ipc; "
-        "some = ('trio_ipc.daemoneye', 'trio_ipc.resilient', 'tenacity', 'google.protobuf.descriptor'); "
+        "some = ('trio_ipc.daemoneye', 'trio_ipc.resilient', 'trio_ipc.shared', 'tenacity', "
+        "'google.protobuf.descriptor'); "
         "print([name for name in sys.modules if name.startswith(some)]);"
         "from trio_ipc import *; print(open_resilient_client.__name__, 'Strategy' in dir(trio_ipc))"
     )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -90,13 +90,13 @@ def counted_writes(subject: Line) -> list[int]:
     """Note how many payloads each write carries."""
     channel = subject.pipeline._channel
     sizes: list[int] = []
-    send_many = channel.send_many
+    send_nowait = channel.send_nowait
 
-    async def noted(payloads: list[bytes]) -> None:
+    def noted(payloads: Sequence[bytes]) -> bool:
         sizes.append(len(payloads))
-        await send_many(payloads)
+        return send_nowait(payloads)
 
-    channel.send_many = noted  # type: ignore[method-assign, assignment]
+    channel.send_nowait = noted  # type: ignore[method-assign]
     return sizes
 
 

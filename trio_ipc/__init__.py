@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         Strategy,
         open_resilient_client,
     )
+    from .shared import SharedClient, open_shared_client
 
 __version__ = "0.1.0"
 
@@ -129,6 +130,7 @@ __all__ = [
     "ServerNotFoundError",
     "ServerRefusedError",
     "ServerSnapshot",
+    "SharedClient",
     "Strategy",
     "Traffic",
     "TransportType",
@@ -139,6 +141,7 @@ __all__ = [
     "__version__",
     "open_client",
     "open_resilient_client",
+    "open_shared_client",
     "serve",
     "serve_listener",
 ]
@@ -146,7 +149,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The resilient client takes as long to import as all the rest of this package, and not everybody has
-    # several collectors.
+    # several collectors, or several callers.
+    if name in {"SharedClient", "open_shared_client"}:
+        from . import shared  # noqa: PLC0415
+
+        return getattr(shared, name)
     if name in __all__:
         from . import resilient  # noqa: PLC0415
 

@@ -6,61 +6,26 @@ behind the caller's back. This module must never return a response to another re
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, overload
 
-import trio
 from google.protobuf.message import Message
 
 from .batch import Batch
+from .calling import Turns, kind_of, open_trusted_channel, told, why_closed
 from .channel import Channel, close_at_once
 from .config import IpcConfig
 from .contract import Contract, RequestT, ResponseT, encode
-from .errors import (
-    ChannelClosedError,
-    IpcError,
-    MessageError,
-    PeerClosedError,
-    PeerNotAllowedError,
-    ProtocolError,
-    ReadTimeoutError,
-    ResponseMismatchError,
-    TurnTimeoutError,
-    WriteTimeoutError,
-)
-from .selection import open_channel
-from .telemetry import CallFailure, ClientSnapshot, ClientTelemetry
+from .errors import ChannelClosedError, IpcError, MessageError, PeerClosedError
+from .telemetry import ClientSnapshot, ClientTelemetry
 from .transports import PeerCredentials, PeerPolicy
 
 if TYPE_CHECKING:
     from .daemoneye import DetectionResult, DetectionTask
 
-_logger = logging.getLogger(__name__)
-
-_CLOSED_FIRST: Final = (
-    "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
-    "max_frame_bytes and the contract of both sides"
-)
-_CLOSED_LATER: Final = (
-    "it may be stopping or gone, or this client was idle for longer than its read_timeout_ms: "
-    "open a new client"
-)
-
 #: Characters of a peer's own words that go into an error.
 _LONGEST_QUOTE: Final = 1_000
-
-_FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
-    (MessageError, CallFailure.REQUEST_UNSENDABLE),
-    (TurnTimeoutError, CallFailure.TURN_TIMEOUT),
-    (WriteTimeoutError, CallFailure.WRITE_TIMEOUT),
-    (ReadTimeoutError, CallFailure.READ_TIMEOUT),
-    (PeerClosedError, CallFailure.PEER_CLOSED),
-    (ProtocolError, CallFailure.PROTOCOL_ERROR),
-    (ChannelClosedError, CallFailure.CLOSED),
-    (trio.Cancelled, CallFailure.CANCELLED),
-)
 
 
 class Client(Generic[RequestT, ResponseT]):
@@ -83,12 +48,11 @@ class Client(Generic[RequestT, ResponseT]):
         self.peer: PeerCredentials | None = channel.peer
         self._channel = channel
         self._contract = contract
-        self._read_timeout_ms = config.read_timeout_ms
         self._telemetry = ClientTelemetry(
-            transport=str(config.transport), endpoint=self.endpoint, contract=contract.name
+            transport=channel.transport, endpoint=self.endpoint, contract=contract.name
         )
         channel.traffic = self._telemetry
-        self._turn = trio.Lock()
+        self._turns = Turns(1, endpoint=self.endpoint, read_timeout_ms=config.read_timeout_ms)
         self._closed = False
         self._answered = False
         self._broken_by: BaseException | None = None
@@ -125,22 +89,22 @@ class Client(Generic[RequestT, ResponseT]):
         After an error other than the first two, and after a cancellation once sending has begun, the
         connection is closed: the response might still come, and would then be taken for another's.
         """
-        self._check_type(request)
+        self._contract.check_request(request)
         telemetry = self._telemetry
         telemetry.calls += 1
         telemetry.calls_in_flight += 1
         began = telemetry.now()
         try:
-            await self._take_turn()
+            await self._turns.take()
             try:
                 self._check_good()
                 response = await self._exchange(request)
             finally:
-                self._turn.release()
+                self._turns.give_back()
             telemetry.call_seconds.observe(telemetry.now() - began)
             return response
         except BaseException as exc:
-            telemetry.calls_failed[_kind_of(exc)] += 1
+            telemetry.calls_failed[kind_of(exc)] += 1
             raise
         finally:
             telemetry.calls_in_flight -= 1
@@ -167,7 +131,7 @@ class Client(Generic[RequestT, ResponseT]):
         """
         wanted = [*requests]
         for request in wanted:
-            self._check_type(request)
+            self._contract.check_request(request)
         try:
             batch = Batch(self._contract, wanted)
             batch.check(self._channel)
@@ -184,10 +148,10 @@ class Client(Generic[RequestT, ResponseT]):
             telemetry.calls_in_flight -= count
 
         try:
-            await self._exchange_batch_in_turn(batch, answered)
+            await self._exchange_batch(batch, answered)
         except BaseException as exc:
             unanswered = len(wanted) - len(batch.responses)
-            telemetry.calls_failed[_kind_of(exc)] += unanswered
+            telemetry.calls_failed[kind_of(exc)] += unanswered
             telemetry.calls_in_flight -= unanswered
             if isinstance(exc, IpcError):
                 exc.responses = tuple(batch.responses)
@@ -212,52 +176,12 @@ class Client(Generic[RequestT, ResponseT]):
         self._closed = True
         await self._channel.aclose()
 
-    async def _exchange_batch_in_turn(
-        self, batch: Batch[RequestT, ResponseT], answered: Callable[[int], None]
-    ) -> None:
-        await self._take_turn()
-        try:
-            self._check_good()
-            await self._exchange_batch(batch, answered)
-        finally:
-            self._turn.release()
-
-    async def _take_turn(self) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self._turn.acquire_nowait()
-        except trio.WouldBlock:
-            ahead = 1 + self._turn.statistics().tasks_waiting
-            with trio.move_on_after(self._read_timeout_ms / 1000):
-                await self._turn.acquire()
-                await self._let_cancellation_come_first()
-                return
-            raise TurnTimeoutError(
-                f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
-                f"{self._read_timeout_ms}",
-                endpoint=self.endpoint,
-                hint="open more clients, or make fewer calls at a time",
-            ) from None
-
-    async def _let_cancellation_come_first(self) -> None:
-        # The turn may be handed over in the moment of a cancellation; nothing has been sent yet.
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        except BaseException:
-            self._turn.release()
-            raise
-
-    def _check_type(self, request: object) -> None:
-        kind = self._contract.request_type
-        if not isinstance(request, kind):
-            raise TypeError(f"the request is a {type(request).__name__}, must be a {kind.__name__}")
-
     def _check_good(self) -> None:
         if self._closed:
             raise ChannelClosedError("this client was closed", endpoint=self.endpoint, hint="open a new one")
         if self._broken_by is not None:
             raise ChannelClosedError(
-                f"this client was broken by an earlier call: {_reason(self._broken_by)}",
+                f"this client was broken by an earlier call: {told(self._broken_by)}",
                 endpoint=self.endpoint,
                 hint="open a new client",
             ) from self._broken_by
@@ -265,10 +189,7 @@ class Client(Generic[RequestT, ResponseT]):
     async def _exchange(self, request: RequestT) -> ResponseT:
         try:
             await self._send(encode(request))
-            response = self._contract.decode_response(await self._receive())
-            mismatch = self._contract.mismatch(request, response)
-            if mismatch is not None:
-                raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new client")
+            response = self._contract.decode_answer(request, await self._receive())
             self._answered = True
             return response
         except MessageError as exc:
@@ -281,25 +202,26 @@ class Client(Generic[RequestT, ResponseT]):
     async def _exchange_batch(
         self, batch: Batch[RequestT, ResponseT], answered: Callable[[int], None]
     ) -> None:
+        await self._turns.take()
         try:
-            await batch.exchange(self._channel, answered)
-        except BaseException as exc:
+            self._check_good()
+            try:
+                await batch.exchange(self._channel, answered)
+            except BaseException as exc:
+                self._answered = self._answered or bool(batch.responses)
+                if isinstance(exc, PeerClosedError):
+                    exc.hint = why_closed(answered=self._answered)
+                await self._poison(exc)
+                raise
             self._answered = self._answered or bool(batch.responses)
-            if isinstance(exc, PeerClosedError):
-                exc.hint = self._why_closed()
-            await self._poison(exc)
-            raise
-        self._answered = True
+        finally:
+            self._turns.give_back()
 
     async def _poison(self, exc: BaseException) -> None:
         if isinstance(exc, IpcError):
             exc.endpoint = self.endpoint
         self._broken_by = exc
         await close_at_once(self._channel)
-
-    def _why_closed(self) -> str:
-        # Servers of other makes close without a word. What they mean depends on when.
-        return _CLOSED_LATER if self._answered else _CLOSED_FIRST
 
     async def _send(self, payload: bytes) -> None:
         try:
@@ -315,7 +237,7 @@ class Client(Generic[RequestT, ResponseT]):
         try:
             return await self._channel.receive()
         except PeerClosedError as exc:
-            exc.hint = self._why_closed()
+            exc.hint = why_closed(answered=self._answered)
             raise
 
     async def _raise_last_words(self, closed: PeerClosedError) -> None:
@@ -330,55 +252,12 @@ class Client(Generic[RequestT, ResponseT]):
         ) from closed
 
 
-async def open_trusted_channel(
-    config: IpcConfig, peers: PeerPolicy, connect: Callable[[IpcConfig], Awaitable[Channel]] = open_channel
-) -> Channel:
-    """Connect, and make sure of who is at the other end.
-
-    Args:
-        config: where to, and how.
-        peers: which users the server may run as.
-        connect: opens the channel.
-
-    Returns:
-        A channel that the caller owns.
-
-    Raises:
-        PeerNotAllowedError: the server is not trusted.
-        ConnectError: as ``connect`` raises it.
-
-    Cancellation leaves nothing open.
-    """
-    channel = await connect(config)
-    fields = {"endpoint": channel.endpoint, "peer": str(channel.peer), "transport": str(config.transport)}
-    if peers.allows(channel.peer):
-        _logger.debug("connected to %s, %s", channel.endpoint, channel.peer, extra=fields)
-        return channel
-    await close_at_once(channel)
-    _logger.warning("refused to talk to the server at %s: %s", channel.endpoint, channel.peer, extra=fields)
-    raise PeerNotAllowedError(
-        f"the server is not trusted ({channel.peer}), allowed is {peers}",
-        endpoint=config.endpoint_path,
-        hint="somebody else took the path, or the peer policy is too narrow",
-    )
-
-
 def _one_line(message: Message) -> str:
     # Imported where it is used: rarely.
     from google.protobuf.text_format import MessageToString  # noqa: PLC0415
 
     text: str = MessageToString(message, as_one_line=True)
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
-
-
-def _kind_of(exc: BaseException) -> CallFailure:
-    return next((kind for family, kind in _FAILURES if isinstance(exc, family)), CallFailure.OTHER)
-
-
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, trio.Cancelled):
-        return "it was cancelled"
-    return exc.message if isinstance(exc, IpcError) else repr(exc)
 
 
 @overload

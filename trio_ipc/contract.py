@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 import attrs
 from google.protobuf.message import DecodeError, EncodeError, Message
 
-from .errors import MessageError, UndecodableMessageError
+from .errors import MessageError, ResponseMismatchError, UndecodableMessageError
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -88,6 +88,25 @@ class Contract(Generic[RequestT, ResponseT]):
             UndecodableMessageError: the payload is no such message.
         """
         return _decode(self.response_type, payload)
+
+    def decode_answer(self, request: RequestT, payload: bytes | bytearray) -> ResponseT:
+        """Return the response in a payload, if it answers this request.
+
+        Raises:
+            UndecodableMessageError: the payload is no such message.
+            ResponseMismatchError: it answers another request, as far as :attr:`mismatch` can tell.
+        """
+        response = _decode(self.response_type, payload)
+        mismatch = self.mismatch(request, response)
+        if mismatch is not None:
+            raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new one")
+        return response
+
+    def check_request(self, request: object) -> None:
+        """Raise :exc:`TypeError` if this is no message of :attr:`request_type`."""
+        if not isinstance(request, self.request_type):
+            wanted = self.request_type.__name__
+            raise TypeError(f"the request is a {type(request).__name__}, must be a {wanted}")
 
 
 def encode(message: Message) -> bytes:

@@ -15,15 +15,10 @@ from typing import Generic, TypeAlias
 
 import trio
 
+from .calling import told, why_closed
 from .channel import Channel, close_at_once
 from .contract import Contract, RequestT, ResponseT, encode
-from .errors import (
-    ChannelClosedError,
-    ChannelError,
-    IpcError,
-    PeerClosedError,
-    ResponseMismatchError,
-)
+from .errors import ChannelClosedError, ChannelError, IpcError, PeerClosedError
 
 #: Told how a call ended: None for an answer.
 Settled: TypeAlias = Callable[[BaseException | None], None]
@@ -66,6 +61,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._scope = trio.CancelScope()
         self._broken_by: Exception | None = None
         self._writing_ended_by: IpcError | None = None
+        self._answered = False
 
     async def run(self) -> None:
         """Write and read until the connection ends; then close it, and end every call that is left.
@@ -108,7 +104,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
         except BaseException as exc:
             settled(exc)
             raise
-        pending = _Pending[RequestT, ResponseT](request, payload, settled)
+        pending: _Pending[RequestT, ResponseT] = _Pending(request, payload, settled)
         self._outbox.append(pending)
         self._to_write.unpark()
         try:
@@ -149,11 +145,10 @@ class Pipeline(Generic[RequestT, ResponseT]):
     def _payload(self, request: RequestT) -> bytes:
         ended_by = self._broken_by or self._writing_ended_by
         if ended_by is not None:
-            raise ChannelClosedError(
-                f"this connection was broken: {_told(ended_by)}",
-                endpoint=self.endpoint,
-                hint="open a new one",
-            ) from ended_by
+            said = told(ended_by)
+            if not isinstance(ended_by, ChannelClosedError):
+                said = f"this connection was broken: {said}"
+            raise ChannelClosedError(said, endpoint=self.endpoint, hint="open a new one") from ended_by
         try:
             payload = encode(request)
             self._channel.check(payload)
@@ -171,7 +166,9 @@ class Pipeline(Generic[RequestT, ResponseT]):
             self._in_flight += batch
             self._to_read.unpark()
             try:
-                await self._channel.send_many([pending.payload for pending in batch])
+                # No checkpoint where there is room; waiting for the next batch is one.
+                if not self._channel.send_nowait([pending.payload for pending in batch]):
+                    await self._channel.flush()
             except PeerClosedError as exc:
                 # What the server said before it closed can still be read: answers, or why it closed.
                 # The reader comes to the end of it.
@@ -193,21 +190,25 @@ class Pipeline(Generic[RequestT, ResponseT]):
                 # Not receive(): it would time out a connection that is merely idle.
                 await self._to_read.park()
             try:
-                payload = await self._channel.receive()
+                # All that came by one read at a time: those who waited for it call again together, and
+                # go into one write.
+                payload = self._channel.receive_nowait()
+                if payload is None:
+                    payload = await self._channel.receive()
                 self._answer(self._in_flight[0], payload)
             except ChannelClosedError:
                 return  # as the writer met an error, which it is about to tell
             except Exception as exc:  # noqa: BLE001 - the contract's functions are users' code
                 if isinstance(exc, IpcError):
                     exc.endpoint = self.endpoint
+                if isinstance(exc, PeerClosedError):
+                    exc.hint = why_closed(answered=self._answered)
                 self._break(exc)
                 return
 
     def _answer(self, pending: _Pending[RequestT, ResponseT], payload: bytes | bytearray) -> None:
-        response = self._contract.decode_response(payload)
-        mismatch = self._contract.mismatch(pending.request, response)
-        if mismatch is not None:
-            raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new one")
+        response = self._contract.decode_answer(pending.request, payload)
+        self._answered = True
         self._in_flight.popleft()
         pending.response = response
         pending.done.set()
@@ -230,17 +231,13 @@ class Pipeline(Generic[RequestT, ResponseT]):
         self._outbox.clear()
 
 
-def _told(reason: Exception) -> str:
-    return reason.message if isinstance(reason, IpcError) else repr(reason)
-
-
 def _for_a_neighbour(reason: Exception, endpoint: str) -> ChannelError:
     """Return what a call is told that was behind the one which met the error."""
     if isinstance(reason, ChannelError):
         # A new one each, for a traceback of its own.
         error: ChannelError = type(reason)(reason.message, endpoint=endpoint, hint=reason.hint)
     else:
-        said = f"an answer ahead of this one could not be trusted: {_told(reason)}"
+        said = f"an answer ahead of this one could not be trusted: {told(reason)}"
         error = ChannelClosedError(said, endpoint=endpoint, hint="open a new one")
     error.__cause__ = reason
     return error

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 import attrs
 import trio
 
+from trio_ipc.calling import nursery_of_our_own, open_trusted_channel
 from trio_ipc.channel import Channel, close_at_once
-from trio_ipc.client import Client, open_trusted_channel
+from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import (
@@ -604,39 +605,18 @@ async def open_resilient_client(
 
         contract = DETECTION
     policy = PeerPolicy.of(peers)
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            client: ResilientClient[Any, Any] = ResilientClient(
-                settings or ResilientConfig(),
-                nursery,
-                contract=contract,
-                peers=policy,
-                connect=connect,
-                chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
-            )
-            try:
-                for endpoint in endpoints:
-                    client.add_endpoint(endpoint)
-                yield client
-            except BaseException as exc:  # noqa: BLE001 - raised again below, outside of the nursery
-                raised = exc
-            finally:
-                await client._aclose()  # noqa: SLF001 - the class is public to be used, not to be closed
-                nursery.cancel_scope.cancel()
-    except trio.Cancelled:
-        # The scope around the block is cancelled; what the block raised all the same goes first.
-        if raised is not None:
-            raise raised from None
-        raise
-    except BaseExceptionGroup as group:
-        # A task of the client's own has ended it. What the block raised then is mostly the Cancelled of
-        # this nursery, which must not leave it.
-        if isinstance(raised, (KeyboardInterrupt, SystemExit)):
-            raise raised from group
-        if group.split(KeyboardInterrupt)[1] is None:
-            raise KeyboardInterrupt from None
-        raise
-    # Here, as the nursery would wrap it into a group of one.
-    if raised is not None:
-        raise raised
+    async with nursery_of_our_own() as nursery:
+        client: ResilientClient[Any, Any] = ResilientClient(
+            settings or ResilientConfig(),
+            nursery,
+            contract=contract,
+            peers=policy,
+            connect=connect,
+            chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
+        )
+        try:
+            for endpoint in endpoints:
+                client.add_endpoint(endpoint)
+            yield client
+        finally:
+            await client._aclose()  # noqa: SLF001 - the class is public to be used, not to be closed

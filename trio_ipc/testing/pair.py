@@ -18,8 +18,9 @@ from typing import Any, Generic, NamedTuple, overload
 
 import trio
 
+from trio_ipc.calling import open_trusted_channel
 from trio_ipc.channel import close_at_once
-from trio_ipc.client import Client, open_trusted_channel
+from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.conversation import Handler
