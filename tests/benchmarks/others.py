@@ -12,7 +12,6 @@ from typing import Final
 
 import trio
 
-from .contenders import CONTENDERS
 from .loads import Sample, Use
 from .messages import MINIMAL, SLOW
 from .pieces import MANY
@@ -30,10 +29,6 @@ IMPORTS: Final = {
     "grpc.aio and protobuf": "grpc.aio, google.protobuf.message",
     "zmq and protobuf": "zmq, google.protobuf.message",
 }
-
-
-def is_ours(name: str) -> bool:
-    return CONTENDERS[name].module == "ours"
 
 
 async def memory(pair: Pair) -> dict[str, float | None]:

@@ -13,7 +13,6 @@ import attrs
 from . import others
 from .contenders import CONTENDERS
 from .loads import Sample
-from .others import is_ours
 from .pieces import TIMED
 from .processes import Pair, Worker, client, serving
 
@@ -49,13 +48,10 @@ class Plan:
     @property
     def steps(self) -> int:
         """How many measurements there are at the most; contenders that are left out have none."""
-        ours = sum(is_ours(name) for name in self.contenders)
         of_a_round = 0
         for work in self.work:
-            if work in TIMED:
-                of_a_round += len(self._at(work))
-            else:
-                of_a_round += {"g": len(self.contenders), "p": 2 * ours}.get(work, 1)
+            each = {"g": 1, "p": 2}.get(work, 1 if work in TIMED else 0)
+            of_a_round += each * len(self._at(work)) if each else 1
         return self.rounds * of_a_round + ("p" in self.work)
 
     def but(self, **changes: Any) -> Self:
@@ -107,13 +103,14 @@ class Run:
                     await stack.enter_async_context(serving(one, directory, f"{index}")) for one in clients
                 ]
                 for pair in pairs:
-                    if "h" in self.plan.work:
+                    if "h" in self.plan.work and takes_part("h", pair.name):
                         self.note("h", pair.name, first_answer_ms=pair.seconds_to_first_answer * 1000)
                 for work in self.plan.work:
                     await self._measure(work, pairs, index)
             if "g" in self.plan.work:
                 for one in clients:
-                    await self._memory(one, directory, index)
+                    if takes_part("g", one.name):
+                        await self._memory(one, directory, index)
 
     async def _measure(self, work: str, pairs: list[Pair], index: int) -> None:
         if work in TIMED:
@@ -125,7 +122,7 @@ class Run:
             for name, milliseconds in (await others.imports(self.plan.imports)).items():
                 self.note("h", name, import_ms=milliseconds)
         elif work == "p":
-            await self._polling([pair for pair in pairs if is_ours(pair.name)], index)
+            await self._polling([pair for pair in pairs if takes_part(work, pair.name)], index)
         elif work == "codec":
             self._step(index, "codec")
             for name, figures in (await others.codec(self.plan.seconds / 10)).items():
@@ -174,8 +171,13 @@ class Run:
 
 
 def takes_part(work: str, name: str) -> bool:
-    """Return whether a contender has this piece of work; see :attr:`Piece.alone`."""
-    return not TIMED[work].alone or CONTENDERS[name].shares
+    """Return whether a contender has this piece of work; see :attr:`Piece.alone` and :attr:`Entry.only`."""
+    entry = CONTENDERS[name]
+    if entry.only and work not in entry.only:
+        return False
+    if work == "p":
+        return entry.module == "ours"  # nobody else polls
+    return work not in TIMED or not TIMED[work].alone or entry.shares
 
 
 def figures_of(sample: Sample) -> dict[str, float | None]:

@@ -23,11 +23,14 @@ class Entry(NamedTuple):
     package: str | None = None
     #: Whether its many callers share one client, by its own means.
     shares: bool = False
+    #: The pieces of work in which it differs from another contender, if not in all.
+    only: frozenset[str] = frozenset()
 
 
 #: By the names of the command line, in the order of the table.
 CONTENDERS: Final = {
     "trio_ipc": Entry("ours", "trio_ipc", "trio", shares=True),
+    "resilient": Entry("ours", "trio_ipc, resilient client", "trio", shares=True, only=frozenset({"a", "d"})),
     "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
     "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
     "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),

@@ -1,9 +1,9 @@
 """This project, by its public names, as its README and docs/resilient-client.md tell users to use it.
 
 With everything on that is on by default: deadlines, checksums, the check of the peer's user, counters.
-A caller has an :func:`~trio_ipc.open_client`. Callers that share a client have an
-:func:`~trio_ipc.open_resilient_client` with one connection, on which all of their calls are in flight at a
-time; a connection for each of them is slower.
+A caller has an :func:`~trio_ipc.open_client`, callers that share a client have an
+:func:`~trio_ipc.open_shared_client`. The contender ``resilient`` has an
+:func:`~trio_ipc.open_resilient_client` with one connection for either.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from trio_ipc import (
     ResilientConfig,
     open_client,
     open_resilient_client,
+    open_shared_client,
     serve,
 )
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
@@ -36,6 +37,7 @@ from .on_trio import TrioContender
 #: What differs from the defaults.
 _VARIANTS: dict[str, dict[str, Any]] = {
     "trio_ipc": {},
+    "resilient": {},
     "no-polling": {"poll_attempts": 0},
     "legacy": {"transport": "legacy"},
 }
@@ -56,6 +58,7 @@ class Ours(TrioContender):
 
     def __init__(self, name: str) -> None:
         variant = _VARIANTS[name]
+        self._resilient = name == "resilient"
         unknown = variant.keys() - {field.name for field in attrs.fields(IpcConfig)}
         if unknown:
             raise LeftOutError(f"this version has no setting {', '.join(unknown)}")
@@ -72,10 +75,13 @@ class Ours(TrioContender):
     @asynccontextmanager
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:
         config = self._config.replace(endpoint_path=job.path)
-        if job.use is Use.MANY:
+        if self._resilient:
             settings = ResilientConfig(max_connections_per_endpoint=1, max_in_flight=job.number)
             async with open_resilient_client([Endpoint(config)], settings) as resilient:
                 yield AsyncClient(partial(resilient.call, request(job.message)))
+        elif job.use is Use.MANY:
+            async with open_shared_client(config) as shared:
+                yield AsyncClient(partial(shared.call, request(job.message)))
         else:
             async with open_client(config) as client:
                 message = request(job.message)
