@@ -291,16 +291,17 @@ class FramedChannel(Channel):
 
     def receive_nowait(self) -> bytes | bytearray | None:
         """Return the next payload if it is in hand; see :meth:`Channel.receive_nowait`."""
-        self._check_open()
-        if not self._decoder.has_input:
-            return None
+        if self._closed:
+            raise self._was_closed()
         try:
             payload = self._decoder.next_payload()
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
         if payload is not None:
-            self._count_received(payload)
+            traffic = self.traffic
+            traffic.frames_received += 1
+            traffic.bytes_received += HEADER_BYTES + len(payload)
         return payload
 
     def _count_received(self, payload: bytes | bytearray) -> None:
