@@ -29,7 +29,7 @@ class Plan:
         rounds: how often everything is measured.
         seconds: how long a load is timed, in each round.
         least: how often each of its operations is done, however long that takes.
-        idle_seconds: how long connections are idle while their CPU time is measured, once.
+        idle_seconds: how long connections are idle while their CPU time is measured, twice in all.
         imports: how often each import is done, in each round.
     """
 
@@ -135,9 +135,9 @@ class Run:
 
     async def _polling(self, pairs: list[Pair], index: int) -> None:
         if index == 0:
-            self._step(index, f"p idle for {self.plan.idle_seconds:g} s")
-            for name, cpu in (await others.idle_cpu(pairs, self.plan.idle_seconds)).items():
-                self.note("p", name, idle_cpu_ms=cpu)
+            self._step(index, f"p idle for twice {self.plan.idle_seconds:g} s")
+            for name, figures in (await others.idle_cpu(pairs, self.plan.idle_seconds)).items():
+                self.note("p", name, **figures)
         for pair in pairs:
             self._step(index, f"p {pair.name}, slow handlers")
             slow = await others.slow_handlers(pair, self.plan.seconds, self.plan.least)

@@ -102,6 +102,7 @@ def _polling(document: dict[str, Any]) -> Rows:
         [
             document["contenders"][name],
             _number(figures.get("idle_cpu_ms"), 2),
+            _number(figures.get("connection_idle_cpu_us"), 1),
             _number(figures.get("slow_cpu_us_per_call")),
             _number(figures["many_p99_us"]),
             _number([1e6 / each for each in figures["many_us_per_call"]]),
@@ -110,7 +111,8 @@ def _polling(document: dict[str, Any]) -> Rows:
     ]
     heading = [
         "contender",
-        "CPU of an idle connection, ms in all",
+        "idle with one connection, CPU ms",
+        "each of 128 more, CPU µs",
         "CPU µs a call, handlers of 1 ms",
         "p99 of 16 connections, µs",
         "their calls/s",
