@@ -35,6 +35,7 @@ from trio_ipc import (
     TransportType,
     TruncatedFrameError,
     open_client,
+    open_shared_client,
     serve,
 )
 from trio_ipc.channel import close_at_once
@@ -233,6 +234,38 @@ async def closing_a_client(world: World, attempt: CancelledAttempt) -> None:
         await is_good_or_closed(client)
 
 
+async def a_call_on_a_shared_client(world: World, attempt: CancelledAttempt) -> None:
+    async with open_shared_client(world.config) as client:
+        beside: list[DetectionResult] = []
+
+        async def ask_beside() -> None:
+            beside.append(await client.call(task(LARGE)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_beside)
+            with attempt:
+                assert await client.call(task("cancelled")) == success("cancelled")
+        assert beside == [success(LARGE)], "cancellation hurts no other call"
+        assert not client.is_broken
+        assert await client.call(task("after")) == success("after")
+
+
+async def opening_calling_and_closing_a_shared_client(world: World, attempt: CancelledAttempt) -> None:
+    with attempt:
+        async with open_shared_client(world.config) as client:
+            assert await client.call(task("x")) == success("x")
+
+
+async def closing_a_shared_client(world: World, attempt: CancelledAttempt) -> None:
+    async with open_shared_client(world.config) as client:
+        await client.call(task())
+        with attempt:
+            await client.aclose()
+        assert client.is_broken, "closing closes, cancelled or not"
+        with pytest.raises(ChannelClosedError):
+            await client.call(task())
+
+
 CLIENTS = [
     connecting,
     a_call,
@@ -241,6 +274,9 @@ CLIENTS = [
     many_calls,
     many_large_calls,
     closing_a_client,
+    a_call_on_a_shared_client,
+    opening_calling_and_closing_a_shared_client,
+    closing_a_shared_client,
 ]
 
 
