@@ -76,7 +76,15 @@ async def test_no_requests_are_no_work_and_a_checkpoint_all_the_same(config: Ipc
         assert server.snapshot().requests == client.snapshot().calls == 0
 
 
-async def test_many_requests_are_few_writes_and_answered_by_few() -> None:
+@pytest.mark.parametrize(
+    ("microseconds", "answers"),
+    [(0, 1), (8, 16), (40, 64)],
+    ids=["no time at all", "a quarter of the limit each", "more than the limit each"],
+)
+async def test_many_requests_are_one_write_and_answered_by_few_unless_each_takes_its_time(
+    mock_clock: MockClock, microseconds: int, answers: int
+) -> None:
+    """After 30 µs what is made is sent, so that the client has something to do meanwhile."""
     endpoint = MemoryEndpoint(CONFIG)
     writes = {"client": 0, "server": 0}
     near, far = memory_stream_pair()
@@ -91,13 +99,17 @@ async def test_many_requests_are_few_writes_and_answered_by_few() -> None:
 
         stream.send_all_hook = count
 
+    async def work(request: DetectionTask, _: Call) -> DetectionResult:
+        mock_clock.jump(microseconds / 1e6)
+        return success(request.task_id)
+
     count_writes("client", near.send_stream)
     count_writes("server", far.send_stream)
     endpoint.offer(FramedChannel(far, CONFIG, endpoint="memory", peer=ME))
-    async with serving(succeed, endpoint):
+    async with serving(work, endpoint):
         async with client_over(near) as client:
             assert ids(await client.call_many(tasks(64))) == ids(tasks(64))
-    assert writes == {"client": 1, "server": 1}
+    assert writes == {"client": 1, "server": answers}
 
 
 async def test_two_sides_that_both_write_more_than_fits_do_not_wait_for_each_other(config: IpcConfig) -> None:

@@ -50,7 +50,7 @@ from trio_ipc import (
     open_client,
     serve_listener,
 )
-from trio_ipc.conversation import _MOST_RESPONSES_AT_ONCE
+from trio_ipc.conversation import _MOST_IN_A_ROW
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.telemetry import ServerTelemetry
 from trio_ipc.telemetry.histogram import Histogram
@@ -93,7 +93,7 @@ def disagreements(snapshot: ServerSnapshot) -> list[str]:
         wrong += [f"{name} {what}: {one} is not {sum_}" for what, (one, sum_) in sums.items() if one != sum_]
         if not part.requests - part.requests_in_flight <= part.handler_seconds.count <= part.requests:
             wrong.append(f"{name} handlers: {part.handler_seconds.count} of {part.requests}")
-        if part.requests_in_flight > (_MOST_RESPONSES_AT_ONCE + 1) * part.connections_active:
+        if part.requests_in_flight > (_MOST_IN_A_ROW + 1) * part.connections_active:
             wrong.append(f"{name} in flight: {part.requests_in_flight}")
     return wrong
 

@@ -24,6 +24,7 @@ from .errors import (
     ReadTimeoutError,
     WriteTimeoutError,
 )
+from .speculation import Speculation
 from .telemetry import Traffic
 from .transports import LocalStream, PeerCredentials
 from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
@@ -31,8 +32,8 @@ from .wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 #: Bytes asked for by one read; transports/unix.py says why not more.
 _READ_SIZE: Final = 65_536
 
-#: Seconds that it may take, at the most: about what it costs to be woken. Where many connections are busy a
-#: pass of the scheduler takes long, and the process does not fall asleep anyway.
+#: Seconds that polling may take, at the most: a few times what it costs to be woken. Where many connections
+#: are busy a pass of the scheduler takes long, and the process does not fall asleep anyway.
 _LONGEST_POLL: Final = 0.0001
 
 #: Reads of one frame before other tasks have their turn, where all of it is there.
@@ -40,9 +41,6 @@ _READS_IN_A_ROW: Final = 16
 
 #: Bytes of frames up to which they are put together for one write. More is handed over in its parts.
 _MOST_TO_COPY: Final = 16_384
-
-#: Waits that go by without polling, at the most, before it is tried again.
-_LONGEST_PAUSE: Final = 63
 
 
 class Channel(trio.abc.AsyncResource):
@@ -198,31 +196,6 @@ class _WithoutShortcuts:
         return False
 
 
-class _Polling:
-    """Whether it is worth while to try again before falling asleep.
-
-    It was where it last helped. Each time in a row that it did not, it is left out for twice as many
-    waits, up to ``_LONGEST_PAUSE``: a connection that is idle, or whose peer is slow, burns nothing.
-    """
-
-    def __init__(self, attempts: int) -> None:
-        self._attempts = attempts
-        self._pause = 0
-        self._left_out = 0
-
-    def attempts(self) -> int:
-        """Return how often to try now. Taken to be in vain until :meth:`succeeded`."""
-        if self._left_out < self._pause:
-            self._left_out += 1
-            return 0
-        self._left_out = 0
-        self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)
-        return self._attempts
-
-    def succeeded(self) -> None:
-        self._pause = 0
-
-
 class FramedChannel(Channel):
     """Frames (docs/wire-protocol.md) over any :class:`trio.abc.Stream`.
 
@@ -252,7 +225,7 @@ class FramedChannel(Channel):
         self._is_quiet = shortcuts.is_quiet
         self._close_nowait = shortcuts.close_nowait
         self._looks = config.poll_attempts if isinstance(stream, LocalStream) else 0
-        self._polling = _Polling(self._looks)
+        self._polling = Speculation()
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
@@ -352,9 +325,9 @@ class FramedChannel(Channel):
             if in_frame and self._looks:
                 # What is left of a frame is mostly there; a frame that is to begin is not.
                 data = self._receive_nowait(_READ_SIZE)
-            if data is None and (attempts := self._polling.attempts()):
+            if data is None and self._looks and self._polling.is_worth_it():
                 give_up = trio.current_time() + _LONGEST_POLL
-                for _ in range(attempts):
+                for _ in range(self._looks):
                     await trio.lowlevel.checkpoint()
                     if self._receiving_stopped and not in_frame:
                         break

@@ -129,7 +129,7 @@ class IpcConfig:
         default=None, validator=whole_number("milliseconds", optional=True)
     )
     shutdown_grace_ms: int = attrs.field(default=5_000, validator=whole_number("milliseconds", least=0))
-    poll_attempts: int = attrs.field(default=8, validator=whole_number("attempts", least=0))
+    poll_attempts: int = attrs.field(default=25, validator=whole_number("attempts", least=0))
 
     @property
     def handler_timeout(self) -> float:

@@ -29,6 +29,7 @@ from .errors import (
     ReadTimeoutError,
     WriteTimeoutError,
 )
+from .speculation import Speculation
 from .telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 from .transports import PeerCredentials
 
@@ -41,10 +42,20 @@ _WATCH_AFTER: Final = 0.01
 #: Characters of an exception that go to the client; the whole of it is in the log.
 _LONGEST_REASON: Final = 1_000
 
-#: Responses, and bytes of them, that are collected at the most before they are sent: requests that come
-#: pipelined are answered by one write, and other connections have their turn after a fraction of a
-#: millisecond all the same.
-_MOST_RESPONSES_AT_ONCE: Final = 64
+#: Requests that are answered in a row, where so many are in hand, before other connections have their turn.
+_MOST_IN_A_ROW: Final = 64
+
+#: Seconds of handlers' time after which responses are sent, though more requests are in hand. The client
+#: works on some while the next are made: with 64 requests at a time a call took 6.4 µs when all were answered
+#: by one write, and 4.6 when by one for about 8 (the least of 5 rounds).
+_LONGEST_HELD: Final = 0.00003
+
+#: Seconds from which on such a write was not worth it. It takes 7 µs where the client has a core of its own.
+#: Where it has to run on this one first, it takes 45, and all by one write would have been better: 6.2 µs a
+#: call and not 9.9.
+_TOO_LONG_A_WRITE: Final = 0.00002
+
+#: Bytes of responses after which they are sent in any case.
 _MOST_BYTES_AT_ONCE: Final = 65_536
 
 _UNANSWERABLE: Final = "a request failed, and no response could say so"
@@ -111,6 +122,9 @@ class Conversation(Generic[RequestT, ResponseT]):
         # Responses that go out together with those of the other requests in hand.
         self._responses: list[bytes] = []
         self._response_bytes = 0
+        self._handled_at = 0.0
+        self._send_at = math.inf
+        self._sending_soon = Speculation()
         self._undelivered = 0
         self._unsent_because: ChannelError | None = None
         self._stopped_at: trio.Cancelled | None = None
@@ -193,12 +207,17 @@ class Conversation(Generic[RequestT, ResponseT]):
 
     async def _answer_requests(self) -> None:
         channel, counters = self._channel, self._counters
+        in_a_row = 0
         while True:
             try:
-                payload = None if self._has_enough_to_send() else channel.receive_nowait()
+                if self._handled_at >= self._send_at:
+                    await self._send_soon()
+                in_a_row += 1
+                payload = channel.receive_nowait() if in_a_row < _MOST_IN_A_ROW else None
                 if payload is None:
                     await self._send_responses()
                     payload = await channel.receive()
+                    in_a_row = 0
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(payload)
                 del payload
@@ -217,14 +236,23 @@ class Conversation(Generic[RequestT, ResponseT]):
                 return
             self._request = response = None
 
-    def _has_enough_to_send(self) -> bool:
-        return len(self._responses) >= _MOST_RESPONSES_AT_ONCE or self._response_bytes >= _MOST_BYTES_AT_ONCE
+    async def _send_soon(self) -> None:
+        """Send what is made, though more requests may be in hand, if it is much or likely to pay."""
+        if self._response_bytes >= _MOST_BYTES_AT_ONCE:
+            await self._send_responses()
+        elif self._sending_soon.is_worth_it():
+            await self._send_responses()
+            if self._now() - self._handled_at < _TOO_LONG_A_WRITE:
+                self._sending_soon.succeeded()
+        else:
+            self._send_at = self._handled_at + _LONGEST_HELD
 
     async def _send_responses(self) -> None:
         if self._unsent_because is not None:
             raise self._unsent_because
         if self._responses:
             responses, self._responses, self._response_bytes = self._responses, [], 0
+            self._send_at = math.inf
             if not self._channel.send_nowait(responses):
                 await self._channel.flush()
             self._counters.requests_answered += self._undelivered
@@ -241,12 +269,15 @@ class Conversation(Generic[RequestT, ResponseT]):
     async def _handle(self, request: RequestT) -> ResponseT | None:
         """Return the handler's response, or the one that reports its failure (None without one)."""
         now = self._now()
+        if not self._responses:
+            self._send_at = now + _LONGEST_HELD
         try:
             deadline = self._watch.begin(now, at_once=bool(self._responses))
             try:
                 response = await self._handler(request, Call(self._channel.peer, deadline, self._number))
             finally:
-                self._counters.handler_seconds.observe(self._now() - now)
+                self._handled_at = self._now()
+                self._counters.handler_seconds.observe(self._handled_at - now)
                 if self._watch.end():
                     await self._watch.wait_over()
             if self._watch.cancelled:
@@ -321,6 +352,8 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._channel.check(payload)
         self._responses.append(payload)
         self._response_bytes += len(payload)
+        if self._response_bytes >= _MOST_BYTES_AT_ONCE:
+            self._send_at = self._handled_at
         if self._undecided:
             self._undecided = False
             self._undelivered += 1
