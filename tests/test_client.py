@@ -228,24 +228,26 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
     ],
 )
 async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_the_client(
-    ends: Ends, answer: bytes, error: type[Exception], said: str
+    half_closing_ends: Ends, answer: bytes, error: type[Exception], said: str
 ) -> None:
-    far, near = ends.raw(CONFIG)
+    far, near = half_closing_ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(answer)
-    await ends.end(far)
+    await far.send_eof()
     with pytest.raises(error, match=f"^memory: .*{said}"):
         await client.call(task())
     await expect_broken_by(client, error)
     assert sum(client.snapshot().calls_failed.values()) == 3
 
 
-async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting(ends: Ends) -> None:
-    far, near = ends.raw(CONFIG)
+async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting(
+    half_closing_ends: Ends,
+) -> None:
+    far, near = half_closing_ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(frame(success()))
     assert await client.call(task()) == success()
-    await ends.end(far)
+    await far.send_eof()
     with pytest.raises(PeerClosedError, match="it may be stopping or gone, or this client was idle"):
         await client.call(task())
 
