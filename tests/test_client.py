@@ -14,6 +14,7 @@ from tests.support import (
     IN_MEMORY,
     ME,
     MIB,
+    UNPRINTABLE,
     DetectionClient,
     Ends,
     MemoryEndpoint,
@@ -331,6 +332,17 @@ async def test_a_request_too_large_for_the_server_is_answered_by_its_reason(conf
         with pytest.raises(PeerClosedError, match="it said: .*too large, the limit max_frame_bytes is 1000"):
             await client.call(DetectionTask(task_id="x" * (MIB - 100)))
         await expect_broken_by(client, PeerClosedError)
+
+
+async def test_a_servers_last_words_cannot_steer_a_terminal(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
+    client = client_over(near)
+    await far.send_all(frame(DetectionResult(error_message=UNPRINTABLE)))
+    await far.aclose()
+    with pytest.raises(PeerClosedError, match="it said: error_message: ") as raised:
+        await client.call(task())
+    assert str(raised.value).isprintable()
+    assert r"[31m\u202eé\n" in str(raised.value)
 
 
 async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(config: IpcConfig) -> None:
