@@ -7,6 +7,7 @@ one line and status 1; once it has seen a collector, a failed cycle is reported 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -193,10 +194,11 @@ def settings(strategy: str) -> ResilientConfig:
 
 
 def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 < value < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
 
 
 def process_name(text: str) -> str:
@@ -210,17 +212,19 @@ def process_name(text: str) -> str:
 
 
 def process_id(text: str) -> int:
-    pid = int(text)
-    if not 0 <= pid < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is no process id: they go from 0 to {2**32 - 1}")
-    return pid
+    with contextlib.suppress(ValueError):
+        pid = int(text)
+        if 0 <= pid < 2**32:
+            return pid
+    raise argparse.ArgumentTypeError(f"{text} is no process id: they go from 0 to {2**32 - 1}")
 
 
 def row_count(text: str) -> int:
-    rows = int(text)
-    if rows < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
-    return rows
+    with contextlib.suppress(ValueError):
+        rows = int(text)
+        if rows >= 1:
+            return rows
+    raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
 
 
 if __name__ == "__main__":
