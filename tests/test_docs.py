@@ -480,6 +480,15 @@ def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
             assert set(re.findall(r"\"(\w+)\": ", given)) <= {*fields}, file
 
 
+def test_what_the_package_needs_is_told() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.split(r"[<>=!~ ;]", requirement)[0] for requirement in project["dependencies"]}
+    text = (DOCS / "getting-started.md").read_text(encoding="utf-8")
+    told = re.search(r"^It needs (.*)$", text, re.MULTILINE)
+    assert told is not None
+    assert set(re.findall(r"`([\w-]+)`", told[1])) == needed
+
+
 def test_the_rooms_are_those_of_the_architecture_page() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
