@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -144,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    # What the library only warns of is an error here, and the agent says it in its own line.
+    logging.basicConfig(level=logging.ERROR, format=f"{PROGRAM}: %(levelname)s %(name)s: %(message)s")
     question = Question(options.name, options.pid, "sha256" if options.hash else "")
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)

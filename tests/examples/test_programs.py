@@ -385,6 +385,24 @@ async def test_a_socket_where_nobody_listens_is_one_line(endpoint: str) -> None:
     assert line.startswith(f"agent: {endpoint}: ")
 
 
+@unix_only
+@pytest.mark.skipif(
+    sys.platform != "win32" and os.geteuid() != 0, reason="takes root: it becomes another user"
+)
+async def test_a_server_of_another_user_is_one_line(endpoint: str) -> None:
+    # The system tells a client who called listen(2).
+    code = (
+        "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); "
+        "os.setuid(12345); s.listen(); print('ready', flush=True); time.sleep(60)"
+    )
+    async with spawn(sys.executable, "-c", code, endpoint) as stranger:
+        assert await stranger.stdout.next() == "ready"
+        line = await fails_with_one_line(agent(endpoint, "--once"))
+        assert line.startswith(
+            f"agent: {endpoint}: the server is not trusted (process {stranger.pid}, uid 12345"
+        )
+
+
 async def test_one_collector_named_twice_is_a_mistake_that_is_told(endpoint: str) -> None:
     async with spawn(*agent(endpoint, "--endpoint", endpoint)) as program:
         assert await program.end() == 1
