@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
@@ -92,9 +93,17 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
 
 
 def load_configs(options: argparse.Namespace) -> list[IpcConfig]:
-    """Do the same where `--endpoint` may be given several times; there is one for each, or only one."""
+    """Do the same where `--endpoint` may be given several times; there is one for each, or only one.
+
+    Raises:
+        ConfigError: a setting is wrong, or two endpoints are the same.
+    """
     config = IpcConfig.load(options.config)
-    return [config] if options.endpoint is None else [_at(config, endpoint) for endpoint in options.endpoint]
+    configs = [config] if options.endpoint is None else [_at(config, one) for one in options.endpoint]
+    for path, count in Counter(config.endpoint_path for config in configs).items():
+        if count > 1:
+            raise ConfigError(f"--endpoint {path!r} is given {count} times", hint="name each collector once")
+    return configs
 
 
 def _at(config: IpcConfig, endpoint: str) -> IpcConfig:

@@ -54,3 +54,11 @@ def ends(transport: TransportType) -> Iterator[Ends]:
     made = Ends(transport)
     yield made
     made.close()
+
+
+@pytest.fixture
+def half_closing_ends(ends: Ends) -> Ends:
+    """Ends whose peer can close its sending side alone, and wait for an answer."""
+    if not ends.can_half_close:
+        pytest.skip("a pipe is closed whole")
+    return ends

@@ -14,6 +14,7 @@ from tests.support import (
     IN_MEMORY,
     ME,
     MIB,
+    UNPRINTABLE,
     DetectionClient,
     Ends,
     MemoryEndpoint,
@@ -228,24 +229,26 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
     ],
 )
 async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_the_client(
-    ends: Ends, answer: bytes, error: type[Exception], said: str
+    half_closing_ends: Ends, answer: bytes, error: type[Exception], said: str
 ) -> None:
-    far, near = ends.raw(CONFIG)
+    far, near = half_closing_ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(answer)
-    await ends.end(far)
+    await far.send_eof()
     with pytest.raises(error, match=f"^memory: .*{said}"):
         await client.call(task())
     await expect_broken_by(client, error)
     assert sum(client.snapshot().calls_failed.values()) == 3
 
 
-async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting(ends: Ends) -> None:
-    far, near = ends.raw(CONFIG)
+async def test_a_server_that_closes_later_is_probably_stopping_or_tired_of_waiting(
+    half_closing_ends: Ends,
+) -> None:
+    far, near = half_closing_ends.raw(CONFIG)
     client = client_over(near)
     await far.send_all(frame(success()))
     assert await client.call(task()) == success()
-    await ends.end(far)
+    await far.send_eof()
     with pytest.raises(PeerClosedError, match="it may be stopping or gone, or this client was idle"):
         await client.call(task())
 
@@ -329,6 +332,17 @@ async def test_a_request_too_large_for_the_server_is_answered_by_its_reason(conf
         with pytest.raises(PeerClosedError, match="it said: .*too large, the limit max_frame_bytes is 1000"):
             await client.call(DetectionTask(task_id="x" * (MIB - 100)))
         await expect_broken_by(client, PeerClosedError)
+
+
+async def test_a_servers_last_words_cannot_steer_a_terminal(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
+    client = client_over(near)
+    await far.send_all(frame(DetectionResult(error_message=UNPRINTABLE)))
+    await far.aclose()
+    with pytest.raises(PeerClosedError, match="it said: error_message: ") as raised:
+        await client.call(task())
+    assert str(raised.value).isprintable()
+    assert r"[31m\u202eé\n" in str(raised.value)
 
 
 async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(config: IpcConfig) -> None:

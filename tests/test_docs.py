@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import inspect
 import itertools
 import os
 import re
@@ -50,6 +51,7 @@ from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.endpoint import DEFAULT_SOCKET
 from trio_ipc.telemetry import CallFailure, CloseReason, Refusal, RequestFailure, TimeoutKind
 from trio_ipc.telemetry.metrics import METRICS, Kind
+from trio_ipc.transports import LocalStream
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -481,9 +483,27 @@ def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
             assert set(re.findall(r"\"(\w+)\": ", given)) <= {*fields}, file
 
 
+def test_what_the_package_needs_is_told() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.split(r"[<>=!~ ;]", requirement)[0] for requirement in project["dependencies"]}
+    text = (DOCS / "getting-started.md").read_text(encoding="utf-8")
+    told = re.search(r"^It needs (.*)$", text, re.MULTILINE)
+    assert told is not None
+    assert set(re.findall(r"`([\w-]+)`", told[1])) == needed
+
+
 def test_the_rooms_are_those_of_the_architecture_page() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
+
+
+def test_what_a_channel_uses_of_a_local_stream_is_told() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("Of a `LocalStream`")[2].partition("\n### ")[0]
+    told = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]
+    }
+    assert told == {name for name, thing in vars(LocalStream).items() if inspect.isfunction(thing)}
 
 
 # --- Messages -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ PACKAGE = Path(trio_ipc.__file__).parent
 #: docs/architecture.md's picture: each room may import what stands above it, and nothing below.
 ROOMS = [
     "errors",
+    "quoting",
     "endpoint",
     "config",
     "wire",

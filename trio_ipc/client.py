@@ -253,11 +253,12 @@ class Client(Generic[RequestT, ResponseT]):
 
 
 def _one_line(message: Message) -> str:
-    # Imported where it is used: rarely.
+    # Imported where they are used: rarely.
     from google.protobuf.text_format import MessageToString  # noqa: PLC0415
 
-    text: str = MessageToString(message, as_one_line=True)
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]} ..."
+    from .quoting import escaped  # noqa: PLC0415
+
+    return escaped(MessageToString(message, as_one_line=True), _LONGEST_QUOTE)
 
 
 @overload

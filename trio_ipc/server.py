@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-#: accept(2) gives these when the system is short of something, or a security module forbids it for now. The
-#: client is still there, so that to try again at once would be to spin.
+#: accept(2) gives these when the system is short of something, or a security module forbids it. Either may
+#: pass without our doing. The client is still there, so that to try again at once would be to spin.
 _MAY_PASS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM}
 )

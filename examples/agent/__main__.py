@@ -7,6 +7,8 @@ one line and status 1; once it has seen a collector, a failed cycle is reported 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -143,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    # What the library only warns of is an error here, and the agent says it in its own line.
+    logging.basicConfig(level=logging.ERROR, format=f"{PROGRAM}: %(levelname)s %(name)s: %(message)s")
     question = Question(options.name, options.pid, "sha256" if options.hash else "")
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
@@ -193,10 +197,11 @@ def settings(strategy: str) -> ResilientConfig:
 
 
 def seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 < value < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
 
 
 def process_name(text: str) -> str:
@@ -210,17 +215,19 @@ def process_name(text: str) -> str:
 
 
 def process_id(text: str) -> int:
-    pid = int(text)
-    if not 0 <= pid < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is no process id: they go from 0 to {2**32 - 1}")
-    return pid
+    with contextlib.suppress(ValueError):
+        pid = int(text)
+        if 0 <= pid < 2**32:
+            return pid
+    raise argparse.ArgumentTypeError(f"{text} is no process id: they go from 0 to {2**32 - 1}")
 
 
 def row_count(text: str) -> int:
-    rows = int(text)
-    if rows < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
-    return rows
+    with contextlib.suppress(ValueError):
+        rows = int(text)
+        if rows >= 1:
+            return rows
+    raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,10 @@ def _replace(path: str, text: str) -> None:
             raise
     except OSError as exc:
         # Its own words may name the temporary file, which would only puzzle.
-        raise OSError(exc.errno, f"telemetry cannot be written: {exc.strerror}", path) from exc
+        raise OSError(
+            f"{path}: telemetry cannot be written: {exc.strerror}; "
+            "see to the directory, or change --telemetry"
+        ) from exc
 
 
 @contextlib.contextmanager

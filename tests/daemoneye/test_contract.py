@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import UNPRINTABLE
 from trio_ipc.daemoneye import (
     CAPABILITY_METADATA,
     DETECTION,
@@ -59,6 +60,13 @@ def test_a_response_to_another_task_is_a_mismatch_that_repeats_what_the_peer_sai
     said = DETECTION.mismatch(task, failed(None, "protocol violation"))
     assert said is not None
     assert said.endswith("; the peer says: 'protocol violation'")
+
+
+def test_a_mismatch_shows_nothing_that_steers_a_terminal() -> None:
+    said = DETECTION.mismatch(DetectionTask(task_id=UNPRINTABLE), failed(None, UNPRINTABLE * 1_000))
+    assert said is not None
+    assert said.isprintable()
+    assert len(said) < 10_000
 
 
 def test_the_negotiation_marker_is_known() -> None:

@@ -172,7 +172,10 @@ async def test_telemetry_that_cannot_be_written_is_a_line_and_at_the_end_a_failu
     async with collector_at(endpoint, "--telemetry", file) as collector:
         await collector.signal(signal.SIGUSR1)
         line = await collector.stderr.next() or ""
-        assert "telemetry cannot be written: No such file or directory" in line
+        assert line == (
+            f"procmond: {file}: telemetry cannot be written: No such file or directory; "
+            "see to the directory, or change --telemetry"
+        )
         assert file in line
         assert (await once(endpoint))["cycle"] == 1, "it goes on"
         await collector.signal(signal.SIGTERM)
@@ -382,6 +385,32 @@ async def test_a_socket_where_nobody_listens_is_one_line(endpoint: str) -> None:
     assert line.startswith(f"agent: {endpoint}: ")
 
 
+@unix_only
+@pytest.mark.skipif(
+    sys.platform != "win32" and os.geteuid() != 0, reason="takes root: it becomes another user"
+)
+async def test_a_server_of_another_user_is_one_line(endpoint: str) -> None:
+    # The system tells a client who called listen(2).
+    code = (
+        "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); "
+        "os.setuid(12345); s.listen(); print('ready', flush=True); time.sleep(60)"
+    )
+    async with spawn(sys.executable, "-c", code, endpoint) as stranger:
+        assert await stranger.stdout.next() == "ready"
+        line = await fails_with_one_line(agent(endpoint, "--once"))
+        assert line.startswith(
+            f"agent: {endpoint}: the server is not trusted (process {stranger.pid}, uid 12345"
+        )
+
+
+async def test_one_collector_named_twice_is_a_mistake_that_is_told(endpoint: str) -> None:
+    async with spawn(*agent(endpoint, "--endpoint", endpoint)) as program:
+        assert await program.end() == 1
+        (line,) = program.stderr.seen
+        assert line.startswith("agent: --endpoint ")
+        assert line.endswith(" is given 2 times; name each collector once")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -390,7 +419,9 @@ async def test_a_socket_where_nobody_listens_is_one_line(endpoint: str) -> None:
         ["--pid", str(2**32)],
         ["--interval", "0"],
         ["--interval", "nan"],
+        ["--interval", "soon"],
         ["--limit", "0"],
+        ["--limit", "few"],
         ["--strategy", "best"],
     ],
 )
@@ -398,6 +429,9 @@ async def test_a_wrong_option_is_refused_without_a_traceback(endpoint: str, opti
     async with spawn(*agent(endpoint, *options)) as program:
         assert await program.end() == 2, program.stderr.seen
         assert options[0] in program.stderr.seen[-1]
+        assert (
+            f"{options[1]} is no " in program.stderr.seen[-1] or "invalid choice" in program.stderr.seen[-1]
+        )
         assert not any("Traceback" in line for line in program.stderr.seen)
 
 

@@ -258,6 +258,20 @@ def _right_answers(meant: Input) -> tuple[list[DetectionResult], bool]:
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {"decoder": decoder, "server": server}
 
 
+def repeat(found: Path) -> None:
+    """Run each input that a fuzzer has left, in a directory for each target.
+
+    Raises:
+        Exception: what a target raises, with a note that names the file.
+    """
+    for file in sorted(found.glob("*/*-*")):
+        try:
+            TARGETS[file.parent.name](file.read_bytes())
+        except Exception as exc:
+            exc.add_note(f"by {file.parent.name}/{file.name}")
+            raise
+
+
 def seeds() -> list[bytes]:
     """Inputs to begin with: the golden frames and the golden mistakes, sliced and not."""
     vectors = json.loads(VECTORS.read_text(encoding="utf-8"))

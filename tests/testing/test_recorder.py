@@ -351,7 +351,7 @@ def test_the_command_shows_a_recording(path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["show", "/nowhere/at/all"], "cannot read /nowhere/at/all: No such file or directory"),
         (["show", "{path}"], "is no recording"),
         (["show", "{path}", "--contract", "trio_ipc.daemoneye"], "must be MODULE:NAME"),
         (["show", "{path}", "--contract", "no.such.module:X"], "no.such.module"),

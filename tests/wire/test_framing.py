@@ -158,7 +158,7 @@ def test_a_header_that_announces_much_costs_nothing_until_the_bytes_come() -> No
 def test_a_length_of_zero_is_refused() -> None:
     decoder = ieee_decoder()
     decoder.feed(bytes(HEADER_BYTES))
-    with pytest.raises(InvalidLengthError, match="0 bytes"):
+    with pytest.raises(InvalidLengthError, match="0 bytes; this peer speaks another protocol"):
         decoder.next_payload()
 
 

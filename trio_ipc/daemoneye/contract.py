@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from trio_ipc.contract import Contract
+from trio_ipc.quoting import quoted
 
 from .capabilities import NEGOTIATION
 from .detection_pb2 import DetectionResult, DetectionTask
@@ -17,15 +18,11 @@ _LONGEST_QUOTE: Final = 1_000
 def _mismatch(task: DetectionTask, result: DetectionResult) -> str | None:
     if result.task_id == task.task_id:
         return None
-    said = f"; the peer says: {_quoted(result.error_message)}" if result.error_message else ""
-    return (
-        f"the response has task_id {_quoted(result.task_id)}, the request had {_quoted(task.task_id)}{said}"
+    theirs, ours, said = (
+        quoted(text, _LONGEST_QUOTE) for text in (result.task_id, task.task_id, result.error_message)
     )
-
-
-def _quoted(text: str) -> str:
-    """What a peer sent, as it can be shown: cut, and without control characters."""
-    return repr(text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}...")
+    why = f"; the peer says: {said}" if result.error_message else ""
+    return f"the response has task_id {theirs}, the request had {ours}{why}"
 
 
 #: DaemonEye's contract between the agent and a collector. All of its tasks only look, so that to repeat

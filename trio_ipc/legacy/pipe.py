@@ -24,19 +24,13 @@ import trio
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig
 from trio_ipc.endpoint import pipe_path
-from trio_ipc.errors import (
-    ConnectError,
-    EndpointError,
-    EndpointInUseError,
-    EndpointPermissionError,
-    ServerNotFoundError,
-)
 from trio_ipc.transports import (
     Handover,
     PeerCredentials,
     PeerPolicy,
     TransferableListener,
     credentials,
+    refusals,
     win32,
 )
 
@@ -344,11 +338,7 @@ class PipeListener(TransferableListener[Channel]):
             if exc.winerror == win32.ERROR_NO_SYSTEM_RESOURCES:
                 raise OSError(errno.ENOBUFS, exc.strerror) from exc
             if exc.winerror == win32.ERROR_ACCESS_DENIED:
-                raise EndpointError(
-                    "this process may not create a further instance of its own pipe",
-                    endpoint=self.endpoint,
-                    hint="let the security descriptor give its user all rights (GA)",
-                ) from exc
+                raise refusals.no_further_instance(self.endpoint) from exc
             raise
 
     async def aclose(self) -> None:
@@ -412,7 +402,7 @@ async def connect(config: IpcConfig) -> Channel:
             return _open(path, config)
         except OSError as exc:
             if exc.winerror != win32.ERROR_PIPE_BUSY:
-                raise _connect_error(exc, path) from exc
+                raise refusals.connect_error(exc, path) from exc
         await trio.sleep(pause)
         pause = min(2 * pause, 0.05)
 
@@ -425,26 +415,6 @@ def _open(path: str, config: IpcConfig) -> PipeChannel:
     except BaseException:
         win32.close_handle(handle)
         raise
-
-
-def _connect_error(exc: OSError, path: str) -> ConnectError:
-    if exc.winerror == win32.ERROR_FILE_NOT_FOUND:
-        return ServerNotFoundError(
-            "no server: the pipe does not exist",
-            endpoint=path,
-            hint="start the server, or check the endpoint's name on both sides",
-        )
-    if exc.winerror == win32.ERROR_ACCESS_DENIED:
-        return EndpointPermissionError(
-            "permission denied",
-            endpoint=path,
-            hint="run as the server's user, or have the server's PeerPolicy allow yours",
-        )
-    return ConnectError(
-        f"cannot connect: {exc.strerror} (error {exc.winerror})",
-        endpoint=path,
-        hint="check the endpoint's name",
-    )
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -471,7 +441,7 @@ async def listen(config: IpcConfig, peers: PeerPolicy) -> PipeListener:
             # A pipe lasts until its last handle is closed. Clients of a server that died have one each
             # until they notice, which should not keep the next server from starting.
             if exc.winerror != win32.ERROR_ACCESS_DENIED or trio.current_time() > patience:
-                raise _listen_error(exc, path) from exc
+                raise refusals.listen_error(exc, path) from exc
             _refuse_live_server(exc, path)
         await trio.sleep(_RECLAIM_PAUSE)
 
@@ -522,21 +492,4 @@ def _refuse_live_server(refusal: OSError, path: str) -> None:
     else:
         pid = credentials.server_of(handle).pid
         win32.close_handle(handle)
-    holder = "another process" if pid is None else f"process {pid}"
-    error = EndpointInUseError(f"in use by {holder}", endpoint=path, hint="stop it, or use another endpoint")
-    error.pid = pid
-    raise error from refusal
-
-
-def _listen_error(exc: OSError, path: str) -> EndpointError:
-    if exc.winerror == win32.ERROR_ACCESS_DENIED:
-        return EndpointError(
-            "access denied, though nobody listens there",
-            endpoint=path,
-            hint="stop the clients of the server that had this pipe, or use a name that this user may create",
-        )
-    return EndpointError(
-        f"cannot listen: {exc.strerror} (error {exc.winerror})",
-        endpoint=path,
-        hint="check the endpoint's name",
-    )
+    raise refusals.in_use(path, pid) from refusal

@@ -24,15 +24,6 @@ import trio
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig
 from trio_ipc.endpoint import MAX_PATH_BYTES
-from trio_ipc.errors import (
-    ConnectError,
-    EndpointError,
-    EndpointInUseError,
-    EndpointPermissionError,
-    EndpointUnsafeError,
-    ServerNotFoundError,
-    ServerRefusedError,
-)
 from trio_ipc.transports import (
     EndpointState,
     Handover,
@@ -40,6 +31,7 @@ from trio_ipc.transports import (
     PeerPolicy,
     TransferableListener,
     directories,
+    refusals,
 )
 from trio_ipc.transports.credentials import peer_credentials
 
@@ -284,7 +276,7 @@ async def connect(config: IpcConfig) -> Channel:
         return SocketChannel(sock, config, endpoint=path, peer=peer_credentials(sock))
     except OSError as exc:
         sock.close()
-        raise _connect_error(exc, path) from exc
+        raise refusals.connect_error(exc, path) from exc
     except BaseException:
         sock.close()
         raise
@@ -300,39 +292,6 @@ async def _connect(sock: socket.socket, path: str) -> None:
             # The backlog is full, and the system offers nothing to wait for (connect(2), EAGAIN).
             await trio.sleep(pause)
             pause = min(2 * pause, 0.05)
-
-
-def _connect_error(exc: OSError, path: str) -> ConnectError:
-    if exc.errno == errno.ENOENT:
-        return ServerNotFoundError(
-            "no server: the socket does not exist",
-            endpoint=path,
-            hint="start the server, or check the endpoint's path on both sides",
-        )
-    if exc.errno == errno.ECONNREFUSED and not _may_be_socket(path):
-        return ConnectError(
-            "cannot connect: there is something else than a socket", endpoint=path, hint="check the path"
-        )
-    if exc.errno == errno.ECONNREFUSED:
-        return ServerRefusedError(
-            "connection refused: nobody listens at this socket",
-            endpoint=path,
-            hint="its server has died or is stopping: start it again",
-        )
-    if exc.errno in {errno.EACCES, errno.EPERM}:
-        return EndpointPermissionError(
-            f"permission denied to uid {os.geteuid()}",
-            endpoint=path,
-            hint="run as the server's user; the socket is its owner's alone",
-        )
-    return ConnectError(f"cannot connect: {exc.strerror}", endpoint=path, hint="check the endpoint's path")
-
-
-def _may_be_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return True  # gone by now: then it refused as a socket does
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -375,12 +334,7 @@ def _judge(directory_fd: int, name: str, path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a socket"
-        raise EndpointUnsafeError(
-            f"the path exists and is {kind}; it was not touched",
-            endpoint=path,
-            hint="choose another endpoint_path, or remove it yourself",
-        )
+        raise refusals.no_socket(path, mode)
 
 
 def _clear(directory_fd: int, name: str, path: str) -> None:
@@ -399,17 +353,8 @@ def _clear(directory_fd: int, name: str, path: str) -> None:
         _logger.info("%s was left by a dead server; reclaimed", path, extra={"endpoint": path})
         return
     if code not in {0, errno.EAGAIN}:
-        raise EndpointUnsafeError(
-            f"the path is a socket of another kind ({os.strerror(code)}); it was not touched",
-            endpoint=path,
-            hint="choose another endpoint_path, or remove it yourself",
-        )
-    owner = "another process" if pid is None else f"process {pid}"
-    error = EndpointInUseError(
-        f"in use by {owner}", endpoint=path, hint="stop it first, or choose another endpoint_path"
-    )
-    error.pid = pid
-    raise error
+        raise refusals.another_kind(path, os.strerror(code))
+    raise refusals.in_use(path, pid)
 
 
 def _bound(directory_fd: int, name: str, path: str, config: IpcConfig) -> SocketListener:
@@ -442,11 +387,7 @@ def _bind_aside(sock: socket.socket, path: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=directory) as private:
         aside = os.path.join(private, "s")
         if len(os.fsencode(aside)) > MAX_PATH_BYTES:
-            raise EndpointError(
-                f"{aside}, where the socket is made, is longer than {MAX_PATH_BYTES} bytes",
-                endpoint=path,
-                hint=f"chmod 700 {directory}, or use a shorter directory",
-            )
+            raise refusals.too_long(aside, path, MAX_PATH_BYTES)
         sock.bind(aside)
         os.chmod(aside, directories.OWNER_ONLY_SOCKET)
         os.rename(aside, path)

@@ -14,7 +14,7 @@ from typing import Any
 
 from trio_ipc.contract import Contract
 
-from .recording import read_recording
+from .recording import Recording, read_recording
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         contract = _contract(options.contract)
-        recording = read_recording(options.file)
+        recording = _read(options.file)
         for line in recording.lines(contract):
             print(line)
         sys.stdout.flush()
@@ -37,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _PROGRAM = "python -m trio_ipc.testing"
+
+
+def _read(file: str) -> Recording:
+    try:
+        return read_recording(file)
+    except OSError as exc:
+        raise ValueError(f"cannot read {file}: {exc.strerror}") from exc
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,16 +21,9 @@ from typing import Final
 import trio
 
 from trio_ipc.endpoint import pipe_path
-from trio_ipc.errors import (
-    ConfigError,
-    ConnectError,
-    EndpointError,
-    EndpointInUseError,
-    EndpointPermissionError,
-    ServerNotFoundError,
-)
+from trio_ipc.errors import ConfigError
 
-from . import credentials, win32
+from . import credentials, refusals, win32
 from .handover import Handover, TransferableListener
 from .stream import LocalStream
 
@@ -356,11 +349,7 @@ class NamedPipeListener(TransferableListener[NamedPipeStream]):
             if exc.winerror == win32.ERROR_NO_SYSTEM_RESOURCES:
                 raise OSError(errno.ENOBUFS, exc.strerror) from exc
             if exc.winerror == win32.ERROR_ACCESS_DENIED:
-                raise EndpointError(
-                    "this process may not create a further instance of its own pipe",
-                    endpoint=self.endpoint,
-                    hint="let the security descriptor give its user all rights (GA)",
-                ) from exc
+                raise refusals.no_further_instance(self.endpoint) from exc
             raise
 
     async def _wait_for_client(self) -> None:
@@ -445,7 +434,7 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
             return _connect(path)
         except OSError as exc:
             if exc.winerror != win32.ERROR_PIPE_BUSY:
-                raise _connect_error(exc, path) from exc
+                raise refusals.connect_error(exc, path) from exc
         if attempt >= _TURNS_BEFORE_WAITING:
             await trio.to_thread.run_sync(_wait_for_instance, path, limiter=limiter)
     raise AssertionError("unreachable")
@@ -462,26 +451,6 @@ def _wait_for_instance(path: str) -> None:
     # Whatever this ends with, opening the pipe again tells more.
     with contextlib.suppress(OSError):
         win32.wait_named_pipe(path, _WAIT_SLICE_MS)
-
-
-def _connect_error(exc: OSError, path: str) -> ConnectError:
-    if exc.winerror == win32.ERROR_FILE_NOT_FOUND:
-        return ServerNotFoundError(
-            "no server: the pipe does not exist",
-            endpoint=path,
-            hint="start the server, or check the endpoint's name on both sides",
-        )
-    if exc.winerror == win32.ERROR_ACCESS_DENIED:
-        return EndpointPermissionError(
-            "permission denied",
-            endpoint=path,
-            hint="run as the server's user, or have the server's PeerPolicy allow yours",
-        )
-    return ConnectError(
-        f"cannot connect: {exc.strerror} (error {exc.winerror})",
-        endpoint=path,
-        hint="check the endpoint's name",
-    )
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -528,7 +497,7 @@ async def open_named_pipe_listener(endpoint: str, *, sddl: str | None = None) ->
             # A pipe lasts until its last handle is closed. Clients of a server that died have one each
             # until they notice, which should not keep the next server from starting.
             if exc.winerror != win32.ERROR_ACCESS_DENIED or trio.current_time() > patience:
-                raise _listen_error(exc, path) from exc
+                raise refusals.listen_error(exc, path) from exc
             _refuse_live_server(exc, path)
         else:
             return NamedPipeListener(path, descriptor, first)
@@ -574,21 +543,4 @@ def _refuse_live_server(refusal: OSError, path: str) -> None:
             pid = credentials.server_of(handle).pid
         finally:
             win32.close_handle(handle)
-    holder = "another process" if pid is None else f"process {pid}"
-    error = EndpointInUseError(f"in use by {holder}", endpoint=path, hint="stop it, or use another endpoint")
-    error.pid = pid
-    raise error from refusal
-
-
-def _listen_error(exc: OSError, path: str) -> EndpointError:
-    if exc.winerror == win32.ERROR_ACCESS_DENIED:
-        return EndpointError(
-            "access denied, though nobody listens there",
-            endpoint=path,
-            hint="stop the clients of the server that had this pipe, or use a name that this user may create",
-        )
-    return EndpointError(
-        f"cannot listen: {exc.strerror} (error {exc.winerror})",
-        endpoint=path,
-        hint="check the endpoint's name",
-    )
+    raise refusals.in_use(path, pid) from refusal

@@ -21,17 +21,8 @@ from typing import Final
 import trio
 
 from trio_ipc.endpoint import MAX_PATH_BYTES
-from trio_ipc.errors import (
-    ConnectError,
-    EndpointError,
-    EndpointInUseError,
-    EndpointPermissionError,
-    EndpointUnsafeError,
-    ServerNotFoundError,
-    ServerRefusedError,
-)
 
-from . import directories
+from . import directories, refusals
 from .credentials import PeerPolicy, peer_credentials
 from .handover import Handover, TransferableListener
 from .lookout import EndpointState
@@ -381,47 +372,12 @@ async def connect_unix(endpoint: str) -> UnixStream:
                 await trio.sleep(pause)
                 pause = min(2 * pause, 0.05)
             except OSError as exc:
-                raise _connect_error(exc, endpoint) from exc
+                raise refusals.connect_error(exc, endpoint) from exc
             else:
                 return UnixStream(sock, endpoint)
     except BaseException:
         sock.close()
         raise
-
-
-def _connect_error(exc: OSError, endpoint: str) -> ConnectError:
-    if exc.errno == errno.ENOENT:
-        return ServerNotFoundError(
-            "no server: the socket does not exist",
-            endpoint=endpoint,
-            hint="start the server, or check the endpoint's path on both sides",
-        )
-    if exc.errno == errno.ECONNREFUSED and not _is_socket(endpoint):
-        return ConnectError(
-            "cannot connect: there is something else than a socket", endpoint=endpoint, hint="check the path"
-        )
-    if exc.errno == errno.ECONNREFUSED:
-        return ServerRefusedError(
-            "connection refused: nobody listens at this socket",
-            endpoint=endpoint,
-            hint="its server has died or is stopping: start it again",
-        )
-    if exc.errno in {errno.EACCES, errno.EPERM}:
-        return EndpointPermissionError(
-            f"permission denied to uid {os.geteuid()}",
-            endpoint=endpoint,
-            hint="run as the server's user; the socket is its owner's alone",
-        )
-    return ConnectError(
-        f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"
-    )
-
-
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return True  # gone by now: then it refused as a socket does
 
 
 # --- Listening ----------------------------------------------------------------------------------------------
@@ -465,12 +421,7 @@ def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a socket"
-        raise EndpointUnsafeError(
-            f"the path exists and is {kind}; it was not touched",
-            endpoint=endpoint,
-            hint="choose another endpoint_path, or remove it yourself",
-        )
+        raise refusals.no_socket(endpoint, mode)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -485,17 +436,8 @@ def _make_way(directory_fd: int, name: str, endpoint: str) -> None:
         except BlockingIOError:
             pid = None  # alive, with a full backlog
         except OSError as exc:
-            raise EndpointUnsafeError(
-                f"the path is a socket of another kind ({exc.strerror}); it was not touched",
-                endpoint=endpoint,
-                hint="choose another endpoint_path, or remove it yourself",
-            ) from exc
-    owner = "another process" if pid is None else f"process {pid}"
-    error = EndpointInUseError(
-        f"in use by {owner}", endpoint=endpoint, hint="stop it first, or choose another endpoint_path"
-    )
-    error.pid = pid
-    raise error
+            raise refusals.another_kind(endpoint, exc.strerror) from exc
+    raise refusals.in_use(endpoint, pid)
 
 
 def _bind(directory_fd: int, name: str, endpoint: str) -> UnixListener:
@@ -536,11 +478,7 @@ def _bind_aside(sock: socket.socket, endpoint: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".", dir=directory) as private:
         aside = os.path.join(private, "s")
         if len(os.fsencode(aside)) > MAX_PATH_BYTES:
-            raise EndpointError(
-                f"{aside}, where the socket is made, is longer than {MAX_PATH_BYTES} bytes",
-                endpoint=endpoint,
-                hint=f"chmod 700 {directory}, or use a shorter directory",
-            )
+            raise refusals.too_long(aside, endpoint, MAX_PATH_BYTES)
         sock.bind(aside)
         os.chmod(aside, directories.OWNER_ONLY_SOCKET)
         os.rename(aside, endpoint)

@@ -238,7 +238,10 @@ class FrameDecoder:
 
     def _bad_length(self, length: int) -> ProtocolError:
         if length == 0:
-            return InvalidLengthError("a frame announces an invalid length of 0 bytes")
+            return InvalidLengthError(
+                "a frame announces an invalid length of 0 bytes",
+                hint="this peer speaks another protocol, or is broken",
+            )
         return FrameTooLargeError(
             f"a frame of {length} bytes is too large, the limit max_frame_bytes is {self._limit}",
             hint="raise max_frame_bytes, unless this peer speaks another protocol",
