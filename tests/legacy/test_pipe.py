@@ -47,16 +47,16 @@ Pair = tuple[PipeChannel, PipeChannel]
 
 
 @pytest.fixture
-def config() -> IpcConfig:
-    name = f"trio-ipc-test-{uuid.uuid4().hex}"
-    return IpcConfig(endpoint_path=name, transport="legacy", max_frame_bytes=len(LARGE))
-
-
-@pytest.fixture(autouse=True)
 async def deadline() -> AsyncIterator[None]:
     # A test that waits for ever should fail as itself, and not as the whole run.
     with trio.fail_after(120):
         yield
+
+
+@pytest.fixture
+def config(deadline: None) -> IpcConfig:  # which every test asks for: pytest-trio forgets one that none does
+    name = f"trio-ipc-test-{uuid.uuid4().hex}"
+    return IpcConfig(endpoint_path=name, transport="legacy", max_frame_bytes=len(LARGE))
 
 
 async def connected_to(listener: PipeListener, config: IpcConfig) -> Pair:
@@ -92,7 +92,7 @@ async def test_a_cancelled_wait_leaves_its_read_to_the_next(config: IpcConfig) -
 
 
 class Threads:
-    """The threads that wait for events. They are slow: before they are let they do not look, or do not tell."""
+    """The threads that wait for events, made slow: they do not look, or do not tell, until they are let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.started = 0
