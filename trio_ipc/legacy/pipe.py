@@ -15,6 +15,7 @@ import ctypes
 import errno
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -85,9 +86,10 @@ class _Operation:
         self._handle = handle
         self._event = win32.create_event()
         self._overlapped = win32.OVERLAPPED()
-        self._closed = False
-        # There while a thread waits, and set when it does no more.
+        # There while a thread waits, and set when it does no more; by the thread itself if the run is over.
         self._thread_over: trio.Event | None = None
+        self._closed = False
+        self._lock = threading.Lock()
         self._outcome: Outcome[None] | None = None
         self.under_way = False
 
@@ -138,12 +140,13 @@ class _Operation:
         return self._thread_over
 
     def _thread_ended(self, outcome: Outcome[None]) -> None:
-        assert self._thread_over is not None  # noqa: S101 - for the type checker
         self._outcome = outcome
-        self._thread_over.set()
-        self._thread_over = None
-        if self._closed:
-            win32.close_handle(self._event)
+        with self._lock:
+            over, self._thread_over = self._thread_over, None
+            if self._closed:
+                win32.close_handle(self._event)
+        assert over is not None  # noqa: S101 - for the type checker
+        over.set()
 
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
@@ -160,12 +163,13 @@ class _Operation:
     def close(self) -> None:
         """Cancel, and give the event up. Who waits for it wakes."""
         self.cancel()
-        self._closed = True
-        if self._thread_over is None:
-            win32.close_handle(self._event)
-        else:
-            # It may have been late, and the event have been reset for an operation that did not begin.
-            win32.set_event(self._event)
+        with self._lock:
+            self._closed = True
+            if self._thread_over is None:
+                win32.close_handle(self._event)
+            else:
+                # It may have been late, and the event have been reset for an operation that did not begin.
+                win32.set_event(self._event)
 
 
 class PipeChannel(LegacyChannel):
