@@ -1,7 +1,7 @@
 r"""Named pipes for the legacy transport: overlapped operations, each with an event that is waited for.
 
-The default waits at Trio's completion port; here an operation sets an event, for which Trio waits in a
-thread. Reading keeps at most one operation under way, into memory of the channel's own: a cancelled wait
+The default waits at Trio's completion port; here an operation sets an event, for which a thread waits.
+Reading keeps at most one operation under way, into memory of the channel's own: a cancelled wait
 leaves it there, and what it brings is the next reader's. The same promises as the default's, by code of its
 own: only the owner (and SYSTEM) reaches the pipe, no other machine does, and a name that somebody else holds
 is never shared. This module must never close a handle or free memory that the kernel still works on. Only
@@ -15,9 +15,11 @@ import ctypes
 import errno
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -36,6 +38,9 @@ from trio_ipc.transports import (
 
 from .channel import ConnectionCount, LegacyChannel
 from .frames import checksum_of
+
+if TYPE_CHECKING:
+    from outcome import Outcome
 
 assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips the rest elsewhere
 
@@ -63,14 +68,23 @@ _SERVER_MODE: Final = (
 
 
 class _Operation:
-    """One overlapped operation at a time on a handle, and the event that it sets in the end."""
+    """One overlapped operation at a time on a handle, and the event that it sets in the end.
+
+    The thread that waits for the event does so as long as the operation is under way, also when no task waits
+    any more, and the event stays open for it. (`trio.lowlevel.WaitForSingleObject` stops its thread by a
+    handle, and closes that at once. A thread that is late waits for what else has the number by then: Trio's
+    issue 1271. Under Wine that may be the system's own handle of a write, which then seems to have failed.)
+    """
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
         self._event = win32.create_event()
         self._overlapped = win32.OVERLAPPED()
-        self._waiting = 0
+        # There while a thread waits, and set when it does no more; by the thread itself if the run is over.
+        self._thread_over: trio.Event | None = None
         self._closed = False
+        self._lock = threading.Lock()
+        self._outcome: Outcome[None] | None = None
         self.under_way = False
 
     @trio.lowlevel.enable_ki_protection
@@ -92,16 +106,41 @@ class _Operation:
 
     async def wait(self) -> None:
         """Wait until it has completed. Returns, too, when this is closed; the caller finds out."""
-        if self.has_completed():
+        if not self._is_pending():
             await trio.lowlevel.checkpoint()
-            return
-        self._waiting += 1
-        try:
-            await trio.lowlevel.WaitForSingleObject(self._event)
-        finally:
-            self._waiting -= 1
-            if self._closed and not self._waiting:
+        # The thread may still have been there for the operation before.
+        while self._is_pending():
+            await self._thread().wait()
+            if self._outcome is not None:
+                self._outcome.unwrap()
+
+    def _is_pending(self) -> bool:
+        return self.under_way and not self.has_completed()
+
+    @trio.lowlevel.enable_ki_protection
+    def _thread(self) -> trio.Event:
+        """Have a thread wait for the event, and return what says that it does no more."""
+        if self._thread_over is None:
+            token = trio.lowlevel.current_trio_token()
+
+            def deliver(outcome: Outcome[None]) -> None:
+                try:
+                    token.run_sync_soon(self._thread_ended, outcome)
+                except trio.RunFinishedError:
+                    self._thread_ended(outcome)
+
+            trio.lowlevel.start_thread_soon(partial(win32.wait_for_event, self._event), deliver)
+            self._thread_over = trio.Event()
+        return self._thread_over
+
+    def _thread_ended(self, outcome: Outcome[None]) -> None:
+        self._outcome = outcome
+        with self._lock:
+            over, self._thread_over = self._thread_over, None
+            if self._closed:
                 win32.close_handle(self._event)
+        assert over is not None  # noqa: S101 - for the type checker
+        over.set()
 
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
@@ -116,11 +155,15 @@ class _Operation:
         return True
 
     def close(self) -> None:
-        """Cancel, and give the event up. Who waits for it wakes, and closes it."""
+        """Cancel, and give the event up. Who waits for it wakes."""
         self.cancel()
-        self._closed = True
-        if not self._waiting:
-            win32.close_handle(self._event)
+        with self._lock:
+            self._closed = True
+            if self._thread_over is None:
+                win32.close_handle(self._event)
+            else:
+                # It may have been late, and the event have been reset for an operation that did not begin.
+                win32.set_event(self._event)
 
 
 class PipeChannel(LegacyChannel):

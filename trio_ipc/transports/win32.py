@@ -54,6 +54,8 @@ _SDDL_REVISION_1: Final = 1
 _SE_KERNEL_OBJECT: Final = 6
 _OWNER_SECURITY_INFORMATION: Final = 1
 _STATUS_PENDING: Final = 0x103
+_INFINITE: Final = 0xFFFF_FFFF
+_WAIT_OBJECT_0: Final = 0
 _INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
 
 # --- Structures ---------------------------------------------------------------------------------------------
@@ -179,6 +181,10 @@ _ReadFile = _declare(
     wintypes.DWORD,
     ctypes.POINTER(wintypes.DWORD),
     ctypes.POINTER(OVERLAPPED),
+)
+_SetEvent = _declare(_kernel32, "SetEvent", wintypes.BOOL, wintypes.HANDLE)
+_WaitForSingleObject = _declare(
+    _kernel32, "WaitForSingleObject", wintypes.DWORD, wintypes.HANDLE, wintypes.DWORD
 )
 _WriteFile = _declare(
     _kernel32,
@@ -331,6 +337,16 @@ def create_event() -> int:
     if event is None:
         raise ctypes.WinError(ctypes.get_last_error())
     return event
+
+
+def set_event(event: int) -> None:
+    """Set an event (SetEvent)."""
+    _check(_SetEvent(event))
+
+
+def wait_for_event(event: int) -> None:
+    """Block until an event is set (WaitForSingleObject). It must stay open meanwhile."""
+    _check(_WaitForSingleObject(event, _INFINITE) == _WAIT_OBJECT_0)
 
 
 def operation(event: int) -> OVERLAPPED:
