@@ -25,6 +25,7 @@ ROOMS = [
     "contract",
     "daemoneye",
     "transports",
+    "speculation",
     "telemetry",
     "channel",
     "interprocess",

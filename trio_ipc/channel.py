@@ -201,9 +201,8 @@ class FramedChannel(Channel):
 
     Args:
         stream: the connected stream. The channel owns it. Of a :class:`~trio_ipc.transports.LocalStream`
-            it also uses what other streams don't have: sending without a wait, because the deadline of
-            a wait that does not happen costs 8 µs, telling a half-closed peer from one that is gone, and
-            seeing that an idle connection was closed.
+            it uses all that other streams don't have: doing without a wait what can be done so, because
+            the deadline of a wait that does not happen costs 8 µs, and asking what has become of the peer.
         config: limits, deadlines and checksum.
         endpoint: what errors call it.
         peer: who is at the other end.

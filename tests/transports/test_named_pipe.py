@@ -50,16 +50,19 @@ Pair = tuple[NamedPipeStream, NamedPipeStream]
 MORE_THAN_FITS = bytes(4 * 1024 * 1024)
 
 
+#: Seconds. A test that waits for ever should fail as itself, and not as the whole run.
+DEADLINE = 120
+
+
 @pytest.fixture
-def name() -> str:
-    return f"trio-ipc-test-{uuid.uuid4().hex}"
-
-
-@pytest.fixture(autouse=True)
 async def deadline() -> AsyncIterator[None]:
-    # A test that waits for ever should fail as itself, and not as the whole run.
-    with trio.fail_after(120):
+    with trio.fail_after(DEADLINE):
         yield
+
+
+@pytest.fixture
+def name(deadline: None) -> str:  # pytest-trio forgets a fixture that nobody asks for
+    return f"trio-ipc-test-{uuid.uuid4().hex}"
 
 
 async def connected_to(listener: NamedPipeListener) -> Pair:
@@ -74,9 +77,10 @@ async def new_pair() -> Pair:
 
 @asynccontextmanager
 async def pair() -> AsyncIterator[Pair]:
-    client, server = await new_pair()
-    async with client, server:
-        yield client, server
+    with trio.fail_after(DEADLINE):
+        client, server = await new_pair()
+        async with client, server:
+            yield client, server
 
 
 @asynccontextmanager
