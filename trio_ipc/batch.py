@@ -46,8 +46,9 @@ class Batch(Generic[RequestT, ResponseT]):
 
     def check(self, channel: Channel) -> None:
         """Raise the :exc:`~trio_ipc.MessageError` that sending one of the requests would raise."""
-        for payload in self._payloads:
-            channel.check(payload)
+        if self._payloads:
+            channel.check(min(self._payloads, key=len))
+            channel.check(max(self._payloads, key=len))
 
     async def exchange(self, channel: Channel, answered: Callable[[int], None]) -> None:
         """Send all requests and receive all responses; ``responses`` grows meanwhile.

@@ -422,6 +422,7 @@ class _HandlerWatch:
         self._deadline = math.inf
         self._watch_from = math.inf
         self._alarm = trio.CancelScope()
+        self._rings_at = math.inf  # the alarm's deadline, which takes longer to ask and longest to set
         self._watching: trio.CancelScope | None = None
         self._busy: trio.Event | None = None
         self.scope = trio.CancelScope()
@@ -444,8 +445,8 @@ class _HandlerWatch:
         self._deadline = deadline = now + self._handler_timeout
         self._watch_from = watch_from = now + self._watch_after
         alarm = -math.inf if at_once else watch_from
-        if self._alarm.deadline > alarm:  # noqa: PLR1730 - setting it is what costs
-            self._alarm.deadline = alarm
+        if self._rings_at > alarm:
+            self._rings_at = self._alarm.deadline = alarm
         return deadline
 
     def end(self) -> bool:
@@ -466,7 +467,8 @@ class _HandlerWatch:
     async def run(self) -> None:
         """Sleep, look after a handler that takes its time, and so on until cancelled."""
         while True:
-            with trio.CancelScope(deadline=self._watch_from) as self._alarm:
+            self._rings_at = self._watch_from
+            with trio.CancelScope(deadline=self._rings_at) as self._alarm:
                 await trio.sleep_forever()
             # It may have rung for a handler that is done, while none runs or a later one does.
             if self._running:
