@@ -377,10 +377,7 @@ class FramedChannel(Channel):
     def send_nowait(self, payloads: Sequence[bytes]) -> bool:
         """Hand over what the system takes at once; see :meth:`Channel.send_nowait`."""
         self._check_open()
-        header = self._encoder.header
-        parts: list[bytes | memoryview] = []
-        for payload in payloads:
-            parts += (header(payload), payload)
+        parts = self._encoder.parts(payloads)
         size = sum(map(len, parts))
         if size <= _MOST_TO_COPY:
             parts = [b"".join(parts)]
@@ -506,7 +503,7 @@ class FramedChannel(Channel):
         return ChannelClosedError("this connection was closed", endpoint=self.endpoint, hint="open a new one")
 
 
-def _without(sent: int, parts: list[bytes | memoryview]) -> list[bytes | memoryview]:
+def _without(sent: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
     """Return what is left of some parts once so many of their bytes are sent."""
     for index, part in enumerate(parts):
         if sent < len(part):

@@ -216,6 +216,7 @@ class Conversation(Generic[RequestT, ResponseT]):
                 payload = channel.receive_nowait() if in_a_row < _MOST_IN_A_ROW else None
                 if payload is None:
                     await self._send_responses()
+                    self._watch.rest()
                     payload = await channel.receive()
                     in_a_row = 0
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
@@ -454,6 +455,11 @@ class _HandlerWatch:
         self._running = False
         self._watch_from = math.inf
         return self._busy is not None
+
+    def rest(self) -> None:
+        """No handler runs for a while: an alarm that would ring at once for none of them need not."""
+        if self._rings_at == -math.inf:
+            self._rings_at = self._alarm.deadline = math.inf
 
     async def wait_over(self) -> None:
         """Wait until the watch has let go of the channel, which may then be used again."""

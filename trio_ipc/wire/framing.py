@@ -9,6 +9,7 @@ compared.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from trio_ipc.config import Crc32Variant
 from trio_ipc.errors import (
@@ -24,6 +25,7 @@ from trio_ipc.errors import (
 from .checksum import checksum_for
 
 _HEADER = struct.Struct("<II")
+_unpack_header = _HEADER.unpack_from
 
 #: Bytes from which on a piece of a payload is kept as it came.
 _SMALL_PIECE = 16_384
@@ -47,21 +49,25 @@ class FrameEncoder:
     def encode(self, payload: bytes) -> bytes:
         """Return the frame of one payload: its header and the payload itself.
 
-        Raises what :meth:`header` raises.
+        Raises what :meth:`parts` raises.
         """
-        return self.header(payload) + payload
+        return b"".join(self.parts((payload,)))
 
-    def header(self, payload: bytes) -> bytes:
-        """Return what goes before a payload, for who does not want to copy it.
+    def parts(self, payloads: Iterable[bytes]) -> list[bytes]:
+        """Return frames in parts, each payload after its header, for who does not want to copy payloads.
 
         Raises:
-            MessageEmptyError: the payload has no bytes, which the wire cannot carry.
-            MessageTooLargeError: the payload is larger than the limit.
+            MessageEmptyError: a payload has no bytes, which the wire cannot carry.
+            MessageTooLargeError: a payload is larger than the limit.
         """
-        size = len(payload)
-        if not 0 < size <= self._limit:
-            self.check(size)
-        return _HEADER.pack(size, self._checksum(payload))
+        pack, checksum, limit = _HEADER.pack, self._checksum, self._limit
+        parts: list[bytes] = []
+        for payload in payloads:
+            size = len(payload)
+            if not 0 < size <= limit:
+                self.check(size)
+            parts += (pack(size, checksum(payload)), payload)
+        return parts
 
     def check(self, size: int) -> None:
         """Raise what :meth:`encode` raises for a payload of this many bytes."""
@@ -168,26 +174,28 @@ class FrameDecoder:
             self._input = self._input[self._start :] + self._ahead
             self._start = 0
             self._ahead = bytearray()
-        start = self._start + HEADER_BYTES
-        in_hand = len(self._input) - start
+        data, start = self._input, self._start
+        in_hand = len(data) - start - HEADER_BYTES
         if in_hand < 0:
             return None
-        length, expected = _HEADER.unpack_from(self._input, self._start)
+        length, expected = _unpack_header(data, start)
         if not 0 < length <= self._limit:
             raise self._fail(self._bad_length(length))
+        start += HEADER_BYTES
         if in_hand < length:
             self._pieces = []
             self._came = 0
             self._partial_crc = 0
             self._length, self._expected_crc = length, expected
-            self._input, rest = b"", self._input[start:]
+            self._input, rest = b"", data[start:]
             self._start = 0
             self._add_piece(self._pieces, rest)
             return None
-        self._start = start + length
-        payload = self._input[start : self._start]
-        if self._start == len(self._input):
+        payload = data[start : start + length]
+        if in_hand == length:
             self._input, self._start = b"", 0  # lets go of the read that brought it
+        else:
+            self._start = start + length
         if self._checksum(payload) != expected:
             raise self._fail(self._bad_checksum(payload, expected))
         return payload
