@@ -1,23 +1,30 @@
 """What is counted: ``python -m tests.benchmarks.counted_loop ROLE CONTENDER PATH NUMBER``.
 
-``serve`` until standard input ends; ``call`` or ``connect`` so often; or both sides in one process, as
-``round-trip``, where everything happens in the same order each time. The clock stands still, so that no
-alarm rings in one run and not in another.
+``serve`` until standard input ends; ``call`` or ``connect`` so often; ask for ``large`` results, and tell
+the page faults of each; or both sides in one process, as ``round-trip``, where everything happens in the same
+order each time. The clock stands still, so that no alarm rings in one run and not in another.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
+from typing import Final
 
 import trio
 import trio.testing
 
+from trio_ipc import IpcConfig, open_client
+
 from .contenders import load
 from .contenders.on_trio import TrioContender
 from .loads import Job, Use
-from .messages import MINIMAL
+from .messages import LARGEST, MINIMAL, request
 from .worker import end_with_stdin
+
+#: Calls until the C library has found out what it is asked for.
+_WARM_UP: Final = 20
 
 
 async def calls(contender: TrioContender, use: Use, path: str, number: int) -> None:
@@ -25,6 +32,21 @@ async def calls(contender: TrioContender, use: Use, path: str, number: int) -> N
         [call] = clients.operations
         for _ in range(number):
             await call()
+
+
+async def large_calls(path: str, number: int) -> None:
+    """Tell the page faults of a call whose result is let go before the next one."""
+    async with open_client(IpcConfig(endpoint_path=path)) as client:
+        for _ in range(_WARM_UP):
+            await client.call(request(LARGEST))
+        before = _page_faults()
+        for _ in range(number):
+            await client.call(request(LARGEST))
+        print((_page_faults() - before) / number)
+
+
+def _page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 async def round_trips(contender: TrioContender, path: str, number: int) -> None:
@@ -37,6 +59,8 @@ async def round_trips(contender: TrioContender, path: str, number: int) -> None:
 async def play(role: str, contender: TrioContender, path: str, number: int) -> None:
     if role == "serve":
         await contender.serving(path)
+    elif role == "large":
+        await large_calls(path, number)
     elif role == "round-trip":
         await round_trips(contender, path, number)
     else:

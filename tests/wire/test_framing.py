@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from itertools import pairwise
 
 import pytest
@@ -18,7 +19,7 @@ from trio_ipc import (
     ProtocolError,
     TruncatedFrameError,
 )
-from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
+from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder, framing
 
 LIMIT = 300
 variants = st.sampled_from(Crc32Variant)
@@ -235,3 +236,10 @@ def test_what_the_caller_does_to_its_buffer_afterwards_changes_nothing() -> None
 def test_every_error_of_the_codec_is_an_ipc_error() -> None:
     assert issubclass(ProtocolError, IpcError)
     assert issubclass(MessageTooLargeError, IpcError)
+
+
+def test_where_there_is_no_memory_to_be_kept_a_large_payload_is_none_the_worse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(framing, "_LARGEST_BLOCK", sys.maxsize - 1_000)
+    framing._have_memory_kept(sys.maxsize)
