@@ -112,6 +112,37 @@ async def test_many_requests_are_one_write_and_answered_by_few_unless_each_takes
     assert writes == {"client": 1, "server": answers}
 
 
+async def test_where_each_write_is_dear_there_are_few_but_nothing_is_held_for_long(
+    mock_clock: MockClock,
+) -> None:
+    """As it is where the client has to run on the server's core first."""
+    endpoint = MemoryEndpoint(CONFIG)
+    near, far = memory_stream_pair()
+    pump = far.send_stream.send_all_hook
+    assert pump is not None
+    began: list[float] = []
+    held: list[float] = []
+
+    async def write_dearly() -> None:
+        held.append(trio.current_time() - began[0])
+        began.clear()
+        mock_clock.jump(50e-6)
+        await pump()
+
+    async def work(request: DetectionTask, _: Call) -> DetectionResult:
+        began.append(trio.current_time())
+        mock_clock.jump(100e-6)
+        return success(request.task_id)
+
+    far.send_stream.send_all_hook = write_dearly
+    endpoint.offer(FramedChannel(far, CONFIG, endpoint="memory", peer=ME))
+    async with serving(work, endpoint):
+        async with client_over(near) as client:
+            assert ids(await client.call_many(tasks(60))) == ids(tasks(60))
+    assert len(held) < 15, "one for each request would be 60"
+    assert max(held) < 1.2e-3
+
+
 async def test_two_sides_that_both_write_more_than_fits_do_not_wait_for_each_other(config: IpcConfig) -> None:
     """Requests and responses of 64 KiB, 200 times: many times what any system's buffers hold."""
     records = [ProcessRecord(pid=1, name="x" * 65_000)]

@@ -55,8 +55,9 @@ _LONGEST_HELD: Final = 0.00003
 #: call and not 9.9.
 _TOO_LONG_A_WRITE: Final = 0.00002
 
-#: Bytes of responses after which they are sent in any case.
+#: Bytes of responses, and seconds of handlers' time, after which they are sent in any case.
 _MOST_BYTES_AT_ONCE: Final = 65_536
+_MUCH_TOO_LONG: Final = 0.001
 
 _UNANSWERABLE: Final = "a request failed, and no response could say so"
 
@@ -122,6 +123,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         # Responses that go out together with those of the other requests in hand.
         self._responses: list[bytes] = []
         self._response_bytes = 0
+        self._first_began = 0.0
         self._handled_at = 0.0
         self._send_at = math.inf
         self._sending_soon = Speculation()
@@ -238,8 +240,9 @@ class Conversation(Generic[RequestT, ResponseT]):
             self._request = response = None
 
     async def _send_soon(self) -> None:
-        """Send what is made, though more requests may be in hand, if it is much or likely to pay."""
-        if self._response_bytes >= _MOST_BYTES_AT_ONCE:
+        """Send what is made, though more requests may be in hand, if it has to be or is likely to pay."""
+        held = self._handled_at - self._first_began
+        if self._response_bytes >= _MOST_BYTES_AT_ONCE or held >= _MUCH_TOO_LONG:
             await self._send_responses()
         elif self._sending_soon.is_worth_it():
             await self._send_responses()
@@ -271,6 +274,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         """Return the handler's response, or the one that reports its failure (None without one)."""
         now = self._now()
         if not self._responses:
+            self._first_began = now
             self._send_at = now + _LONGEST_HELD
         try:
             deadline = self._watch.begin(now, at_once=bool(self._responses))
