@@ -121,6 +121,77 @@ async def test_what_the_system_forbids_at_the_start_is_one_precise_error(
     )
 
 
+def may_mount() -> bool:
+    """Whether this process may have a mount namespace of its own, and mount there."""
+    if sys.platform != "linux" or os.geteuid():
+        return False
+    mounting = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    try:
+        return subprocess.run(mounting, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+FULL_AND_READ_ONLY = """
+from trio_ipc import EndpointError
+
+directory = os.path.dirname(config.endpoint_path)
+
+def mount(options, *arguments):
+    if os.system(f"mount -o {options} {' '.join(arguments)} {directory}"):
+        sys.exit("cannot mount")
+
+async def is_refused():
+    try:
+        await serve(succeed, config)
+    except EndpointError as exc:
+        print(exc)
+
+async def works():
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, succeed, config)
+        async with open_client(config) as client:
+            assert await client.call(task()) == success()
+        nursery.cancel_scope.cancel()
+
+for number in 1, 2:  # the directory itself takes one; the lock of the starters would take the next
+    mount(f"nr_inodes={number},mode=700", "-t tmpfs none")
+    trio.run(is_refused)
+    print(os.listdir(directory))
+    mount("remount,nr_inodes=9")
+    trio.run(works)
+mount("remount,ro")
+trio.run(is_refused)
+mount("remount,rw")
+trio.run(works)
+print(os.listdir(directory))
+"""
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs root on Linux, a mount namespace, and mount(8)")
+async def test_a_directory_that_is_full_or_read_only_is_told_and_no_obstacle_later(
+    config: IpcConfig, attack: Attack
+) -> None:
+    run = await trio.run_process(
+        ["unshare", "--mount", *command(FULL_AND_READ_ONLY, config)],
+        cwd=ROOT,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    full, empty, full_again, empty_again, read_only, in_the_end = run.stdout.decode().splitlines()
+    for said in (full, full_again):
+        assert f"{config.endpoint_path}: cannot listen as uid 0: No space left on device" in said
+    assert f"{config.endpoint_path}: cannot listen as uid 0: Read-only file system" in read_only
+    assert empty == empty_again == in_the_end == "[]"
+    attack(
+        "a directory without room for another file, and a read-only one (real mounts)",
+        tried=3,
+        outcome="one `EndpointError` that says which, and no file left; all well once it was mended",
+    )
+
+
 @unix_only
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
 async def test_a_connect_that_is_denied_is_permission_denied(
