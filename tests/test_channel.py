@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 import trio
@@ -626,7 +627,7 @@ class Lookout(LocalStream):
 async def test_a_busy_peer_is_met_awake_and_a_slow_one_is_given_up_on(autojump_clock: MockClock) -> None:
     stream = Lookout()
     async with over(stream) as channel:
-        for nth in (1, 5, 25):
+        for nth in (1, 5, 75):
             stream.looks, stream.nth = 0, nth
             assert await channel.receive() == PAYLOAD
             assert (stream.looks, stream.slept) == (nth, 0)
@@ -639,13 +640,65 @@ async def test_a_busy_peer_is_met_awake_and_a_slow_one_is_given_up_on(autojump_c
         assert stream.slept == 500
         assert [index for index, count in enumerate(looks) if count] == [0, 2, 6, 14, 30, 62, 126, 190, 254,
                                                                          318, 382, 446]  # fmt: skip
-        assert set(looks) == {0, 25}
+        assert set(looks) == {0, 75}
         stream.nth = stream.looks + 3
         while stream.looks != stream.nth:
             assert await channel.receive() == PAYLOAD
-        slept, stream.nth = stream.slept, stream.looks + 25
+        slept, stream.nth = stream.slept, stream.looks + 75
         assert await channel.receive() == PAYLOAD
         assert stream.slept == slept, "it looks again once that has helped"
+
+
+#: Seconds that a look takes on a :class:`SlowLookout`; a power of two, so that sums are exact.
+LOOK: Final = 2.0**-15
+
+
+class SlowLookout(Lookout):
+    """Each look takes 30.5 µs; it has room for 10 bytes, and then for none until somebody sleeps."""
+
+    def __init__(self, clock: MockClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._room = 10
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        self._clock.jump(LOOK)
+        return super().receive_nowait(max_bytes)
+
+    def send_nowait(self, _data: bytes | bytearray | memoryview) -> int:
+        self._clock.jump(LOOK)
+        self.looks += 1
+        room, self._room = self._room, 0
+        return room
+
+    async def send_all(self, _data: bytes | bytearray | memoryview) -> None:
+        self.slept += 1
+        await trio.sleep(1)
+        self._room = 10
+
+
+async def test_where_frames_follow_one_another_it_looks_for_longer(autojump_clock: MockClock) -> None:
+    stream = SlowLookout(autojump_clock)
+    async with over(stream) as channel:
+        stream.nth = 4
+        assert await channel.receive() == PAYLOAD
+        assert (stream.looks, stream.slept) == (4, 0), "100 µs for the first one"
+        stream.nth = 4 + 10
+        assert await channel.receive() == PAYLOAD
+        assert (stream.looks, stream.slept) == (4 + 10, 0), "300 µs, since that came at once"
+        assert await channel.receive() == PAYLOAD
+        assert (stream.looks, stream.slept) == (4 + 10 + 10, 1)
+        assert await channel.receive() == PAYLOAD
+        assert (stream.looks, stream.slept) == (4 + 10 + 10, 2), "in vain once, and left out once"
+        assert await channel.receive() == PAYLOAD
+        assert (stream.looks, stream.slept) == (4 + 10 + 10 + 4, 3), "100 µs, since that took a second"
+
+
+async def test_it_looks_for_room_no_longer_than_for_a_frame(autojump_clock: MockClock) -> None:
+    stream = SlowLookout(autojump_clock)
+    async with over(stream) as channel:
+        await channel.send(PAYLOAD * 10)
+        assert (stream.looks, stream.slept) == (1 + 4, 1)
 
 
 async def test_looking_can_be_turned_off(autojump_clock: MockClock) -> None:

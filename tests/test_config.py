@@ -24,7 +24,7 @@ def test_the_fields_and_defaults_are_the_adrs() -> None:
         "crc32_variant": Crc32Variant.IEEE,
         "handler_timeout_ms": None,
         "shutdown_grace_ms": 5_000,
-        "poll_attempts": 25,
+        "poll_attempts": 75,
     }
 
 

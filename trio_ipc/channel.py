@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,7 +35,14 @@ _READ_SIZE: Final = 65_536
 
 #: Seconds that polling may take, at the most: a few times what it costs to be woken. Where many connections
 #: are busy a pass of the scheduler takes long, and the process does not fall asleep anyway.
-_LONGEST_POLL: Final = 0.0001
+_SHORT_POLL: Final = 0.0001
+
+#: The same where frames follow one another within ``_LIVELY`` seconds. A core that slept is slow at first, so
+#: that both sides gain: calls for 1,000 records took 352 instead of 493 µs, small ones on 16 connections 15
+#: instead of 26. With handlers of 1 ms, which are not lively, polling costs no more CPU time. Linux, when it
+#: is a guest, does much the same: guest_halt_poll_ns, 200 µs (Documentation/virt/guest-halt-polling.rst).
+_LONG_POLL: Final = 0.0003
+_LIVELY: Final = 0.001
 
 #: Reads of one frame before other tasks have their turn, where all of it is there.
 _READS_IN_A_ROW: Final = 16
@@ -225,6 +233,8 @@ class FramedChannel(Channel):
         self._close_nowait = shortcuts.close_nowait
         self._looks = config.poll_attempts if isinstance(stream, LocalStream) else 0
         self._polling = Speculation()
+        self._waited_at = -math.inf
+        self._longest_poll = _SHORT_POLL
         self._read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
@@ -321,11 +331,15 @@ class FramedChannel(Channel):
         in_frame = frame_deadline is not None
         data: bytes | bytearray | None = None
         try:
-            if in_frame and self._looks:
+            if self._looks and in_frame:
                 # What is left of a frame is mostly there; a frame that is to begin is not.
                 data = self._receive_nowait(_READ_SIZE)
+            elif self._looks:
+                now = trio.current_time()
+                self._longest_poll = _LONG_POLL if now - self._waited_at < _LIVELY else _SHORT_POLL
+                self._waited_at = now
             if data is None and self._looks and self._polling.is_worth_it():
-                give_up = trio.current_time() + _LONGEST_POLL
+                give_up = trio.current_time() + self._longest_poll
                 for _ in range(self._looks):
                     await trio.lowlevel.checkpoint()
                     if self._receiving_stopped and not in_frame:
@@ -432,12 +446,16 @@ class FramedChannel(Channel):
 
     async def _poll_out(self) -> bool:
         """Try a few times, like :meth:`_read`, whether there is room by now; return whether there was."""
-        for _ in range(self._looks if self._sends_at_once else 0):
-            await trio.lowlevel.checkpoint()
-            sent = self._send_parts_nowait(self._unsent)
-            if sent:
-                self._unsent = _without(sent, self._unsent)
-                return True
+        if self._sends_at_once and self._looks:
+            give_up = trio.current_time() + self._longest_poll
+            for _ in range(self._looks):
+                await trio.lowlevel.checkpoint()
+                sent = self._send_parts_nowait(self._unsent)
+                if sent:
+                    self._unsent = _without(sent, self._unsent)
+                    return True
+                if trio.current_time() > give_up:
+                    break
         return False
 
     def _not_sent(self, exc: Exception) -> ChannelError:

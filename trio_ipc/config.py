@@ -111,7 +111,8 @@ class IpcConfig:
         shutdown_grace_ms: how long requests in flight may go on after a stop was asked for.
         poll_attempts: how often a connection looks for the peer's next bytes before its task falls
             asleep, 0 for never. It makes a round trip several times faster at the price of some CPU
-            time while a connection is busy; one that waits longer stops trying.
+            time while a connection is busy; one that waits longer stops trying. A look takes some 4 µs,
+            and after 300 µs it falls asleep in any case.
     """
 
     transport: TransportType = attrs.field(
@@ -129,7 +130,7 @@ class IpcConfig:
         default=None, validator=whole_number("milliseconds", optional=True)
     )
     shutdown_grace_ms: int = attrs.field(default=5_000, validator=whole_number("milliseconds", least=0))
-    poll_attempts: int = attrs.field(default=25, validator=whole_number("attempts", least=0))
+    poll_attempts: int = attrs.field(default=75, validator=whole_number("attempts", least=0))
 
     @property
     def handler_timeout(self) -> float:
