@@ -15,7 +15,7 @@ import trio
 from .loads import Sample, Use
 from .messages import MINIMAL, SLOW
 from .pieces import MANY
-from .processes import ROOT, Pair
+from .processes import ENVIRONMENT, ROOT, Pair
 
 #: Idle connections whose memory is measured: so many that what each takes is not lost in the allocator's
 #: steps.
@@ -49,10 +49,12 @@ async def imports(repeats: int) -> dict[str, float]:
         name: modules for name, modules in IMPORTS.items() if find_spec(re.split(r"[.,]", modules)[0])
     }
     times: dict[str, list[float]] = {name: [] for name in installed}
-    for _ in range(repeats):
+    for turn in range(repeats + 1):
         for name, modules in installed.items():
             code = f"import time; t = time.perf_counter(); import {modules}; print(time.perf_counter() - t)"
-            times[name].append(float(await _output("-c", code)) * 1000)
+            seconds = float(await _output("-c", code))
+            if turn > 0:  # the first one may have to write the bytecode
+                times[name].append(seconds * 1000)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -66,7 +68,11 @@ async def codec(seconds: float) -> dict[str, dict[str, float]]:
 
 async def _output(*arguments: str) -> bytes:
     run = await trio.run_process(
-        [sys.executable, *arguments], capture_stdout=True, cwd=ROOT, stdin=subprocess.DEVNULL
+        [sys.executable, *arguments],
+        capture_stdout=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
     )
     output: bytes = run.stdout
     return output
