@@ -539,24 +539,27 @@ async def test_a_stopped_connection_is_not_quiet() -> None:
 async def test_what_is_in_hand_is_received_without_a_wait_and_nothing_else() -> None:
     near, far = memory_stream_pair()
     left, right = over(near), over(far)
-    await left.send_many([b"one", b"two"])
-    assert right.receive_nowait() is None, "nothing was read yet"
+    await left.send_many([b"one", b"two", b"three", b"four"])
+    assert right.receive_nowait(9) == [], "nothing was read yet"
     assert await right.receive() == b"one"
-    assert right.receive_nowait() == b"two"
-    assert right.receive_nowait() is None
-    assert right.traffic.frames_received == 2
+    assert right.receive_nowait(2) == [b"two", b"three"]
+    assert right.receive_nowait(9) == [b"four"]
+    assert right.receive_nowait(9) == []
+    assert right.traffic.frames_received == 4
+    assert right.traffic.bytes_received == left.traffic.bytes_sent
     await right.aclose()
     with pytest.raises(ChannelClosedError):
-        right.receive_nowait()
+        right.receive_nowait(1)
 
 
 async def test_a_broken_frame_in_hand_says_where() -> None:
     left, right = memory_stream_pair()
     channel = over(right)
-    await left.send_all(FRAME + bytes(8))
+    await left.send_all(3 * FRAME + bytes(8))
     assert await channel.receive() == PAYLOAD
+    assert channel.receive_nowait(9) == [PAYLOAD, PAYLOAD], "what is ahead of it comes first"
     with pytest.raises(InvalidLengthError) as caught:
-        channel.receive_nowait()
+        channel.receive_nowait(9)
     assert caught.value.endpoint == "memory"
 
 

@@ -7,7 +7,7 @@ meanwhile would not read either, and both would wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic
 
 import trio
@@ -72,12 +72,13 @@ class Batch(Generic[RequestT, ResponseT]):
                 if self._sent < len(self.requests) and under_way <= _MOST_AT_ONCE:
                     await self._send_some(channel)
                     continue
-                payload = channel.receive_nowait()
-                if payload is None:
+                payloads: Sequence[bytes | bytearray] = channel.receive_nowait(under_way)
+                if not payloads:
                     answered(len(self.responses) - told)
                     told = len(self.responses)
-                    payload = await channel.receive()
-                self._take(payload)
+                    payloads = (await channel.receive(),)
+                for payload in payloads:
+                    self._take(payload)
         finally:
             answered(len(self.responses) - told)
 

@@ -86,13 +86,20 @@ class Channel(trio.abc.AsyncResource):
         Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
         """
 
-    def receive_nowait(self) -> bytes | bytearray | None:
-        """Return the next payload if all of it came with what was read before, or None.
+    def receive_nowait(self, _at_most: int) -> list[bytes]:
+        """Return payloads all of which came with what was read before, in their order.
 
-        Takes nothing from the stream. A channel that never reads ahead has nothing. Raises
-        :exc:`ProtocolError` and :exc:`ChannelClosedError` as :meth:`receive` does.
+        Takes nothing from the stream. A channel that never reads ahead has none.
+
+        Args:
+            at_most: how many.
+
+        Returns:
+            The payloads; fewer, or none, where more of them have to be received. Raises
+            :exc:`ProtocolError` and :exc:`ChannelClosedError` as :meth:`receive` does, but not before
+            the payloads ahead of the error were returned.
         """
-        return None
+        return []
 
     async def send(self, payload: bytes) -> None:
         """Hand over one payload.
@@ -251,16 +258,16 @@ class FramedChannel(Channel):
     async def receive(self) -> bytes | bytearray:
         """Wait for the next payload; see :meth:`Channel.receive`."""
         self._check_open()
+        payload: bytes | bytearray | None = None
         try:
             if self._decoder.has_input:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                payload = self.receive_nowait()
+                payload = self._decoder.next_payload()
                 # In either case: the rest of a frame that has begun may be there without a wait, too, and a
                 # peer that sends without a pause must not keep others from their turn.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-                if payload is not None:
-                    return payload
-            payload = await self._receive_rest()
+            if payload is None:
+                payload = await self._receive_rest()
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
@@ -268,27 +275,23 @@ class FramedChannel(Channel):
             if self._decoder.buffered:
                 await self._break()
             raise
-        self._count_received(payload)
+        self.traffic.frames_received += 1
+        self.traffic.bytes_received += HEADER_BYTES + len(payload)
         return payload
 
-    def receive_nowait(self) -> bytes | bytearray | None:
-        """Return the next payload if it is in hand; see :meth:`Channel.receive_nowait`."""
+    def receive_nowait(self, at_most: int) -> list[bytes]:
+        """Return payloads that are in hand; see :meth:`Channel.receive_nowait`."""
         if self._closed:
             raise self._was_closed()
         try:
-            payload = self._decoder.next_payload()
+            payloads = self._decoder.next_payloads(at_most)
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
-        if payload is not None:
-            traffic = self.traffic
-            traffic.frames_received += 1
-            traffic.bytes_received += HEADER_BYTES + len(payload)
-        return payload
-
-    def _count_received(self, payload: bytes | bytearray) -> None:
-        self.traffic.frames_received += 1
-        self.traffic.bytes_received += HEADER_BYTES + len(payload)
+        if payloads:
+            self.traffic.frames_received += len(payloads)
+            self.traffic.bytes_received += HEADER_BYTES * len(payloads) + sum(map(len, payloads))
+        return payloads
 
     async def _receive_rest(self) -> bytes | bytearray:
         decoder = self._decoder

@@ -118,6 +118,8 @@ class Conversation(Generic[RequestT, ResponseT]):
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
         self._now = trio.lowlevel.current_clock().current_time
         self._watch = _HandlerWatch(channel, self._send_early, config.handler_timeout)
+        # Requests that were read, and are not looked at yet. The next one is the last.
+        self._in_hand: list[bytes] = []
         self._request: RequestT | None = None
         self._undecided = False
         # Responses that go out together with those of the other requests in hand.
@@ -167,6 +169,7 @@ class Conversation(Generic[RequestT, ResponseT]):
             # What a peer made large is freed now, and not when the garbage collector comes: it counts
             # objects, not bytes. The watch and this one know each other, so one has to let go.
             self._request = None
+            self._in_hand = []
             self._responses = []
             self._unsent_because = self._stopped_at = None
             del self._watch
@@ -214,13 +217,18 @@ class Conversation(Generic[RequestT, ResponseT]):
             try:
                 if self._handled_at >= self._send_at:
                     await self._send_soon()
-                in_a_row += 1
-                payload = channel.receive_nowait() if in_a_row < _MOST_IN_A_ROW else None
-                if payload is None:
+                if not self._in_hand:
+                    self._in_hand = channel.receive_nowait(_MOST_IN_A_ROW - in_a_row)
+                    self._in_hand.reverse()
+                payload: bytes | bytearray
+                if self._in_hand:
+                    in_a_row += 1
+                    payload = self._in_hand.pop()
+                else:
                     await self._send_responses()
                     self._watch.rest()
                     payload = await channel.receive()
-                    in_a_row = 0
+                    in_a_row = 1
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(payload)
                 del payload

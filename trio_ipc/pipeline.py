@@ -10,7 +10,7 @@ caller, and never guess where an answer belongs once the stream cannot be truste
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeAlias
 
 import trio
@@ -192,10 +192,11 @@ class Pipeline(Generic[RequestT, ResponseT]):
             try:
                 # All that came by one read at a time: those who waited for it call again together, and
                 # go into one write.
-                payload = self._channel.receive_nowait()
-                if payload is None:
-                    payload = await self._channel.receive()
-                self._answer(self._in_flight[0], payload)
+                payloads: Sequence[bytes | bytearray] = self._channel.receive_nowait(len(self._in_flight))
+                if not payloads:
+                    payloads = (await self._channel.receive(),)
+                for payload in payloads:
+                    self._answer(self._in_flight[0], payload)
             except ChannelClosedError:
                 return  # as the writer met an error, which it is about to tell
             except Exception as exc:  # noqa: BLE001 - the contract's functions are users' code

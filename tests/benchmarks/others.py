@@ -15,7 +15,7 @@ import trio
 from .loads import Sample, Use
 from .messages import MINIMAL, SLOW
 from .pieces import MANY
-from .processes import ENVIRONMENT, ROOT, Pair
+from .processes import ROOT, Pair, environment
 
 #: Idle connections whose memory is measured: so many that what each takes is not lost in the allocator's
 #: steps.
@@ -71,7 +71,7 @@ async def _output(*arguments: str) -> bytes:
         [sys.executable, *arguments],
         capture_stdout=True,
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=environment(),
         stdin=subprocess.DEVNULL,
     )
     output: bytes = run.stdout

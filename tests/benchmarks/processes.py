@@ -21,15 +21,18 @@ from .messages import MINIMAL
 ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _WORKER: Final = "tests.benchmarks.worker"
 
-#: What every process is started with. This project runs from its source tree, where it may have no bytecode,
-#: and others as pip has installed them, with theirs: here all of them have it from the second start on.
-ENVIRONMENT: Final = {
-    **os.environ,
-    "PYTHONDONTWRITEBYTECODE": "",
-    "PYTHONPYCACHEPREFIX": os.path.join(ROOT, "build", "bytecode"),
-}
 #: Seconds over what was asked for, until a process counts as hung.
 _PATIENCE: Final = 60.0
+
+
+def environment() -> dict[str, str]:
+    """Return what every process is started with.
+
+    This project runs from its source tree, where it may have no bytecode, and others as pip has installed
+    them, with theirs. Here all of them have it from the second start on.
+    """
+    bytecode = os.path.join(ROOT, "build", "bytecode")
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
 
 
 class ContenderError(Exception):
@@ -84,7 +87,7 @@ async def worker(role: str, name: str, log: str, *arguments: str) -> AsyncIterat
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=ROOT,
-            env=ENVIRONMENT,
+            env=environment(),
             start_new_session=True,  # Ctrl-C is for the suite, which ends them
         )
     try:

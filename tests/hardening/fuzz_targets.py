@@ -120,13 +120,22 @@ def expected(data: bytes, variant: Crc32Variant) -> Outcome:
     return payloads, None
 
 
-def _by_default(meant: Input) -> Outcome:
+def _one_by_one(decoder: FrameDecoder) -> list[bytes]:
+    payload = decoder.next_payload()
+    return [] if payload is None else [payload]
+
+
+def _in_groups(decoder: FrameDecoder) -> list[bytes]:
+    return decoder.next_payloads(3)
+
+
+def _by_default(meant: Input, take: Callable[[FrameDecoder], list[bytes]]) -> Outcome:
     decoder, payloads = FrameDecoder(LIMIT, meant.variant), list[bytes]()
     try:
         for piece in meant.slices():
             decoder.feed(piece)
-            while (payload := decoder.next_payload()) is not None:
-                payloads.append(payload)
+            while taken := take(decoder):
+                payloads += taken
             assert decoder.buffered <= 8 + LIMIT
         decoder.end()
     except ProtocolError as exc:
@@ -153,7 +162,8 @@ def decoder(data: bytes) -> None:
     """Both transports' framing give what the format says, however the bytes are sliced."""
     meant = Input.of(data)
     right = expected(meant.wire, meant.variant)
-    assert _by_default(meant) == right
+    assert _by_default(meant, _one_by_one) == right
+    assert _by_default(meant, _in_groups) == right
     assert _by_legacy(meant) == right
 
 
