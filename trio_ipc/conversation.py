@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias
 import attrs
 import trio
 
-from .channel import Channel
+from .channel import Channel, too_late
 from .config import IpcConfig
 from .contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
 from .errors import (
@@ -117,9 +117,11 @@ class Conversation(Generic[RequestT, ResponseT]):
         self._counters = counters
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
         self._now = trio.lowlevel.current_clock().current_time
-        self._watch = _HandlerWatch(channel, self._send_early, config.handler_timeout)
+        channel.patient = True
+        self._read_timeout_ms = config.read_timeout_ms
+        self._watch = _Watch(channel, self._send_early, config.handler_timeout, config.read_timeout_ms / 1000)
         # Requests that were read, and are not looked at yet. The next one is the last.
-        self._in_hand: list[bytes] = []
+        self._in_hand: list[bytes | bytearray] = []
         self._request: RequestT | None = None
         self._undecided = False
         # Responses that go out together with those of the other requests in hand.
@@ -177,6 +179,7 @@ class Conversation(Generic[RequestT, ResponseT]):
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
         self._channel.stop_receiving()
+        self._watch.end_wait()
 
     def _end(self, reason: CloseReason, said: str) -> None:
         """Note what ended the conversation, and what that makes of the request in hand."""
@@ -203,12 +206,17 @@ class Conversation(Generic[RequestT, ResponseT]):
 
     async def _converse(self) -> None:
         while not self._ended:
-            # One scope for all requests until the watch has to cancel a handler: a scope for each of
-            # them would cost it 8 µs.
-            with trio.CancelScope() as self._watch.scope:
+            # One scope for all requests, and the waits for them, until the watch has to cancel one: a
+            # scope for each would cost it 8 µs.
+            with self._watch.new_scope():
                 await self._answer_requests()
-            if not self._ended:
+            if self._ended:
+                return
+            if self._watch.cancelled:
                 await self._handler_cancelled()
+            elif self._watch.overdue and not self._in_hand:
+                raise too_late(self._read_timeout_ms, self._channel.endpoint, in_frame=False)
+            # Else receiving was stopped, and the channel says at the next call what had come before.
 
     async def _answer_requests(self) -> None:
         channel, counters = self._channel, self._counters
@@ -218,9 +226,7 @@ class Conversation(Generic[RequestT, ResponseT]):
                 if self._handled_at >= self._send_at:
                     await self._send_soon()
                 if not self._in_hand:
-                    self._in_hand = channel.receive_nowait(_MOST_IN_A_ROW - in_a_row)
-                    self._in_hand.reverse()
-                payload: bytes | bytearray
+                    self._in_hand += reversed(channel.receive_nowait(_MOST_IN_A_ROW - in_a_row))
                 if self._in_hand:
                     in_a_row += 1
                     payload = self._in_hand.pop()
@@ -228,6 +234,10 @@ class Conversation(Generic[RequestT, ResponseT]):
                     await self._send_responses()
                     self._watch.rest()
                     payload = await channel.receive()
+                    if self._watch.wait_ended:
+                        # It has come just then: it is answered, but not in a scope that is cancelled.
+                        self._in_hand.append(payload)
+                        await trio.lowlevel.checkpoint_if_cancelled()
                     in_a_row = 1
                 # Kept for as long as it is being answered, and no longer: an idle connection holds none.
                 self._request = self._contract.decode_request(payload)
@@ -408,27 +418,35 @@ def _describe(exc: BaseException) -> str:
         return f"{type(exc).__name__} (its text cannot be made)"
 
 
-class _HandlerWatch:
-    """Looks after a handler that takes its time.
+class _Watch:
+    """Looks after a handler that takes its time, and after a wait for a request that takes too long.
 
     It sends what was answered before, and cancels the handler when it runs out of time or its client has
     gone. One task for the connection's whole life. It sleeps while no handler runs; the alarm that a handler
     sets is left to ring when the handler is done, because moving a deadline there and back costs each
-    request 5 µs and a needless ring costs a busy connection 15 µs every ``_WATCH_AFTER``.
+    request 5 µs and a needless ring costs a busy connection 15 µs every ``_WATCH_AFTER``. For the same
+    reason a wait sets no alarm. One rings before the wait can be overdue, and is then set to when it will be.
 
     Attributes:
         scope: what to cancel. Only between :meth:`begin` and :meth:`end`, so that the end of the handler
-            is where it takes effect at the latest.
+            is where it takes effect at the latest; and in a wait that the channel leaves to its owner.
         cancelled: whether that has happened to the handler that began last.
         peer_gone: whether the client's leaving was the reason.
+        wait_ended: whether it has happened to a wait.
+        overdue: whether that was because of its time.
     """
 
     def __init__(
-        self, channel: Channel, send_early: Callable[[], Awaitable[None]], handler_timeout: float
+        self,
+        channel: Channel,
+        send_early: Callable[[], Awaitable[None]],
+        handler_timeout: float,
+        read_timeout: float,
     ) -> None:
         self._channel = channel
         self._send_early = send_early
         self._handler_timeout = handler_timeout
+        self._read_timeout = read_timeout
         self._watch_after = min(_WATCH_AFTER, handler_timeout)
         self._running = False
         self._at_once = False
@@ -438,9 +456,14 @@ class _HandlerWatch:
         self._rings_at = math.inf  # the alarm's deadline, which takes longer to ask and longest to set
         self._watching: trio.CancelScope | None = None
         self._busy: trio.Event | None = None
-        self.scope = trio.CancelScope()
         self.peer_gone = False
-        self.cancelled = False
+        self.new_scope()
+
+    def new_scope(self) -> trio.CancelScope:
+        """Return a scope for requests and waits, none of which was cancelled yet."""
+        self.cancelled = self.wait_ended = self.overdue = False
+        self.scope = trio.CancelScope()
+        return self.scope
 
     def begin(self, now: float, *, at_once: bool) -> float:
         """Watch over the handler that starts now.
@@ -454,7 +477,6 @@ class _HandlerWatch:
         """
         self._running = True
         self._at_once = at_once
-        self.cancelled = False
         self._deadline = deadline = now + self._handler_timeout
         self._watch_from = watch_from = now + self._watch_after
         alarm = -math.inf if at_once else watch_from
@@ -471,7 +493,13 @@ class _HandlerWatch:
     def rest(self) -> None:
         """No handler runs for a while: an alarm that would ring at once for none of them need not."""
         if self._rings_at == -math.inf:
-            self._rings_at = self._alarm.deadline = math.inf
+            self._rings_at = self._alarm.deadline = trio.current_time() + self._read_timeout
+
+    def end_wait(self) -> None:
+        """End the wait for a request that the channel leaves to its owner, if there is one."""
+        if self._channel.waits_until is not None:
+            self.wait_ended = True
+            self.scope.cancel()
 
     async def wait_over(self) -> None:
         """Wait until the watch has let go of the channel, which may then be used again."""
@@ -485,9 +513,16 @@ class _HandlerWatch:
     async def run(self) -> None:
         """Sleep, look after a handler that takes its time, and so on until cancelled."""
         while True:
-            self._rings_at = self._watch_from
+            waits_until = self._channel.waits_until
+            if waits_until is None:  # one that begins later ends later
+                waits_until = trio.current_time() + self._read_timeout
+            self._rings_at = min(self._watch_from, waits_until)
             with trio.CancelScope(deadline=self._rings_at) as self._alarm:
                 await trio.sleep_forever()
+            waits_until = self._channel.waits_until
+            if waits_until is not None and trio.current_time() >= waits_until:
+                self.overdue = True
+                self.end_wait()
             # It may have rung for a handler that is done, while none runs or a later one does.
             if self._running:
                 self._busy = trio.Event()

@@ -1,0 +1,150 @@
+"""Waits for a request that end in the very moment in which it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support import IN_MEMORY, ME, frame, results_in, success, task
+from trio_ipc import Call, FramedChannel, IpcConfig
+from trio_ipc.conversation import Conversation
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.telemetry import CloseReason, ServerCounters
+from trio_ipc.transports import LocalStream
+
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY, read_timeout_ms=10_000)
+
+
+class Gate(LocalStream):
+    """What it gives is on its way to the reader from then on, whatever is cancelled in the same moment."""
+
+    def __init__(self) -> None:
+        self.endpoint = IN_MEMORY
+        self.peer = ME
+        self.sent = b""
+        self._given = b""
+        self._opened = trio.Event()
+
+    def give(self, data: bytes) -> None:
+        self._given = data
+        self._opened.set()
+
+    async def receive_some(self, _max_bytes: int | None = None) -> bytes:
+        await self._opened.wait()
+        self._opened = trio.Event()
+        return self._given
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        self.sent += data
+        return len(data)
+
+    def send_parts_nowait(self, parts: Sequence[bytes | memoryview]) -> int:
+        return self.send_nowait(b"".join(parts))
+
+    async def wait_send_all_might_not_block(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+async def succeed(request: DetectionTask, _: Call) -> DetectionResult:
+    return success(request.task_id)
+
+
+def conversation(gate: Gate, config: IpcConfig = CONFIG) -> Conversation[DetectionTask, DetectionResult]:
+    counters = ServerCounters(transport="interprocess")
+    channel = FramedChannel(gate, config, endpoint=IN_MEMORY, peer=ME)
+    return Conversation(channel, 1, succeed, config=config, contract=DETECTION, counters=counters)
+
+
+async def test_stopped_while_it_waits_it_ends(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    talk = conversation(gate)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await wait_all_tasks_blocked()
+        talk.finish()
+    assert talk.ending[0] is CloseReason.STOPPED
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("cut", [None, 3, 11])
+async def test_a_request_that_comes_as_it_is_stopped_is_answered_once(
+    cut: int | None, autojump_clock: MockClock
+) -> None:
+    gate = Gate()
+    talk = conversation(gate)
+    request = frame(task("last"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await wait_all_tasks_blocked()
+        gate.give(request[:cut])
+        talk.finish()
+        if cut is not None:
+            await wait_all_tasks_blocked()
+            gate.give(request[cut:])
+    assert [result.task_id for result in results_in(gate.sent)] == ["last"]
+    assert talk.ending[0] is CloseReason.STOPPED
+
+
+@pytest.mark.parametrize("nth", range(20))  # which of two tasks runs first is Trio's to throw a coin for
+@pytest.mark.parametrize("cut", [None, 11])
+async def test_a_request_that_comes_as_its_time_is_up_is_answered_once(
+    cut: int | None, nth: int, mock_clock: MockClock
+) -> None:
+    gate = Gate()
+    talk = conversation(gate)
+    request = frame(task(f"{nth}"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await wait_all_tasks_blocked()
+        gate.give(request)
+        mock_clock.jump(10)
+        await wait_all_tasks_blocked()
+        assert [result.task_id for result in results_in(gate.sent)] == [f"{nth}"]
+        gate.give(request[:cut])
+        talk.finish()
+        if cut is not None:
+            await wait_all_tasks_blocked()
+            gate.give(request[cut:])
+    assert [result.task_id for result in results_in(gate.sent)] == [f"{nth}"] * 2
+    assert talk.ending[0] is CloseReason.STOPPED
+
+
+async def test_each_wait_for_a_request_has_all_of_its_time(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    talk = conversation(gate)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        for number in range(3):
+            await trio.sleep(4)
+            gate.give(frame(task(f"{number}")))
+    assert len(results_in(gate.sent)) == 3
+    assert talk.ending == (
+        CloseReason.READ_TIMEOUT,
+        "timed out waiting for a frame to begin, the limit read_timeout_ms is 10000",
+    )
+    assert trio.current_time() == pytest.approx(3 * 4 + 10)
+
+
+async def test_the_time_for_a_frame_to_begin_is_not_the_time_for_its_rest(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    talk = conversation(gate)
+    request = frame(task("slow"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await trio.sleep(9)
+        gate.give(request[:11])
+        await trio.sleep(9)
+        gate.give(request[11:])
+        await trio.sleep(9)
+        assert [result.task_id for result in results_in(gate.sent)] == ["slow"]
+        gate.give(request[:11])
+    assert talk.ending[0] is CloseReason.READ_TIMEOUT
+    assert "for the rest of a frame" in talk.ending[1]
+    assert trio.current_time() == pytest.approx(3 * 9 + 10)
