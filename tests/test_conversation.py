@@ -56,9 +56,11 @@ async def succeed(request: DetectionTask, _: Call) -> DetectionResult:
     return success(request.task_id)
 
 
-def conversation(gate: Gate, config: IpcConfig = CONFIG) -> Conversation[DetectionTask, DetectionResult]:
+def conversation(
+    stream: LocalStream, config: IpcConfig = CONFIG, of_channel: IpcConfig = CONFIG
+) -> Conversation[DetectionTask, DetectionResult]:
     counters = ServerCounters(transport="interprocess")
-    channel = FramedChannel(gate, config, endpoint=IN_MEMORY, peer=ME)
+    channel = FramedChannel(stream, of_channel, endpoint=IN_MEMORY, peer=ME)
     return Conversation(channel, 1, succeed, config=config, contract=DETECTION, counters=counters)
 
 
@@ -93,27 +95,50 @@ async def test_a_request_that_comes_as_it_is_stopped_is_answered_once(
 
 
 @pytest.mark.parametrize("nth", range(20))  # which of two tasks runs first is Trio's to throw a coin for
-@pytest.mark.parametrize("cut", [None, 11])
+@pytest.mark.parametrize("cut", [None, 3, 11])
+@pytest.mark.parametrize("looks", [0, 75])
 async def test_a_request_that_comes_as_its_time_is_up_is_answered_once(
-    cut: int | None, nth: int, mock_clock: MockClock
+    looks: int, cut: int | None, nth: int, mock_clock: MockClock
 ) -> None:
     gate = Gate()
-    talk = conversation(gate)
-    request = frame(task(f"{nth}"))
+    talk = conversation(gate, of_channel=CONFIG.replace(poll_attempts=looks))
+    request = frame(task(f"request {nth}"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(talk.run)
         await wait_all_tasks_blocked()
-        gate.give(request)
+        gate.give(request[:cut])
         mock_clock.jump(10)
         await wait_all_tasks_blocked()
-        assert [result.task_id for result in results_in(gate.sent)] == [f"{nth}"]
-        gate.give(request[:cut])
-        talk.finish()
         if cut is not None:
-            await wait_all_tasks_blocked()
             gate.give(request[cut:])
-    assert [result.task_id for result in results_in(gate.sent)] == [f"{nth}"] * 2
+            await wait_all_tasks_blocked()
+        assert [result.task_id for result in results_in(gate.sent)] == [f"request {nth}"]
+        talk.finish()
     assert talk.ending[0] is CloseReason.STOPPED
+
+
+@pytest.mark.parametrize("nth", range(10))
+async def test_a_violation_that_comes_as_it_is_stopped_is_told(nth: int, autojump_clock: MockClock) -> None:
+    class Waiting(Gate):
+        """Takes nothing without a wait, as a pipe does."""
+
+        def send_nowait(self, _data: bytes | bytearray | memoryview) -> int:
+            return 0
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.lowlevel.checkpoint()
+            self.sent += data
+
+    gate = Waiting()
+    talk = conversation(gate)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await wait_all_tasks_blocked()
+        gate.give(bytes(8))
+        talk.finish()
+    (result,) = results_in(gate.sent)
+    assert "protocol violation" in result.error_message
+    assert talk.ending[0] is CloseReason.PROTOCOL_ERROR
 
 
 async def test_each_wait_for_a_request_has_all_of_its_time(autojump_clock: MockClock) -> None:
@@ -148,3 +173,57 @@ async def test_the_time_for_a_frame_to_begin_is_not_the_time_for_its_rest(autoju
     assert talk.ending[0] is CloseReason.READ_TIMEOUT
     assert "for the rest of a frame" in talk.ending[1]
     assert trio.current_time() == pytest.approx(3 * 9 + 10)
+
+
+@pytest.mark.parametrize(("of_channel", "of_server"), [(1_000, 60_000), (60_000, 1_000)])
+async def test_the_time_is_the_channels_where_the_server_has_another(
+    of_channel: int, of_server: int, autojump_clock: MockClock
+) -> None:
+    talk = conversation(
+        Gate(), CONFIG.replace(read_timeout_ms=of_server), CONFIG.replace(read_timeout_ms=of_channel)
+    )
+    await talk.run()
+    assert talk.ending[1].endswith(f"read_timeout_ms is {of_channel}")
+    assert trio.current_time() == pytest.approx(of_channel / 1000)
+
+
+async def test_a_wait_that_does_not_end_at_once_is_waited_for_asleep(mock_clock: MockClock) -> None:
+    """A stream that reads in a thread, say, and cannot leave it."""
+
+    class Shielded(Gate):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            with trio.CancelScope(shield=True):
+                return await super().receive_some(max_bytes)
+            raise AssertionError("unreachable")  # mypy takes it that a scope may swallow
+
+    class Steps(trio.abc.Instrument):
+        taken = 0
+
+        def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+            self.taken += 1
+
+    gate = Shielded()
+    talk = conversation(gate)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(10)
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.taken < 110, "this task's own, and a few"
+        gate.give(b"")
+    assert talk.ending[0] in {CloseReason.READ_TIMEOUT, CloseReason.PEER_CLOSED}
+
+
+async def test_it_may_be_told_to_finish_when_it_has_ended() -> None:
+    gate = Gate()
+    gate.give(b"")
+    talk = conversation(gate)
+    await talk.run()
+    ending = talk.ending
+    talk.finish()
+    assert talk.ending == ending
+    assert ending[0] is CloseReason.PEER_CLOSED

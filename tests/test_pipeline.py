@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -413,3 +414,29 @@ async def test_a_call_behind_a_servers_last_words_is_not_left_waiting(
             await far.send_all(frame(DetectionResult(error_message="no")))
             await far.aclose()
     assert pipeline.is_broken
+
+
+async def test_what_is_idle_keeps_no_answers() -> None:
+    async with line() as subject:
+        channel = subject.pipeline._channel
+        receive, receive_nowait = channel.receive, channel.receive_nowait
+        seen: list[bytes | bytearray] = []
+
+        async def noted() -> bytes | bytearray:
+            seen.append(await receive())
+            return seen[-1]
+
+        def noted_nowait(at_most: int) -> list[bytes]:
+            found = receive_nowait(at_most)
+            seen.extend(found)
+            return found
+
+        channel.receive = noted  # type: ignore[method-assign]
+        channel.receive_nowait = noted_nowait  # type: ignore[method-assign]
+        for names in (["one"], ["two", "three"]):
+            subject.call(*names)
+            await wait_all_tasks_blocked()
+            await subject.answer(*await subject.received())  # whichever of two calls was first
+        assert len(seen) == 3
+        counts = [sys.getrefcount(seen.pop()) for _ in range(3)]
+        assert counts == [1, 1, 1], "the argument of each"

@@ -62,16 +62,18 @@ class Channel(trio.abc.AsyncResource):
         peer: who is at the other end, or None where nobody can say.
         traffic: where it counts its frames; its owner may put a shared one in its place.
         transport: what telemetry calls the implementation.
-        patient: an owner that has one cancel scope for many calls of :meth:`receive` may set this to True,
-            and has then to cancel one that waits at :attr:`waits_until`, and after :meth:`stop_receiving`.
-            One that it has cancelled it may call again, inside of a frame, too. A scope for each wait takes
-            a call 8 µs longer.
-        waits_until: while :meth:`receive` leaves that to its owner, when the wait for a frame to begin has
-            taken ``read_timeout_ms``, on :func:`trio.current_time`'s clock; else None. A channel may always
-            end its waits by itself.
+        read_timeout_ms: how long a wait for a frame to begin may take; None if the channel always ends its
+            waits by itself. Then the next two mean nothing.
+        patient: an owner that has one cancel scope for many calls of :meth:`receive`, all in the scope's own
+            task, may set this to True. It has then to cancel one that waits at :attr:`waits_until`, and after
+            :meth:`stop_receiving`. One that it has cancelled it may call again, inside of a frame, too. A
+            scope for each wait takes a call 8 µs longer.
+        waits_until: while a patient :meth:`receive` waits for a frame to begin, when that has taken
+            ``read_timeout_ms``, on :func:`trio.current_time`'s clock; else None.
     """
 
     transport: str = str(TransportType.INTERPROCESS)
+    read_timeout_ms: int | None = None
     patient: bool = False
     waits_until: float | None = None
 
@@ -95,7 +97,7 @@ class Channel(trio.abc.AsyncResource):
         Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
         """
 
-    def receive_nowait(self, _at_most: int) -> list[bytes]:
+    def receive_nowait(self, at_most: int) -> list[bytes]:
         """Return payloads all of which came with what was read before, in their order.
 
         Takes nothing from the stream. A channel that never reads ahead has none.
@@ -251,7 +253,7 @@ class FramedChannel(Channel):
         self._polling = Speculation()
         self._waited_at = -math.inf
         self._longest_poll = _SHORT_POLL
-        self._read_timeout_ms = config.read_timeout_ms
+        self._read_timeout_ms = self.read_timeout_ms = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
@@ -556,11 +558,11 @@ async def close_at_once(resource: trio.abc.AsyncResource) -> None:
         await resource.aclose()
 
 
-def too_late(read_timeout_ms: int, endpoint: str, *, in_frame: bool) -> ReadTimeoutError:
+def too_late(limit_ms: float, endpoint: str, *, in_frame: bool) -> ReadTimeoutError:
     """Return the error of a wait for a frame, or for the rest of one, that has taken too long."""
     doing = "for the rest of a frame" if in_frame else "for a frame to begin"
     return ReadTimeoutError(
-        f"timed out waiting {doing}, the limit read_timeout_ms is {read_timeout_ms}",
+        f"timed out waiting {doing}, the limit read_timeout_ms is {limit_ms:.0f}",
         endpoint=endpoint,
         hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
     )

@@ -118,8 +118,7 @@ class Conversation(Generic[RequestT, ResponseT]):
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
         self._now = trio.lowlevel.current_clock().current_time
         channel.patient = True
-        self._read_timeout_ms = config.read_timeout_ms
-        self._watch = _Watch(channel, self._send_early, config.handler_timeout, config.read_timeout_ms / 1000)
+        self._watch = _Watch(channel, self._send_early, config.handler_timeout)
         # Requests that were read, and are not looked at yet. The next one is the last.
         self._in_hand: list[bytes | bytearray] = []
         self._request: RequestT | None = None
@@ -174,12 +173,14 @@ class Conversation(Generic[RequestT, ResponseT]):
             self._in_hand = []
             self._responses = []
             self._unsent_because = self._stopped_at = None
+            self._channel.patient = False
             del self._watch
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
         self._channel.stop_receiving()
-        self._watch.end_wait()
+        if not self._ended:
+            self._watch.end_wait()
 
     def _end(self, reason: CloseReason, said: str) -> None:
         """Note what ended the conversation, and what that makes of the request in hand."""
@@ -214,9 +215,9 @@ class Conversation(Generic[RequestT, ResponseT]):
                 return
             if self._watch.cancelled:
                 await self._handler_cancelled()
-            elif self._watch.overdue and not self._in_hand:
-                raise too_late(self._read_timeout_ms, self._channel.endpoint, in_frame=False)
-            # Else receiving was stopped, and the channel says at the next call what had come before.
+            elif self._watch.overdue and not self._in_hand and self._channel.is_quiet():
+                raise too_late(self._watch.read_timeout * 1000, self._channel.endpoint, in_frame=False)
+            # Else receiving was stopped, or something has come in that moment: the next call says.
 
     async def _answer_requests(self) -> None:
         channel, counters = self._channel, self._counters
@@ -243,6 +244,8 @@ class Conversation(Generic[RequestT, ResponseT]):
                 self._request = self._contract.decode_request(payload)
                 del payload
             except ProtocolError as exc:
+                if self._watch.wait_ended:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # in the next scope it can be told
                 self._end(CloseReason.PROTOCOL_ERROR, exc.message)
                 exc.__traceback__ = None  # the channel keeps the error, which need not keep us
                 await self._say_why(exc)
@@ -434,6 +437,7 @@ class _Watch:
         peer_gone: whether the client's leaving was the reason.
         wait_ended: whether it has happened to a wait.
         overdue: whether that was because of its time.
+        read_timeout: how long a wait may take, in seconds; infinite if the channel ends it.
     """
 
     def __init__(
@@ -441,12 +445,13 @@ class _Watch:
         channel: Channel,
         send_early: Callable[[], Awaitable[None]],
         handler_timeout: float,
-        read_timeout: float,
     ) -> None:
         self._channel = channel
         self._send_early = send_early
         self._handler_timeout = handler_timeout
-        self._read_timeout = read_timeout
+        # The channel's own, which may have been made with other settings than the server's.
+        limit = channel.read_timeout_ms
+        self.read_timeout = math.inf if limit is None else limit / 1000
         self._watch_after = min(_WATCH_AFTER, handler_timeout)
         self._running = False
         self._at_once = False
@@ -493,7 +498,7 @@ class _Watch:
     def rest(self) -> None:
         """No handler runs for a while: an alarm that would ring at once for none of them need not."""
         if self._rings_at == -math.inf:
-            self._rings_at = self._alarm.deadline = trio.current_time() + self._read_timeout
+            self._rings_at = self._alarm.deadline = trio.current_time() + self.read_timeout
 
     def end_wait(self) -> None:
         """End the wait for a request that the channel leaves to its owner, if there is one."""
@@ -514,8 +519,8 @@ class _Watch:
         """Sleep, look after a handler that takes its time, and so on until cancelled."""
         while True:
             waits_until = self._channel.waits_until
-            if waits_until is None:  # one that begins later ends later
-                waits_until = trio.current_time() + self._read_timeout
+            if waits_until is None or self.wait_ended:  # one that begins later ends later
+                waits_until = trio.current_time() + self.read_timeout
             self._rings_at = min(self._watch_from, waits_until)
             with trio.CancelScope(deadline=self._rings_at) as self._alarm:
                 await trio.sleep_forever()

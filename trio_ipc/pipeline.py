@@ -197,6 +197,7 @@ class Pipeline(Generic[RequestT, ResponseT]):
                     payloads = (await self._channel.receive(),)
                 for payload in payloads:
                     self._answer(self._in_flight[0], payload)
+                del payload, payloads  # an idle connection keeps none
             except ChannelClosedError:
                 return  # as the writer met an error, which it is about to tell
             except Exception as exc:  # noqa: BLE001 - the contract's functions are users' code
