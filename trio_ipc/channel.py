@@ -253,7 +253,7 @@ class FramedChannel(Channel):
         self._polling = Speculation()
         self._waited_at = -math.inf
         self._longest_poll = _SHORT_POLL
-        self._read_timeout_ms = self.read_timeout_ms = config.read_timeout_ms
+        self.read_timeout_ms: int = config.read_timeout_ms
         self._write_timeout_ms = config.write_timeout_ms
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
@@ -332,7 +332,7 @@ class FramedChannel(Channel):
         raise AssertionError("unreachable")
 
     def _deadline(self) -> float:
-        return trio.current_time() + self._read_timeout_ms / 1000
+        return trio.current_time() + self.read_timeout_ms / 1000
 
     async def _read(self, frame_deadline: float | None) -> bytes | bytearray:  # noqa: C901, PLR0912 - see below
         """Read something; ``b""`` at the end. Between frames there is no ``frame_deadline``.
@@ -391,7 +391,7 @@ class FramedChannel(Channel):
         raise self._too_late(in_frame=in_frame)
 
     def _too_late(self, *, in_frame: bool) -> ReadTimeoutError:
-        return too_late(self._read_timeout_ms, self.endpoint, in_frame=in_frame)
+        return too_late(self.read_timeout_ms, self.endpoint, in_frame=in_frame)
 
     def _read_last(self) -> bytes:
         """Return what had come before receiving was stopped."""
@@ -558,11 +558,11 @@ async def close_at_once(resource: trio.abc.AsyncResource) -> None:
         await resource.aclose()
 
 
-def too_late(limit_ms: float, endpoint: str, *, in_frame: bool) -> ReadTimeoutError:
+def too_late(limit_ms: int, endpoint: str, *, in_frame: bool) -> ReadTimeoutError:
     """Return the error of a wait for a frame, or for the rest of one, that has taken too long."""
     doing = "for the rest of a frame" if in_frame else "for a frame to begin"
     return ReadTimeoutError(
-        f"timed out waiting {doing}, the limit read_timeout_ms is {limit_ms:.0f}",
+        f"timed out waiting {doing}, the limit read_timeout_ms is {limit_ms}",
         endpoint=endpoint,
         hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
     )

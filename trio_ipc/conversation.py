@@ -216,7 +216,9 @@ class Conversation(Generic[RequestT, ResponseT]):
             if self._watch.cancelled:
                 await self._handler_cancelled()
             elif self._watch.overdue and not self._in_hand and self._channel.is_quiet():
-                raise too_late(self._watch.read_timeout * 1000, self._channel.endpoint, in_frame=False)
+                limit = self._channel.read_timeout_ms
+                assert limit is not None  # noqa: S101 - or the channel had ended the wait
+                raise too_late(limit, self._channel.endpoint, in_frame=False)
             # Else receiving was stopped, or something has come in that moment: the next call says.
 
     async def _answer_requests(self) -> None:
@@ -437,21 +439,17 @@ class _Watch:
         peer_gone: whether the client's leaving was the reason.
         wait_ended: whether it has happened to a wait.
         overdue: whether that was because of its time.
-        read_timeout: how long a wait may take, in seconds; infinite if the channel ends it.
     """
 
     def __init__(
-        self,
-        channel: Channel,
-        send_early: Callable[[], Awaitable[None]],
-        handler_timeout: float,
+        self, channel: Channel, send_early: Callable[[], Awaitable[None]], handler_timeout: float
     ) -> None:
         self._channel = channel
         self._send_early = send_early
         self._handler_timeout = handler_timeout
         # The channel's own, which may have been made with other settings than the server's.
         limit = channel.read_timeout_ms
-        self.read_timeout = math.inf if limit is None else limit / 1000
+        self._read_timeout = math.inf if limit is None else limit / 1000
         self._watch_after = min(_WATCH_AFTER, handler_timeout)
         self._running = False
         self._at_once = False
@@ -498,7 +496,7 @@ class _Watch:
     def rest(self) -> None:
         """No handler runs for a while: an alarm that would ring at once for none of them need not."""
         if self._rings_at == -math.inf:
-            self._rings_at = self._alarm.deadline = trio.current_time() + self.read_timeout
+            self._rings_at = self._alarm.deadline = trio.current_time() + self._read_timeout
 
     def end_wait(self) -> None:
         """End the wait for a request that the channel leaves to its owner, if there is one."""
@@ -520,7 +518,7 @@ class _Watch:
         while True:
             waits_until = self._channel.waits_until
             if waits_until is None or self.wait_ended:  # one that begins later ends later
-                waits_until = trio.current_time() + self.read_timeout
+                waits_until = trio.current_time() + self._read_timeout
             self._rings_at = min(self._watch_from, waits_until)
             with trio.CancelScope(deadline=self._rings_at) as self._alarm:
                 await trio.sleep_forever()

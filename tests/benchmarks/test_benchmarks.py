@@ -38,7 +38,7 @@ from tests.benchmarks.figures import Spread, ratios
 from tests.benchmarks.goals import GOALS, Goal, Verdict, verdicts
 from tests.benchmarks.loads import Job, Use, percentile
 from tests.benchmarks.pieces import NAMES, TIMED, chosen
-from tests.benchmarks.processes import ROOT, ContenderError, client, serving
+from tests.benchmarks.processes import ROOT, ContenderError, client, environment, serving
 from tests.benchmarks.results import document, text_of
 from tests.benchmarks.suite import Measured, Plan, Run, takes_part
 from tests.benchmarks.tables import tables
@@ -156,6 +156,15 @@ async def test_a_contender_that_cannot_take_part_is_left_out_with_the_reason(
 
 
 # --- Processes ----------------------------------------------------------------------------------------------
+
+
+def test_processes_have_bytecode_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == ["False", os.path.join(ROOT, "build", "bytecode")]
 
 
 async def test_what_a_process_says_when_it_fails_is_told(directory: str) -> None:
