@@ -50,7 +50,7 @@ lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc.py examples tests/testing tests/windows \
-		tests/transports/test_named_pipe.py tests/legacy/test_pipe.py
+		tests/transports/test_named_pipe.py tests/legacy
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo

@@ -91,28 +91,42 @@ def ipc_endpoint(request: pytest.FixtureRequest) -> Iterator[IpcEndpoint]:
 
 @pytest.fixture
 async def ipc_server(ipc_endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
-    """A function that starts a server at ``ipc_endpoint``, such as ``await start(handler)``.
+    """A function that starts a server at ``ipc_endpoint``, such as ``await start(handler, CONTRACT)``.
 
     It takes what :func:`trio_ipc.testing.open_server` takes, less the endpoint. The server is cancelled
     after the test.
     """
     from trio_ipc.testing.fixtures import server_starter  # noqa: PLC0415 - only when it is used
 
+    _check_under_trio("ipc_server")
     async with server_starter(ipc_endpoint) as start:
         yield start
 
 
 @pytest.fixture
 async def ipc_client(ipc_endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
-    """A function that connects to ``ipc_endpoint``, such as ``await connect()``.
+    """A function that connects to ``ipc_endpoint``, such as ``await connect(CONTRACT)``.
 
     It takes what :func:`trio_ipc.testing.open_client_at` takes, less the endpoint. The client is closed
     after the test.
     """
     from trio_ipc.testing.fixtures import client_opener  # noqa: PLC0415 - only when it is used
 
+    _check_under_trio("ipc_client")
     async with client_opener(ipc_endpoint) as connect:
         yield connect
+
+
+def _check_under_trio(fixture: str) -> None:
+    """Fail with what is to be done where another event loop runs a fixture of Trio's."""
+    import trio  # noqa: PLC0415 - only when it is used
+
+    if not trio.lowlevel.in_trio_run():
+        pytest.fail(
+            f"{fixture} needs Trio, and another event loop runs it: pytest-asyncio takes every async fixture "
+            f"in its automatic mode. Set asyncio_mode = strict, and mark tests of Trio with pytest.mark.trio",
+            pytrace=False,
+        )
 
 
 @pytest.fixture

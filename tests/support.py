@@ -34,8 +34,9 @@ if sys.platform == "win32":
     import uuid
 
     from trio_ipc.legacy.pipe import PipeChannel
-    from trio_ipc.transports import win32
-    from trio_ipc.transports.named_pipe import NamedPipeStream, _PipeEnd
+    from trio_ipc.transports.windows import win32
+    from trio_ipc.transports.windows.end import PipeEnd
+    from trio_ipc.transports.windows.pipe import NamedPipeStream
 else:
     import socket
 
@@ -140,7 +141,7 @@ class Ends:
 
     def __init__(self, transport: TransportType) -> None:
         self.transport = transport
-        self._closers: list[Callable[[], None]] = []
+        self._closers: list[Callable[[], object]] = []
 
     def raw(
         self, config: IpcConfig, peer: PeerCredentials | None = ME
@@ -151,7 +152,7 @@ class Ends:
             return near, FramedChannel(far, config, endpoint="memory", peer=peer)
         if sys.platform == "win32":
             ours, theirs = self._pipe()
-            end = _PipeEnd(ours)
+            end = PipeEnd(ours)
             self._closers.append(end.close)
             # It has no send_eof(): see can_half_close.
             stream: Any = NamedPipeStream(end, "memory", ME)
@@ -193,7 +194,7 @@ class Ends:
     if sys.platform == "win32":
 
         def _own(self, channel: PipeChannel) -> PipeChannel:
-            self._closers.append(channel._break)
+            self._closers.append(channel.close)
             return channel
 
         def _pipe(self) -> tuple[int, int]:
@@ -256,7 +257,7 @@ class MemoryEndpoint(trio.abc.Listener[Channel]):
     def client(self) -> DetectionClient:
         near, far = self.ends.channels(self.config, self._peer)
         self.offer(far)
-        return Client(near, self.config, contract=DETECTION)
+        return Client(near, DETECTION, self.config)
 
 
 @asynccontextmanager
@@ -270,11 +271,9 @@ async def serving(
 
         async def run(task_status: trio.TaskStatus[DetectionServer]) -> None:
             if isinstance(endpoint, IpcConfig):
-                await serve(handler, endpoint, contract=contract, task_status=task_status)
+                await serve(handler, contract, endpoint, task_status=task_status)
             else:
-                await serve_listener(
-                    handler, endpoint, endpoint.config, contract=contract, task_status=task_status
-                )
+                await serve_listener(handler, contract, endpoint, endpoint.config, task_status=task_status)
 
         yield await nursery.start(run)
         nursery.cancel_scope.cancel()

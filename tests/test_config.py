@@ -21,6 +21,7 @@ def test_the_fields_and_defaults_are_the_adrs() -> None:
         "read_timeout_ms": 30_000,
         "write_timeout_ms": 10_000,
         "max_connections": 16,
+        "socket_group": None,
         "crc32_variant": Crc32Variant.IEEE,
         "handler_timeout_ms": None,
         "shutdown_grace_ms": 5_000,

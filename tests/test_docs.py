@@ -47,11 +47,11 @@ from trio_ipc import (
     open_client,
     serve,
 )
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.endpoint import DEFAULT_SOCKET
 from trio_ipc.telemetry import CallFailure, CloseReason, Refusal, RequestFailure, TimeoutKind
 from trio_ipc.telemetry.metrics import METRICS, Kind
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import Duplex
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -474,8 +474,8 @@ def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
     text = (DOCS / "telemetry.md").read_text(encoding="utf-8").partition("## Logging")[2]
     told = set(re.findall(r"^\| `(trio_ipc\.[\w.]+)` \|", text, re.MULTILINE))
     package = Path(trio_ipc.__file__).parent
-    logging = {file for file in package.rglob("*.py") if "_logger = logging" in file.read_text("utf-8")}
-    names = {".".join(("trio_ipc", *file.relative_to(package).with_suffix("").parts)) for file in logging}
+    logging = {file for file in package.rglob("*.py") if "_log = Log(__name__)" in file.read_text("utf-8")}
+    names = {f"trio_ipc.{file.relative_to(package).parts[0]}" for file in logging}
     assert told == names
     fields = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     for file in logging:
@@ -497,13 +497,13 @@ def test_the_rooms_are_those_of_the_architecture_page() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
 
 
-def test_what_a_channel_uses_of_a_local_stream_is_told() -> None:
+def test_what_a_channel_needs_of_a_connection_is_told() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    table = text.partition("Of a `LocalStream`")[2].partition("\n### ")[0]
+    table = text.partition("primitives (`Duplex`)")[2].partition("\n### ")[0]
     told = {
         name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]
     }
-    assert told == {name for name, thing in vars(LocalStream).items() if inspect.isfunction(thing)}
+    assert told == {name for name, thing in vars(Duplex).items() if inspect.isfunction(thing)}
 
 
 # --- Messages -----------------------------------------------------------------------------------------------
@@ -532,16 +532,16 @@ async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[
     config = IpcConfig(endpoint_path=f"{directory}/s.sock")
 
     async def listen() -> None:
-        await serve(answer, config)
+        await serve(answer, DETECTION, config)
 
     async def call(task: DetectionTask, config: IpcConfig = config) -> DetectionResult:
-        async with open_client(config) as client:
+        async with open_client(DETECTION, config) as client:
             return await client.call(task)
 
     task = DetectionTask(task_id="1")
     errors = {"not-found": await complaint(lambda: call(task))}
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve, answer, config)
+        server = await nursery.start(serve, answer, DETECTION, config)
         errors["in-use"] = await complaint(listen)
         errors["empty"] = await complaint(lambda: call(DetectionTask()))
         errors["too-large"] = await complaint(lambda: call(DetectionTask(task_id="x" * 2_000_000)))
@@ -567,7 +567,9 @@ async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", forbidden)  # root may make directories anywhere
         elsewhere = config.replace(endpoint_path=f"{directory}/missing/s.sock")
-        errors["no-right"] = (await complaint(lambda: serve(answer, elsewhere))).replace("missing/", "")
+        errors["no-right"] = (await complaint(lambda: serve(answer, DETECTION, elsewhere))).replace(
+            "missing/", ""
+        )
     errors["relative"] = await complaint(lambda: IpcConfig(endpoint_path="hello.sock"))
     return {
         name: text.replace(f"{directory}/s.sock", "PATH").replace(directory, "DIR")
@@ -593,7 +595,7 @@ def without_numbers(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{8}\b|\b[N\d]+\b", "#", text)
 
 
-def quoted(page: Path) -> list[str]:
+def quote(page: Path) -> list[str]:
     return [without_numbers(fence.text.strip()) for fence in fences_of(page) if fence.language == "text"]
 
 
@@ -601,15 +603,15 @@ def quoted(page: Path) -> list[str]:
 async def test_the_errors_that_newcomers_meet_say_what_is_quoted(
     directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quotes = quoted(DOCS / "getting-started.md")
+    quotes = quote(DOCS / "getting-started.md")
     with trio.fail_after(10):
         errors = await first_errors(directory, monkeypatch)
     assert [text for text in errors.values() if without_numbers(text) not in quotes] == []
-    assert len(quotes) == len(errors) + 2  # what the two clients print
+    assert len(quotes) == len(errors) + 3  # what the two clients print, and who catches errors
 
 
 async def test_the_errors_of_settings_say_what_is_quoted(directory: str) -> None:
     errors = await setting_errors(directory)
-    quotes = quoted(DOCS / "configuration.md")
+    quotes = quote(DOCS / "configuration.md")
     assert sorted(quotes) == sorted(without_numbers(text) for text in errors.values())
     assert issubclass(ConfigError, ValueError)

@@ -50,8 +50,8 @@ from trio_ipc import (
     open_client,
     serve_listener,
 )
-from trio_ipc.conversation import _MOST_IN_A_ROW
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.server.connection import _MOST_AT_ONCE
 from trio_ipc.telemetry import ServerTelemetry
 from trio_ipc.telemetry.histogram import Histogram
 from trio_ipc.transports import connect
@@ -93,7 +93,7 @@ def disagreements(snapshot: ServerSnapshot) -> list[str]:
         wrong += [f"{name} {what}: {one} is not {sum_}" for what, (one, sum_) in sums.items() if one != sum_]
         if not part.requests - part.requests_in_flight <= part.handler_seconds.count <= part.requests:
             wrong.append(f"{name} handlers: {part.handler_seconds.count} of {part.requests}")
-        if part.requests_in_flight > (_MOST_IN_A_ROW + 1) * part.connections_active:
+        if part.requests_in_flight > (_MOST_AT_ONCE + 1) * part.connections_active:
             wrong.append(f"{name} in flight: {part.requests_in_flight}")
     return wrong
 
@@ -182,11 +182,11 @@ CLIENTS = st.lists(
 class Broken(FramedChannel):
     """Has a defect."""
 
-    async def receive(self) -> bytes:
+    async def fill(self, deadline: float | None = None) -> bool:
         raise RuntimeError("a defect")
 
 
-class Conversations:
+class Clients:
     """Clients of all kinds against one server in memory."""
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class Conversations:
         self, auditor: Auditor, near: trio.abc.Stream, kinds: list[str], seconds: float, together: bool
     ) -> None:
         config = CONFIG.replace(read_timeout_ms=1_000) if together else CONFIG
-        client = Client(FramedChannel(near, config, endpoint="memory", peer=ME), config, contract=DETECTION)
+        client = Client(FramedChannel(near, config, endpoint="memory", peer=ME), DETECTION, config)
         auditor.clients.append(client)
         async with trio.open_nursery() as nursery:
             for kind in kinds:
@@ -300,7 +300,7 @@ def test_whatever_clients_do_the_sums_hold_at_every_step(
     clients: list[Behaviour], end: float, graceful: bool
 ) -> None:
     clock = MockClock(autojump_threshold=0)
-    trio.run(Conversations().run, clients, end, graceful, clock=clock)
+    trio.run(Clients().run, clients, end, graceful, clock=clock)
 
 
 async def test_what_both_sides_count_is_the_same(config: IpcConfig) -> None:
@@ -310,7 +310,7 @@ async def test_what_both_sides_count_is_the_same(config: IpcConfig) -> None:
         clients: list[ClientSnapshot] = []
 
         async def talk(kind: str) -> None:
-            async with open_client(config) as client:
+            async with open_client(DETECTION, config) as client:
                 for _ in range(20):
                     await client.call(task(kind))
                 clients.append(client.snapshot())
@@ -422,7 +422,7 @@ async def test_a_response_after_the_handlers_time_is_a_timeout_even_if_it_cannot
     async with trio.open_nursery() as nursery:
 
         async def run(task_status: trio.TaskStatus[Any]) -> None:
-            await serve_listener(stubborn, endpoint, CONFIG, contract=incomplete, task_status=task_status)
+            await serve_listener(stubborn, incomplete, endpoint, CONFIG, task_status=task_status)
 
         server = await nursery.start(run)
         near = endpoint.connect()
@@ -437,7 +437,7 @@ async def test_a_call_that_gets_no_turn_and_one_cancelled_while_it_waits_count(
     autojump_clock: MockClock,
 ) -> None:
     near, _far = trio.testing.memory_stream_pair()
-    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
+    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION, CONFIG)
 
     async def call(seconds: float) -> None:
         with trio.move_on_after(seconds):
@@ -534,10 +534,10 @@ async def test_who_is_refused_by_the_limit_counts_as_a_timeout_only_after_a_wait
 
 async def test_a_connection_counts_for_the_transport_that_it_came_by(config: IpcConfig) -> None:
     config = config.replace(transport="interprocess")
-    async with serving(Handler(), config) as server, open_client(config) as old:
+    async with serving(Handler(), config) as server, open_client(DETECTION, config) as old:
         await old.call(task())
         await server.switch_transport("legacy")
-        async with open_client(config) as new:
+        async with open_client(DETECTION, config) as new:
             await new.call(task("raise"))
             await old.call(task())
             whole = server.snapshot()
@@ -620,7 +620,7 @@ async def test_the_time_a_call_waits_for_its_turn_is_a_part_of_it(autojump_clock
 async def test_failed_calls_are_not_timed() -> None:
     near, far = trio.testing.memory_stream_pair()
     await far.aclose()
-    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
+    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION, CONFIG)
     with pytest.raises(PeerClosedError):
         await client.call(task())
     assert client.snapshot().call_seconds.count == 0
@@ -643,7 +643,7 @@ async def test_the_uptime_follows_the_clock_until_the_server_ends(autojump_clock
 
 
 async def test_a_snapshot_is_frozen_and_does_not_change(config: IpcConfig) -> None:
-    async with serving(succeed, config) as server, open_client(config) as client:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         before = server.snapshot(), client.snapshot()
         told = [snapshot.as_dict() for snapshot in before]
         await client.call(task())
@@ -656,7 +656,7 @@ async def test_a_snapshot_is_frozen_and_does_not_change(config: IpcConfig) -> No
 
 
 async def test_a_snapshot_is_json_with_a_place_for_every_field(config: IpcConfig) -> None:
-    async with serving(succeed, config) as server, open_client(config) as client:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         await client.call(task())
         await trio.testing.wait_all_tasks_blocked()
         for snapshot in (server.snapshot(), client.snapshot()):
@@ -674,7 +674,7 @@ async def test_a_snapshot_is_json_with_a_place_for_every_field(config: IpcConfig
 
 
 async def test_any_thread_may_take_a_snapshot_and_so_may_who_comes_later(config: IpcConfig) -> None:
-    async with serving(succeed, config) as server, open_client(config) as client:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         await client.call(task())
         await trio.testing.wait_all_tasks_blocked()
         assert (await trio.to_thread.run_sync(server.snapshot)).requests == 1
@@ -700,7 +700,7 @@ async def test_a_read_timeout_of_the_server_is_one_of_its_timeouts(autojump_cloc
 
 async def test_a_read_timeout_of_a_client_is_one_of_its_timeouts(autojump_clock: MockClock) -> None:
     near, _far = trio.testing.memory_stream_pair()
-    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), CONFIG, contract=DETECTION)
+    client = Client(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION, CONFIG)
     with pytest.raises(ReadTimeoutError):
         await client.call(task())
-    assert dict(client.snapshot().timeouts) == {"turn": 0, "write": 0, "read": 1}
+    assert dict(client.snapshot().timeouts) == {"turn": 0, "write": 0, "read": 1, "call": 0}

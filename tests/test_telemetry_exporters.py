@@ -31,7 +31,7 @@ from trio_ipc import (
     ServerSnapshot,
     open_client,
 )
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.telemetry.metrics import METRICS
 from trio_ipc.telemetry.opentelemetry import OpenTelemetryExporter
 from trio_ipc.telemetry.prometheus import PrometheusCollector, prometheus_text
@@ -53,7 +53,7 @@ handler: Handler = sometimes
 
 async def talk(config: IpcConfig) -> tuple[ServerSnapshot, ClientSnapshot]:
     """Both sides' snapshots of a short conversation."""
-    async with serving(handler, config) as server, open_client(config) as client:
+    async with serving(handler, config) as server, open_client(DETECTION, config) as client:
         for task_id in ("a", "bad", "b"):
             await client.call(task(task_id))
         await trio.testing.wait_all_tasks_blocked()
@@ -189,7 +189,7 @@ async def test_snapshots_of_the_same_labels_are_added_up_and_of_the_uptimes_the_
 async def test_after_a_switch_each_transport_has_its_series_and_one_is_active(config: IpcConfig) -> None:
     config = config.replace(transport="interprocess")
     async with serving(handler, config) as server:
-        async with open_client(config) as client:
+        async with open_client(DETECTION, config) as client:
             await client.call(task())
         await server.switch_transport("legacy")
         snapshot = server.snapshot()
@@ -210,7 +210,7 @@ async def test_a_registry_collects_what_is_watched_until_the_watch_is_closed(con
         registry.register(PrometheusCollector())
     async with serving(handler, config) as server:
         with collector.watch(server), collector.watch(server):
-            async with open_client(config) as client:
+            async with open_client(DETECTION, config) as client:
                 await client.call(task())
             await trio.testing.wait_all_tasks_blocked()
             series = series_in(generate_latest(registry).decode())
@@ -223,7 +223,7 @@ async def test_it_is_valid_openmetrics_too(config: IpcConfig) -> None:
     registry = CollectorRegistry()
     collector = PrometheusCollector()
     registry.register(collector)
-    async with serving(handler, config) as server, open_client(config) as client:
+    async with serving(handler, config) as server, open_client(DETECTION, config) as client:
         collector.watch(server)
         collector.watch(client)
         await client.call(task())
@@ -279,7 +279,7 @@ def points(reader: InMemoryMetricReader) -> Series:
 async def test_the_instruments_say_what_the_snapshots_say(
     config: IpcConfig, reader: InMemoryMetricReader, exporter: OpenTelemetryExporter
 ) -> None:
-    async with serving(handler, config) as server, open_client(config) as client:
+    async with serving(handler, config) as server, open_client(DETECTION, config) as client:
         with exporter.watch(server), exporter.watch(client):
             for task_id in ("a", "bad", "b"):
                 await client.call(task(task_id))
@@ -294,7 +294,7 @@ async def test_the_instruments_say_what_the_snapshots_say(
 async def test_a_value_that_only_grows_is_monotonic_and_units_are_ucums(
     config: IpcConfig, reader: InMemoryMetricReader, exporter: OpenTelemetryExporter
 ) -> None:
-    async with serving(handler, config) as server, open_client(config) as client:
+    async with serving(handler, config) as server, open_client(DETECTION, config) as client:
         exporter.watch(server)
         exporter.watch(client)
         metrics = {metric.name: metric for metric in collected(reader)}
@@ -335,7 +335,7 @@ async def test_a_server_that_has_ended_tells_its_last_numbers_while_somebody_hol
 ) -> None:
     async with serving(handler, config) as server:
         exporter.watch(server)
-        async with open_client(config) as client:
+        async with open_client(DETECTION, config) as client:
             await client.call(task())
         server.stop()
         await server.wait_stopped()

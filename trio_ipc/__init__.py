@@ -9,7 +9,6 @@ from .channel import Channel, FramedChannel, FramedChannelListener
 from .client import Client, open_client
 from .config import Crc32Variant, IpcConfig, TransportType
 from .contract import RESPONSE_TOO_LARGE, Contract, Negotiation
-from .conversation import Call, Handler
 from .errors import (
     AttemptsFailedError,
     CallError,
@@ -43,9 +42,10 @@ from .errors import (
     TruncatedFrameError,
     TurnTimeoutError,
     UndecodableMessageError,
+    UnsolicitedResponseError,
     WriteTimeoutError,
 )
-from .server import Server, serve, serve_listener
+from .server import Call, Handler, Server, serve, serve_listener
 from .telemetry import (
     LATENCY_BOUNDS,
     ClientSnapshot,
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
         Strategy,
         open_resilient_client,
     )
-    from .shared import SharedClient, open_shared_client
 
 __version__ = "0.1.0"
 
@@ -130,18 +129,17 @@ __all__ = [
     "ServerNotFoundError",
     "ServerRefusedError",
     "ServerSnapshot",
-    "SharedClient",
     "Strategy",
     "Traffic",
     "TransportType",
     "TruncatedFrameError",
     "TurnTimeoutError",
     "UndecodableMessageError",
+    "UnsolicitedResponseError",
     "WriteTimeoutError",
     "__version__",
     "open_client",
     "open_resilient_client",
-    "open_shared_client",
     "serve",
     "serve_listener",
 ]
@@ -149,11 +147,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The resilient client takes as long to import as all the rest of this package, and not everybody has
-    # several collectors, or several callers.
-    if name in {"SharedClient", "open_shared_client"}:
-        from . import shared  # noqa: PLC0415
-
-        return getattr(shared, name)
+    # several collectors.
     if name in __all__:
         from . import resilient  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, Self, TypeVar
 
@@ -75,6 +76,20 @@ def _endpoint(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise _refuse(field.name, value, problem)
 
 
+def _group_text(value: object) -> object:
+    # An operator writes a number in TOML as a number, in the environment as text.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _group(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if sys.platform == "win32":
+        raise _refuse(field.name, value, "left out on Windows: there a PeerPolicy names the users")
+    if not isinstance(value, str) or not value or "\0" in value or value.startswith("-"):
+        raise _refuse(field.name, value, "the name or the number of a group")
+
+
 def whole_number(unit: str, *, least: int = 1, optional: bool = False) -> Any:
     """Return an attrs validator for whole numbers of ``unit`` from ``least``."""
 
@@ -106,6 +121,9 @@ class IpcConfig:
             last. Also the handler's budget while ``handler_timeout_ms`` is None.
         write_timeout_ms: how long handing over a whole frame may take.
         max_connections: connections served at a time. As many again may wait for a place.
+        socket_group: on the server, name or number of a group whose members may connect as well: the socket's
+            mode is 0660 then, that of directories that it makes 0750, and the default policy of peers lets
+            members in (:meth:`PeerPolicy.group`). None for the owner alone. Only for Unix.
         crc32_variant: which checksum the frames carry.
         handler_timeout_ms: how long a handler may take, or None for ``read_timeout_ms``.
         shutdown_grace_ms: how long requests in flight may go on after a stop was asked for.
@@ -125,6 +143,7 @@ class IpcConfig:
     read_timeout_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
     write_timeout_ms: int = attrs.field(default=10_000, validator=whole_number("milliseconds"))
     max_connections: int = attrs.field(default=16, validator=whole_number("connections"))
+    socket_group: str | None = attrs.field(default=None, converter=_group_text, validator=_group)
     crc32_variant: Crc32Variant = attrs.field(default=Crc32Variant.IEEE, converter=_crc32_variant)
     handler_timeout_ms: int | None = attrs.field(
         default=None, validator=whole_number("milliseconds", optional=True)
@@ -187,6 +206,20 @@ class IpcConfig:
         return attrs.evolve(self, **settings)
 
 
+def config_of(given: object) -> IpcConfig:
+    """Return the settings that a caller gave, or those of the environment for None.
+
+    Raises:
+        TypeError: it is something else.
+        ConfigError: the environment holds a wrong setting.
+    """
+    if given is None:
+        return IpcConfig.load()
+    if not isinstance(given, IpcConfig):
+        raise TypeError(f"config is {given!r}, must be an IpcConfig or None: IpcConfig(endpoint_path=...)")
+    return given
+
+
 def _field_names() -> list[str]:
     return [field.name for field in attrs.fields(IpcConfig)]
 
@@ -228,7 +261,7 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_text(name: str, text: str) -> object:
-    if name in {"transport", "endpoint_path", "crc32_variant"}:
+    if name in {"transport", "endpoint_path", "socket_group", "crc32_variant"}:
         return text
     if re.fullmatch(r"-?[0-9]+", text):
         return int(text)

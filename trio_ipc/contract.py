@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
-from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message import EncodeError, Message
 
 from .errors import MessageError, ResponseMismatchError, UndecodableMessageError
 
@@ -109,6 +109,19 @@ class Contract(Generic[RequestT, ResponseT]):
             raise TypeError(f"the request is a {type(request).__name__}, must be a {wanted}")
 
 
+def contract_of(given: object) -> Contract[Any, Any]:
+    """Return the contract that a caller gave.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, Contract):
+        raise TypeError(
+            f"contract is {given!r}, must be a Contract: the message types and what a failure becomes"
+        )
+    return given
+
+
 def encode(message: Message) -> bytes:
     """Return the payload of a message.
 
@@ -126,7 +139,7 @@ def encode(message: Message) -> bytes:
 def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
     try:
         return kind.FromString(payload)  # type: ignore[arg-type]  # upb takes any buffer, its stub says bytes
-    except DecodeError as exc:
+    except Exception as exc:  # a decoder in Python raises more than DecodeError, such as UnicodeDecodeError
         raise UndecodableMessageError(
             f"a payload of {len(payload)} bytes does not decode as {kind.DESCRIPTOR.full_name}: {exc}",
             hint="the two sides disagree on the contract",

@@ -7,6 +7,7 @@ socket call fails. This module must never touch the file system; that is the tra
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import Final
 
@@ -25,6 +26,9 @@ PIPE_FOLDER: Final = "\\\\.\\pipe\\"
 #: Characters of a pipe's whole name, the folder included (CreateNamedPipeW, lpName).
 MAX_PIPE_CHARACTERS: Final = 256
 
+#: How sockets are written for other programs, such as gRPC's, docker's and ZeroMQ's.
+_URL: Final = re.compile(r"(unix|file|ipc):", re.IGNORECASE)
+
 _PIPE_FORM: Final = rf"a bare name such as procmond, or {PIPE_FOLDER}NAME in full"
 
 
@@ -39,8 +43,18 @@ def socket_path_problem(name: str) -> str | None:
     """
     if not name:
         return "the path of a socket, not empty"
+    if name[0] in "@\0":
+        return (
+            "an absolute path (an abstract socket has neither owner nor mode: any user could take its name); "
+            f"write /run/{_plain(name)}/{_plain(name)}.sock"
+        )
     if "\0" in name:
         return "a path without NUL bytes"
+    if _is_url(name):
+        return f"an absolute path (not a URL): write {_path_in_url(name)}"
+    if name[0] == "~":
+        home = "/home/NAME" if name[1:2] in {"", "/"} else "/home/"
+        return f"an absolute path (only a shell knows what ~ is): write {home}{name[1:]}"
     if not os.path.isabs(name):
         return "an absolute path (a daemon's working directory is no promise)"
     if name.endswith("/") or os.path.basename(name) in {".", ".."}:
@@ -52,6 +66,20 @@ def socket_path_problem(name: str) -> str | None:
     if size > MAX_PATH_BYTES:
         return f"at most {MAX_PATH_BYTES} bytes long on this system (it has {size})"
     return None
+
+
+def _plain(name: str) -> str:
+    """Return what can stand in a path of the name of an abstract socket."""
+    return re.sub(r"[^\w.-]+", "-", name[1:], flags=re.ASCII).strip("-.") or "NAME"
+
+
+def _is_url(name: str) -> bool:
+    return _URL.match(name) is not None
+
+
+def _path_in_url(url: str) -> str:
+    # unix:/x, unix:x, unix://x and unix:///x are all in use.
+    return "/" + _URL.sub("", url, count=1).lstrip("/")
 
 
 def pipe_name_problem(name: str) -> str | None:
@@ -73,10 +101,8 @@ def pipe_name_problem(name: str) -> str | None:
     if "/" in name:
         return f"{_PIPE_FORM}, without slashes"
     in_full = name[: len(PIPE_FOLDER)].lower() == PIPE_FOLDER
-    if not in_full and name.startswith("\\\\"):
-        return f"{_PIPE_FORM} (a pipe of this machine: others are never connected to)"
     if not in_full and ("\\" in name or ":" in name):
-        return f"{_PIPE_FORM} (a file's path is none)"
+        return f"{_PIPE_FORM}{_why_no_pipe(name)}"
     parts = (name[len(PIPE_FOLDER) :] if in_full else name).split("\\")
     if not all(parts):
         return f"{_PIPE_FORM}, without an empty part"
@@ -86,6 +112,16 @@ def pipe_name_problem(name: str) -> str | None:
     if size > MAX_PIPE_CHARACTERS:
         return f"at most {MAX_PIPE_CHARACTERS} characters long with its {PIPE_FOLDER} (it has {size})"
     return None
+
+
+def _why_no_pipe(name: str) -> str:
+    if name.startswith("\\\\?\\"):
+        return ", with a dot where this has a question mark"
+    if name.startswith("\\\\.\\"):
+        return " (another device is none)"
+    if name.startswith("\\\\"):
+        return " (a pipe of this machine: others are never connected to)"
+    return " (a file's path is none)"
 
 
 def pipe_path(name: str) -> str:
@@ -116,7 +152,10 @@ if sys.platform == "win32":
 else:
     DEFAULT_ENDPOINT = DEFAULT_SOCKET
     endpoint_problem = socket_path_problem
-    _in_full = os.path.abspath
+
+    def _in_full(name: str) -> str:
+        # Not what a working directory could be put before; who has such a file writes ./@name.
+        return name if name[0] in "@\0~" or _is_url(name) else os.path.abspath(name)
 
 
 def endpoint_in_full(name: str) -> str:

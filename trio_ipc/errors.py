@@ -35,7 +35,7 @@ class IpcError(Exception):
         """Give ``endpoint: message; hint``, leaving out what is not known."""
         where = f"{self.endpoint}: " if self.endpoint else ""
         advice = f"; {self.hint}" if self.hint else ""
-        return f"{where}{self.message}{advice}"
+        return writable(f"{where}{self.message}{advice}")
 
 
 class ConfigError(IpcError, ValueError):
@@ -157,6 +157,14 @@ class ResponseMismatchError(ProtocolError):
     """A response answers another request than the one that was made."""
 
 
+class UnsolicitedResponseError(ProtocolError):
+    """The server sent what nobody had asked for; the next answer would be taken for another call's.
+
+    It is noticed before a request is sent, or with the answer to the last one. Where it is a whole response,
+    the message quotes it.
+    """
+
+
 # --- A message that cannot be sent -------------------------------------------------------------------------
 
 
@@ -180,14 +188,14 @@ class MessageTooLargeError(MessageError):
     limit: int = 0
 
 
-# --- A call of the resilient client ------------------------------------------------------------------------
+# --- A call ------------------------------------------------------------------------------------------------
 
 
 class CallError(IpcError):
-    """A resilient client has no answer to a call, for a reason of its own or for several.
+    """A client has no answer to a call, for a reason of its own or for several.
 
     Attributes:
-        attempts: what each try ended by, in order. Empty if there was none.
+        attempts: what each try of a resilient client ended by, in order. Empty if there was none.
     """
 
     attempts: tuple[IpcError, ...] = ()
@@ -198,14 +206,15 @@ class AttemptsFailedError(CallError):
 
 
 class CallTimeoutError(CallError):
-    """The call's own deadline went by. Whether a collector did the work is not known.
+    """The ``timeout`` of a call went by. Whether a server did the work is not known, unless it says so.
 
-    It says what took how much of the time; ``endpoint`` is where the largest part was spent.
+    It says what the call was waiting for. A resilient client's says what took how much of the time, and
+    ``endpoint`` is where the largest part was spent.
     """
 
 
 class CircuitOpenError(CallError):
-    """The collector failed so often of late that it is left alone for a while; nothing was sent.
+    """The server failed so often of late that it is left alone for a while; nothing was sent.
 
     Attributes:
         retry_after: seconds until it is worth to call again, more than 0. While one call tries it for all
@@ -216,8 +225,45 @@ class CircuitOpenError(CallError):
 
 
 class NoEndpointError(CallError):
-    """The client has no collector to ask; nothing was sent."""
+    """The client has no endpoint to ask; nothing was sent."""
 
 
 class PoolTimeoutError(CallError):
     """No connection came free in time: all that the limits allow were in use; nothing was sent."""
+
+
+# --- Names of files ---------------------------------------------------------------------------------------
+
+
+def writable(text: str) -> str:
+    r"""Return a text that can be written as UTF-8, with bytes of a path that are none as ``\udcff``.
+
+    Python keeps such bytes as lone surrogates (PEP 383), which no file, socket or terminal takes.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+# --- A peer's own words -----------------------------------------------------------------------------------
+#
+# Whoever reads them may do so at a terminal: they must not colour it, move its cursor, begin a line of their
+# own, or turn the order of what stands around them (Unicode's bidirectional controls).
+
+
+def escape(text: str, longest: int) -> str:
+    r"""Return a text on one line, cut, with what is not printable as ``\n``, ``\x1b`` or ``\u202e``.
+
+    Quotes and backslashes stay as they are.
+
+    Args:
+        text: what a peer sent.
+        longest: characters of it to keep. Each that is escaped takes up to ten.
+    """
+    kept = text if len(text) <= longest else f"{text[:longest]} ..."
+    if kept.isprintable():
+        return kept
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+
+
+def quote(text: str, longest: int) -> str:
+    """Return a text like :func:`escape`, as Python would write it: in quotes, which no text can leave."""
+    return repr(text if len(text) <= longest else f"{text[:longest]}...")

@@ -35,7 +35,7 @@ from trio_ipc import (
     Strategy,
     open_resilient_client,
 )
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 from .changes import Snapshot, compare, snapshot
 from .display import Display, JsonDisplay, TableDisplay
@@ -69,7 +69,7 @@ class Agent:
         Args:
             interval: seconds from one cycle to the next, None for only one.
         """
-        async with open_resilient_client(self._endpoints, self._settings) as client:
+        async with open_resilient_client(DETECTION, self._endpoints, self._settings) as client:
             try:
                 return await self._watch(client, interval)
             finally:

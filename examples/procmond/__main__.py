@@ -29,7 +29,8 @@ from examples.common import (
     writing,
 )
 from trio_ipc import IpcConfig, IpcError, Server, serve
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.errors import writable
 
 from .collector import Collector
 from .telemetry import Report, snapshot_signals
@@ -54,7 +55,7 @@ async def run(load: Callable[[], IpcConfig], report: Report) -> None:
     with stop_signals() as signals, hangups() as hung_up, snapshot_signals() as wishes:
         async with trio.open_nursery() as watching:
             async with trio.open_nursery() as serving:
-                server = await serving.start(serve, Collector().handle, config)
+                server = await serving.start(serve, Collector().handle, DETECTION, config)
                 watching.start_soon(stop_on_signals, signals, server, serving.cancel_scope)
                 watching.start_soon(report_on_signals, wishes, server, report)
                 if hung_up is not None:
@@ -72,7 +73,7 @@ def announce(endpoint: str) -> None:
     try:
         if sys.stdout is not None:
             with writing():
-                print(f"listening on {endpoint}", flush=True)
+                print(f"listening on {writable(endpoint)}", flush=True)
     except BrokenPipeError:
         discard(sys.stdout)
 

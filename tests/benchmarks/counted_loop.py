@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from trio_ipc import IpcConfig, open_client
+from trio_ipc.daemoneye import DETECTION
 
 from .contenders import load
 from .contenders.on_trio import TrioContender
@@ -36,7 +37,7 @@ async def calls(contender: TrioContender, use: Use, path: str, number: int) -> N
 
 async def large_calls(path: str, number: int) -> None:
     """Tell the page faults of a call whose result is let go before the next one."""
-    async with open_client(IpcConfig(endpoint_path=path)) as client:
+    async with open_client(DETECTION, IpcConfig(endpoint_path=path)) as client:
         for _ in range(_WARM_UP):
             await client.call(request(LARGEST))
         before = _page_faults()

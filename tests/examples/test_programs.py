@@ -102,9 +102,9 @@ def hash_client(endpoint: str, path: Path) -> list[str]:
     code = f"""
 import trio
 from trio_ipc import IpcConfig, open_client
-from trio_ipc.daemoneye import DetectionTask, HashCheck, TaskType
+from trio_ipc.daemoneye import DETECTION, DetectionTask, HashCheck, TaskType
 async def main():
-    async with open_client(IpcConfig(endpoint_path={endpoint!r})) as client:
+    async with open_client(DETECTION, IpcConfig(endpoint_path={endpoint!r})) as client:
         await client.call(DetectionTask(
             task_id="endless", task_type=TaskType.CHECK_PROCESS_HASH,
             hash_check=HashCheck(executable_path={str(path)!r}),

@@ -17,7 +17,7 @@ assert sys.platform != "win32"
 
 from examples.common import STOP_SIGNALS  # noqa: E402
 from trio_ipc import IpcConfig, TransportType, open_client  # noqa: E402
-from trio_ipc.daemoneye import negotiation_task  # noqa: E402
+from trio_ipc.daemoneye import DETECTION, negotiation_task  # noqa: E402
 
 from .support import Program, collector_at, once  # noqa: E402
 from .test_programs import hash_client, make_endless  # noqa: E402
@@ -97,7 +97,7 @@ async def test_callers_notice_nothing_of_ten_hangups(endpoint: str, settings: Pa
         nonlocal answered
         config = IpcConfig(endpoint_path=endpoint, transport=list(TransportType)[number % 2])
         while not over:
-            async with open_client(config) as client:
+            async with open_client(DETECTION, config) as client:
                 for _ in range(1 if number % 4 == 0 else 20):
                     request = negotiation_task()
                     assert (await client.call(request)).task_id == request.task_id

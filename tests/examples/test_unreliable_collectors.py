@@ -13,8 +13,8 @@ import trio
 from examples.agent.__main__ import Agent, settings
 from examples.agent.display import JsonDisplay
 from examples.agent.paging import Question, enumerate_processes
-from trio_ipc import Endpoint
-from trio_ipc.daemoneye import DetectionResult, DetectionTask, ProcessRecord
+from trio_ipc import Call, Endpoint
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, ProcessRecord
 from trio_ipc.testing import (
     Behaviour,
     SimulatedCollector,
@@ -42,7 +42,7 @@ LIES = [
 ]
 
 
-async def one_process(task: DetectionTask) -> DetectionResult:
+async def one_process(task: DetectionTask, _call: Call) -> DetectionResult:
     return DetectionResult(task_id=task.task_id, success=True, processes=[ProcessRecord(pid=7, name="init")])
 
 
@@ -111,7 +111,7 @@ async def test_the_agent_goes_on_when_a_collector_has_crashed_and_come_back(
 
 
 async def test_more_records_than_a_frame_holds_come_in_pages_over_real_frames() -> None:
-    async def find(task: DetectionTask) -> DetectionResult:
+    async def find(task: DetectionTask, _call: Call) -> DetectionResult:
         wanted = task.process_filter.pids or range(1, 501)
         name = "" if task.metadata == "pids_only" else "n" * 50
         records = [ProcessRecord(pid=pid, name=name) for pid in wanted]
@@ -119,7 +119,7 @@ async def test_more_records_than_a_frame_holds_come_in_pages_over_real_frames() 
 
     async with (
         simulate_collector(handler=find, max_frame_bytes=8_192) as collector,
-        open_client_at(collector.endpoint, collector.config) as client,
+        open_client_at(DETECTION, collector.endpoint, collector.config) as client,
     ):
         seen = await enumerate_processes(client.call, Question())
     assert [record.pid for record in seen.records] == list(range(1, 501))

@@ -24,7 +24,7 @@ from tests.hardening import amplification
 from tests.hardening.record import ROOT
 from tests.support import frame, succeed, task
 from trio_ipc import Client, Crc32Variant, IpcConfig, open_client, serve
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.transports import LocalStream, connect
 from trio_ipc.wire import FrameEncoder
 
@@ -98,7 +98,7 @@ ATTACKS: Final[dict[str, tuple[int, Callable[[LocalStream], Awaitable[None]], fl
 async def _serve(path: str) -> None:
     config = IpcConfig(endpoint_path=path, max_connections=128)
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, succeed, config)
+        await nursery.start(serve, succeed, DETECTION, config)
         print("ready", flush=True)
 
 
@@ -131,7 +131,7 @@ async def _measure(name: str, path: str) -> str:
     """Call in turns with and without the attack, on a connection that was there before it."""
     quiet: list[float] = []
     attacked: list[float] = []
-    async with open_client(IpcConfig(endpoint_path=path)) as client:
+    async with open_client(DETECTION, IpcConfig(endpoint_path=path)) as client:
         attacker = _started("attack", name, path)
         try:
             for _ in range(_ROUNDS):

@@ -35,7 +35,7 @@ from rich.live import Live
 from rich.table import Table
 
 from trio_ipc import BreakerState, IpcConfig, IpcError, ServerNotFoundError, ServerRefusedError, open_client
-from trio_ipc.daemoneye import DetectionTask, ProcessFilter
+from trio_ipc.daemoneye import DETECTION, DetectionTask, ProcessFilter
 from trio_ipc.resilient import Endpoint, ResilientConfig, open_resilient_client
 
 ROOT: Final = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ class Collector:
         with trio.fail_after(PATIENCE):
             while True:
                 with contextlib.suppress(ServerNotFoundError, ServerRefusedError):
-                    async with open_client(self.config):
+                    async with open_client(DETECTION, self.config):
                         return
                 await trio.sleep(0.02)
 
@@ -213,7 +213,10 @@ class Soak:
         settings = ResilientConfig(call_timeout_ms=30_000, breaker_reset_ms=500)
         until = time.monotonic() + self.seconds
         with trio.CancelScope(shield=True):  # it ends between two steps, so that nobody stays stopped
-            async with open_resilient_client(endpoints, settings) as client, trio.open_nursery() as nursery:
+            async with (
+                open_resilient_client(DETECTION, endpoints, settings) as client,
+                trio.open_nursery() as nursery,
+            ):
                 for number in range(CALLERS):
                     nursery.start_soon(self._call, client, number)
                 nursery.start_soon(self._short_agents)

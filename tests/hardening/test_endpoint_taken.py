@@ -15,6 +15,7 @@ from tests.hardening.record import Attack
 from tests.platforms import unix_only
 from tests.support import serving, succeed, success, task
 from trio_ipc import IpcConfig, TransportType, open_client
+from trio_ipc.daemoneye import DETECTION
 
 pytestmark = unix_only
 
@@ -41,6 +42,11 @@ def open_up(path: str) -> None:
     os.chmod(path, 0o666)
 
 
+def give_it_to_another_group(path: str) -> None:
+    assert sys.platform != "win32"
+    os.chown(path, -1, 12_345)
+
+
 def open_the_directory(path: str) -> None:
     os.chmod(os.path.dirname(path), 0o777)
 
@@ -61,19 +67,23 @@ SAID: dict[Callable[[str], None], str] = {
     replace_by_a_file: "it was replaced",
     take_the_directory: "it was removed",
     open_up: "its mode was changed from 0600 to 0666",
+    give_it_to_another_group: f"its group was changed from gid {os.getegid()} to 12345"
+    if sys.platform != "win32"
+    else "",
     open_the_directory: "the mode of its directory was changed from 0700 to 0777",
     give_the_directory_away: "the owner of its directory was changed from uid 0 to 12345",
 }
 
 
 as_root = pytest.mark.skipif(
-    sys.platform == "win32" or os.geteuid() != 0, reason="takes root: it gives a directory to another user"
+    sys.platform == "win32" or os.geteuid() != 0, reason="takes root: it gives something to another user"
 )
+needs_root = {give_the_directory_away, give_it_to_another_group}
 
 
 @pytest.mark.parametrize(
     "meddle",
-    [pytest.param(meddle, marks=as_root if meddle is give_the_directory_away else ()) for meddle in SAID],
+    [pytest.param(meddle, marks=as_root if meddle in needs_root else ()) for meddle in SAID],
 )
 async def test_what_is_done_to_the_socket_file_is_noticed_and_told_once(
     config: IpcConfig,
@@ -85,7 +95,7 @@ async def test_what_is_done_to_the_socket_file_is_noticed_and_told_once(
     # In a directory of its own, which the server makes.
     directory, name = os.path.split(config.endpoint_path)
     config = config.replace(endpoint_path=f"{directory}/d/{name}")
-    async with serving(succeed, config) as server, open_client(config) as client:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         await trio.sleep(LONG_ENOUGH)
         assert server.snapshot().endpoint_intact
         meddle(config.endpoint_path)

@@ -98,7 +98,7 @@ sys.addaudithook(listen)
 
 import trio
 from trio_ipc import Endpoint, IpcConfig, open_client, open_resilient_client, serve
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 async def handler(task, call):
     return DetectionResult(task_id=task.task_id, success=True)
@@ -106,11 +106,11 @@ async def handler(task, call):
 async def main():
     config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2])
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve, handler, config)
-        async with open_client(config) as client:
+        server = await nursery.start(serve, handler, DETECTION, config)
+        async with open_client(DETECTION, config) as client:
             await client.call(DetectionTask(task_id="1"))
             await server.switch_transport("legacy" if sys.argv[2] == "interprocess" else "interprocess")
-        async with open_resilient_client([Endpoint(config)]) as resilient:
+        async with open_resilient_client(DETECTION, [Endpoint(config)]) as resilient:
             await resilient.call(DetectionTask(task_id="2"))
         server.stop()
 

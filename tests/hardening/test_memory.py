@@ -27,6 +27,7 @@ from tests.hardening.record import ROOT, Attack
 from tests.platforms import needs_proc
 from tests.support import success, task
 from trio_ipc import Crc32Variant, IpcConfig, open_client
+from trio_ipc.daemoneye import DETECTION
 from trio_ipc.transports import LocalStream, connect
 from trio_ipc.wire import FrameEncoder
 
@@ -42,7 +43,7 @@ import sys
 import trio
 from tests.support import succeed
 from trio_ipc import IpcConfig, serve
-from trio_ipc.daemoneye import DetectionResult
+from trio_ipc.daemoneye import DETECTION, DetectionResult
 
 config = IpcConfig(
     endpoint_path=sys.argv[1], transport=sys.argv[2], max_frame_bytes=int(sys.argv[3]),
@@ -60,7 +61,7 @@ async def handle(task, call):
 
 async def main():
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, handle, config)
+        await nursery.start(serve, handle, DETECTION, config)
         print("ready", flush=True)
 
 trio.run(main)
@@ -102,7 +103,7 @@ async def send_until_stuck(stream: LocalStream, data: bytes) -> int:
     """Send until nothing is taken for a while; return how many bytes were."""
     sent = idle = 0
     while idle < 20:
-        taken = stream.send_nowait(data[sent % len(data) :])
+        taken = stream.write(data[sent % len(data) :])
         sent += taken
         idle = 0 if taken else idle + 1
         await trio.sleep(0.01)
@@ -120,7 +121,7 @@ async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
     large = encoder.encode(task("large").SerializeToString()) * 1_000
     async with server_process(config) as (pid, output):
         idle = len(os.listdir(f"/proc/{pid}/fd"))
-        async with open_client(config) as client:
+        async with open_client(DETECTION, config) as client:
             assert await client.call(task()) == success()
         before = memory(pid)
         for _ in range(3):
@@ -143,7 +144,7 @@ async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
                     nursery.start_soon(send_until_stuck, stream, large)
         await all_closed(pid, idle)
         grown = memory(pid, "VmHWM") - before
-        async with open_client(config) as client:
+        async with open_client(DETECTION, config) as client:
             assert await client.call(task()) == success()
     bound = places * (FRAMES_EACH * limit + BYTES_EACH)
     held = places * 20 * limit

@@ -13,6 +13,7 @@ from tests.hardening.record import ROOT, Attack
 from tests.platforms import unix_only
 from tests.support import serving, succeed, success, task
 from trio_ipc import IpcConfig, PeerNotAllowedError, open_client
+from trio_ipc.daemoneye import DETECTION
 
 pytestmark = [
     unix_only,
@@ -28,6 +29,7 @@ CLIENT = f"""
 import os, sys, trio
 from tests.support import task
 from trio_ipc import IpcConfig, IpcError, PeerPolicy, open_client
+from trio_ipc.daemoneye import DETECTION
 
 config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2])
 os.setgid({STRANGER})
@@ -36,7 +38,7 @@ os.setuid({STRANGER})
 async def main():
     for _ in range(5):
         try:
-            async with open_client(config, peers=PeerPolicy.anyone()) as client:
+            async with open_client(DETECTION, config, peers=PeerPolicy.anyone()) as client:
                 await client.call(task())
                 print("answered")
         except IpcError as exc:
@@ -49,6 +51,7 @@ SERVER = f"""
 import os, sys, trio
 from tests.support import succeed
 from trio_ipc import IpcConfig, PeerPolicy, serve
+from trio_ipc.daemoneye import DETECTION
 
 config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2])
 os.setgid({STRANGER})
@@ -61,7 +64,7 @@ async def handle(request, call):
 async def main():
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: serve(
-            handle, config, peers=PeerPolicy.anyone(), task_status=task_status))
+            handle, DETECTION, config, peers=PeerPolicy.anyone(), task_status=task_status))
         print("ready", flush=True)
 
 trio.run(main)
@@ -102,7 +105,7 @@ async def test_the_mode_of_the_socket_stops_another_user(config: IpcConfig, atta
 async def test_the_check_of_peers_stops_another_user(
     config: IpcConfig, attack: Attack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(succeed, config) as server, open_client(config) as honest:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as honest:
         os.chmod(os.path.dirname(config.endpoint_path), 0o755)
         os.chmod(config.endpoint_path, 0o666)
         assert await strangers_try(config) == ["PeerClosedError"] * 5
@@ -132,7 +135,7 @@ async def test_the_client_sends_nothing_to_a_server_of_another_user(
         assert (await process.stdout.receive_some()).startswith(b"ready")
         for _ in range(5):
             with pytest.raises(PeerNotAllowedError, match=f"uid {STRANGER}.*somebody else took the path"):
-                async with open_client(config) as client:
+                async with open_client(DETECTION, config) as client:
                     await client.call(task())
         process.terminate()
         said = b"".join([data async for data in process.stdout])

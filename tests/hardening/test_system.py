@@ -21,9 +21,10 @@ import trio
 from trio.testing import MockClock
 
 from tests.hardening.record import ROOT, Attack
-from tests.platforms import needs_proc, unix_only
+from tests.platforms import needs_proc, refuse_to_accept, unix_only
 from tests.support import serving, succeed, success, task
 from trio_ipc import EndpointError, EndpointPermissionError, IpcConfig, open_client, serve
+from trio_ipc.daemoneye import DETECTION
 from trio_ipc.transports import connect
 
 START = """
@@ -31,6 +32,7 @@ import logging, os, resource, sys, threading
 import trio
 from tests.support import succeed, success, task
 from trio_ipc import IpcConfig, open_client, serve
+from trio_ipc.daemoneye import DETECTION
 
 config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2], max_connections=100)
 """
@@ -61,7 +63,7 @@ logging.basicConfig(level="ERROR", format="%(created)f %(message)s")
 
 async def main():
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, succeed, config)
+        await nursery.start(serve, succeed, DETECTION, config)
         resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
         print("ready", flush=True)
 
@@ -73,7 +75,7 @@ trio.run(main)
 async def test_a_server_out_of_descriptors_waits_serves_and_recovers(
     config: IpcConfig, attack: Attack
 ) -> None:
-    async with running(SHORT_OF_DESCRIPTORS, config) as server, open_client(config) as early:
+    async with running(SHORT_OF_DESCRIPTORS, config) as server, open_client(DETECTION, config) as early:
         assert await early.call(task()) == success()
         assert server.stderr is not None
         holders = [await connect(config.endpoint_path) for _ in range(40)]
@@ -90,7 +92,7 @@ async def test_a_server_out_of_descriptors_waits_serves_and_recovers(
         assert times[-1] - times[0] >= 5 * 0.09
         for holder in holders:
             await holder.aclose()
-        async with open_client(config) as late:
+        async with open_client(DETECTION, config) as late:
             assert await late.call(task()) == success()
     attack(
         "file descriptors run out (`RLIMIT_NOFILE`) under 40 connections",
@@ -110,7 +112,7 @@ async def test_what_the_system_forbids_at_the_start_is_one_precise_error(
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "open" else socket.socket, call, fails)
         with pytest.raises(EndpointError, match=f"cannot listen as uid .*: {os.strerror(code)}") as caught:
-            await serve(succeed, config)
+            await serve(succeed, DETECTION, config)
     assert caught.value.endpoint == config.endpoint_path
     assert os.listdir(os.path.dirname(config.endpoint_path)) == []
     assert len(os.listdir("/dev/fd")) == before
@@ -143,14 +145,14 @@ def mount(options, *arguments):
 
 async def is_refused():
     try:
-        await serve(succeed, config)
+        await serve(succeed, DETECTION, config)
     except EndpointError as exc:
         print(exc)
 
 async def works():
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, succeed, config)
-        async with open_client(config) as client:
+        await nursery.start(serve, succeed, DETECTION, config)
+        async with open_client(DETECTION, config) as client:
             assert await client.call(task()) == success()
         nursery.cancel_scope.cancel()
 
@@ -201,7 +203,7 @@ async def test_a_connect_that_is_denied_is_permission_denied(
         with monkeypatch.context() as patched:
             patched.setattr(socket.socket, "connect", Mock(side_effect=OSError(code, os.strerror(code))))
             with pytest.raises(EndpointPermissionError, match="permission denied to uid"):
-                async with open_client(config):
+                async with open_client(DETECTION, config):
                     pass
     attack(
         "a security module that denies to connect (`EACCES`, `EPERM`)",
@@ -213,18 +215,8 @@ async def test_a_connect_that_is_denied_is_permission_denied(
 @pytest.fixture(params=[errno.EACCES, errno.EPERM])
 def denial(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What accept() says the first five times."""
-    said = os.strerror(request.param)
-    real, left = socket.socket.accept, 5
-
-    def denied_at_first(sock: socket.socket) -> tuple[socket.socket, object]:
-        nonlocal left
-        if left:
-            left -= 1
-            raise OSError(request.param, said)
-        return real(sock)
-
-    monkeypatch.setattr(socket.socket, "accept", denied_at_first)
-    return said
+    refuse_to_accept(monkeypatch, request.param, times=5)
+    return os.strerror(request.param)
 
 
 @unix_only
@@ -236,7 +228,7 @@ async def test_an_accept_that_is_denied_is_tried_again_after_a_rest(
     attack: Attack,
 ) -> None:
     """The client stays where it is, so that to try again at once would be to spin."""
-    async with serving(succeed, config), open_client(config) as client:
+    async with serving(succeed, config), open_client(DETECTION, config) as client:
         assert await client.call(task()) == success()
         assert 0.5 <= trio.current_time() < 1
     assert caplog.text.count(f"cannot accept: {denial}; trying again in 0.1 s") == 5
@@ -262,7 +254,7 @@ async def test_a_storm_of_signals_interrupts_nothing(config: IpcConfig, attack: 
 
     former = signal.signal(signal.SIGALRM, ring)
     try:
-        async with serving(succeed, config), open_client(config) as client:
+        async with serving(succeed, config), open_client(DETECTION, config) as client:
             signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
             calls = 0
             while calls < 300 or rung < 50:
@@ -285,7 +277,7 @@ async def test_a_wall_clock_that_jumps_changes_nothing(
         year = next(years)
         return year * 3e7 if year % 2 else -year * 3e7
 
-    async with serving(succeed, config) as server, open_client(config) as client:
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         with monkeypatch.context() as patched:
             patched.setattr(time, "time", jumping)
             for number in range(200):
@@ -309,7 +301,7 @@ async def handle(request, call):
 
 async def main():
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve, handle, config)
+        await nursery.start(serve, handle, DETECTION, config)
         print("ready", flush=True)
 
 trio.run(main)
@@ -320,10 +312,10 @@ trio.run(main)
 async def test_a_child_that_the_host_program_forks_takes_nothing_with_it(
     config: IpcConfig, attack: Attack
 ) -> None:
-    async with running(FORKING, config), open_client(config) as client:
+    async with running(FORKING, config), open_client(DETECTION, config) as client:
         for _ in range(20):
             assert await client.call(task("fork")) == success("fork")
-            async with open_client(config) as other:
+            async with open_client(DETECTION, config) as other:
                 assert await other.call(task()) == success()
     attack(
         "the server's program forks, and the child leaves by `os._exit`",
@@ -333,7 +325,7 @@ async def test_a_child_that_the_host_program_forks_takes_nothing_with_it(
 
 
 CLOSING_IN_THE_CHILD = """
-from trio_ipc.selection import open_channel_listener
+from trio_ipc.opening import open_channel_listener
 from trio_ipc import PeerPolicy
 
 async def main():
@@ -370,7 +362,7 @@ def test_a_forked_child_that_closes_the_listener_leaves_the_file(config: IpcConf
 async def test_a_program_that_is_started_from_a_server_has_none_of_its_sockets(
     config: IpcConfig, attack: Attack
 ) -> None:
-    async with serving(succeed, config), open_client(config) as client:
+    async with serving(succeed, config), open_client(DETECTION, config) as client:
         assert await client.call(task()) == success()
         listing = subprocess.run(
             ["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, check=True
@@ -387,8 +379,8 @@ EXITING = """
 def serve_and_talk():
     async def main():
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve, succeed, config)
-            async with open_client(config) as client:
+            await nursery.start(serve, succeed, DETECTION, config)
+            async with open_client(DETECTION, config) as client:
                 await client.call(task())
                 talking.set()
                 await trio.sleep_forever()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import sys
 from unittest.mock import Mock
@@ -16,19 +18,24 @@ if sys.platform == "win32":
 assert sys.platform != "win32"
 
 from tests.hardening.record import Attack  # noqa: E402
+from tests.platforms import refuse_to_accept  # noqa: E402
 from tests.support import cancelled_once_begun  # noqa: E402
-from trio_ipc import ChannelClosedError, IpcConfig, PeerClosedError, PeerCredentials, PeerPolicy  # noqa: E402
+from trio_ipc import (  # noqa: E402
+    ChannelClosedError,
+    IpcConfig,
+    PeerClosedError,
+    PeerCredentials,
+    PeerPolicy,
+    TruncatedFrameError,
+    WriteTimeoutError,
+)
 from trio_ipc.legacy import connect, listen  # noqa: E402
 from trio_ipc.legacy import unix as legacy_unix  # noqa: E402
+from trio_ipc.legacy.frames import FrameWriter  # noqa: E402
 from trio_ipc.legacy.unix import SocketChannel  # noqa: E402
-from trio_ipc.transports import directories  # noqa: E402
+from trio_ipc.transports import PeerState, unix_paths  # noqa: E402
 
 ANYONE = PeerPolicy.anyone()
-
-
-@pytest.fixture
-def config(directory: str) -> IpcConfig:
-    return IpcConfig(endpoint_path=f"{directory}/test.sock", transport="legacy", max_frame_bytes=4_000_000)
 
 
 def pair(config: IpcConfig) -> tuple[SocketChannel, SocketChannel]:
@@ -105,7 +112,7 @@ async def test_a_second_sender_is_told_so_before_it_mixes_two_messages(config: I
         assert await right.receive() == b"x"
 
 
-@pytest.mark.parametrize("direction", ["receive", "send", "watch"])
+@pytest.mark.parametrize("direction", ["receive", "send"])
 async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
     config: IpcConfig, direction: str
 ) -> None:
@@ -117,10 +124,8 @@ async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
             try:
                 if direction == "receive":
                     await channel.receive()
-                elif direction == "send":
-                    await channel.send(bytes(400_000))
                 else:
-                    await channel.wait_peer_gone()
+                    await channel.send(bytes(400_000))
                 done.append("done")
             except ChannelClosedError as exc:
                 done.append(exc)
@@ -128,7 +133,7 @@ async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
         async with right, trio.open_nursery() as nursery:
             nursery.start_soon(work)
             await trio.testing.wait_all_tasks_blocked()
-            if direction != "send":
+            if direction == "receive":
                 right._sock.send(b"x")  # a part, so that it would have to go on waiting
             else:
                 right._sock.recv(300_000)
@@ -137,18 +142,146 @@ async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
         assert len(done) == 1
 
 
-async def test_more_payloads_than_the_system_takes_parts_are_sent_all_the_same(config: IpcConfig) -> None:
+async def test_payloads_by_the_thousand_go_together_and_come_in_order(config: IpcConfig) -> None:
     left, right = pair(config)
-    payloads = [b"%d" % number for number in range(3_000)]  # IOV_MAX is 1,024
+    payloads = [b"%d" % number for number in range(3_000)]
     async with left, right, trio.open_nursery() as nursery:
         nursery.start_soon(left.send_many, payloads)
         assert [await right.receive() for _ in payloads] == payloads
 
 
+class Turns:
+    """Counts how often another task has its turn."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.count = 0
+        nursery.start_soon(self._take)
+
+    async def _take(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.count += 1
+
+
+async def test_a_large_frame_that_is_all_there_keeps_nobody_from_their_turn(config: IpcConfig) -> None:
+    size = 48 * 65_536
+    whole = memoryview(FrameWriter(size, config.crc32_variant).frames([bytes(size)]))
+
+    class AllThere(SocketChannel):
+        rest = whole
+
+        def _read_now(self, at_most: int) -> bytes:
+            data, self.rest = self.rest[:at_most], self.rest[at_most:]
+            return bytes(data)
+
+    near, far = socket.socketpair()
+    with near:
+        async with AllThere(far, config, endpoint="there", peer=None) as channel:
+            async with trio.open_nursery() as nursery:
+                turns = Turns(nursery)
+                assert await channel.receive() == bytes(size)
+                assert turns.count >= 5, "one after eight reads"
+                nursery.cancel_scope.cancel()
+
+
+async def test_frames_that_are_all_there_keep_nobody_from_their_turn(config: IpcConfig) -> None:
+    left, right = pair(config)
+    async with left, right, trio.open_nursery() as nursery:
+        assert left.send_nowait([b"x"] * 200)
+        turns = Turns(nursery)
+        for _ in range(200):
+            await right.receive()
+        assert turns.count > 190
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_child_that_was_forked_does_not_keep_the_connection(config: IpcConfig) -> None:
+    left, right = pair(config)
+    with left._sock.dup():  # as a child has it
+        await left.aclose()
+        assert right.peer_state() is PeerState.GONE
+        with pytest.raises(PeerClosedError):
+            await right.receive()
+        await right.aclose()
+
+
+async def test_looking_after_the_peer_takes_nothing_and_tells_its_states_apart(config: IpcConfig) -> None:
+    left, right = pair(config)
+    async with right:
+        assert right.peer_state() is PeerState.OPEN
+        await left.send(b"x")
+        for _ in range(3):
+            assert right.peer_state() is PeerState.HAS_INPUT
+        assert not right.is_reusable()
+        assert await right.receive() == b"x"
+        assert right.is_reusable()
+        left._sock.shutdown(socket.SHUT_WR)
+        assert right.peer_state() is PeerState.HALF_CLOSED
+        assert not right.is_reusable()
+        await right.send(b"answer")
+        assert await left.receive() == b"answer"
+        await left.aclose()
+        assert right.peer_state() is PeerState.GONE
+    assert right.peer_state() is PeerState.GONE
+
+
+async def test_a_peer_that_closes_while_it_is_sent_to_may_have_had_its_reasons(config: IpcConfig) -> None:
+    left, right = pair(config)
+
+    async def send() -> None:
+        with pytest.raises(PeerClosedError, match="left: .*before it took the whole message; it is over its"):
+            await left.send(bytes(3_000_000))
+
+    async with left, trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        await right.aclose()
+    assert left.traffic.frames_sent == 0
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "too late"])
+async def test_a_send_that_stops_part_way_closes_the_channel(
+    config: IpcConfig, autojump_clock: trio.testing.MockClock, cancelled: bool
+) -> None:
+    left, right = pair(config)
+    async with right:
+        if cancelled:
+            with trio.move_on_after(1):
+                await left.send(bytes(3_000_000))
+        else:
+            with pytest.raises(WriteTimeoutError, match="left: .* the limit write_timeout_ms is 10000"):
+                await left.send(bytes(3_000_000))
+        assert trio.current_time() == pytest.approx(1 if cancelled else 10)
+        for operation in (left.receive, left.flush):
+            with pytest.raises(ChannelClosedError):
+                await operation()
+        with pytest.raises(TruncatedFrameError):
+            await right.receive()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.EPERM])
+async def test_what_forbids_to_accept_is_the_callers_to_wait_out(
+    config: IpcConfig, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(config, ANYONE) as listener, await connect(config):
+        refuse_to_accept(monkeypatch, code, times=2)
+        for _ in range(2):
+            with pytest.raises(OSError, match=os.strerror(code)):
+                await listener.accept()
+        await (await listener.accept()).aclose()
+
+
+async def test_a_listener_whose_socket_a_fork_has_closed_is_closed(config: IpcConfig) -> None:
+    async with await listen(config, ANYONE) as listener:
+        listener._detached.socket.close()  # as transports/forks.py does in a child
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+
+
 async def test_both_kinds_of_starters_wait_at_one_lock(
     config: IpcConfig, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with directories.claimed(config.endpoint_path):
+    async with unix_paths.claimed(config.endpoint_path):
         with trio.move_on_after(1) as waiting:
             await listen(config, ANYONE)
         assert waiting.cancelled_caught

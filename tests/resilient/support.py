@@ -1,6 +1,6 @@
-"""Collectors in this process, over connections in memory: the mock clock rules all there is.
+"""Servers in this process, over connections in memory: the mock clock rules all there is.
 
-A :class:`FakeCollector` counts what the client opens and closes, so that limits are seen from outside.
+A :class:`FakeServer` counts what the client opens and closes, so that limits are seen from outside.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import trio
 from tests.support import Handler, MemoryEndpoint, succeed
 from trio_ipc import (
     Channel,
+    ConnectTimeoutError,
     Contract,
     IpcConfig,
     PeerPolicy,
@@ -26,6 +27,8 @@ from trio_ipc import (
 from trio_ipc.channel import framed
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.resilient import Endpoint, ResilientClient, ResilientConfig, open_resilient_client
+from trio_ipc.resilient.connection import Connection
+from trio_ipc.resilient.lanes import Lane, Opening, Waiter
 from trio_ipc.testing import MemoryStream, memory_streams
 
 DetectionResilientClient: TypeAlias = ResilientClient[DetectionTask, DetectionResult]
@@ -73,19 +76,22 @@ def path_of(name: str) -> str:
 A, B, C = map(path_of, "abc")
 
 
-class FakeCollector:
-    """A collector that can be told how to fail.
+class FakeServer:
+    """A server that can be told how to fail.
 
     Attributes:
         asked: the ids of the tasks it saw.
         connections: how many the client has open.
         failing: raised instead of a connection, where it is set.
-        connecting: awaited before one is made.
+        connecting: awaited before one is made, for as long as ``accept_timeout_ms``.
         closes: how many of the next connections it closes at once, as one that has too many does.
+        places: how many connections it serves at a time; far more than any client may open, as it is mostly
+            the client's limits that are tested.
     """
 
-    def __init__(self, name: str, handler: Handler = succeed, **settings: Any) -> None:
+    def __init__(self, name: str, handler: Handler = succeed, *, places: int = 1000, **settings: Any) -> None:
         self.name = name
+        self.places = places
         self.config = IpcConfig(endpoint_path=path_of(name), **{"handler_timeout_ms": 10**9, **settings})
         self.handler = handler
         self.asked: list[str] = []
@@ -117,7 +123,10 @@ class FakeCollector:
 
     async def connect(self, everywhere: Gauge) -> Channel:
         self.tries += 1
-        await self.connecting()
+        with trio.move_on_after(self.config.accept_timeout_ms / 1000) as in_time:
+            await self.connecting()
+        if in_time.cancelled_caught:
+            raise ConnectTimeoutError("not taken in time", endpoint=self.config.endpoint_path)
         if self.failing is not None:
             raise self.failing
         near, far = memory_streams(self.config.endpoint_path, buffer_bytes=1 << 20)
@@ -146,50 +155,72 @@ class FakeCollector:
             self.asked.append(task.task_id)
             return await self.handler(task, call)
 
-        # Far more than any client may open: it is the client's limits that are tested.
-        config = self.config.replace(max_connections=1000)
-        await serve_listener(handle, self._endpoint, config, contract=DETECTION, task_status=task_status)
+        config = self.config.replace(max_connections=self.places)
+        await serve_listener(handle, DETECTION, self._endpoint, config, task_status=task_status)
 
 
-class Collectors:
+class Servers:
     """Several of them, and what a client needs to reach them."""
 
-    def __init__(self, *collectors: FakeCollector) -> None:
-        self.by_path = {collector.config.endpoint_path: collector for collector in collectors}
+    def __init__(self, *servers: FakeServer) -> None:
+        self.by_path = {server.config.endpoint_path: server for server in servers}
         self.connections = Gauge()
 
     def __iter__(self) -> Any:
         return iter(self.by_path.values())
 
-    def add(self, collector: FakeCollector) -> None:
-        self.by_path[collector.config.endpoint_path] = collector
+    def add(self, server: FakeServer) -> None:
+        self.by_path[server.config.endpoint_path] = server
 
     async def connect(self, config: IpcConfig) -> Channel:
         return await self.by_path[config.endpoint_path].connect(self.connections)
 
 
+def world_of(client: DetectionResilientClient) -> Servers:
+    """The servers of a client that :func:`calling` made."""
+    world: Servers = client._pool._opener._connector.__self__  # type: ignore[attr-defined]
+    return world
+
+
+def lanes_of(client: DetectionResilientClient) -> list[Lane]:
+    return client._pool._lanes.all()
+
+
+def connections_of(client: DetectionResilientClient) -> list[Connection]:
+    """All that are open, of each endpoint in the order in which they were opened."""
+    return [connection for lane in lanes_of(client) for connection in lane.connections]
+
+
+def waiters_of(client: DetectionResilientClient) -> list[Waiter]:
+    return [waiter for lane in lanes_of(client) for waiter in lane.waiting]
+
+
+def openings_of(client: DetectionResilientClient) -> list[Opening]:
+    return [opening for lane in lanes_of(client) for opening in lane.openings]
+
+
 @asynccontextmanager
 async def calling(
-    *collectors: FakeCollector,
+    *servers: FakeServer,
     contract: Contract[DetectionTask, DetectionResult] = PLAIN,
     peers: PeerPolicy | None = None,
     seed: int = 0,
     priorities: Sequence[int] = (),
     **settings: Any,
 ) -> AsyncIterator[DetectionResilientClient]:
-    """A client of these collectors, which serve, for the length of a block.
+    """A client of these servers, which serve, for the length of a block.
 
     When the block ends, everything that the client has opened must be closed.
     """
-    world = Collectors(*collectors)
-    ranks = list(priorities) or [1] * len(collectors)
+    world = Servers(*servers)
+    ranks = list(priorities) or [1] * len(servers)
     async with trio.open_nursery() as nursery:
-        for collector in collectors:
-            await nursery.start(collector.serve)
+        for server in servers:
+            await nursery.start(server.serve)
         async with open_resilient_client(
-            [one.endpoint(priority=rank) for one, rank in zip(collectors, ranks, strict=True)],
+            contract,
+            [one.endpoint(priority=rank) for one, rank in zip(servers, ranks, strict=True)],
             ResilientConfig(**settings),
-            contract=contract,
             peers=peers,
             connect=world.connect,
             chance=random.Random(seed),

@@ -1,102 +1,201 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
+from collections.abc import Callable
 
-import attrs
 import pytest
 
 from trio_ipc import ConfigError
 from trio_ipc.resilient import ResilientConfig, Strategy
-from trio_ipc.resilient.balancing import Candidate, choose, score
+from trio_ipc.resilient.balancing import Candidate, Rotation, Standing, score
 
-A, B, C = (Candidate(id=name) for name in "abc")
+NOW = 1000.0
 STRATEGIES = pytest.mark.parametrize("strategy", list(Strategy))
 
 
-def chosen(*candidates: Candidate, strategy: Strategy = Strategy.ROUND_ROBIN, chance: float = 0.0) -> str:
-    found = choose(candidates, strategy, now=1000, chance=chance)
-    assert found is not None
-    return found.id
+class One(Candidate):
+    """A candidate of a name and a standing."""
+
+    def __init__(
+        self,
+        name: str,
+        standing: Standing | None = Standing.ABLE,
+        *,
+        priority: int = 1,
+        connected: bool = False,
+    ) -> None:
+        super().__init__(priority)
+        self.name = name
+        self.standing = standing
+        self.connected = connected
+        self.judged = 0
+
+    def judge(self) -> Standing | None:
+        self.judged += 1
+        return self.standing
 
 
-def turns(count: int, *candidates: Candidate, strategy: Strategy = Strategy.ROUND_ROBIN) -> str:
-    """Who has so many turns, one after the other."""
-    known = {candidate.id: candidate for candidate in candidates}
-    order = ""
-    for number in range(1, count + 1):
-        name = chosen(*known.values(), strategy=strategy)
-        known[name] = attrs.evolve(known[name], last_pick=number)
-        order += name
-    return order
+class Turns:
+    """Candidates, and whose turn it is."""
+
+    def __init__(
+        self,
+        *candidates: One,
+        strategy: Strategy = Strategy.ROUND_ROBIN,
+        draw: Callable[[], float] | None = None,
+    ) -> None:
+        self.candidates = [*candidates]
+        self.rotation: Rotation[One] = Rotation(strategy, draw or random.Random(1).random)
+        self.rotation.replace(self.candidates)
+
+    def next(self, *, full: bool = False) -> str | None:
+        chosen = self.rotation.choose(
+            One.judge, now=NOW, is_connected=(lambda one: one.connected) if full else None
+        )
+        return None if chosen is None else chosen.name
+
+    def take(self, count: int) -> str:
+        """Who has so many turns, one after the other."""
+        return "".join(str(self.next()) for _ in range(count))
 
 
 @STRATEGIES
 def test_of_nobody_nobody_is_chosen(strategy: Strategy) -> None:
-    assert choose([], strategy, now=0, chance=0) is None
+    assert Turns(strategy=strategy).next() is None
+    assert Turns(One("a", None), strategy=strategy).next() is None
 
 
 def test_round_robin_gives_everyone_a_turn() -> None:
-    assert turns(7, A, B, C) == "abcabca"
+    assert Turns(One("a"), One("b"), One("c")).take(7) == "abcabca"
 
 
 def test_round_robin_goes_to_who_waited_longest_however_the_group_changes() -> None:
     """A counter modulo the number of candidates would starve one here, or ask one twice in a row."""
-    networked = attrs.evolve(B, last_pick=3), attrs.evolve(C, last_pick=2)
-    assert chosen(attrs.evolve(A, last_pick=1, capable=False), *networked) == "c"
-    assert chosen(attrs.evolve(A, last_pick=5), attrs.evolve(B, last_pick=4), Candidate(id="new")) == "new"
+    a, b, c = One("a"), One("b"), One("c")
+    turns = Turns(a, b, c)
+    assert turns.take(2) == "ab"
+    a.standing = Standing.UNABLE
+    assert turns.take(3) == "cbc"
+    a.standing = Standing.ABLE
+    turns.rotation.replace([a, b, c, One("new")])
+    assert turns.take(5).startswith("newabc")
+
+
+def test_one_that_comes_has_its_turn_before_those_that_had_one() -> None:
+    a, b = One("a"), One("b")
+    turns = Turns(a, b)
+    turns.take(4)
+    turns.rotation.replace([a, b, One("x"), One("y")])
+    assert turns.take(5) == "xyabx"
+    turns.rotation.replace([b])
+    assert turns.take(2) == "bb"
 
 
 def test_priority_asks_the_smallest_number_and_takes_turns_among_equals() -> None:
-    low = attrs.evolve(C, priority=2)
-    assert turns(4, A, B, low, strategy=Strategy.PRIORITY) == "abab"
-    assert chosen(attrs.evolve(A, healthy=False), low, strategy=Strategy.PRIORITY) == "c"
+    a, b, low = One("a"), One("b"), One("c", priority=2)
+    turns = Turns(low, a, b, strategy=Strategy.PRIORITY)
+    assert turns.take(4) == "abab"
+    a.standing = b.standing = Standing.FAILING
+    assert turns.take(2) == "cc"
 
 
 def test_the_score_is_the_priority_and_how_recent_the_last_success_is() -> None:
-    assert score(A, 1000) == 1
-    assert score(attrs.evolve(A, priority=4), 1000) == 0.25
-    assert score(attrs.evolve(A, last_success=1000), 1000) == 2
-    assert score(attrs.evolve(A, last_success=700), 1000) == pytest.approx(1 + math.exp(-1))
-    assert score(attrs.evolve(A, last_success=2000), 1000) == 2, "a clock that is behind gives no more"
+    def scored(priority: int = 1, last_success: float | None = None) -> float:
+        candidate = Candidate(priority)
+        candidate.last_success = last_success
+        return score(candidate, NOW)
+
+    assert scored() == 1
+    assert scored(4) == 0.25
+    assert scored(last_success=1000) == 2
+    assert scored(last_success=700) == pytest.approx(1 + math.exp(-1))
+    assert scored(last_success=2000) == 2, "a clock that is behind gives no more"
 
 
 def test_weighted_gives_each_a_share_in_proportion_to_its_score() -> None:
-    often = attrs.evolve(A, last_success=1000)  # 2
-    seldom = attrs.evolve(B, priority=2)  # 0.5
-    shares = Counter(
-        chosen(often, seldom, strategy=Strategy.WEIGHTED, chance=step / 1000) for step in range(1000)
-    )
-    assert shares == {"a": 800, "b": 200}
-    assert chosen(often, seldom, strategy=Strategy.WEIGHTED, chance=math.nextafter(1, 0)) == "b"
+    often, seldom = One("a"), One("b", priority=2)
+    often.last_success = NOW  # 2 against 0.5
+    turns = Turns(often, seldom, strategy=Strategy.WEIGHTED)
+    shares = Counter(turns.next() for _ in range(10_000))
+    assert shares["a"] == pytest.approx(8_000, abs=150)
+    last = math.nextafter(1, 0)
+    assert Turns(One("a"), One("b"), strategy=Strategy.WEIGHTED, draw=lambda: last).next() == "b"
+
+
+def test_weighted_keeps_its_shares_among_the_second_best_and_where_the_lot_always_falls_on_another() -> None:
+    often, seldom = One("a", Standing.UNABLE), One("b", Standing.UNABLE, priority=2)
+    often.last_success = NOW
+    others = [One(str(number), Standing.FAILING) for number in range(50)]
+    turns = Turns(often, seldom, *others, strategy=Strategy.WEIGHTED)
+    shares = Counter(turns.next() for _ in range(2_000))
+    assert shares["a"] == pytest.approx(1_600, abs=80)
+    assert shares.keys() == {"a", "b"}
 
 
 @STRATEGIES
 def test_who_can_do_the_task_comes_first_then_any_healthy_one(strategy: Strategy) -> None:
-    unable = attrs.evolve(A, capable=False)
-    sick = attrs.evolve(C, healthy=False, last_failure=1)
-    assert {chosen(unable, B, sick, strategy=strategy, chance=x / 10) for x in range(10)} == {"b"}
-    assert {chosen(unable, sick, strategy=strategy, chance=x / 10) for x in range(10)} == {"a"}
+    unable, able, sick = One("a", Standing.UNABLE), One("b"), One("c", Standing.FAILING)
+    turns = Turns(unable, able, sick, strategy=strategy)
+    assert turns.take(5) == "bbbbb"
+    able.standing = None
+    assert turns.take(5) == "aaaaa"
 
 
 @STRATEGIES
 def test_who_could_not_do_it_but_may_by_now_comes_before_who_cannot(strategy: Strategy) -> None:
-    unable = attrs.evolve(A, capable=False)
-    perhaps = attrs.evolve(C, capable=False, doubtful=True)
-    assert {chosen(unable, perhaps, strategy=strategy, chance=x / 10) for x in range(10)} == {"c"}
-    assert {chosen(unable, perhaps, B, strategy=strategy, chance=x / 10) for x in range(10)} == {"b"}
+    unable, able, perhaps = One("a", Standing.UNABLE), One("b", None), One("c", Standing.PERHAPS)
+    turns = Turns(unable, able, perhaps, strategy=strategy)
+    assert turns.take(5) == "ccccc"
+    able.standing = Standing.ABLE
+    assert turns.take(5) == "bbbbb"
 
 
 @STRATEGIES
 def test_where_none_is_healthy_the_oldest_failure_is_chosen(strategy: Strategy) -> None:
-    sick = [
-        Candidate(id=name, healthy=False, last_failure=at, priority=rank)
-        for name, at, rank in [("a", 900, 1), ("b", 700, 9), ("c", 800, 1)]
-    ]
-    assert {chosen(*sick, strategy=strategy, chance=x / 10) for x in range(10)} == {"b"}
+    sick = [One("a", Standing.FAILING), One("b", Standing.FAILING, priority=9), One("c", Standing.FAILING)]
+    for candidate, at in zip(sick, [900, 700, 800], strict=True):
+        candidate.last_failure = at
+    assert Turns(*sick, strategy=strategy).take(3) == "bbb"
 
 
 def test_a_strategy_may_be_named_and_a_wrong_name_is_refused() -> None:
     assert ResilientConfig(strategy="weighted").strategy is Strategy.WEIGHTED
     with pytest.raises(ConfigError, match="strategy is 'best', must be \"round-robin\" or"):
         ResilientConfig(strategy="best")
+
+
+@STRATEGIES
+def test_a_choice_looks_at_as_many_of_two_hundred_as_of_two(strategy: Strategy) -> None:
+    many = [One(str(number)) for number in range(200)]
+    turns = Turns(*many, strategy=strategy)
+    for _ in range(600):
+        turns.next()
+    assert 600 <= sum(one.judged for one in many) <= 600 + 200
+
+
+# --- Where there is no room for another connection ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ROUND_ROBIN, Strategy.PRIORITY])
+def test_who_has_a_connection_goes_first_for_sixteen_rounds_where_another_would_be_closed(
+    strategy: Strategy,
+) -> None:
+    a, b, c = One("a", connected=True), One("b", connected=True), One("c")
+    turns = Turns(a, b, c, strategy=strategy)
+    order = [turns.next(full=True) for _ in range(16 * 3 + 1)]
+    assert order == [*"ab" * 24, "c"]
+    a.standing = b.standing = Standing.UNABLE
+    assert turns.next(full=True) == "c", "it is only for those that are as good"
+
+
+def test_a_connection_is_worth_nothing_against_a_better_priority() -> None:
+    first, second = One("a"), One("b", priority=2, connected=True)
+    assert Turns(first, second, strategy=Strategy.PRIORITY).next(full=True) == "a"
+
+
+def test_who_has_one_is_not_skipped_for_having_waited_longest() -> None:
+    a, b, c = One("a"), One("b", connected=True), One("c")
+    turns = Turns(a, b, c)
+    assert [turns.next(full=True) for _ in range(3)] == ["b"] * 3

@@ -1,4 +1,4 @@
-"""Collectors say what they can do, and calls go to those that can."""
+"""Servers say what they can do, and calls go to those that can."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import NoEndpointError
 from trio_ipc.resilient import BreakerState
 
-from .support import A, FakeCollector, calling
+from .support import A, FakeServer, calling, openings_of
 
 PROCESS, NETWORK = MonitoringDomain.PROCESS, MonitoringDomain.NETWORK
 NETWORK_TASK = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
 
 
-class Able(FakeCollector):
-    """A collector of these domains, which may be changed."""
+class Able(FakeServer):
+    """A server of these domains, which may be changed."""
 
     def __init__(self, name: str, *domains: int, **flags: bool) -> None:
         super().__init__(name, read_timeout_ms=1_000_000)
@@ -73,8 +73,8 @@ async def test_where_nobody_can_the_refusal_of_a_healthy_one_is_the_answer(autoj
         assert [one.healthy for one in client.statistics()] == [True, True]
 
 
-async def test_an_old_collector_is_taken_to_have_the_process_domain_alone(autojump_clock: MockClock) -> None:
-    old, new = FakeCollector("old", succeed), Able("new", NETWORK)
+async def test_an_old_server_is_taken_to_have_the_process_domain_alone(autojump_clock: MockClock) -> None:
+    old, new = FakeServer("old", succeed), Able("new", NETWORK)
     async with calling(old, new, contract=DETECTION) as client:
         for _ in range(3):
             assert (await client.ask(NETWORK_TASK)).endpoint_id == "new"
@@ -91,21 +91,21 @@ async def test_advanced_capabilities_are_learnt_and_can_be_asked_for(autojump_cl
         assert (await client.ask(task())).endpoint_id == "plain"
         answer = await client.ask(task("k"), needs=lambda capabilities: capabilities.kernel_level)
         assert answer.endpoint_id == "kernel"
-        with pytest.raises(NoEndpointError, match="none of the 2 collectors has what the call needs"):
+        with pytest.raises(NoEndpointError, match="none of the 2 endpoints has what the call needs"):
             await client.call(task("r"), needs=lambda capabilities: capabilities.realtime)
         assert "r" not in [*plain.asked, *kernel.asked]
 
 
 async def test_each_connection_begins_by_asking(autojump_clock: MockClock) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION) as client:
         await client.call(task("1"))
         await client.call(task("2"))
-        assert collector.negotiations == 1
-        collector.gate.capabilities = Capabilities([PROCESS, NETWORK])
-        collector.drop_connections()
+        assert server.negotiations == 1
+        server.gate.capabilities = Capabilities([PROCESS, NETWORK])
+        server.drop_connections()
         await client.call(task("3"))
-        assert collector.negotiations == 2
+        assert server.negotiations == 2
         assert client.statistics()[0].capabilities.domains == {PROCESS, NETWORK}
 
 
@@ -116,7 +116,7 @@ async def test_the_marker_on_the_wire_is_the_one_that_existing_peers_know(autoju
         seen.append(task)
         return await succeed(task, call)
 
-    async with calling(FakeCollector("a", note), contract=DETECTION) as client:
+    async with calling(FakeServer("a", note), contract=DETECTION) as client:
         await client.call(task())
     assert (seen[0].task_type, seen[0].metadata) == (TaskType.ENUMERATE_PROCESSES, CAPABILITY_METADATA)
     assert seen[0].task_id.startswith(CAPABILITY_TASK_PREFIX)
@@ -126,61 +126,61 @@ async def test_the_marker_on_the_wire_is_the_one_that_existing_peers_know(autoju
 async def test_they_are_refreshed_every_five_minutes_without_a_call(
     autojump_clock: MockClock,
 ) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
-        collector.gate.capabilities = Capabilities([NETWORK])
+        server.gate.capabilities = Capabilities([NETWORK])
         await trio.sleep(299)
         assert client.statistics()[0].capabilities.domains == {PROCESS}
         await trio.sleep(2)
         assert client.statistics()[0].capabilities.domains == {NETWORK}
         assert client.statistics()[0].capabilities_at == pytest.approx(300)
         await trio.sleep(300)
-        assert collector.negotiations == 3
+        assert server.negotiations == 3
         assert client.metrics().tasks_sent_total == 1, "they are no tasks"
 
 
 async def test_a_reconnection_postpones_the_refresh(autojump_clock: MockClock) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
         await trio.sleep(200)
-        collector.drop_connections()
+        server.drop_connections()
         await client.call(task())
         await trio.sleep(250)
-        assert collector.negotiations == 2
+        assert server.negotiations == 2
         await trio.sleep(60)
-        assert collector.negotiations == 3
+        assert server.negotiations == 3
 
 
-async def test_a_refresh_that_fails_counts_against_the_collector_and_breaks_nothing(
+async def test_a_refresh_that_fails_counts_against_the_server_and_breaks_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
-        collector.handler = hang
+        server.handler = hang
         await trio.sleep(361)
         [said] = client.statistics()
         assert (said.healthy, said.failures, said.capabilities.domains) == (False, 1, {PROCESS})
         assert said.capabilities_stale
-        collector.handler = collector.gate
+        server.handler = server.gate
         assert (await client.call(task())).success
         assert not client.statistics()[0].capabilities_stale
 
 
 async def test_nothing_is_connected_for_a_refresh_alone(autojump_clock: MockClock) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION) as client:
         await client.call(task("1"))
         await trio.sleep(299)
         assert not client.statistics()[0].capabilities_stale
         await trio.sleep(10_000)
-        assert (collector.connections.total, collector.negotiations) == (1, 1)
+        assert (server.connections.total, server.negotiations) == (1, 1)
         [said] = client.statistics()
         assert (said.capabilities_stale, said.capabilities_at) == (True, 0)
         await client.call(task("2"))
-        assert (collector.connections.total, collector.negotiations) == (2, 2), "the next connection asks"
+        assert (server.connections.total, server.negotiations) == (2, 2), "the next connection asks"
         assert not client.statistics()[0].capabilities_stale
 
 
@@ -188,14 +188,14 @@ async def test_nothing_is_connected_for_a_refresh_alone(autojump_clock: MockCloc
 async def test_a_refresh_does_not_keep_a_connection_from_being_idle(
     autojump_clock: MockClock, max_in_flight: int
 ) -> None:
-    collector = Able("a", PROCESS)
+    server = Able("a", PROCESS)
     settings = {"capabilities_refresh_ms": 100_000, "max_in_flight": max_in_flight}
-    async with calling(collector, contract=DETECTION, **settings) as client:  # type: ignore[arg-type]
+    async with calling(server, contract=DETECTION, **settings) as client:  # type: ignore[arg-type]
         await client.call(task())
         await trio.sleep(299)
-        assert (collector.negotiations, collector.connections.now) == (3, 1)
+        assert (server.negotiations, server.connections.now) == (3, 1)
         await trio.sleep(2)
-        assert (collector.negotiations, collector.connections.now) == (3, 0)
+        assert (server.negotiations, server.connections.now) == (3, 0)
 
 
 async def test_one_that_could_not_long_ago_is_asked_again_before_those_that_cannot(
@@ -217,8 +217,8 @@ async def test_one_that_could_not_long_ago_is_asked_again_before_those_that_cann
 async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
     autojump_clock: MockClock, changed: bool
 ) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION) as client:
 
         async def kernel_level(name: str) -> DetectionResult:
             request = DetectionTask(task_id=name, task_type=NETWORK_TASK.task_type)
@@ -226,7 +226,7 @@ async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
 
         await client.call(task())
         if changed:
-            collector.gate.capabilities = Capabilities([NETWORK], kernel_level=True)
+            server.gate.capabilities = Capabilities([NETWORK], kernel_level=True)
         with pytest.raises(NoEndpointError):
             await kernel_level("too early")
         await trio.sleep(1_000)
@@ -235,11 +235,11 @@ async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
         else:
             with pytest.raises(NoEndpointError):
                 await kernel_level("late")
-            assert collector.worked == ["t"]
-        assert collector.negotiations == 2
+            assert server.worked == ["t"]
+        assert server.negotiations == 2
 
 
-async def test_what_a_collector_says_instead_of_its_capabilities_is_not_logged(
+async def test_what_a_server_says_instead_of_its_capabilities_is_not_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "trio_ipc")
@@ -249,49 +249,49 @@ async def test_what_a_collector_says_instead_of_its_capabilities_is_not_logged(
             await succeed(task, call) if trio.current_time() < 1 else DetectionResult(error_message="Xyzzy")
         )
 
-    collector = FakeCollector("a", blurt, read_timeout_ms=10**9)
-    async with calling(collector, contract=DETECTION, idle_timeout_ms=10**9) as client:
+    server = FakeServer("a", blurt, read_timeout_ms=10**9)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10**9) as client:
         await client.call(task())
         await trio.sleep(301)
-    [record] = [record for record in caplog.records if record.name == "trio_ipc.resilient.client"]
+    [record] = [record for record in caplog.records if record.name == "trio_ipc.resilient"]
     assert record.getMessage() == "capabilities were not refreshed: ResponseMismatchError"
     assert record.__dict__["endpoint"] == A
     assert "Xyzzy" not in caplog.text
 
 
 async def test_a_refresh_is_left_out_while_the_breaker_is_open(autojump_clock: MockClock) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION, breaker_reset_ms=10_000_000) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, breaker_reset_ms=10_000_000) as client:
         await client.call(task())
         for _ in range(5):
-            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
         await trio.sleep(301)
         assert client.statistics()[0].breaker.state is BreakerState.OPEN
-        assert collector.negotiations == 1
+        assert server.negotiations == 1
 
 
-async def test_a_removed_collector_is_asked_no_more(autojump_clock: MockClock) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION) as client:
+async def test_a_removed_server_is_asked_no_more(autojump_clock: MockClock) -> None:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION) as client:
         await client.call(task())
         client.remove_endpoint("a")
         await trio.sleep(1000)
-        assert collector.negotiations == 1
+        assert server.negotiations == 1
 
 
 async def test_one_that_accepts_and_does_not_answer_is_found_out_before_the_request_is_sent(
     autojump_clock: MockClock,
 ) -> None:
-    stuck, well = FakeCollector("stuck", hang, read_timeout_ms=1_000), Able("well", PROCESS)
+    stuck, well = FakeServer("stuck", hang, read_timeout_ms=1_000), Able("well", PROCESS)
     async with calling(stuck, well, contract=DETECTION) as client:
         assert (await client.ask(task("x"))).endpoint_id == "well"
         assert "x" not in stuck.asked
 
 
-async def test_frames_too_small_to_ask_leave_open_what_a_collector_can(
+async def test_frames_too_small_to_ask_leave_open_what_a_server_can(
     autojump_clock: MockClock,
 ) -> None:
-    tiny = FakeCollector("tiny", max_frame_bytes=20)
+    tiny = FakeServer("tiny", max_frame_bytes=20)
     async with calling(tiny, contract=DETECTION) as client:
         assert (await client.call(NETWORK_TASK)).success
         assert client.statistics()[0].capabilities is None
@@ -311,7 +311,7 @@ def bug(*_: object) -> Any:
 async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_nothing_behind(
     autojump_clock: MockClock, max_in_flight: int, where: str
 ) -> None:
-    collector = Able("a", PROCESS)
+    server = Able("a", PROCESS)
     negotiation: Any = DETECTION.negotiation
     assert negotiation is not None
     contract = DETECTION
@@ -319,12 +319,12 @@ async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_not
         contract = attrs.evolve(DETECTION, mismatch=bug)
     elif where != "needs":
         contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(negotiation, **{where: bug}))
-    async with calling(collector, contract=contract, max_in_flight=max_in_flight) as client:
+    async with calling(server, contract=contract, max_in_flight=max_in_flight) as client:
         with pytest.raises(OurBugError):
             await client.call(task(), needs=bug if where == "needs" else None)
         await wait_all_tasks_blocked()
         assert client.metrics().active_connections_current == 0
-        assert client._pool._opening.total() == 0
+        assert not openings_of(client)
         said = client.statistics()[0].breaker
         assert (said.failures, said.probing) == (0, False)
 
@@ -332,7 +332,7 @@ async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_not
 async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_client(
     autojump_clock: MockClock,
 ) -> None:
-    collector = Able("a", PROCESS)
+    server = Able("a", PROCESS)
     asked = 0
 
     def learn(result: DetectionResult) -> Capabilities:
@@ -344,7 +344,7 @@ async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_clien
 
     assert DETECTION.negotiation is not None
     contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(DETECTION.negotiation, learn=learn))
-    async with calling(collector, contract=contract, idle_timeout_ms=10_000_000) as client:
+    async with calling(server, contract=contract, idle_timeout_ms=10_000_000) as client:
         await client.call(task("1"))
         await trio.sleep(301)
         assert asked == 2
@@ -354,10 +354,10 @@ async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_clien
 async def test_the_client_lives_on_when_it_is_closed_in_the_middle_of_a_refresh(
     autojump_clock: MockClock,
 ) -> None:
-    collector = Able("a", PROCESS)
-    async with calling(collector, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000_000) as client:
         await client.call(task())
-        collector.handler = hang
+        server.handler = hang
         await trio.sleep(301)
         await wait_all_tasks_blocked()
         assert client.metrics().active_connections_current == 1

@@ -1,4 +1,4 @@
-"""Collectors that crash, restart, hang, answer late or by garbage, and close at random, under many callers.
+"""Servers that crash, restart, hang, answer late or by garbage, and close at random, under many callers.
 
 All of it on the mock clock and from a seed, so that a storm that went wrong can be had again.
 """
@@ -34,7 +34,17 @@ from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, is_cap
 from trio_ipc.errors import AttemptsFailedError, CallTimeoutError, CircuitOpenError, PoolTimeoutError
 from trio_ipc.resilient import BreakerState, Strategy
 
-from .support import PLAIN, UNREPEATABLE, Collectors, DetectionResilientClient, FakeCollector, calling
+from .support import (
+    PLAIN,
+    UNREPEATABLE,
+    DetectionResilientClient,
+    FakeServer,
+    Servers,
+    calling,
+    openings_of,
+    waiters_of,
+    world_of,
+)
 
 CALLERS = 16
 CALLS = 25
@@ -51,7 +61,7 @@ DEEDS = {"crash", "be away", "restart", "hang", "answer late", "answer garbage",
 MOODS = ["well", "well", "hangs", "late", "closes", "lies", "garbage"]
 
 
-class Stormy(FakeCollector):
+class Stormy(FakeServer):
     """Behaves well, or badly in a way that it is told; ``lies`` allows what only a check can find out."""
 
     def __init__(self, name: str, chance: random.Random, *, lies: bool) -> None:
@@ -110,16 +120,16 @@ class Stormy(FakeCollector):
 
 @attrs.define
 class Tally:
-    collectors: list[Stormy]
+    servers: list[Stormy]
     calls: int = 0
     answers: int = 0
     errors: Counter[type[IpcError]] = attrs.field(factory=Counter)
     cancelled: int = 0
 
     def missing(self) -> set[str]:
-        """What no collector has done yet; a storm goes on until all has been."""
-        wanted = DEEDS if self.collectors[0].lies else DEEDS - {"lie"}
-        return wanted.difference(*(collector.done for collector in self.collectors))
+        """What no server has done yet; a storm goes on until all has been."""
+        wanted = DEEDS if self.servers[0].lies else DEEDS - {"lie"}
+        return wanted.difference(*(server.done for server in self.servers))
 
     def fail(self, error: IpcError) -> bool:
         """Note an error; return whether it says to come again later."""
@@ -151,7 +161,7 @@ PRECISE = {
 
 
 async def caller(
-    client: DetectionResilientClient, number: int, chance: random.Random, tally: Tally, world: Collectors
+    client: DetectionResilientClient, number: int, chance: random.Random, tally: Tally, world: Servers
 ) -> None:
     for turn in range(CALLS * 10):
         if turn >= CALLS and tally.missing() == set():
@@ -191,11 +201,11 @@ async def weather_the_storm(
 async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTask, DetectionResult]) -> None:
     chance = random.Random(seed)
     lies = contract is not TRUSTING
-    collectors = [Stormy(name, random.Random(chance.random()), lies=lies) for name in "abcd"]
-    tally = Tally(collectors)
+    servers = [Stormy(name, random.Random(chance.random()), lies=lies) for name in "abcd"]
+    tally = Tally(servers)
     strategy = chance.choice(list(Strategy))
     async with calling(
-        *collectors,
+        *servers,
         contract=contract,
         seed=seed,
         strategy=strategy,
@@ -209,16 +219,16 @@ async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTa
         # With 30 s most of the calls would only meet open breakers.
         breaker_reset_ms=1_000,
     ) as client:
-        world: Collectors = client._connect_channel.__self__  # type: ignore[attr-defined]
+        world = world_of(client)
         async with trio.open_nursery() as nursery:
-            for collector in collectors:
-                nursery.start_soon(collector.storm)
+            for server in servers:
+                nursery.start_soon(server.storm)
             async with trio.open_nursery() as callers:
                 for number in range(CALLERS):
                     callers.start_soon(caller, client, number, random.Random(chance.random()), tally, world)
             nursery.cancel_scope.cancel()
-        for collector in collectors:
-            collector.calm_down()
+        for server in servers:
+            server.calm_down()
         metrics = client.metrics()
         assert metrics.tasks_sent_total == tally.calls >= CALLERS * CALLS
         assert metrics.tasks_completed_total == tally.answers
@@ -231,13 +241,13 @@ async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTa
         assert sum(one.breaker.activations for one in said) == metrics.circuit_breaker_activations_total
         refreshed = sum(one.answers for one in said) - metrics.tasks_completed_total
         assert refreshed == 0 if contract.negotiation is None else refreshed >= 0
-        assert all(collector.connections.most <= PER_ENDPOINT for collector in collectors)
+        assert all(server.connections.most <= PER_ENDPOINT for server in servers)
         assert world.connections.most <= IN_ALL
         await trio.sleep(31)
         assert client.metrics().active_connections_current == 0, "what was abandoned is settled by now"
         assert world.connections.now == 0, "what was idle for 3 s is closed, and nothing is opened by itself"
-        assert not client._pool._waiters
-        assert client._pool._opening.total() == 0
+        assert not waiters_of(client)
+        assert not openings_of(client)
         for turn in range(12):
             assert await client.call(task(f"after-{turn}"), timeout=1) == success(f"after-{turn}")
         assert all(one.breaker.state is not BreakerState.OPEN for one in client.statistics())

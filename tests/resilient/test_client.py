@@ -1,4 +1,4 @@
-"""A call's way through several collectors."""
+"""A call's way through several servers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from trio_ipc.errors import (
     PoolTimeoutError,
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, Strategy, open_resilient_client
-from trio_ipc.resilient.attempts import Attempts
+from trio_ipc.resilient.calls import PendingCall
 from trio_ipc.testing import MemoryStream, memory_streams
 
 from .support import (
@@ -54,9 +54,9 @@ from .support import (
     A,
     B,
     C,
-    Collectors,
     DetectionResilientClient,
-    FakeCollector,
+    FakeServer,
+    Servers,
     calling,
     path_of,
 )
@@ -66,32 +66,32 @@ async def fail(task: DetectionTask, _: Call) -> DetectionResult:
     return failed(task, "no such process")
 
 
-def collectors(names: str, **settings: Any) -> list[FakeCollector]:
-    return [FakeCollector(name, **settings) for name in names]
+def servers(names: str, **settings: Any) -> list[FakeServer]:
+    return [FakeServer(name, **settings) for name in names]
 
 
 async def who_answered(client: DetectionResilientClient, count: int) -> str:
     return "".join([(await client.ask(task(str(number)))).endpoint_id for number in range(count)])
 
 
-# --- Which collector --------------------------------------------------------------------------------------
+# --- Which server --------------------------------------------------------------------------------------
 
 
 async def test_a_new_client_works_on_its_first_call(autojump_clock: MockClock) -> None:
     for strategy in Strategy:
-        async with calling(*collectors("abc"), strategy=strategy) as client:
+        async with calling(*servers("abc"), strategy=strategy) as client:
             answer = await client.ask(task())
             assert (answer.response, answer.attempts) == (success(), ())
             assert [one.healthy for one in client.statistics()] == [True] * 3
 
 
 async def test_calls_go_round(autojump_clock: MockClock) -> None:
-    async with calling(*collectors("abc")) as client:
+    async with calling(*servers("abc")) as client:
         assert await who_answered(client, 6) == "abcabc"
 
 
 async def test_priority_prefers_the_smallest_number_as_long_as_it_is_well(autojump_clock: MockClock) -> None:
-    one, two = collectors("ab")
+    one, two = servers("ab")
     async with calling(one, two, strategy="priority", priorities=[2, 1]) as client:
         assert await who_answered(client, 3) == "bbb"
         two.crash()
@@ -102,13 +102,13 @@ async def test_priority_prefers_the_smallest_number_as_long_as_it_is_well(autoju
 
 
 async def test_weighted_calls_follow_the_scores(autojump_clock: MockClock) -> None:
-    async with calling(*collectors("ab"), strategy="weighted", priorities=[1, 4], seed=7) as client:
+    async with calling(*servers("ab"), strategy="weighted", priorities=[1, 4], seed=7) as client:
         shares = Counter(await who_answered(client, 500))
         assert 360 < shares["a"] < 440  # 4 of 5
 
 
 async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+    a, b = servers("ab")
     async with calling(a, b) as client:
         client.remove_endpoint("b")
         assert await who_answered(client, 2) == "aa"
@@ -120,7 +120,7 @@ async def test_endpoints_come_and_go_while_calls_are_made(autojump_clock: MockCl
             client.remove_endpoint("c")
         client.remove_endpoint("a")
         client.remove_endpoint("b")
-        with pytest.raises(NoEndpointError, match="no collector to ask"):
+        with pytest.raises(NoEndpointError, match="no endpoint to ask"):
             await client.call(task())
 
 
@@ -133,10 +133,10 @@ async def test_an_endpoint_is_called_by_its_path_unless_it_has_an_id() -> None:
 async def test_where_none_is_healthy_the_one_that_failed_longest_ago_is_asked_first(
     autojump_clock: MockClock,
 ) -> None:
-    three = collectors("abc")
+    three = servers("abc")
     async with calling(*three) as client:
         for name in "bca":
-            client._collectors[name].failed()
+            client._upstreams[name].failed()
             await trio.sleep(1)
         assert not any(one.healthy for one in client.statistics())
         assert await who_answered(client, 1) == "b"
@@ -145,19 +145,19 @@ async def test_where_none_is_healthy_the_one_that_failed_longest_ago_is_asked_fi
 # --- Failover ---------------------------------------------------------------------------------------------
 
 
-def undecodable(collector: FakeCollector) -> None:
+def undecodable(server: FakeServer) -> None:
     """Make the server's end answer by what is no message."""
-    for channel, stream in zip(collector.channels, collector.streams, strict=True):
+    for channel, stream in zip(server.channels, server.streams, strict=True):
 
         def send_nowait(_: object, stream: MemoryStream = stream) -> bool:
-            stream.send_nowait(bytes.fromhex("040000007fc95c840a02fffe"))
+            stream.write(bytes.fromhex("040000007fc95c840a02fffe"))
             return True
 
         channel.send_nowait = send_nowait  # type: ignore[method-assign, assignment]
 
 
-async def test_a_collector_that_is_not_there_is_passed_over(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+async def test_a_server_that_is_not_there_is_passed_over(autojump_clock: MockClock) -> None:
+    a, b = servers("ab")
     a.crash()
     async with calling(a, b) as client:
         answer = await client.ask(task())
@@ -174,7 +174,7 @@ async def test_a_collector_that_is_not_there_is_passed_over(autojump_clock: Mock
 
 @pytest.mark.parametrize("how", ["hangs", "garbage", "permission"])
 async def test_one_that_fails_is_asked_once_and_another_answers(autojump_clock: MockClock, how: str) -> None:
-    a, b = collectors("ab", read_timeout_ms=2_000)
+    a, b = servers("ab", read_timeout_ms=2_000)
     async with calling(a, b) as client:
         expected: type[Exception] = ReadTimeoutError
         if how == "hangs":
@@ -195,11 +195,11 @@ async def test_one_that_fails_is_asked_once_and_another_answers(autojump_clock: 
         assert a.asked.count("x") <= 1
 
 
-async def test_every_collector_is_asked_once_and_the_error_tells_of_each(autojump_clock: MockClock) -> None:
-    three = [FakeCollector(name, hang, read_timeout_ms=1_000) for name in "abc"]
+async def test_every_server_is_asked_once_and_the_error_tells_of_each(autojump_clock: MockClock) -> None:
+    three = [FakeServer(name, hang, read_timeout_ms=1_000) for name in "abc"]
     async with calling(*three) as client:
         with pytest.raises(
-            AttemptsFailedError, match=f"no collector answered, 3 tries failed: {A}: .*{B}: .*{C}: "
+            AttemptsFailedError, match=f"no server answered, 3 tries failed: {A}: .*{B}: .*{C}: "
         ) as caught:
             await client.call(task())
         assert [error.endpoint for error in caught.value.attempts] == [A, B, C]
@@ -210,47 +210,47 @@ async def test_every_collector_is_asked_once_and_the_error_tells_of_each(autojum
 
 
 async def test_a_failed_result_is_an_answer(autojump_clock: MockClock) -> None:
-    a, b = FakeCollector("a", fail), FakeCollector("b", fail)
+    a, b = FakeServer("a", fail), FakeServer("b", fail)
     async with calling(a, b) as client:
         assert (await client.call(task())).error_message == "no such process"
         assert (a.asked, b.asked) == (["t"], [])
         assert client.statistics()[0].healthy
 
 
-async def test_a_collector_that_restarts_under_a_call_is_asked_once_more(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a")
+async def test_a_server_that_restarts_under_a_call_is_asked_once_more(autojump_clock: MockClock) -> None:
+    server = FakeServer("a")
 
     async def crash_once(task: DetectionTask, _: Call) -> DetectionResult:
-        if collector.asked.count(task.task_id) == 1:
-            collector.crash()
+        if server.asked.count(task.task_id) == 1:
+            server.crash()
             await trio.sleep_forever()
         return success(task.task_id)
 
-    collector.handler = crash_once
-    async with calling(collector) as client, trio.open_nursery() as nursery:
+    server.handler = crash_once
+    async with calling(server) as client, trio.open_nursery() as nursery:
 
         async def restart() -> None:
             await trio.sleep(0.5)
-            collector.restart()
+            server.restart()
 
         nursery.start_soon(restart)
         assert await client.call(task("x")) == success("x")
-        assert collector.asked == ["x", "x"]
+        assert server.asked == ["x", "x"]
 
 
 async def test_but_not_more_than_once(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a")
+    server = FakeServer("a")
 
     async def crash(_task: DetectionTask, _call: Call) -> DetectionResult:
-        collector.drop_connections()
+        server.drop_connections()
         await trio.sleep_forever()
         raise AssertionError("unreachable")
 
-    collector.handler = crash
-    async with calling(collector) as client:
+    server.handler = crash
+    async with calling(server) as client:
         with pytest.raises(AttemptsFailedError) as caught:
             await client.call(task("x"))
-        assert collector.asked == ["x", "x"]
+        assert server.asked == ["x", "x"]
         assert [type(error) for error in caught.value.attempts] == [PeerClosedError] * 2
         assert client.statistics()[0].breaker.failures == 1
 
@@ -259,10 +259,10 @@ async def test_but_not_more_than_once(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("how", ["hangs", "closes", "garbage"])
-async def test_a_call_that_may_have_reached_a_collector_is_not_repeated_unless_that_is_harmless(
+async def test_a_call_that_may_have_reached_a_server_is_not_repeated_unless_that_is_harmless(
     autojump_clock: MockClock, how: str
 ) -> None:
-    a, b = collectors("ab", read_timeout_ms=2_000)
+    a, b = servers("ab", read_timeout_ms=2_000)
     async with calling(a, b, contract=UNREPEATABLE) as client:
         await client.call(task("1"))
         await client.call(task("2"))
@@ -281,7 +281,7 @@ async def test_a_call_that_may_have_reached_a_collector_is_not_repeated_unless_t
 
 
 async def test_but_one_that_reached_nobody_goes_to_another(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+    a, b = servers("ab")
     a.crash()
     async with calling(a, b, contract=UNREPEATABLE) as client:
         assert (await client.ask(task())).endpoint_id == "b"
@@ -299,29 +299,29 @@ async def open_breaker(client: DetectionResilientClient) -> None:
 async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
-    async with calling(collector) as client:
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
+    async with calling(server) as client:
         await open_breaker(client)
-        asked = len(collector.asked)
+        asked = len(server.asked)
         began = trio.current_time()
         with pytest.raises(
             CircuitOpenError, match=f"{A}: left alone after 5 failures in a row.*30.0 s"
         ) as caught:
             await client.call(task())
-        assert (trio.current_time(), len(collector.asked)) == (began, asked)
+        assert (trio.current_time(), len(server.asked)) == (began, asked)
         assert caught.value.retry_after == 30
         assert client.metrics().circuit_breaker_activations_total == 1
 
 
-async def test_an_open_breaker_is_not_waited_for_where_another_collector_is_only_away(
+async def test_an_open_breaker_is_not_waited_for_where_another_server_is_only_away(
     autojump_clock: MockClock,
 ) -> None:
-    a, b = collectors("ab", read_timeout_ms=1_000)
+    a, b = servers("ab", read_timeout_ms=1_000)
     a.handler = hang
     b.crash()
     async with calling(a, b) as client, trio.open_nursery() as nursery:
         for _ in range(5):
-            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
 
         async def come_back() -> None:
             await trio.sleep(1)
@@ -334,25 +334,23 @@ async def test_an_open_breaker_is_not_waited_for_where_another_collector_is_only
 
 
 async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+    a, b = servers("ab")
     async with calling(a, b) as client:
         for name in "ab":
             for _ in range(5):
-                client._collectors[name].breaker.admit().fail()  # type: ignore[union-attr]
+                client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
             await trio.sleep(10)
-        with pytest.raises(
-            CircuitOpenError, match=f"all 2 collectors are left alone.*{A}: .*{B}: "
-        ) as caught:
+        with pytest.raises(CircuitOpenError, match=f"all 2 endpoints are left alone.*{A}: .*{B}: ") as caught:
             await client.call(task())
         assert caught.value.retry_after == 10
         assert len(caught.value.attempts) == 2
 
 
-async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it(
+async def test_one_call_at_a_time_tries_a_half_open_server_and_three_close_it(
     autojump_clock: MockClock,
 ) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
-    async with calling(collector) as client:
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
+    async with calling(server) as client:
         await open_breaker(client)
         await trio.sleep(30)
         release = trio.Event()
@@ -361,7 +359,7 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
             await release.wait()
             return success(task.task_id)
 
-        collector.handler = wait
+        server.handler = wait
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(client.call, task("probe"), timeout=1))
             await wait_all_tasks_blocked()
@@ -376,13 +374,13 @@ async def test_one_call_at_a_time_tries_a_half_open_collector_and_three_close_it
             assert client.statistics()[0].breaker.successes == successes
             await client.call(task())
         assert client.statistics()[0].breaker.state is BreakerState.CLOSED
-        assert "other" not in collector.asked
+        assert "other" not in server.asked
 
 
 async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
     refusals = 0
-    async with calling(collector, call_timeout_ms=4_000) as client, trio.open_nursery() as nursery:
+    async with calling(server, call_timeout_ms=4_000) as client, trio.open_nursery() as nursery:
         await open_breaker(client)
 
         async def patient() -> None:
@@ -405,10 +403,10 @@ async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: Mo
 
 
 @pytest.mark.parametrize("as_it", ["cannot do the task", "is turned away", "has no connection in time"])
-async def test_a_call_that_goes_on_to_another_collector_makes_room_for_the_next_probe(
+async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_probe(
     autojump_clock: MockClock, as_it: str
 ) -> None:
-    a, b = collectors("ab", read_timeout_ms=1_000_000)
+    a, b = servers("ab", read_timeout_ms=1_000_000)
     network = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
     settings: dict[str, Any] = {"strategy": "priority", "priorities": [1, 2], "pool_timeout_ms": 1_000}
     async with (
@@ -425,13 +423,13 @@ async def test_a_call_that_goes_on_to_another_collector_makes_room_for_the_next_
             await wait_all_tasks_blocked()
             a.asked.clear()
         for _ in range(5):
-            client._collectors["a"].breaker.admit().fail()  # type: ignore[union-attr]
+            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
         await trio.sleep(30)
         nursery.start_soon(partial(client.call, network, timeout=1000))
         await wait_all_tasks_blocked()
         if as_it == "is turned away":
             assert client.statistics()[0].breaker.probing
-            client._collectors["a"].failed()
+            client._upstreams["a"].failed()
         elif as_it == "has no connection in time":
             assert client.statistics()[0].breaker.probing
             await trio.sleep(1)
@@ -446,22 +444,22 @@ async def test_a_call_that_goes_on_to_another_collector_makes_room_for_the_next_
 async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
     autojump_clock: MockClock,
 ) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
-    async with calling(collector) as client:
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
+    async with calling(server) as client:
         await open_breaker(client)
         await trio.sleep(30)
-        collector.crash()
-        tries = collector.tries
+        server.crash()
+        tries = server.tries
         await wait_all_tasks_blocked()
         with pytest.raises(Exception, match="connection refused"):
             await client.call(task())
-        assert collector.tries == tries + 1
+        assert server.tries == tries + 1
         assert client.statistics()[0].breaker.state is BreakerState.OPEN
 
 
 async def test_a_cancelled_probe_makes_room_for_the_next(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=1_000)
-    async with calling(collector) as client:
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
+    async with calling(server) as client:
         await open_breaker(client)
         await trio.sleep(30)
         async with trio.open_nursery() as nursery:
@@ -470,7 +468,7 @@ async def test_a_cancelled_probe_makes_room_for_the_next(autojump_clock: MockClo
             nursery.cancel_scope.cancel()
         said = client.statistics()[0].breaker
         assert (said.state, said.probing) == (BreakerState.HALF_OPEN, False)
-        collector.handler = succeed
+        server.handler = succeed
         await client.call(task())
 
 
@@ -478,7 +476,7 @@ async def test_a_cancelled_probe_makes_room_for_the_next(autojump_clock: MockClo
 
 
 async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock: MockClock) -> None:
-    a, b, c = collectors("abc", read_timeout_ms=2_000)
+    a, b, c = servers("abc", read_timeout_ms=2_000)
     a.handler = b.handler = hang
     c.crash()
     async with calling(a, b, c) as client:
@@ -492,18 +490,18 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
 
 
 async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a", hang, read_timeout_ms=100_000)
-    async with calling(collector, call_timeout_ms=7_000) as client:
+    server = FakeServer("a", hang, read_timeout_ms=100_000)
+    async with calling(server, call_timeout_ms=7_000) as client:
         with pytest.raises(CallTimeoutError, match=f"^{A}: .*it was waiting for the answer of {A}; see what"):
             await client.call(task())
         assert trio.current_time() == pytest.approx(7)
         [said] = client.statistics()
         assert (said.failures, said.breaker.failures, said.healthy) == (1, 1, False), "it had its time"
-        assert collector.connections.now == 0, "the answer may still come: nobody must read it"
+        assert server.connections.now == 0, "the answer may still come: nobody must read it"
 
 
 async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock: MockClock) -> None:
-    a, b = FakeCollector("a", hang, read_timeout_ms=3_000), FakeCollector("b", hang, read_timeout_ms=60_000)
+    a, b = FakeServer("a", hang, read_timeout_ms=3_000), FakeServer("b", hang, read_timeout_ms=60_000)
     settings: dict[str, Any] = {"contract": UNREPEATABLE, "max_connections_per_endpoint": 1}
     async with (
         calling(a, b, strategy="priority", priorities=[1, 2], **settings) as client,
@@ -526,10 +524,10 @@ async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock
         nursery.cancel_scope.cancel()
 
 
-async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a")
-    collector.connecting = trio.sleep_forever
-    async with calling(collector) as client:
+async def test_a_deadline_while_connecting_is_the_servers_failure(autojump_clock: MockClock) -> None:
+    server = FakeServer("a")
+    server.connecting = trio.sleep_forever
+    async with calling(server) as client:
         with pytest.raises(
             CallTimeoutError, match=f"^{A}: .*it was connecting to {A}; see whether"
         ) as caught:
@@ -541,28 +539,28 @@ async def test_a_deadline_while_connecting_is_the_collectors_failure(autojump_cl
 
 @pytest.mark.parametrize("at", ["connecting", "waiting for the answer", "waiting to connect again"])
 async def test_a_cancelled_call_is_cancelled_and_blames_nobody(autojump_clock: MockClock, at: str) -> None:
-    collector = FakeCollector("a", hang)
+    server = FakeServer("a", hang)
     if at == "connecting":
-        collector.connecting = trio.sleep_forever
+        server.connecting = trio.sleep_forever
     elif at == "waiting to connect again":
-        collector.crash()
-    async with calling(collector) as client:
+        server.crash()
+    async with calling(server) as client:
         with trio.move_on_after(0.05) as scope:
             await client.call(task())
         assert scope.cancelled_caught
         assert client.statistics()[0].breaker.failures == 0
         assert client.metrics().active_connections_current == 0
-        assert collector.connections.now == 0, "the connection was not kept"
-        collector.handler, collector.connecting = succeed, trio.lowlevel.checkpoint
-        collector.restart()
+        assert server.connections.now == 0, "the connection was not kept"
+        server.handler, server.connecting = succeed, trio.lowlevel.checkpoint
+        server.restart()
         assert await client.call(task("next")) == success("next")
 
 
 async def test_a_call_is_a_checkpoint_and_sends_nothing_where_it_is_cancelled_already(
     autojump_clock: MockClock,
 ) -> None:
-    collector = FakeCollector("a")
-    async with calling(collector) as client:
+    server = FakeServer("a")
+    async with calling(server) as client:
         await client.call(task("1"))
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -570,12 +568,12 @@ async def test_a_call_is_a_checkpoint_and_sends_nothing_where_it_is_cancelled_al
         assert scope.cancelled_caught
         with trio.testing.assert_checkpoints():
             await client.call(task("3"))
-        assert collector.asked == ["1", "3"]
-        assert collector.connections.total == 1, "a call that sent nothing costs no connection"
+        assert server.asked == ["1", "3"]
+        assert server.connections.total == 1, "a call that sent nothing costs no connection"
 
 
-async def test_who_waits_for_a_collector_that_fails_goes_to_another(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab", read_timeout_ms=2_000)
+async def test_who_waits_for_a_server_that_fails_goes_to_another(autojump_clock: MockClock) -> None:
+    a, b = servers("ab", read_timeout_ms=2_000)
     a.handler = hang
     async with calling(a, b, strategy="priority", priorities=[1, 2]) as client:
         async with trio.open_nursery() as nursery:
@@ -586,8 +584,8 @@ async def test_who_waits_for_a_collector_that_fails_goes_to_another(autojump_clo
         assert len(b.asked) == 16
 
 
-async def test_a_call_for_a_removed_collector_goes_to_another(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+async def test_a_call_for_a_removed_server_goes_to_another(autojump_clock: MockClock) -> None:
+    a, b = servers("ab")
     a.handler = hang
     settings: dict[str, Any] = {"strategy": "priority", "max_connections_per_endpoint": 1}
     async with calling(a, b, priorities=[1, 2], **settings) as client, trio.open_nursery() as nursery:
@@ -612,7 +610,7 @@ async def test_a_call_for_a_removed_collector_goes_to_another(autojump_clock: Mo
 async def test_a_request_that_cannot_be_sent_is_the_callers_error(
     autojump_clock: MockClock, request_: DetectionTask, error: type[Exception], max_in_flight: int
 ) -> None:
-    a, b = collectors("ab")
+    a, b = servers("ab")
     async with calling(a, b, max_in_flight=max_in_flight) as client:
         with pytest.raises(error, match=f"^{A}: "):
             await client.call(request_)
@@ -622,7 +620,7 @@ async def test_a_request_that_cannot_be_sent_is_the_callers_error(
 
 
 async def test_a_request_of_another_type_is_a_type_error(autojump_clock: MockClock) -> None:
-    async with calling(FakeCollector("a")) as client:
+    async with calling(FakeServer("a")) as client:
         with pytest.raises(TypeError, match="the request is a DetectionResult, must be a DetectionTask"):
             await client.call(DetectionResult())  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="the contract plain has no negotiation"):
@@ -635,14 +633,14 @@ async def test_a_request_of_another_type_is_a_type_error(autojump_clock: MockClo
 
 async def test_what_the_block_raises_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with open_resilient_client([], contract=PLAIN):
+        async with open_resilient_client(PLAIN, []):
             raise ZeroDivisionError
 
 
 async def test_a_keyboard_interrupt_in_a_cancelled_block_is_not_lost() -> None:
     async def interrupted() -> None:
         with trio.CancelScope() as scope:
-            async with open_resilient_client([], contract=PLAIN):
+            async with open_resilient_client(PLAIN, []):
                 scope.cancel()
                 raise KeyboardInterrupt
 
@@ -651,24 +649,24 @@ async def test_a_keyboard_interrupt_in_a_cancelled_block_is_not_lost() -> None:
 
 
 async def test_cancelling_the_block_closes_everything(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a", hang)
+    server = FakeServer("a", hang)
     with trio.move_on_after(1) as scope:
-        async with calling(collector) as client, trio.open_nursery() as nursery:
+        async with calling(server) as client, trio.open_nursery() as nursery:
             for number in range(9):
                 nursery.start_soon(client.call, task(str(number)))
     assert scope.cancelled_caught
-    assert (collector.connections.now, collector.connections.total) == (0, 4)
+    assert (server.connections.now, server.connections.total) == (0, 4)
 
 
 async def test_two_endpoints_of_one_id_are_refused() -> None:
-    a = FakeCollector("a")
+    a = FakeServer("a")
     with pytest.raises(ConfigError):
-        async with open_resilient_client([a.endpoint(), a.endpoint()]):
+        async with open_resilient_client(DETECTION, [a.endpoint(), a.endpoint()]):
             raise AssertionError("unreachable")
 
 
 async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab", read_timeout_ms=2_000)
+    a, b = servers("ab", read_timeout_ms=2_000)
 
     async def slowly(task: DetectionTask, _: Call) -> DetectionResult:
         await trio.sleep(1)
@@ -721,7 +719,7 @@ async def test_metrics_are_what_happened(autojump_clock: MockClock) -> None:
 async def test_statistics_count_calls_as_the_breaker_does_and_tries_as_the_metrics_do(
     autojump_clock: MockClock,
 ) -> None:
-    a, b = collectors("ab", read_timeout_ms=2_000)
+    a, b = servers("ab", read_timeout_ms=2_000)
     a.crash()
     async with calling(a, b, breaker_failures=3, breaker_reset_ms=10_000) as client:
         for number in range(3):
@@ -744,10 +742,10 @@ async def test_statistics_count_calls_as_the_breaker_does_and_tries_as_the_metri
         assert activations == metrics.circuit_breaker_activations_total > 0
 
 
-async def test_a_collector_that_was_not_reached_has_failed_though_the_call_gave_up_waiting_for_it(
+async def test_a_server_that_was_not_reached_has_failed_though_the_call_gave_up_waiting_for_it(
     autojump_clock: MockClock,
 ) -> None:
-    a = FakeCollector("a")
+    a = FakeServer("a")
     a.failing = ServerRefusedError("connection refused", endpoint=A)
     async with (
         calling(a, max_connections_per_endpoint=1, pool_timeout_ms=1_000, breaker_failures=9) as client,
@@ -778,18 +776,18 @@ async def test_an_interrupt_in_a_task_of_the_clients_own_is_not_lost(max_in_flig
     def interrupt(request: DetectionTask, _: DetectionResult) -> str | None:
         raise KeyboardInterrupt
 
-    collector = FakeCollector("a")
-    world = Collectors(collector)
+    server = FakeServer("a")
+    world = Servers(server)
     contract = attrs.evolve(PLAIN, mismatch=interrupt)
     settings = ResilientConfig(max_in_flight=max_in_flight)
 
     async def interrupted() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(collector.serve)
+            await nursery.start(server.serve)
             with trio.CancelScope() as around:
                 try:
                     async with open_resilient_client(
-                        [collector.endpoint()], settings, contract=contract, connect=world.connect
+                        contract, [server.endpoint()], settings, connect=world.connect
                     ) as client:
                         await client.call(task())
                 finally:
@@ -800,10 +798,10 @@ async def test_an_interrupt_in_a_task_of_the_clients_own_is_not_lost(max_in_flig
         await interrupted()
 
 
-async def test_a_collector_that_the_call_gave_up_is_not_waited_for(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a")
-    async with calling(collector, breaker_failures=1) as client:
-        collector.crash()
+async def test_a_server_that_the_call_gave_up_is_not_waited_for(autojump_clock: MockClock) -> None:
+    server = FakeServer("a")
+    async with calling(server, breaker_failures=1) as client:
+        server.crash()
 
         async def in_a_hurry() -> None:
             with pytest.raises(CallTimeoutError):
@@ -820,8 +818,8 @@ async def test_a_collector_that_the_call_gave_up_is_not_waited_for(autojump_cloc
 async def test_closing_the_client_ends_a_call_that_waits_to_connect_again(
     autojump_clock: MockClock, max_in_flight: int
 ) -> None:
-    collector = FakeCollector("a")
-    collector.failing = ServerRefusedError("connection refused")
+    server = FakeServer("a")
+    server.failing = ServerRefusedError("connection refused")
 
     async def call(client: DetectionResilientClient) -> None:
         with pytest.raises(ChannelClosedError, match="this client was closed; open a new one"):
@@ -829,15 +827,15 @@ async def test_closing_the_client_ends_a_call_that_waits_to_connect_again(
         assert trio.current_time() == pytest.approx(1)
 
     async with trio.open_nursery() as nursery:
-        async with calling(collector, max_in_flight=max_in_flight) as client:
+        async with calling(server, max_in_flight=max_in_flight) as client:
             nursery.start_soon(call, client)
             await trio.sleep(1)
     with pytest.raises(ChannelClosedError):
-        client.add_endpoint(FakeCollector("b").endpoint())
+        client.add_endpoint(FakeServer("b").endpoint())
 
 
 async def test_one_connection_that_breaks_under_many_calls_is_one_failure(autojump_clock: MockClock) -> None:
-    a, b = collectors("ab")
+    a, b = servers("ab")
     a.handler = hang
     async with calling(
         a, b, strategy="priority", priorities=[1, 2], max_connections_per_endpoint=1, max_in_flight=8
@@ -854,24 +852,24 @@ async def test_one_connection_that_breaks_under_many_calls_is_one_failure(autoju
 
 
 async def test_an_endpoint_added_again_has_no_more_connections_than_before(autojump_clock: MockClock) -> None:
-    collector = FakeCollector("a", hang)
-    async with calling(collector) as client, trio.open_nursery() as nursery:
+    server = FakeServer("a", hang)
+    async with calling(server) as client, trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(client.call, task())
         await trio.sleep(0.1)
         client.remove_endpoint("a")
-        client.add_endpoint(collector.endpoint())
+        client.add_endpoint(server.endpoint())
         for _ in range(4):
             nursery.start_soon(client.call, task())
         await trio.sleep(0.1)
-        assert collector.connections.most == 4
+        assert server.connections.most == 4
         nursery.cancel_scope.cancel()
 
 
-async def test_a_collector_that_hangs_is_known_though_the_callers_own_deadline_is_the_same(
+async def test_a_server_that_hangs_is_known_though_the_callers_own_deadline_is_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    async with calling(FakeCollector("a", hang)) as client:
+    async with calling(FakeServer("a", hang)) as client:
         for _ in range(5):
             with trio.move_on_after(5):
                 await client.call(task(), timeout=5)
@@ -882,7 +880,7 @@ async def test_a_collector_that_hangs_is_known_though_the_callers_own_deadline_i
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
 async def test_a_timeout_that_is_no_time_is_refused(seconds: float) -> None:
-    async with calling(FakeCollector("a")) as client:
+    async with calling(FakeServer("a")) as client:
         with pytest.raises(ValueError, match="must be a number of seconds from 0"):
             await client.call(task(), timeout=seconds)
         assert client.metrics().tasks_sent_total == 0
@@ -896,7 +894,7 @@ async def test_a_call_that_is_overdue_on_a_shared_connection_is_one_failure(
         await trio.sleep(10 if late else 10**6)
         return success(request.task_id)
 
-    async with calling(FakeCollector("a", slow), max_in_flight=4) as client:
+    async with calling(FakeServer("a", slow), max_in_flight=4) as client:
         with pytest.raises(CallTimeoutError):
             await client.call(task(), timeout=5)
         await trio.sleep(60)
@@ -904,14 +902,14 @@ async def test_a_call_that_is_overdue_on_a_shared_connection_is_one_failure(
         assert (found.failures, found.breaker.failures) == (1, 1)
 
 
-async def test_who_needs_another_collector_is_not_passed_by_sharers(
+async def test_who_needs_another_server_is_not_passed_by_sharers(
     autojump_clock: MockClock,
 ) -> None:
     async def slow(request: DetectionTask, _: Call) -> DetectionResult:
         await trio.sleep(0.5)
         return success(request.task_id)
 
-    a, b = collectors("ab")
+    a, b = servers("ab")
     a.handler = b.handler = slow
     async with (
         calling(a, b, max_connections=1, max_in_flight=2, strategy="priority", priorities=[1, 2]) as client,
@@ -927,10 +925,8 @@ async def test_who_needs_another_collector_is_not_passed_by_sharers(
             await trio.sleep(0.17)
         asked = len(a.asked)
         with trio.fail_after(5):
-            b_alone = client._collectors["b"]
-            attempts = Attempts(task("b"), seconds=100, repeatable=True)
-            connection = await client._pool.acquire(
-                b_alone, partial(client._open, b_alone, attempts), attempts.ticket
+            connection = await client._pool.wait(
+                client._upstreams["b"], PendingCall(task("b"), seconds=100, repeatable=True)
             )
         assert len(a.asked) - asked <= 4
         client._pool.release(connection)
@@ -956,9 +952,7 @@ async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int
             return FramedChannel(near, config, endpoint=A, peer=near.peer)
 
         settings = ResilientConfig(max_in_flight=max_in_flight, connect_attempts=1)
-        async with open_resilient_client(
-            [Endpoint(config)], settings, contract=contract, connect=connect
-        ) as client:
+        async with open_resilient_client(contract, [Endpoint(config)], settings, connect=connect) as client:
             with pytest.raises(PeerClosedError, match="sent more than it was asked for"):
                 await client.call(task("mine"))
         nursery.cancel_scope.cancel()

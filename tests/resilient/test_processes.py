@@ -12,7 +12,7 @@ import trio
 
 from tests.examples.support import Program, procmond, spawn
 from trio_ipc import IpcConfig
-from trio_ipc.daemoneye import DetectionTask, ProcessFilter
+from trio_ipc.daemoneye import DETECTION, DetectionTask, ProcessFilter
 from trio_ipc.resilient import Endpoint, ResilientConfig, open_resilient_client
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL and SIGSTOP are Unix's")
@@ -45,7 +45,7 @@ async def test_one_killed_and_one_stopped_and_not_one_call_lost(directory: str, 
             call_timeout_ms=20_000, max_in_flight=max_in_flight, breaker_reset_ms=1_000
         )
         answered: Counter[str] = Counter()
-        async with open_resilient_client(endpoints, settings) as client:
+        async with open_resilient_client(DETECTION, endpoints, settings) as client:
             pid = programs["first"].pid
             some, many = trio.Event(), trio.Event()
 

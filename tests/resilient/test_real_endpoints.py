@@ -7,6 +7,7 @@ import trio
 
 from tests.support import succeed, success, task
 from trio_ipc import IpcConfig, serve
+from trio_ipc.daemoneye import DETECTION
 from trio_ipc.resilient import Endpoint, ResilientConfig, open_resilient_client
 
 
@@ -16,8 +17,8 @@ async def test_a_server_that_goes_and_comes_back_costs_no_call(config: IpcConfig
     configs = [config.replace(endpoint_path=path) for path in paths]
     settings = ResilientConfig(max_in_flight=max_in_flight, breaker_reset_ms=100)
     async with trio.open_nursery() as nursery:
-        servers = [await nursery.start(serve, succeed, one) for one in configs]
-        async with open_resilient_client([Endpoint(one) for one in configs], settings) as client:
+        servers = [await nursery.start(serve, succeed, DETECTION, one) for one in configs]
+        async with open_resilient_client(DETECTION, [Endpoint(one) for one in configs], settings) as client:
 
             async def who_answers(count: int) -> set[str]:
                 answers = [await client.ask(task(str(number))) for number in range(count)]
@@ -30,7 +31,7 @@ async def test_a_server_that_goes_and_comes_back_costs_no_call(config: IpcConfig
             await servers[0].wait_stopped()
             assert [one.connections_pooled for one in client.statistics()] == [0, 1], "its end is seen"
             assert await who_answers(4) == {paths[1]}
-            servers[0] = await nursery.start(serve, succeed, configs[0])
+            servers[0] = await nursery.start(serve, succeed, DETECTION, configs[0])
             with trio.fail_after(30):
                 while await who_answers(4) != set(paths):
                     pass

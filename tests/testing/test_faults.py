@@ -1,31 +1,35 @@
-"""What comes out is what went in, with exactly the faults that the script says, however it was sliced."""
+"""A stream has exactly the faults that were planned, and is a stream otherwise."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
-import hypothesis.strategies as st
 import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 
 from tests.platforms import unix_only
-from tests.support import frame, read_to_end, succeed, success, task
+from tests.support import read_to_end, succeed, success, task
+from tests.testing.test_faultscript import DATA, RULES, SIZES, played
 from trio_ipc import (
+    Call,
     ChecksumMismatchError,
+    Client,
     IpcError,
     PeerClosedError,
     ReadTimeoutError,
     ResponseMismatchError,
     WriteTimeoutError,
 )
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (
     Delay,
     Dribble,
     Drop,
-    Duplicate,
     EndOfFile,
     Faults,
     Flip,
@@ -43,216 +47,8 @@ from trio_ipc.testing import (
     open_pair,
     temporary_endpoint,
 )
-from trio_ipc.testing.faultscript import FaultScript, Pause, Step
-from trio_ipc.transports import LocalStream
-
-# --- The script, by bytes alone -----------------------------------------------------------------------------
-
-
-def played(data: bytes, *rules: Rule, sizes: Iterable[int] = (), key: str = "k") -> list[Step]:
-    """The steps that a script makes of these bytes, which come in slices of these sizes and then at once."""
-    script = FaultScript(rules, key)
-    steps = script.start()
-    for size in sizes:
-        piece, data = data[:size], data[size:]
-        steps += script.feed(piece)[0]
-    steps += script.feed(data)[0]
-    return steps + script.end()
-
-
-def merged(steps: list[Step]) -> list[Step]:
-    """Without the borders of pieces."""
-    found: list[Step] = []
-    for step in steps:
-        last = found[-1] if found else None
-        if isinstance(step, bytes) and isinstance(last, bytes):
-            found[-1] = last + step
-        else:
-            found.append(step)
-    return found
-
-
-TWO = frame(task("one")) + frame(task("two"))
-SECOND = len(frame(task("one")))
-
-
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        ([], [b"0123456789"]),
-        ([at_byte(3, Delay(2.0))], [b"012", Pause(2.0), b"3456789"]),
-        ([at_byte(0, Stall())], [Stall()]),
-        ([at_byte(4, Stall())], [b"0123", Stall()]),
-        ([at_byte(10, Reset())], [b"0123456789", Reset()]),
-        ([at_byte(11, Reset())], [b"0123456789"]),
-        ([at_byte(2, EndOfFile())], [b"01", EndOfFile()]),
-        ([at_byte(1, Flip(0))], [b"0023456789"]),
-        ([at_byte(1, Flip(0)), at_byte(1, Flip(0))], [b"0123456789"]),
-        ([at_byte(2, Drop())], [b"013456789"]),
-        ([at_byte(2, Drop(3))], [b"0156789"]),
-        ([at_byte(2, Drop(None))], [b"01"]),
-        ([at_byte(2, Drop(3)), at_byte(3, Drop(1))], [b"0156789"]),
-        ([at_byte(2, Duplicate(3))], [b"0123423456789"]),
-        ([at_byte(8, Duplicate(5))], [b"0123456789", b"89"]),
-        ([at_byte(2, Duplicate(2)), at_byte(2, Flip(0))], [b"013333456789"]),
-        ([at_byte(3, Split())], [b"012", b"3456789"]),
-        ([at_byte(7, Dribble(2))], [b"0123456", b"78", b"9"]),
-        ([at_byte(1, Dribble(2, count=4))], [b"0", b"12", b"34", b"56789"]),
-        (
-            [at_byte(1, Dribble(2, 0.5, count=3))],
-            [b"0", b"12", Pause(0.5), b"3456789"],
-        ),
-        ([at_byte(4, Merge(100))], [b"0123", b"456789"]),
-        ([at_byte(2, Merge(4)), at_byte(4, Reset())], [b"01", b"23", Reset()]),
-    ],
-    ids=str,
-)
-def test_a_fault_does_what_it_says(rules: list[Rule], expected: list[Step]) -> None:
-    assert played(b"0123456789", *rules) == expected
-
-
-def test_bytes_that_are_merged_come_in_one_piece_however_they_arrive() -> None:
-    assert played(b"0123456789", at_byte(2, Merge(5)), sizes=[1] * 10) == [
-        b"0", b"1", b"23456", b"7", b"8", b"9",
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        (at_frame(2, Drop(1)), TWO[:SECOND] + TWO[SECOND + 1 :]),
-        (at_frame(2, Drop(1), offset=8), TWO[: SECOND + 8] + TWO[SECOND + 9 :]),
-        (at_frame(1, Truncate(), offset=9), TWO[:9] + TWO[SECOND:]),
-        (at_frame(1, Truncate()), TWO[SECOND:]),
-        (at_frame(3, Drop(1)), TWO),
-        (at_frame(1, Drop(1), offset=SECOND), TWO),
-        (at_each_frame(Truncate(), offset=8), TWO[:8] + TWO[SECOND : SECOND + 8]),
-    ],
-    ids=str,
-)
-def test_a_fault_can_be_placed_in_a_frame(rule: Rule, expected: bytes) -> None:
-    assert merged(played(TWO, rule)) == [expected]
-    assert merged(played(TWO, rule, sizes=[1] * len(TWO))) == [expected]
-
-
-def test_what_is_no_frame_has_frames_too_of_a_kind() -> None:
-    # A header that announces nothing is a frame of its own.
-    assert merged(played(bytes(24), at_frame(3, Flip(0)))) == [bytes(16) + b"\1" + bytes(7)]
-    assert merged(played(b"\xff" * 100, at_frame(2, Flip(0)))) == [b"\xff" * 100]
-
-
-def test_chance_hits_about_as_often_as_it_should_and_each_seed_elsewhere() -> None:
-    data = bytes(100_000)
-    places = []
-    for key in "ab":
-        [out] = merged(played(data, at_random(0.01, Flip(0)), key=key))
-        assert isinstance(out, bytes)
-        places.append([at for at, byte in enumerate(out) if byte])
-        # Far outside of what a binomial distribution gives once in a lifetime; and the seeds are fixed.
-        assert 800 < len(places[-1]) < 1200
-    assert places[0] != places[1]
-    [every] = merged(played(data, at_random(1.0, Flip(0))))
-    assert every == b"\1" * 100_000
-    assert played(data, at_random(1e-320, Flip(0))) == [data]
-
-
-def test_a_frame_can_be_hit_by_chance() -> None:
-    frames = frame(task("x")) * 1000
-    [out] = merged(played(frames, at_each_frame(Truncate(), probability=0.5)))
-    assert isinstance(out, bytes)
-    assert 300 < len(out) * 1000 / len(frames) < 700
-
-
-FAULTS = st.one_of(
-    st.builds(Delay, st.floats(0, 10)),
-    st.builds(Flip, st.none() | st.integers(0, 7)),
-    st.builds(Drop, st.none() | st.integers(1, 20)),
-    st.builds(Duplicate, st.integers(1, 20)),
-    st.just(Truncate()),
-    st.just(Split()),
-    st.builds(Dribble, st.integers(1, 5), st.sampled_from([0.0, 1.5]), st.none() | st.integers(1, 20)),
-    st.builds(Merge, st.integers(1, 20)),
-    st.sampled_from([Stall(), Reset(), EndOfFile()]),
-)
-RULES = st.lists(
-    st.one_of(
-        st.builds(at_byte, st.integers(0, 60), FAULTS),
-        st.builds(at_frame, st.integers(1, 4), FAULTS, offset=st.integers(0, 20)),
-        st.builds(at_each_frame, FAULTS, offset=st.integers(0, 20), probability=st.sampled_from([0.3, 1.0])),
-        st.builds(at_random, st.sampled_from([0.01, 0.1, 1.0]), FAULTS),
-    ),
-    max_size=4,
-)
-DATA = st.lists(
-    st.builds(lambda text: frame(task(text)), st.text("x", min_size=1, max_size=20)), max_size=4
-).map(b"".join) | st.binary(max_size=60)
-SIZES = st.lists(st.integers(0, 20), max_size=20)
-
-
-@given(DATA, RULES, SIZES, st.integers(0, 3))
-@settings(deadline=None)
-def test_the_same_seed_and_bytes_meet_the_same_faults_however_they_are_sliced(
-    data: bytes, rules: list[Rule], sizes: list[int], seed: int
-) -> None:
-    whole = played(data, *rules, key=str(seed))
-    assert merged(played(data, *rules, sizes=sizes, key=str(seed))) == merged(whole)
-
-
-@given(DATA, SIZES)
-def test_without_rules_the_pieces_are_those_that_came(data: bytes, sizes: list[int]) -> None:
-    script = FaultScript([], "k")
-    script.start()
-    at = 0
-    for size in [*sizes, len(data)]:
-        piece = data[at : at + size]
-        at += size
-        assert script.untouched(piece) == len(piece)
-        assert script.feed(piece) == ([piece] if piece else [], len(piece))
-
-
-@given(DATA, RULES)
-@settings(deadline=None)
-def test_what_is_said_to_be_untouched_goes_through_as_it_is(data: bytes, rules: list[Rule]) -> None:
-    script = FaultScript(rules, "k")
-    script.start()
-    while data:
-        count = script.untouched(data)
-        assert count <= len(data)
-        steps, taken = script.feed(data[: count or 1])
-        if count:
-            assert taken == count
-            assert [step for step in steps if isinstance(step, bytes)] == [data[:count]]
-            assert not any(isinstance(step, Stall | Reset | EndOfFile) for step in steps)
-        data = data[count or 1 :]
-
-
-@given(DATA, st.integers(1, 9), st.integers(0, 60), st.integers(1, 30))
-def test_a_loss_loses_these_bytes_and_no_others(data: bytes, count: int, at: int, size: int) -> None:
-    out = b"".join(
-        step for step in played(data, at_byte(at, Drop(count)), sizes=[size] * 9) if isinstance(step, bytes)
-    )
-    assert out == data[:at] + data[at + count :]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Delay(-1), "seconds is -1, must be at least 0"),
-        (lambda: Delay(math.nan), "seconds is nan"),
-        (lambda: Flip(8), "bit is 8, must be from 0 to 7"),
-        (lambda: Drop(0), "count is 0, must be at least 1"),
-        (lambda: Dribble(0), "size is 0"),
-        (lambda: at_byte(-1, Reset()), "byte is -1"),
-        (lambda: at_frame(0, Reset()), "frame is 0, must be at least 1"),
-        (lambda: at_random(0, Reset()), "probability is 0, must be above 0"),
-        (lambda: at_random(1.5, Reset()), "probability is 1.5"),
-    ],
-)
-def test_a_fault_that_cannot_be_is_refused(make: object, message: str) -> None:
-    assert callable(make)
-    with pytest.raises(ValueError, match=message):
-        make()
-
+from trio_ipc.testing.faultscript import Pause
+from trio_ipc.transports import LocalStream, PeerState
 
 # --- Around a stream ----------------------------------------------------------------------------------------
 
@@ -264,8 +60,8 @@ async def test_without_rules_it_is_what_trio_asks_of_a_stream() -> None:
 
     async def make_clogged() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
         left, right = memory_streams(buffer_bytes=1000)
-        left.send_nowait(bytes(1000))
-        right.send_nowait(bytes(1000))
+        left.write(bytes(1000))
+        right.write(bytes(1000))
         return Faults().wrap(left), Faults().wrap(right)
 
     await trio.testing.check_half_closeable_stream(make, make_clogged)
@@ -351,8 +147,8 @@ async def test_a_pause_that_was_cancelled_goes_on_where_it_was(
     began = trio.current_time()
     with trio.move_on_after(6):
         await faulty.receive_some()
-    assert faulty.receive_nowait(1) is None
-    assert faulty.is_quiet()
+    assert faulty.read(1) is None
+    assert faulty.peer_state() is PeerState.OPEN
     assert await faulty.receive_some() == b"x"
     assert trio.current_time() - began == pytest.approx(10)
 
@@ -362,7 +158,7 @@ async def test_a_stall_ends_by_a_deadline_or_by_closing(autojump_clock: trio.tes
     faulty = Faults(receiving=[at_byte(1, Stall())], sending=[at_byte(1, Stall())]).wrap(near)
     await far.send_all(b"abc")
     assert await faulty.receive_some() == b"a"
-    assert faulty.is_quiet()
+    assert faulty.peer_state() is PeerState.OPEN
     await faulty.send_all(b"x")
     with trio.move_on_after(100) as scope:
         await faulty.send_all(b"y")
@@ -387,8 +183,8 @@ async def test_a_reset_breaks_both_directions_for_both_sides() -> None:
         await faulty.receive_some()
     with pytest.raises(trio.BrokenResourceError):
         await faulty.send_all(b"c")
-    assert faulty.peer_is_gone()
-    assert not faulty.is_quiet()
+    assert faulty.peer_state() is PeerState.GONE
+    assert faulty.peer_state() is not PeerState.OPEN
     assert await read_to_end(far) == b"ab"
     await faulty.aclose()
     with pytest.raises(trio.ClosedResourceError):
@@ -419,39 +215,39 @@ async def test_an_end_of_file_is_of_one_direction() -> None:
     await far.send_all(b"xyz")
     assert await read_to_end(faulty) == b"xy"
     assert await faulty.receive_some() == b""
-    assert not faulty.is_quiet()
-    assert not faulty.peer_is_gone()
+    assert faulty.peer_state() is not PeerState.OPEN
+    assert faulty.peer_state() is not PeerState.GONE
 
 
 async def test_short_writes_are_seen_by_who_sends_without_a_wait() -> None:
     near, far = memory_streams()
     faulty = Faults(sending=[at_byte(0, Dribble(3))]).wrap(near)
-    assert faulty.send_nowait(b"abcdef") == 3
-    assert faulty.send_nowait(b"def") == 3
-    assert far.receive_nowait(100) == b"abcdef"
+    assert faulty.write(b"abcdef") == 3
+    assert faulty.write(b"def") == 3
+    assert far.read(100) == b"abcdef"
     altered = Faults(sending=[at_byte(2, Flip(0)), at_byte(4, Delay(1)), at_byte(6, Reset())]).wrap(near)
-    assert altered.send_nowait(b"abcdef") == 2
-    assert altered.send_nowait(b"cdef") == 0
+    assert altered.write(b"abcdef") == 2
+    assert altered.write(b"cdef") == 0
     await altered.send_all(b"c")
-    assert altered.send_nowait(b"def") == 1
-    assert altered.send_nowait(b"ef") == 0, "a pause is due"
+    assert altered.write(b"def") == 1
+    assert altered.write(b"ef") == 0, "a pause is due"
 
 
 async def test_a_quiet_connection_is_told_from_one_that_has_news() -> None:
     near, far = memory_streams()
     faulty = Faults(receiving=[at_byte(0, Drop(2))]).wrap(near)
-    assert faulty.is_quiet()
+    assert faulty.peer_state() is PeerState.OPEN
     await far.send_all(b"ab")
-    assert faulty.is_quiet(), "what was lost has not come"
+    assert faulty.peer_state() is PeerState.OPEN, "what was lost has not come"
     await far.send_all(b"c")
-    assert not faulty.is_quiet()
-    assert faulty.receive_nowait(5) == b"c"
-    assert faulty.is_quiet()
+    assert faulty.peer_state() is not PeerState.OPEN
+    assert faulty.read(5) == b"c"
+    assert faulty.peer_state() is PeerState.OPEN
     await far.send_eof()
-    assert not faulty.is_quiet()
-    assert faulty.receive_nowait(5) == b""
+    assert faulty.peer_state() is not PeerState.OPEN
+    assert faulty.read(5) == b""
     await faulty.aclose()
-    assert not faulty.is_quiet()
+    assert faulty.peer_state() is not PeerState.OPEN
 
 
 async def test_what_breaks_inside_is_seen_outside() -> None:
@@ -459,8 +255,8 @@ async def test_what_breaks_inside_is_seen_outside() -> None:
     faulty = Faults().wrap(near)
     await faulty.send_all(b"unread")
     await far.aclose()
-    assert faulty.peer_is_gone()
-    assert not faulty.is_quiet()
+    assert faulty.peer_state() is PeerState.GONE
+    assert faulty.peer_state() is not PeerState.OPEN
     with pytest.raises(trio.BrokenResourceError):
         await faulty.receive_some()
     with pytest.raises(trio.BrokenResourceError):
@@ -511,7 +307,7 @@ async def test_a_failure_in_its_block_tells_seed_and_faults() -> None:
     [note] = caught.value.__notes__
     assert "seed=99" in note
     assert "stream 1 sending byte 0: Flip(bit=3)" in note
-    assert "... and 11 more" in note
+    assert "... and 10 more" in note
     with pytest.raises(ZeroDivisionError) as caught, Faults():
         _ = 1 / 0
     assert "none of them has hit" in caught.value.__notes__[0]
@@ -549,7 +345,7 @@ async def test_a_client_meets_the_fault_as_the_error_that_it_is(
     faults: Faults, error: type[IpcError], autojump_clock: trio.testing.MockClock
 ) -> None:
     with faults:
-        async with open_pair(succeed, wrap=faults.wrap, handler_timeout_ms=10**9) as (client, _):
+        async with open_pair(succeed, DETECTION, wrap=faults.wrap, handler_timeout_ms=10**9) as (client, _):
             with pytest.raises(error):
                 await client.call(task("x"))
 
@@ -568,7 +364,7 @@ async def test_slicing_and_slowness_cost_nobody_an_answer(
     faults: Faults, autojump_clock: trio.testing.MockClock
 ) -> None:
     with faults:
-        async with open_pair(succeed, wrap=faults.wrap) as (client, _):
+        async with open_pair(succeed, DETECTION, wrap=faults.wrap) as (client, _):
             for number in range(20):
                 assert await client.call(task(str(number))) == success(str(number))
 
@@ -577,7 +373,457 @@ async def test_slicing_and_slowness_cost_nobody_an_answer(
 async def test_faults_go_around_a_real_socket_too() -> None:
     faults = Faults(receiving=[at_frame(2, Flip(0), offset=8)])
     with faults:
-        async with open_pair(succeed, over="interprocess", wrap=faults.wrap) as (client, _):
+        async with open_pair(succeed, DETECTION, over="interprocess", wrap=faults.wrap) as (client, _):
             assert await client.call(task("1")) == success("1")
             with pytest.raises(ChecksumMismatchError):
                 await client.call(task("2"))
+
+
+# --- What ends a connection ---------------------------------------------------------------------------------
+
+
+async def test_a_reset_in_receiving_breaks_the_connection_at_once_and_nothing_more_is_handled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    handled = []
+
+    async def handle(request: DetectionTask, call: Call) -> DetectionResult:
+        handled.append(request.task_id)
+        return await succeed(request, call)
+
+    faults = Faults(receiving=[at_frame(2, Reset())])
+    async with open_pair(handle, DETECTION, wrap=faults.wrap) as (client, server):
+        assert await client.call(task("1")) == success("1")
+        await trio.sleep(10)
+        assert server.snapshot().connections_active == 0
+        assert len(faults.hits) == 1
+        with pytest.raises(PeerClosedError):
+            await client.call(task("2"))
+    assert handled == ["1"]
+
+
+async def test_a_reset_in_receiving_comes_behind_what_is_before_it() -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=[at_byte(2, Reset())]).wrap(near)
+    await far.send_all(b"abc")
+    assert faulty.read(1) == b"a"
+    assert await far.receive_some() == b"", "broken already, for the peer"
+    assert faulty.peer_state() is PeerState.GONE
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.send_all(b"x")
+    assert await faulty.receive_some() == b"b"
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError, match="the script of faults"):
+            await faulty.receive_some()
+
+
+async def test_a_reset_behind_a_pause_comes_when_the_pause_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=[at_byte(1, Delay(5)), at_byte(1, Reset())]).wrap(near)
+    await far.send_all(b"ab")
+    assert await faulty.receive_some() == b"a"
+    await trio.sleep(4)
+    await faulty.send_all(b"still there")
+    await trio.sleep(2)
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.send_all(b"not any more")
+    assert await read_to_end(far) == b"still there"
+
+
+@pytest.mark.parametrize("direction", ["sending", "receiving"])
+async def test_a_reset_before_the_first_byte_breaks_a_stream_as_it_is_wrapped(direction: str) -> None:
+    near, far = memory_streams()
+    faults = Faults(**{direction: [at_byte(0, Reset())]})  # type: ignore[arg-type]
+    faulty = faults.wrap(near)
+    assert far.peer_state() is PeerState.GONE
+    assert faulty.peer_state() is PeerState.GONE
+    assert faults.hits == [f"stream 1 {direction} byte 0: Reset()"]
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.receive_some()
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.send_all(b"")
+
+
+# --- Slowness -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [[at_byte(0, Delay(2)), at_byte(1, Delay(2))], [at_byte(0, Delay(2)), at_byte(0, Dribble(1, 2))]],
+    ids=str,
+)
+async def test_a_pause_in_receiving_begins_when_the_byte_has_come(
+    rules: list[Rule], autojump_clock: trio.testing.MockClock
+) -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=rules).wrap(near)
+
+    async def send() -> None:
+        for byte in b"ab":
+            await trio.sleep(10)
+            assert faulty.peer_state() is PeerState.OPEN  # which begins nothing
+            await far.send_all(bytes([byte]))
+
+    arrived = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        began = trio.current_time()
+        for byte in b"ab":
+            assert await faulty.receive_some() == bytes([byte])
+            arrived.append(trio.current_time() - began)
+    assert arrived == [pytest.approx(12), pytest.approx(22)]
+
+
+async def test_a_pause_in_sending_that_was_cancelled_goes_on_where_it_was(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_streams()
+    faulty = Faults(sending=[at_byte(1, Delay(10))]).wrap(near)
+    began = trio.current_time()
+    with trio.move_on_after(6):
+        await faulty.send_all(b"ab")
+    await faulty.send_all(b"c")
+    assert trio.current_time() - began == pytest.approx(10)
+    assert far.read(9) == b"abc"
+
+
+async def test_an_end_is_held_up_as_a_byte_is(autojump_clock: trio.testing.MockClock) -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=[at_byte(1, Delay(5))]).wrap(near)
+    await far.send_all(b"a")
+    await far.send_eof()
+    began = trio.current_time()
+    assert await read_to_end(faulty) == b"a"
+    assert trio.current_time() - began == pytest.approx(5)
+
+
+# --- Stalls -------------------------------------------------------------------------------------------------
+
+
+async def stalled_ends(kind: str) -> tuple[LocalStream, LocalStream]:
+    """Two ends; what the first sends is stalled."""
+    faults = Faults(sending=[at_byte(1, Stall())])
+    if kind == "memory":
+        near, far = memory_streams()
+        return faults.wrap(near), far
+    with temporary_endpoint() as endpoint:
+        async with await endpoint.listen_streams() as listener:
+            client = await endpoint.connect()
+            return faults.wrap(client), await listener.accept()
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("socket", marks=unix_only)])
+@pytest.mark.parametrize("closer", ["peer", "this side"])
+async def test_a_stall_in_sending_ends_with_the_stream(kind: str, closer: str) -> None:
+    faulty, far = await stalled_ends(kind)
+    expected = trio.BrokenResourceError if closer == "peer" else trio.ClosedResourceError
+
+    async def send() -> None:
+        with pytest.raises(expected):
+            await faulty.send_all(b"abc")
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            assert await far.receive_some() == b"a"
+            await trio.testing.wait_all_tasks_blocked()
+            await (far if closer == "peer" else faulty).aclose()
+    await far.aclose()
+    await faulty.aclose()
+
+
+@pytest.mark.parametrize("direction", ["sending", "receiving"])
+@pytest.mark.parametrize("jumping", [True, False])
+def test_a_run_that_only_a_stall_keeps_going_says_so(direction: str, jumping: bool) -> None:
+    faults = Faults(**{direction: [at_byte(0, Stall())]})  # type: ignore[arg-type]
+
+    async def main() -> None:
+        near, far = memory_streams()
+        faulty = faults.wrap(near)
+        async with trio.open_nursery() as nursery:
+            if direction == "sending":
+                nursery.start_soon(far.receive_some)
+                await faulty.send_all(b"x")
+            else:
+                await far.send_all(b"x")
+                await faulty.receive_some()
+
+    clock = trio.testing.MockClock(autojump_threshold=0) if jumping else None
+    with pytest.raises(ExceptionGroup) as caught:
+        trio.run(main, clock=clock)
+    assert caught.group_contains(RuntimeError, match=f"only a Stall in {direction} keeps this run going")
+
+
+async def test_a_stall_says_nothing_while_something_is_to_come(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=[at_byte(0, Stall())]).wrap(near)
+    await far.send_all(b"x")
+    with trio.move_on_after(1000) as deadline:
+        await faulty.receive_some()
+    assert deadline.cancelled_caught
+    done = False
+
+    async def call_late() -> None:
+        nonlocal done
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.to_thread.run_sync(time.sleep, 0.05)
+        done = True
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call_late)
+        await faulty.receive_some()
+    assert done
+
+
+# --- Hits ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_stall_in_receiving_is_a_hit_once_it_holds_something_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    near, far = memory_streams()
+    faults = Faults(receiving=[at_byte(1, Stall())])
+    faulty = faults.wrap(near)
+    await far.send_all(b"a")
+    assert await faulty.receive_some() == b"a"
+    with trio.move_on_after(1):
+        await faulty.receive_some()
+    assert faults.hits == [], "nobody has sent anything"
+    await far.send_all(b"b")
+    with trio.move_on_after(1):
+        await faulty.receive_some()
+    assert faults.hits == ["stream 1 receiving byte 1: Stall()"]
+
+
+async def test_a_stall_in_receiving_is_a_hit_too_if_what_it_holds_up_came_with_what_it_lets_through() -> None:
+    near, far = memory_streams()
+    faults = Faults(receiving=[at_byte(1, Stall())])
+    faulty = faults.wrap(near)
+    await far.send_all(b"ab")
+    assert await faulty.receive_some() == b"a"
+    assert faults.hits == ["stream 1 receiving byte 1: Stall()"]
+
+
+@pytest.mark.parametrize("fault", [Stall(), EndOfFile()], ids=str)
+async def test_what_ends_sending_is_a_hit_when_there_was_something_to_send(
+    fault: Stall | EndOfFile, autojump_clock: trio.testing.MockClock
+) -> None:
+    near, _far = memory_streams()
+    faults = Faults(sending=[at_byte(1, fault)])
+    faulty = faults.wrap(near)
+    await faulty.send_all(b"a")
+    assert len(faults.hits) == (0 if fault == Stall() else 1), "an end of file is seen by the peer at once"
+    with trio.move_on_after(1):
+        await faulty.send_all(b"b")
+    assert len(faults.hits) == 1
+
+
+async def test_an_end_of_file_in_receiving_is_a_hit_for_who_reads_it() -> None:
+    near, far = memory_streams()
+    faults = Faults(receiving=[at_byte(1, EndOfFile())])
+    faulty = faults.wrap(near)
+    await far.send_all(b"ab")
+    assert await faulty.receive_some() == b"a"
+    assert faults.hits == []
+    assert await faulty.receive_some() == b""
+    assert faults.hits == ["stream 1 receiving byte 1: EndOfFile()"]
+
+
+async def test_a_plan_that_touched_nothing_has_no_hits(autojump_clock: trio.testing.MockClock) -> None:
+    rules = [at_frame(2, fault) for fault in (Flip(0), Drop(), Truncate(), Delay(1), Stall(), Split())]
+    with Faults(sending=rules, receiving=rules) as faults:
+        async with open_pair(succeed, DETECTION, wrap=faults.wrap) as (client, _):
+            assert await client.call(task()) == success()
+    assert faults.hits == []
+    assert "none of them has hit" in faults.report()
+
+
+# --- Which streams, and again -------------------------------------------------------------------------------
+
+
+async def flipped(faults: Faults, *names: str) -> dict[str, bytes]:
+    """What comes through streams that are wrapped in this order."""
+    found = {}
+    for name in names:
+        near, far = memory_streams()
+        await faults.wrap_as(name)(near).send_all(bytes(1000))
+        found[name] = bytes(await far.receive_some())
+    return found
+
+
+async def test_a_seed_repeats_what_streams_of_a_name_meet_in_whatever_order_they_are_wrapped() -> None:
+    rules = [at_random(0.05, Flip(0))]
+    first = await flipped(Faults(seed=1, sending=rules), "a", "b", "c")
+    second = await flipped(Faults(seed=1, sending=rules), "c", "a", "b")
+    assert first == second
+    assert len(set(first.values())) == 3
+    faults = Faults(sending=[at_byte(0, Flip(0))], streams=1)
+    assert await flipped(faults, "a", "b") == {"a": b"\1" + bytes(999), "b": b"\1" + bytes(999)}
+    assert await flipped(faults, "a") == {"a": bytes(1000)}
+    assert faults.hits == [
+        "stream 'a' 1 sending byte 0: Flip(bit=0)",
+        "stream 'b' 1 sending byte 0: Flip(bit=0)",
+    ]
+
+
+async def call_again_and_again(client: Client[DetectionTask, DetectionResult]) -> None:
+    for number in range(100):
+        await client.call(task(str(number)))
+
+
+async def test_clients_of_a_name_meet_the_same_faults_whichever_is_first() -> None:
+    async def meet(*names: str) -> dict[str, list[str]]:
+        met: dict[str, list[str]] = {}
+        faults = Faults(seed=5, receiving=[at_random(0.05, Flip())])
+        for name in names:
+            async with open_pair(succeed, DETECTION, wrap=faults.wrap_as(name)) as (client, _):
+                with pytest.raises(IpcError):
+                    await call_again_and_again(client)
+            met[name] = [hit for hit in faults.hits if f"'{name}'" in hit]
+        return met
+
+    assert await meet("a", "b") == await meet("b", "a")
+
+
+async def test_faults_that_are_used_again_do_as_at_first() -> None:
+    faults = Faults(seed=3, sending=[at_random(0.1, Flip())], streams=1)
+    seen = []
+    for _ in range(2):
+        with faults:
+            outs = []
+            for _ in range(2):
+                near, far = memory_streams()
+                await faults.wrap(near).send_all(bytes(100))
+                outs.append(bytes(await far.receive_some()))
+            seen.append((outs, faults.hits))
+    assert seen[0] == seen[1]
+    assert seen[0][1]
+
+
+# --- Around streams of other kinds --------------------------------------------------------------------------
+
+
+async def test_without_rules_a_stream_that_is_not_local_is_what_trio_asks_of_one() -> None:
+    async def make() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+        left, right = trio.testing.memory_stream_pair()
+        return Faults().wrap(left), Faults().wrap(right)
+
+    await trio.testing.check_half_closeable_stream(make, None)
+
+
+async def test_faults_go_around_a_stream_that_is_not_local(autojump_clock: trio.testing.MockClock) -> None:
+    left, right = trio.testing.memory_stream_pair()
+    faulty = Faults(
+        sending=[at_byte(1, Flip(0)), at_byte(2, Delay(5))], receiving=[at_byte(2, Reset())]
+    ).wrap(left)
+    began = trio.current_time()
+    await faulty.send_all(b"aac")
+    assert trio.current_time() - began == pytest.approx(5)
+    assert await right.receive_some() == b"a`c"
+    await right.send_all(b"xyz")
+    assert await faulty.receive_some() == b"xy"
+    assert await right.receive_some() == b"", "the inner stream was closed as soon as the bytes were through"
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.send_all(b"x")
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.receive_some()
+    await faulty.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await faulty.receive_some()
+
+
+async def test_what_was_read_ahead_of_a_stream_that_is_not_local_is_nobodys_after_its_close() -> None:
+    left, right = trio.testing.memory_stream_pair()
+    faulty = Faults().wrap(left)
+    await right.send_all(b"abc")
+    assert await faulty.receive_some(1) == b"a"
+    await faulty.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await faulty.receive_some()
+
+
+def without_half_close(stream: trio.StapledStream[Any, Any]) -> trio.abc.Stream:
+    """The same stream, less what can be half closed."""
+
+    class Whole(trio.abc.Stream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await stream.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            return cast(bytes, await stream.receive_some(max_bytes))
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Whole()
+
+
+async def test_where_there_is_no_half_close_an_end_of_file_in_sending_closes_all() -> None:
+    left, right = trio.testing.memory_stream_pair()
+    faults = Faults(sending=[at_byte(1, EndOfFile())])
+    faulty = faults.wrap(without_half_close(left))
+    assert not isinstance(faulty, trio.abc.HalfCloseableStream)
+    await faulty.send_all(b"a")
+    assert await read_to_end(right) == b"a"
+    with pytest.raises(trio.BrokenResourceError):
+        await faulty.receive_some()
+    assert faults.hits == ["stream 1 sending byte 1: EndOfFile()"]
+
+
+async def test_a_stall_in_sending_on_a_stream_that_is_not_local_ends_with_its_close() -> None:
+    left, _right = trio.testing.memory_stream_pair()
+    faulty = Faults(sending=[at_byte(0, Stall())]).wrap(left)
+
+    async def send() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await faulty.send_all(b"a")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(trio.sleep, 0.05)
+        await trio.testing.wait_all_tasks_blocked()
+        await faulty.aclose()
+
+
+async def test_who_waits_out_a_pause_is_woken_by_the_close(autojump_clock: trio.testing.MockClock) -> None:
+    near, far = memory_streams()
+    faulty = Faults(receiving=[at_byte(0, Delay(1000))]).wrap(near)
+    await far.send_all(b"a")
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await faulty.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.sleep(1)
+        with pytest.raises(trio.BusyResourceError):
+            await faulty.wait_readable()
+        await faulty.aclose()
+    assert trio.current_time() < 10
+
+
+async def test_a_reset_in_receiving_breaks_a_send_that_is_under_way(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    left, right = trio.testing.memory_stream_pair()
+    left.send_stream.send_all_hook = partial(trio.sleep, 1)
+    faulty = Faults(sending=[at_byte(1, Split())], receiving=[at_byte(1, Reset())]).wrap(left)
+
+    async def send() -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await faulty.send_all(b"abc")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        await right.send_all(b"xy")
+        assert await faulty.receive_some() == b"x"

@@ -28,7 +28,7 @@ from trio_ipc import (
     WriteTimeoutError,
     open_resilient_client,
 )
-from trio_ipc.daemoneye import DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionTask
 from trio_ipc.resilient import Endpoint
 from trio_ipc.testing import (
     MemoryEndpoint,
@@ -39,7 +39,7 @@ from trio_ipc.testing import (
     open_pair,
     open_server,
 )
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import LocalStream, PeerState
 
 if sys.platform == "linux":
     import socket
@@ -55,8 +55,8 @@ async def test_it_is_what_trio_asks_of_a_half_closeable_stream() -> None:
 
     async def make_clogged() -> tuple[MemoryStream, MemoryStream]:
         left, right = memory_streams(buffer_bytes=1000)
-        left.send_nowait(bytes(1000))
-        right.send_nowait(bytes(1000))
+        left.write(bytes(1000))
+        right.write(bytes(1000))
         return left, right
 
     await trio.testing.check_half_closeable_stream(make, make_clogged)
@@ -66,9 +66,7 @@ async def test_it_is_what_trio_asks_of_a_half_closeable_stream() -> None:
 # --- Compared with a socket ---------------------------------------------------------------------------------
 
 OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["send", "receive", "eof", "close", "quiet", "gone", "send nothing"]), st.booleans()
-    ),
+    st.tuples(st.sampled_from(["send", "receive", "eof", "close", "state", "send nothing"]), st.booleans()),
     max_size=20,
 )
 
@@ -77,15 +75,13 @@ async def outcome(operation: str, stream: Any) -> object:
     """What an operation says, in words that are the same for all kinds of stream."""
     try:
         if operation == "send":
-            return stream.send_nowait(b"abc")
+            return stream.write(b"abc")
         if operation == "send nothing":
-            return stream.send_nowait(b"")
+            return stream.write(b"")
         if operation == "receive":
-            return stream.receive_nowait(2)
-        if operation == "quiet":
-            return stream.is_quiet()
-        if operation == "gone":
-            return stream.peer_is_gone()
+            return stream.read(2)
+        if operation == "state":
+            return stream.peer_state()
         return await (stream.send_eof() if operation == "eof" else stream.aclose())
     except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
         return type(exc)
@@ -114,12 +110,12 @@ if sys.platform == "linux":
 
 async def test_its_buffer_is_bounded_and_says_how_much_it_took() -> None:
     left, right = memory_streams(buffer_bytes=10)
-    assert left.send_nowait(b"x" * 8) == 8
-    assert left.send_nowait(b"x" * 8) == 2
-    assert left.send_nowait(b"x") == 0
-    assert right.receive_nowait(3) == b"xxx"
-    assert left.send_nowait(b"yyyy") == 3
-    assert right.receive_nowait(100) == b"x" * 7 + b"yyy"
+    assert left.write(b"x" * 8) == 8
+    assert left.write(b"x" * 8) == 2
+    assert left.write(b"x") == 0
+    assert right.read(3) == b"xxx"
+    assert left.write(b"yyyy") == 3
+    assert right.read(100) == b"x" * 7 + b"yyy"
 
 
 async def test_a_sender_waits_for_a_reader_and_loses_nothing() -> None:
@@ -142,7 +138,7 @@ async def test_a_sender_waits_for_a_reader_and_loses_nothing() -> None:
 @pytest.mark.parametrize("closer", ["own end", "peer"])
 async def test_a_close_wakes_whoever_waits(operation: str, closer: str) -> None:
     left, right = memory_streams(buffer_bytes=1)
-    left.send_nowait(b"x")
+    left.write(b"x")
     outcomes: list[object] = []
 
     async def wait() -> None:
@@ -170,7 +166,7 @@ async def test_a_cancelled_read_and_a_cancelled_write_leave_the_stream_usable() 
     with trio.move_on_after(0) as scope:
         await right.receive_some()
     assert scope.cancelled_caught
-    left.send_nowait(b"x")
+    left.write(b"x")
     with trio.move_on_after(0) as scope:
         await left.wait_send_all_might_not_block()
     assert scope.cancelled_caught
@@ -194,13 +190,64 @@ async def test_wrong_arguments_are_refused() -> None:
     left, _ = memory_streams()
     with pytest.raises(ValueError, match="max_bytes must be at least 1, not 0"):
         await left.receive_some(0)
-    with pytest.raises(ValueError, match="buffer_bytes must be at least 1, not 0"):
-        memory_streams(buffer_bytes=0)
+    for made in (memory_streams, MemoryEndpoint):
+        with pytest.raises(ValueError, match="buffer_bytes is 0, must be at least 1"):
+            made(buffer_bytes=0)
+        with pytest.raises(TypeError, match="buffer_bytes is 1.5, must be an int or None"):
+            made(buffer_bytes=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="backlog is 0, must be at least 1"):
+        MemoryEndpoint(backlog=0)
+    endpoint = MemoryEndpoint()
+    async with await endpoint.listen_streams():
+        with pytest.raises(TypeError, match="error is 'full', must be an OSError"):
+            endpoint.fail_accept("full")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="must be a ConnectError"):
+            endpoint.refuse(OSError("no"))  # type: ignore[arg-type]
+        await endpoint.connect()
+
+
+async def test_one_end_can_be_reset_as_by_a_peer_that_has_bytes_unread() -> None:
+    left, right = memory_streams()
+    await left.send_all(b"before")
+    left.reset()
+    left.reset()
+    assert await right.receive_some() == b"before"
+    with pytest.raises(trio.BrokenResourceError, match="the peer closed with bytes unread"):
+        await right.receive_some()
+    assert await right.receive_some() == b"", "told once, as a socket tells it"
+    with pytest.raises(trio.ClosedResourceError):
+        await left.receive_some()
+
+
+@pytest.mark.parametrize("how", ["the peer closes", "this side closes", "both send no more", "gone already"])
+async def test_that_the_peer_has_gone_can_be_waited_for(how: str) -> None:
+    left, right = memory_streams()
+    gone = trio.Event()
+    if how == "gone already":
+        await right.aclose()
+
+    async def wait() -> None:
+        await left.wait_until_gone()
+        gone.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await right.send_all(b"x") if how != "gone already" else None
+        await right.send_eof() if how == "both send no more" else None
+        await trio.testing.wait_all_tasks_blocked()
+        assert gone.is_set() == (how == "gone already")
+        if how == "the peer closes":
+            await right.aclose()
+        elif how == "this side closes":
+            await left.aclose()
+        elif how == "both send no more":
+            await left.send_eof()
+    assert left.peer_state() is PeerState.GONE
 
 
 async def test_two_tasks_may_not_do_the_same() -> None:
     left, _right = memory_streams(buffer_bytes=1)
-    left.send_nowait(b"x")
+    left.write(b"x")
     endpoint = MemoryEndpoint()
     listener = await endpoint.listen_streams()
     waits: list[Callable[[], Awaitable[object]]] = [
@@ -300,7 +347,7 @@ async def test_a_full_backlog_lets_clients_wait_for_their_turn(
 
 async def test_connecting_can_be_refused_and_allowed_again() -> None:
     endpoint = MemoryEndpoint()
-    async with open_server(succeed, endpoint):
+    async with open_server(succeed, DETECTION, endpoint):
         endpoint.refuse()
         with pytest.raises(ServerRefusedError, match=endpoint.path):
             await endpoint.connect()
@@ -312,18 +359,18 @@ async def test_connecting_can_be_refused_and_allowed_again() -> None:
             errors.append(caught.value)
         assert errors[0] is not errors[1]
         endpoint.admit()
-        async with open_client_at(endpoint) as client:
+        async with open_client_at(DETECTION, endpoint) as client:
             assert await client.call(task()) == success()
     assert endpoint.tries == 4
 
 
 async def test_connecting_can_hang_under_the_mock_clock(autojump_clock: trio.testing.MockClock) -> None:
     endpoint = MemoryEndpoint()
-    async with open_server(succeed, endpoint):
+    async with open_server(succeed, DETECTION, endpoint):
         endpoint.hang()
         began = trio.current_time()
         with pytest.raises(ConnectTimeoutError, match="accept_timeout_ms is 3000"):
-            async with open_client_at(endpoint, accept_timeout_ms=3_000):
+            async with open_client_at(DETECTION, endpoint, accept_timeout_ms=3_000):
                 raise AssertionError("it connected")
         assert trio.current_time() - began == pytest.approx(3)
 
@@ -333,7 +380,7 @@ async def test_connecting_can_hang_under_the_mock_clock(autojump_clock: trio.tes
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(admit_later)
-            async with open_client_at(endpoint) as client:
+            async with open_client_at(DETECTION, endpoint) as client:
                 assert await client.call(task()) == success()
 
 
@@ -343,23 +390,51 @@ async def test_the_server_outlives_an_accept_without_descriptors(
     endpoint = MemoryEndpoint()
     with pytest.raises(ServerNotFoundError):
         endpoint.fail_accept(OSError(errno.EMFILE, "Too many open files"))
-    async with open_server(succeed, endpoint):
+    async with open_server(succeed, DETECTION, endpoint):
         endpoint.fail_accept(OSError(errno.EMFILE, "Too many open files"))
-        async with open_client_at(endpoint) as client:
+        async with open_client_at(DETECTION, endpoint) as client:
             assert await client.call(task()) == success()
+
+
+async def test_an_accept_that_fails_is_the_next_one_and_costs_nobody_the_place() -> None:
+    endpoint = MemoryEndpoint(backlog=2)
+    async with await endpoint.listen_streams() as listener:
+        clients = [await endpoint.connect() for _ in range(2)]
+        for number in 1, 2:
+            endpoint.fail_accept(OSError(number, "no descriptor"))
+        for number in 1, 2:
+            with pytest.raises(OSError, match=f"{number}. no descriptor"):
+                await listener.accept()
+        for client in clients:
+            server = await listener.accept()
+            await client.send_all(b"x")
+            assert await server.receive_some() == b"x"
+        outcomes: list[object] = []
+
+        async def accept() -> None:
+            try:
+                outcomes.append(await listener.accept())
+            except OSError as exc:
+                outcomes.append(exc.errno)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            await trio.testing.wait_all_tasks_blocked()
+            endpoint.fail_accept(OSError(3, "no descriptor"))
+        assert outcomes == [3]
 
 
 async def test_a_peer_can_be_another_user_on_either_side() -> None:
     endpoint = MemoryEndpoint(client=SOMEBODY)
-    async with open_server(succeed, endpoint) as server:
+    async with open_server(succeed, DETECTION, endpoint) as server:
         stream = await endpoint.connect()
         assert await stream.receive_some() == b""
         assert server.snapshot().connections_refused["credentials"] == 1
         endpoint.client, endpoint.server = endpoint.server, SOMEBODY
         with pytest.raises(PeerNotAllowedError):
-            async with open_client_at(endpoint):
+            async with open_client_at(DETECTION, endpoint):
                 raise AssertionError("it was trusted")
-        async with open_client_at(endpoint, peers=PeerPolicy.anyone()) as client:
+        async with open_client_at(DETECTION, endpoint, peers=PeerPolicy.anyone()) as client:
             assert client.peer == SOMEBODY
             assert await client.call(task()) == success()
 
@@ -370,7 +445,7 @@ def test_this_process_is_one_that_its_own_policy_allows() -> None:
 
 async def test_write_deadlines_can_be_provoked(autojump_clock: trio.testing.MockClock) -> None:
     endpoint = MemoryEndpoint(buffer_bytes=100)
-    async with await endpoint.listen_streams(), open_client_at(endpoint) as client:
+    async with await endpoint.listen_streams(), open_client_at(DETECTION, endpoint) as client:
         with pytest.raises(WriteTimeoutError, match="write_timeout_ms"):
             await client.call(DetectionTask(task_id="x" * 1000))
 
@@ -394,9 +469,10 @@ async def test_a_resilient_client_reaches_several_by_their_names() -> None:
     first, second = network.endpoint("a"), network.endpoint("b")
     assert network.endpoint("a") is first
     async with (
-        open_server(succeed, first),
-        open_server(succeed, second),
+        open_server(succeed, DETECTION, first),
+        open_server(succeed, DETECTION, second),
         open_resilient_client(
+            DETECTION,
             [Endpoint(first.config(), id="a"), Endpoint(second.config(), id="b")],
             connect=network.open_channel,
         ) as client,
@@ -407,6 +483,6 @@ async def test_a_resilient_client_reaches_several_by_their_names() -> None:
 
 async def test_thousands_of_bytes_go_through_a_small_buffer_in_frames() -> None:
     endpoint = MemoryEndpoint(buffer_bytes=13)
-    async with open_pair(succeed, over=endpoint) as (client, _):
+    async with open_pair(succeed, DETECTION, over=endpoint) as (client, _):
         long = "x" * 5_000
         assert await client.call(task(long)) == success(long)

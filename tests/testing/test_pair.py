@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from tests.platforms import exists
-from tests.support import succeed, success, task
+from tests.support import Handler, succeed, success, task
 from trio_ipc import (
     Call,
     ConfigError,
@@ -20,10 +20,11 @@ from trio_ipc import (
     EndpointError,
     IpcConfig,
     MessageTooLargeError,
+    PeerClosedError,
     PeerPolicy,
     TransportType,
 )
-from trio_ipc.daemoneye import HashCheck, HashResult
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, HashCheck, HashResult
 from trio_ipc.testing import (
     Faults,
     IpcEndpoint,
@@ -36,6 +37,7 @@ from trio_ipc.testing import (
     open_server,
     temporary_endpoint,
 )
+from trio_ipc.testing.outcome import leaves
 from trio_ipc.transports import LocalStream
 
 
@@ -52,7 +54,7 @@ OVER = ["memory", *(str(transport) for transport in TransportType if has(transpo
 
 @pytest.mark.parametrize("over", OVER)
 async def test_it_answers_over_every_kind_of_endpoint_there_is(over: str) -> None:
-    async with open_pair(succeed, over=over) as (client, server):
+    async with open_pair(succeed, DETECTION, over=over) as (client, server):
         assert await client.call(task("1")) == success("1")
         assert server.snapshot().requests == 1
         path = server.endpoint
@@ -63,8 +65,8 @@ async def test_it_answers_over_every_kind_of_endpoint_there_is(over: str) -> Non
 async def test_the_fixtures_give_the_same(
     ipc_endpoint: IpcEndpoint, ipc_server: StartServer, ipc_client: OpenClient
 ) -> None:
-    server = await ipc_server(succeed, read_timeout_ms=1_000)
-    clients = [await ipc_client(), await ipc_client(read_timeout_ms=2_000)]
+    server = await ipc_server(succeed, DETECTION, read_timeout_ms=1_000)
+    clients = [await ipc_client(DETECTION), await ipc_client(DETECTION, read_timeout_ms=2_000)]
     for client in clients:
         assert await client.call(task()) == success()
     assert server.snapshot().connections_active == 2
@@ -73,13 +75,13 @@ async def test_the_fixtures_give_the_same(
 
 async def test_settings_are_those_of_both_sides() -> None:
     base = IpcConfig(max_frame_bytes=500, endpoint_path=MemoryEndpoint("ignored").path)
-    async with open_pair(succeed, base, read_timeout_ms=123) as (client, server):
+    async with open_pair(succeed, DETECTION, base, read_timeout_ms=123) as (client, server):
         assert server.endpoint == MemoryEndpoint().path
         with pytest.raises(MessageTooLargeError, match="max_frame_bytes is 500"):
             await client.call(task("x" * 501))
         assert server._config.read_timeout_ms == client._turns._read_timeout_ms == 123
     with pytest.raises(ConfigError, match="there is no setting 'read_timeout'"):
-        async with open_pair(succeed, read_timeout=1):
+        async with open_pair(succeed, DETECTION, read_timeout=1):
             raise AssertionError("it opened")
 
 
@@ -89,7 +91,7 @@ async def test_it_speaks_any_contract() -> None:
     async def hash_it(request: HashCheck, _: Call) -> HashResult:
         return HashResult(file_path=request.executable_path, success=True)
 
-    async with open_pair(hash_it, contract=contract) as (client, _):
+    async with open_pair(hash_it, contract) as (client, _):
         result = await client.call(HashCheck(executable_path="/bin/true"))
         assert result.file_path == "/bin/true"
 
@@ -97,13 +99,13 @@ async def test_it_speaks_any_contract() -> None:
 @pytest.mark.parametrize("over", ["memory", "interprocess"])
 async def test_an_exception_of_the_block_comes_out_as_it_is(over: str) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with open_pair(succeed, over=over):
+        async with open_pair(succeed, DETECTION, over=over):
             _ = 1 / 0
 
 
 async def test_several_exceptions_come_out_together() -> None:
     async def fail_twice() -> None:
-        async with open_server(succeed, MemoryEndpoint()):
+        async with open_server(succeed, DETECTION, MemoryEndpoint()):
             async with trio.open_nursery() as nursery:
                 for error in (KeyError("a"), ValueError("b")):
                     nursery.start_soon(raise_it, error)
@@ -119,7 +121,7 @@ async def test_several_exceptions_come_out_together() -> None:
 
 async def test_a_cancellation_ends_it(autojump_clock: trio.testing.MockClock) -> None:
     with trio.move_on_after(5) as scope:
-        async with open_pair(succeed):
+        async with open_pair(succeed, DETECTION):
             await trio.sleep_forever()
     assert scope.cancelled_caught
 
@@ -127,7 +129,7 @@ async def test_a_cancellation_ends_it(autojump_clock: trio.testing.MockClock) ->
 async def test_a_server_that_stops_working_ends_the_block() -> None:
     endpoint = MemoryEndpoint()
     with pytest.raises(EndpointError, match="the listener failed"):  # noqa: PT012 - a block
-        async with open_server(succeed, endpoint):
+        async with open_server(succeed, DETECTION, endpoint):
             endpoint.fail_accept(OSError(5, "Input/output error"))
             await trio.sleep_forever()
 
@@ -135,12 +137,12 @@ async def test_a_server_that_stops_working_ends_the_block() -> None:
 @pytest.mark.parametrize("over", ["pigeon", "Memory", ""])
 async def test_what_is_no_transport_is_refused(over: str) -> None:
     with pytest.raises(ConfigError, match="transport is"):
-        async with open_pair(succeed, over=over):
+        async with open_pair(succeed, DETECTION, over=over):
             raise AssertionError("it opened")
 
 
 async def test_policies_hold_on_both_sides() -> None:
-    async with open_pair(succeed, peers=PeerPolicy.anyone()) as (client, _):
+    async with open_pair(succeed, DETECTION, peers=PeerPolicy.anyone()) as (client, _):
         assert await client.call(task()) == success()
 
 
@@ -183,5 +185,101 @@ async def test_a_wrapped_client_of_a_real_endpoint_is_told_when_nobody_takes_it(
 
     endpoint = HangingEndpoint(MemoryEndpoint("nowhere").path)
     with pytest.raises(ConnectTimeoutError, match="accept_timeout_ms is 50"):
-        async with open_client_at(endpoint, wrap=Faults().wrap, accept_timeout_ms=50):
+        async with open_client_at(DETECTION, endpoint, wrap=Faults().wrap, accept_timeout_ms=50):
             raise AssertionError("it connected")
+
+
+# --- What a handler asserts ---------------------------------------------------------------------------------
+
+
+async def asserts(request: DetectionTask, _: Call) -> DetectionResult:
+    assert request.task_id == "expected"
+    return success(request.task_id)
+
+
+async def asserts_in_a_nursery(request: DetectionTask, call: Call) -> DetectionResult:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asserts, request, call)
+    return success(request.task_id)
+
+
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("handler", [asserts, asserts_in_a_nursery])
+async def test_what_a_handler_asserts_is_the_tests_failure(handler: Handler, over: str) -> None:
+    went_on = False
+
+    async def run() -> None:
+        nonlocal went_on
+        async with open_pair(handler, DETECTION, over=over) as (client, _):
+            assert (await client.call(task("expected"))).success
+            await client.call(task("another"))
+            await trio.sleep(60)
+            went_on = True
+
+    with pytest.raises((AssertionError, ExceptionGroup)) as caught:
+        await run()
+    assert not went_on
+    assert [type(leaf) for leaf in leaves(caught.value)] == [AssertionError]
+
+
+async def test_a_handler_that_fails_otherwise_is_a_failed_response_as_ever() -> None:
+    async def fails(_: DetectionTask, _call: Call) -> DetectionResult:
+        raise ZeroDivisionError("no")
+
+    async with open_pair(fails, DETECTION) as (client, _):
+        assert "ZeroDivisionError" in (await client.call(task())).error_message
+
+
+async def test_what_a_test_asserts_after_a_handler_did_is_told_with_it() -> None:
+    async def run() -> None:
+        async with open_pair(asserts, DETECTION) as (client, _):
+            with trio.CancelScope(shield=True), pytest.raises(PeerClosedError):
+                await client.call(task("another"))
+            raise AssertionError("not a success")
+
+    with pytest.raises(AssertionError) as caught:
+        await run()
+    assert "'another'" in str(caught.value)
+    [note] = caught.value.__notes__
+    assert note.startswith("afterwards failed: AssertionError: not a success")
+
+
+async def test_a_handler_that_is_not_async_is_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="handler is .*, which is not async"):
+        async with open_server(len, DETECTION, MemoryEndpoint()):  # type: ignore[arg-type]
+            raise AssertionError("it listened")
+
+
+async def test_an_exception_keeps_the_context_that_it_had() -> None:
+    async def fail_in_a_handler_of_another() -> None:
+        async with open_pair(succeed, DETECTION):
+            try:
+                _ = 1 / 0
+            except ZeroDivisionError:
+                raise KeyError("b") from None
+
+    async def fail_while_handling_another() -> None:
+        async with open_pair(succeed, DETECTION):
+            try:
+                _ = 1 / 0
+            except ZeroDivisionError:
+                raise KeyError("b")  # noqa: B904 - it is about that
+
+    with pytest.raises(KeyError) as caught:
+        await fail_while_handling_another()
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+    assert not caught.value.__suppress_context__
+    with pytest.raises(KeyError) as caught:
+        await fail_in_a_handler_of_another()
+    assert caught.value.__suppress_context__
+
+
+async def test_an_interrupt_goes_before_all_failures() -> None:
+    async def fail_twice() -> None:
+        async with open_pair(asserts, DETECTION) as (client, _):
+            with trio.CancelScope(shield=True), pytest.raises(PeerClosedError):
+                await client.call(task("another"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await fail_twice()

@@ -16,14 +16,14 @@ long_under_wine = pytest.mark.skipif(UNDER_WINE, reason="Wine takes long to star
 
 HANDLER = """
 import pytest
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 async def handler(task, call):
     return DetectionResult(task_id=task.task_id, success=True)
 
 async def answers(ipc_server, ipc_client, **settings):
-    server = await ipc_server(handler, **settings)
-    client = await ipc_client(**settings)
+    server = await ipc_server(handler, DETECTION, **settings)
+    client = await ipc_client(DETECTION, **settings)
     result = await client.call(DetectionTask(task_id="1"))
     assert result.success
     return server, client
@@ -58,7 +58,7 @@ seen = set()
 async def test_it(ipc_server, ipc_client, autojump_clock):
     server, client = await answers(ipc_server, ipc_client)
     assert server.snapshot().requests == 1
-    second = await ipc_client(read_timeout_ms=5)
+    second = await ipc_client(DETECTION, read_timeout_ms=5)
     assert (await second.call(DetectionTask(task_id="2"))).task_id == "2"
 
 @pytest.mark.parametrize("turn", range(3))
@@ -134,7 +134,7 @@ def test_a_server_that_dies_fails_its_test(pytester: pytest.Pytester) -> None:
 import trio
 
 async def test_it(ipc_endpoint, ipc_server):
-    await ipc_server(handler)
+    await ipc_server(handler, DETECTION)
     ipc_endpoint.fail_accept(OSError(5, "the disk is on fire"))
     await trio.sleep_forever()
 """
@@ -142,6 +142,26 @@ async def test_it(ipc_endpoint, ipc_server):
     result = run(pytester, code)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*the listener failed*the disk is on fire*"])
+
+
+@long_under_wine
+def test_what_a_handler_asserts_fails_its_test(pytester: pytest.Pytester) -> None:
+    code = """
+import trio
+from trio_ipc.daemoneye import DETECTION, DetectionTask
+
+async def handler(task, call):
+    assert task.task_id == "expected"
+
+async def test_it(ipc_server, ipc_client):
+    await ipc_server(handler, DETECTION)
+    client = await ipc_client(DETECTION)
+    await client.call(DetectionTask(task_id="another"))
+    await trio.sleep_forever()
+"""
+    result = run(pytester, code)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert task.task_id == *expected*"])
 
 
 def test_a_failure_tells_the_seed_and_the_option_repeats_it(pytester: pytest.Pytester) -> None:
@@ -152,8 +172,8 @@ from trio_ipc.testing import Flip, at_random
 
 async def test_it(ipc_server, ipc_client, ipc_faults, autojump_clock):
     faults = ipc_faults(receiving=[at_random(0.2, Flip())])
-    await ipc_server(handler)
-    client = await ipc_client(wrap=faults.wrap)
+    await ipc_server(handler, DETECTION)
+    client = await ipc_client(DETECTION, wrap=faults.wrap)
     for number in range(100):
         await client.call(DetectionTask(task_id=str(number)))
 
@@ -194,6 +214,37 @@ def test_it_is_told_what_there_is(pytestconfig):
     plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
     arguments = ["-p", "no:trio", "-p", "no:hypothesispytest", *plugin]
     pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
+
+
+@long_under_wine
+def test_another_event_loop_that_takes_the_fixtures_is_told_what_to_do(pytester: pytest.Pytester) -> None:
+    """As pytest-asyncio does in its automatic mode, which need not be installed here."""
+    pytester.makeconftest(
+        """
+import asyncio
+import inspect
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    if not inspect.isasyncgenfunction(fixturedef.func):
+        return None
+    arguments = {name: request.getfixturevalue(name) for name in fixturedef.argnames}
+    return asyncio.run(anext(fixturedef.func(**arguments)))
+"""
+    )
+    code = """
+import pytest
+
+@pytest.mark.parametrize("name", ["ipc_server", "ipc_client"])
+def test_it(request, name):
+    request.getfixturevalue(name)
+"""
+    result = run(pytester, code, trio_mode=False)
+    result.assert_outcomes(errors=0, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*ipc_server needs Trio*Set asyncio_mode = strict*", "*ipc_client needs Trio*"]
+    )
 
 
 @long_under_wine

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import attrs
 import hypothesis.strategies as st
@@ -21,15 +20,13 @@ import trio.testing
 from hypothesis import given, settings
 
 from tests.platforms import unix_only
-from tests.support import ME, UNPRINTABLE, frame, hang, succeed, success, task
+from tests.support import ME, UNPRINTABLE, frame, succeed, success, task
 from trio_ipc import (
     Call,
     ChecksumMismatchError,
     FramedChannel,
     FrameTooLargeError,
     IpcConfig,
-    PeerClosedError,
-    ResponseMismatchError,
     TruncatedFrameError,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -37,18 +34,18 @@ from trio_ipc.testing import (
     Faults,
     Flip,
     MemoryEndpoint,
-    RecordedHandler,
+    MemoryStream,
     Recorder,
     Recording,
     RecordingError,
+    Reset,
+    at_byte,
     at_frame,
     memory_streams,
     open_client_at,
     open_pair,
     open_server,
     read_recording,
-    relay,
-    replay_requests,
 )
 from trio_ipc.testing.__main__ import main
 
@@ -61,10 +58,10 @@ def path(tmp_path: Path) -> Path:
 async def record(path: Path, *ids: str, connections: int = 1) -> Recording:
     """Record calls of these ids, on each of so many connections."""
     endpoint = MemoryEndpoint()
-    with Recorder(path) as recorder:
-        async with open_server(succeed, endpoint):
+    with Recorder(path, DETECTION) as recorder:
+        async with open_server(succeed, DETECTION, endpoint):
             for _ in range(connections):
-                async with open_client_at(endpoint, wrap=recorder.wrap) as client:
+                async with open_client_at(DETECTION, endpoint, wrap=recorder.wrap) as client:
                     for task_id in ids:
                         await client.call(task(task_id))
     return read_recording(path)
@@ -87,11 +84,11 @@ async def test_what_both_sides_sent_is_read_as_it_went(path: Path) -> None:
 
 async def test_the_servers_side_can_be_recorded_as_well(path: Path) -> None:
     near, far = memory_streams()
-    with Recorder(path) as recorder:
+    with Recorder(path, DETECTION) as recorder:
         served = recorder.wrap_server(far)
         await near.send_all(frame(task("a")))
-        assert served.receive_nowait(1000) == frame(task("a"))
-        assert served.receive_nowait(1000) is None
+        assert served.read(1000) == frame(task("a"))
+        assert served.read(1000) is None
         await served.send_all(frame(success("a")))
         await served.send_eof()
         await near.aclose()
@@ -103,11 +100,11 @@ async def test_the_servers_side_can_be_recorded_as_well(path: Path) -> None:
     assert [event.what for event in recording.events] == ["open", "data", "data", "eof", "broken"]
 
 
-async def test_a_write_that_does_not_go_out_whole_is_marked(
+async def test_what_went_out_of_a_write_that_was_cancelled_is_recorded_and_no_more(
     path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     near, far = memory_streams(buffer_bytes=10)
-    with Recorder(path) as recorder:
+    with Recorder(path, DETECTION) as recorder:
         recorded = recorder.wrap(near)
         with trio.move_on_after(1):
             await recorded.send_all(frame(task("x" * 50)))
@@ -115,10 +112,11 @@ async def test_a_write_that_does_not_go_out_whole_is_marked(
         assert await recorded.receive_some() == b""
         far.close()
         with pytest.raises(trio.BrokenResourceError):
-            recorded.receive_nowait(1)
+            recorded.read(1)
     recording = read_recording(path)
-    assert [event.what for event in recording.events] == ["open", "data", "cut", "eof", "broken"]
-    assert any("did not go out whole" in line for line in recording.lines())
+    assert [event.what for event in recording.events] == ["open", "data", "eof", "broken"]
+    assert recording.events[1].data == frame(task("x" * 50))[:10]
+    assert [type(one.error) for one in recording.frames()] == [TruncatedFrameError]
 
 
 @unix_only
@@ -127,11 +125,11 @@ async def test_the_file_is_its_owners_alone_and_never_takes_anothers_place(path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_bytes()
     with pytest.raises(FileExistsError):
-        Recorder(path)
+        Recorder(path, DETECTION)
     link = path.with_name("link")
     link.symlink_to(path.with_name("nowhere"))
     with pytest.raises(FileExistsError):
-        Recorder(link)
+        Recorder(link, DETECTION)
     assert path.read_bytes() == before
 
 
@@ -150,9 +148,9 @@ async def test_traffic_goes_on_when_the_recording_cannot(path: Path, monkeypatch
         return written
 
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):  # noqa: PT012 - it is about a block
-        with Recorder(path) as recorder:
+        with Recorder(path, DETECTION) as recorder:
             monkeypatch.setattr(os, "write", write)
-            async with open_pair(succeed, wrap=recorder.wrap) as (client, _):
+            async with open_pair(succeed, DETECTION, wrap=recorder.wrap) as (client, _):
                 for number in range(20):
                     assert await client.call(task(str(number))) == success(str(number))
             monkeypatch.undo()
@@ -163,7 +161,7 @@ async def test_traffic_goes_on_when_the_recording_cannot(path: Path, monkeypatch
 
 
 async def test_a_failure_of_the_block_goes_before_one_of_the_file(path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Recorder(path) as recorder:  # noqa: PT012 - it is about a block
+    with pytest.raises(ZeroDivisionError), Recorder(path, DETECTION) as recorder:  # noqa: PT012 - it is about a block
         recorder.failure = OSError("no")
         _ = 1 / 0
 
@@ -185,7 +183,7 @@ def test_a_recording_cut_off_anywhere_is_read_up_to_there(data: st.DataObject) -
     lines = whole[:cut].count(b"\n")
     assert len(recording.events) == max(lines - 1, 0)
     assert (recording.damage is None) == (whole[:cut].endswith(b"\n"))
-    shown = list(recording.lines())
+    shown = list(recording.lines(DETECTION))
     assert (recording.damage is None) == (not shown[-1].startswith("!! the recording"))
 
 
@@ -203,7 +201,7 @@ WHOLE = whole_recording()
 def test_any_bytes_at_all_are_recorded_and_shown(pieces: list[tuple[bool, bytes]]) -> None:
     async def write(path: Path) -> None:
         near, far = memory_streams()
-        with Recorder(path) as recorder:
+        with Recorder(path, DETECTION) as recorder:
             recorded = recorder.wrap(near)
             for by_client, piece in pieces:
                 if by_client:
@@ -217,7 +215,7 @@ def test_any_bytes_at_all_are_recorded_and_shown(pieces: list[tuple[bool, bytes]
         trio.run(write, path)
         recording = read_recording(path)
     assert [(event.by == "client", event.data) for event in recording.events[1:]] == pieces
-    for line in recording.lines():
+    for line in recording.lines(DETECTION):
         assert line.isprintable()
         assert line.isascii()
 
@@ -264,12 +262,12 @@ async def test_it_is_shown_as_people_read_it(path: Path) -> None:
     async def odd(task: DetectionTask, _: Call) -> DetectionResult:
         return DetectionResult(task_id=task.task_id, error_message=UNPRINTABLE)
 
-    with Recorder(path) as recorder:
-        async with open_pair(odd, wrap=recorder.wrap) as (client, _):
+    with Recorder(path, DETECTION) as recorder:
+        async with open_pair(odd, DETECTION, wrap=recorder.wrap) as (client, _):
             await client.call(task("a"))
-    lines = list(read_recording(path).lines())
+    lines = list(read_recording(path).lines(DETECTION))
     text = "\n".join(lines)
-    assert "contract 'detection', ieee, frames of at most 1048576 bytes" in lines[0]
+    assert "contract 'daemoneye.detection', ieee, frames of at most 1048576 bytes" in lines[0]
     assert "#1 client: connected to" in lines[1]
     assert '    task_id: "a"' in lines
     assert "client: DetectionTask, 3 bytes" in text
@@ -280,14 +278,14 @@ async def test_it_is_shown_as_people_read_it(path: Path) -> None:
 
 async def played_to(path: Path, client: bytes, server: bytes = b"", config: IpcConfig | None = None) -> str:
     near, far = memory_streams()
-    with Recorder(path, config) as recorder:
+    with Recorder(path, DETECTION, config) as recorder:
         recorded = recorder.wrap(near)
         await recorded.send_all(client)
         if server:
             await far.send_all(server)
             await recorded.receive_some()
         await recorded.aclose()
-    return "\n".join(read_recording(path).lines())
+    return "\n".join(read_recording(path).lines(DETECTION))
 
 
 async def test_errors_are_marked_each_as_what_it_is(path: Path) -> None:
@@ -305,10 +303,10 @@ async def test_an_error_of_size_and_one_of_content_are_marked(path: Path) -> Non
     assert "client: !! a frame of 103 bytes is too large" in text
     path.unlink()
     near, _ = memory_streams()
-    with Recorder(path) as recorder:
+    with Recorder(path, DETECTION) as recorder:
         channel = FramedChannel(recorder.wrap(near), IpcConfig(), endpoint="e", peer=ME)
         await channel.send(b"\xff" * 100)
-    text = "\n".join(read_recording(path).lines())
+    text = "\n".join(read_recording(path).lines(DETECTION))
     assert "client: !! a payload of 100 bytes does not decode as" in text
     assert "ff ff ff" in text
     assert text.endswith("...")
@@ -327,8 +325,11 @@ async def test_a_frame_larger_than_a_read_is_one_frame(path: Path) -> None:
 
 async def test_a_recorder_sees_what_faults_do_behind_it(path: Path) -> None:
     faults = Faults(receiving=[at_frame(1, Flip(0), offset=8)])
-    with Recorder(path) as recorder, faults:
-        async with open_pair(succeed, wrap=lambda stream: recorder.wrap(faults.wrap(stream))) as (client, _):
+    with Recorder(path, DETECTION) as recorder, faults:
+        async with open_pair(succeed, DETECTION, wrap=lambda stream: recorder.wrap(faults.wrap(stream))) as (
+            client,
+            _,
+        ):
             with pytest.raises(ChecksumMismatchError):
                 await client.call(task())
     assert [type(one.error) for one in read_recording(path).frames()] == [type(None), ChecksumMismatchError]
@@ -389,144 +390,172 @@ def test_a_reader_that_has_seen_enough_is_no_error(path: Path) -> None:
     assert run.stderr == b""
 
 
-# --- Playing it again ---------------------------------------------------------------------------------------
-
-
-async def test_a_server_that_answers_as_before_shows_no_difference(path: Path) -> None:
-    recording = await record(path, "a", "b", connections=2)
-    endpoint = MemoryEndpoint()
-    async with open_server(succeed, endpoint) as server:
-        connect = partial(endpoint.open_channel, endpoint.config())
-        assert await replay_requests(recording, connect, contract=DETECTION) == []
-        assert server.snapshot().connections_accepted == 2
-        assert server.snapshot().requests == 4
-
-
-async def test_an_answer_that_differs_is_told(path: Path) -> None:
-    recording = await record(path, "a", "b", "c")
-
-    async def changed(task: DetectionTask, call: Call) -> DetectionResult:
-        if task.task_id == "b":
-            raise ValueError("broken since")
-        return await succeed(task, call)
-
-    endpoint = MemoryEndpoint()
-    async with open_server(changed, endpoint):
-        connect = partial(endpoint.open_channel, endpoint.config())
-        [difference] = await replay_requests(recording, connect, contract=DETECTION)
-        assert (difference.connection, difference.number) == (1, 2)
-        assert difference.request == task("b")
-        assert difference.expected == success("b")
-        assert difference.got is not None
-        assert "broken since" in difference.got.error_message
-        assert difference.error is None
-        assert await replay_requests(recording, connect, contract=DETECTION, same=lambda *_: True) == []
-
-
-async def test_a_server_that_closes_ends_that_connections_replay(path: Path) -> None:
-    recording = await record(path, "a", "b")
-    endpoint = MemoryEndpoint(client=attrs.evolve(ME, uid=4711, sid="S-1-5-21-1"))
-    async with open_server(succeed, endpoint):
-        connect = partial(endpoint.open_channel, endpoint.config())
-        [difference] = await replay_requests(recording, connect, contract=DETECTION)
-        assert difference.got is None
-        assert isinstance(difference.error, PeerClosedError)
-
-
-async def test_a_request_without_an_answer_then_and_now_is_no_difference(
-    path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
-    endpoint = MemoryEndpoint()
-    patient: dict[str, Any] = {"handler_timeout_ms": 10**9, "read_timeout_ms": 100}
-    with Recorder(path) as recorder:
-        async with open_server(hang, endpoint, **patient):
-            async with open_client_at(endpoint, wrap=recorder.wrap, **patient) as client:
-                with trio.move_on_after(0.05):
-                    await client.call(task("a"))
-    recording = read_recording(path)
-    [exchange] = recording.exchanges()
-    assert exchange.response is None
-    connect: Any = partial(endpoint.open_channel, endpoint.config(**patient))
-    async with open_server(hang, endpoint, **patient):
-        assert await replay_requests(recording, connect, contract=DETECTION) == []
-    async with open_server(succeed, endpoint):
-        [difference] = await replay_requests(recording, connect, contract=DETECTION)
-        assert (difference.expected, difference.got) == (None, success("a"))
-
-
-async def test_a_recorded_server_answers_a_client_whose_task_ids_are_new(path: Path) -> None:
-    calls = 0
-
-    async def count(task: DetectionTask, _: Call) -> DetectionResult:
-        nonlocal calls
-        calls += 1
-        return DetectionResult(task_id=task.task_id, success=True, error_message=str(calls))
-
-    with Recorder(path) as recorder:
-        async with open_pair(count, wrap=recorder.wrap) as (client, _):
-            for task_id in "a", "b":
-                await client.call(DetectionTask(task_id=task_id, metadata="m"))
-    handler = RecordedHandler(read_recording(path), contract=DETECTION)
-    async with open_pair(handler, contract=DETECTION) as (client, _):
-        answers = [await client.call(DetectionTask(task_id=f"new {n}", metadata="m")) for n in range(3)]
-        assert [answer.error_message for answer in answers] == ["1", "2", "2"]
-        unknown = await client.call(DetectionTask(task_id="c", metadata="other"))
-        assert "no such request was recorded and answered" in unknown.error_message
-
-
-async def test_under_another_contract_requests_must_be_equal(path: Path) -> None:
-    contract = attrs.evolve(DETECTION, name="other")
-    recording = await record(path, "a")
-    async with open_pair(RecordedHandler(recording, contract=contract), contract=contract) as (client, _):
-        assert await client.call(task("a")) == success("a")
-        with pytest.raises(ResponseMismatchError):
-            # A recorded answer that is given to whoever asks is not one to everybody.
-            async with open_pair(
-                RecordedHandler(recording, contract=DETECTION, answer=lambda _new, _old, response: response),
-                contract=contract,
-            ) as (other, _):
-                await other.call(task("b"))
-
-
-# --- A relay ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["memory", "interprocess"])
-async def test_a_relay_records_two_who_open_their_own_connections(path: Path, kind: str) -> None:
-    from trio_ipc.testing.pair import an_endpoint
-
-    with an_endpoint(kind) as here, an_endpoint(kind) as there, Recorder(path) as recorder:
-        async with open_server(succeed, there), relay(here, there, wrap=recorder.wrap):
-            for _ in range(2):
-                async with open_client_at(here) as client:
-                    assert await client.call(task("a" * 100_000)) == success("a" * 100_000)
-    assert [one.connection for one in read_recording(path).exchanges()] == [1, 2]
-
-
-async def test_a_relay_closes_who_cannot_be_passed_on() -> None:
-    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
-    async with relay(here, there):
-        async with open_client_at(here) as client:
-            with pytest.raises(PeerClosedError):
-                await client.call(task())
-
-
-async def test_a_relay_passes_a_half_close_on() -> None:
-    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
-    async with await there.listen_streams() as listener, relay(here, there):
-        client = await here.connect()
-        server = await listener.accept()
-        await client.send_all(b"question")
-        await client.send_eof()
-        assert await server.receive_some() == b"question"
-        assert await server.receive_some() == b""
-        await server.send_all(b"answer")
-        await server.aclose()
-        assert await client.receive_some() == b"answer"
-        assert await client.receive_some() == b""
-
-
 def test_the_first_line_of_the_file_says_what_it_is() -> None:
     assert json.loads(WHOLE.splitlines()[0]).keys() == {
         "format", "version", "started", "contract", "crc32_variant", "max_frame_bytes",
     }  # fmt: skip
+
+
+# --- What did not go ----------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_recorded_of_a_send_that_was_refused_or_cancelled_before_it_went(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    near, far = memory_streams(buffer_bytes=1)
+    with Recorder(path, DETECTION) as recorder:
+        recorded = recorder.wrap(near)
+        await recorded.send_all(b"x")
+        with trio.move_on_after(1):
+            await recorded.send_all(b"never")
+        assert await far.receive_some() == b"x"
+        await recorded.send_all(b"y")
+        await recorded.send_eof()
+        with pytest.raises(trio.ClosedResourceError):
+            await recorded.send_all(b"refused")
+        far.close()
+    recording = read_recording(path)
+    assert [(event.what, event.data) for event in recording.events[1:]] == [
+        ("data", b"x"), ("data", b"y"), ("eof", b""),
+    ]  # fmt: skip
+
+
+def plain_pair(buffer: list[bytes]) -> trio.abc.Stream:
+    """A stream that is not local, and takes one send at a time."""
+
+    class Plain(trio.abc.Stream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if bytes(data) == b"refused":
+                raise trio.BusyResourceError("no")
+            await trio.sleep(1)
+            buffer.append(bytes(data))
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError("no more")
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    return Plain()
+
+
+async def test_of_a_stream_that_tells_nothing_a_send_that_was_cancelled_is_shown_as_one_that_may_be_cut(
+    path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    went: list[bytes] = []
+    with Recorder(path, DETECTION) as recorder:
+        recorded = recorder.wrap(plain_pair(went))
+        await recorded.send_all(frame(task("a")))
+        with trio.move_on_after(0.5):
+            await recorded.send_all(frame(task("cancelled")))
+        with pytest.raises(trio.BusyResourceError):
+            await recorded.send_all(b"refused")
+        await recorded.send_all(frame(task("b")))
+        with pytest.raises(trio.BrokenResourceError):
+            await recorded.receive_some()
+        await recorded.aclose()
+    recording = read_recording(path)
+    assert recording.events[-1].what == "broken"
+    sent = [DETECTION.decode_request(one.payload).task_id for one in recording.frames() if one.error is None]
+    assert sent == ["a", "b"]
+    assert [event.data for event in recording.events if event.what == "data"] == went
+    assert [event.data for event in recording.events if event.what == "cut"] == [
+        frame(task("cancelled")), b"refused",
+    ]  # fmt: skip
+    lines = list(recording.lines(DETECTION))
+    assert any("of 19 bytes none were sent, or a part of them" in line for line in lines)
+    assert "cancelled" not in "".join(lines)
+
+
+async def test_what_faults_make_short_writes_of_is_recorded_as_it_went(path: Path) -> None:
+    near, far = memory_streams()
+    faults = Faults(sending=[at_byte(1, Flip(0)), at_byte(3, Reset())])
+    with Recorder(path, DETECTION) as recorder:
+        recorded = recorder.wrap(faults.wrap(near))
+        with pytest.raises(trio.BrokenResourceError):
+            await recorded.send_all(b"abcdef")
+    events = read_recording(path).events
+    assert b"".join(event.data for event in events if event.what == "data") == b"abc"
+    assert far.read(9) == b"acc"
+
+
+def test_a_cut_of_nothing_is_damage(path: Path) -> None:
+    header = WHOLE.splitlines()[0]
+    path.write_bytes(header + b'\n{"at":0,"connection":1,"event":"cut","by":"client"}\n')
+    assert read_recording(path).damage == "the recording is damaged at line 2; what follows was not read"
+
+
+async def test_an_end_is_recorded_once_however_often_it_is_read_or_sent_and_not_if_it_is_refused(
+    path: Path,
+) -> None:
+    near, far = memory_streams()
+    with Recorder(path, DETECTION) as recorder:
+        recorded = recorder.wrap(near)
+        await far.send_eof()
+        for _ in range(3):
+            assert await recorded.receive_some() == b""
+            await recorded.send_eof()
+        await far.aclose()
+        await recorded.aclose()
+        refused = recorder.wrap(near)
+        with pytest.raises(trio.ClosedResourceError):
+            await refused.receive_some()
+        with pytest.raises(trio.ClosedResourceError):
+            await recorder.wrap(closed_stream()).send_eof()
+    events = read_recording(path).events
+    assert [(event.what, event.by) for event in events] == [
+        ("open", "client"), ("eof", "server"), ("eof", "client"), ("close", "client"),
+        ("open", "client"), ("open", "client"),
+    ]  # fmt: skip
+
+
+def closed_stream() -> MemoryStream:
+    near, _ = memory_streams()
+    near.close()
+    return near
+
+
+# --- Of which contract --------------------------------------------------------------------------------------
+
+OTHER = attrs.evolve(DETECTION, name="other")
+
+
+async def recorded_under_another_contract(path: Path) -> None:
+    with Recorder(path, OTHER) as recorder:
+        async with open_pair(succeed, OTHER, wrap=recorder.wrap) as (client, _):
+            await client.call(task("a"))
+
+
+async def test_a_recording_has_the_name_of_its_contract(path: Path) -> None:
+    await recorded_under_another_contract(path)
+    recording = read_recording(path)
+    assert recording.contract == "other"
+    assert not any(line.startswith("!!") for line in recording.lines(OTHER))
+    with pytest.raises(TypeError, match="contract is 'other', must be a Contract"):
+        Recorder(path.with_name("another"), "other")  # type: ignore[arg-type]
+    assert not path.with_name("another").exists()
+
+
+async def test_a_recording_that_is_shown_by_another_contract_says_so(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await recorded_under_another_contract(path)
+    assert main(["show", str(path), "--contract", "trio_ipc.daemoneye:DETECTION"]) == 0
+    shown = capsys.readouterr().out
+    assert "!! shown by another contract, 'daemoneye.detection'" in shown
+    assert 'task_id: "a"' in shown
+
+
+async def test_a_recording_of_a_contract_that_is_not_at_hand_is_shown_as_bytes(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await recorded_under_another_contract(path)
+    assert main(["show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "!! no contract 'other' at hand: payloads are shown as bytes" in shown
+    assert "client: 3 bytes\n    0a 01 61\n" in shown
+    assert "DetectionTask" not in shown

@@ -19,6 +19,7 @@ def test_by_default_the_own_user_and_root_are_allowed() -> None:
     assert not policy.allows(PeerCredentials(uid=os.geteuid() + 1))
 
 
+@unix_only
 def test_listed_users_are_allowed_and_no_others() -> None:
     policy = PeerPolicy.users([7, 8])
     assert policy.allows(PeerCredentials(uid=8))

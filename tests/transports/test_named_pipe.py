@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import subprocess
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,14 +39,17 @@ from trio_ipc import (  # noqa: E402
     ServerNotFoundError,
     serve,
 )
-from trio_ipc.transports import PeerPolicy, credentials, named_pipe, win32  # noqa: E402
-from trio_ipc.transports.named_pipe import (  # noqa: E402
+from trio_ipc.daemoneye import DETECTION  # noqa: E402
+from trio_ipc.transports import PeerPolicy, PeerState, credentials, policy  # noqa: E402
+from trio_ipc.transports.windows import win32  # noqa: E402
+from trio_ipc.transports.windows.pipe import (  # noqa: E402
     NamedPipeListener,
     NamedPipeStream,
     listen,
     open_named_pipe,
     open_named_pipe_listener,
 )
+from trio_ipc.transports.windows.win32.operations import cancel_operation  # noqa: E402
 
 Pair = tuple[NamedPipeStream, NamedPipeStream]
 MORE_THAN_FITS = bytes(4 * 1024 * 1024)
@@ -163,40 +168,84 @@ async def test_what_was_sent_right_before_closing_arrives(who: int) -> None:
             await reader.send_all(b"x")
 
 
-async def test_what_is_there_is_received_without_a_wait() -> None:
+async def test_what_is_there_is_read_without_a_wait() -> None:
     async with pair() as (client, server), no_handle_left():
-        assert server.receive_nowait(10) is None
+        assert server.read(10) is None
         await client.send_all(b"abc")
-        assert server.receive_nowait(2) == b"ab"
-        assert server.receive_nowait(2) == b"c"
-        assert server.receive_nowait(2) is None
+        assert server.read(2) == b"ab"
+        assert server.read(2) == b"c"
+        assert server.read(2) is None
         await client.send_all(b"d")
         assert await server.receive_some() == b"d"
-        async with trio.open_nursery() as nursery:
-            await blocked(server.receive_some, nursery)
-            with pytest.raises(trio.BusyResourceError):
-                server.receive_nowait(10)
-            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_wait_has_brought_is_there_to_be_read() -> None:
+    async with pair() as (client, server):
+        await client.send_all(b"abc")
+        for _ in range(2):  # the second has nothing to wait for
+            await server.wait_readable()
+        assert server.peer_state() is PeerState.HAS_INPUT
+        assert server.read(2) == b"ab"
+        assert server.peer_state() is PeerState.HAS_INPUT
+        assert await server.receive_some() == b"c"
+        assert server.peer_state() is PeerState.OPEN
+        assert server.read(2) is None
+
+
+async def test_one_task_waits_and_another_one_reads_nothing_meanwhile() -> None:
+    async with pair() as (_, server), trio.open_nursery() as nursery:
+        await blocked(server.receive_some, nursery)
+        assert server.read(10) is None
+        with pytest.raises(trio.BusyResourceError):
+            await server.wait_readable()
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_a_wait_the_end_comes_after_what_was_sent() -> None:
     async with pair() as (client, server):
         await client.send_all(b"abc")
         await client.aclose()
-        assert [server.receive_nowait(10) for _ in range(3)] == [b"abc", b"", b""]
+        assert [server.read(10) for _ in range(3)] == [b"abc", b"", b""]
+        await server.wait_readable()
         with pytest.raises(trio.ClosedResourceError):
-            client.receive_nowait(10)
+            client.read(10)
+        with pytest.raises(trio.ClosedResourceError):
+            await client.wait_readable()
 
 
 async def test_the_peer_is_gone_once_it_has_closed_and_was_read_to_the_end() -> None:
     async with pair() as (client, server):
+        assert server.peer_state() is PeerState.OPEN
         await client.send_all(b"x")
-        assert not server.peer_is_gone()
+        assert server.peer_state() is PeerState.HAS_INPUT
         await client.aclose()
-        assert client.peer_is_gone()
+        assert client.peer_state() is PeerState.GONE
+        assert server.peer_state() is PeerState.HAS_INPUT  # Windows does not tell before that is read
         assert await server.receive_some() == b"x"
+        assert server.peer_state() is PeerState.GONE
         assert await server.receive_some() == b""
-        assert server.peer_is_gone()
+        assert server.peer_state() is PeerState.GONE
+
+
+async def test_a_peer_that_has_closed_is_gone_also_while_bytes_of_it_are_kept() -> None:
+    async with pair() as (client, server):
+        await client.send_all(b"x")
+        await server.wait_readable()
+        await client.aclose()
+        assert server.peer_state() is PeerState.GONE
+        assert await server.receive_some() == b"x"
+
+
+async def test_nothing_is_written_without_a_wait() -> None:
+    async with pair() as (client, server):
+        assert client.write(b"abc") == 0
+        assert await client.write_some(bytes(3 * 1024 * 1024)[:5]) == 5
+        assert await server.receive_some() == bytes(5)
+        await client.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            client.write(b"abc")
+        with pytest.raises(trio.ClosedResourceError):
+            await client.write_some(b"abc")
 
 
 async def test_closing_wakes_a_task_that_sends() -> None:
@@ -304,6 +353,188 @@ async def test_a_stream_that_is_forgotten_is_closed_with_a_warning() -> None:
     await server.aclose()
 
 
+async def test_a_stream_that_has_ended_is_freed_without_the_garbage_collector() -> None:
+    for ends_while_it_waits in (False, True):
+        client, server = await new_pair()
+        async with trio.open_nursery() as nursery:
+            if ends_while_it_waits:
+                await blocked(server.receive_some, nursery)
+            await client.aclose()
+        assert await server.receive_some() == b""
+        await server.aclose()
+        there = weakref.ref(server)
+        gc.disable()
+        try:
+            del server
+            assert there() is None
+        finally:
+            gc.enable()
+
+
+# --- What a peer may do to it -------------------------------------------------------------------------------
+
+
+class PendingWrite:
+    """A write that the pipe has no room for, which its writer can take back."""
+
+    def __init__(self, stream: NamedPipeStream, data: bytes) -> None:
+        self._handle = stream._end.handle
+        self._data = data
+        self._event = win32.create_event()
+        self._overlapped = win32.operation(self._event)
+        win32.begin_write(self._handle, data, self._overlapped)
+        assert not win32.has_completed(self._overlapped)
+
+    def take_back(self) -> None:
+        cancel_operation(self._handle, self._overlapped)
+        with pytest.raises(OSError, match=r"."):
+            win32.result_of(self._handle, self._overlapped)
+        win32.close_handle(self._event)
+
+
+def take_back_once_seen(monkeypatch: pytest.MonkeyPatch, write: PendingWrite) -> None:
+    """Let a writer change its mind in the worst moment: between the look at what is there and the read."""
+    peek = win32.peek_named_pipe
+
+    def see(handle: int) -> int:
+        monkeypatch.setattr(win32, "peek_named_pipe", peek)
+        seen = peek(handle)
+        assert seen
+        write.take_back()
+        return seen
+
+    monkeypatch.setattr(win32, "peek_named_pipe", see)
+
+
+@asynccontextmanager
+async def rescued(stream: NamedPipeStream) -> AsyncIterator[None]:
+    """Have a thread write a byte after some time, so that a read that holds the event loop ends and fails."""
+    over = threading.Event()
+    handle = stream._end.handle
+
+    def rescue() -> None:
+        if not over.wait(10):
+            event = win32.create_event()
+            overlapped = win32.operation(event)
+            win32.begin_write(handle, b"late", overlapped)
+            win32.result_of(handle, overlapped)
+            win32.close_handle(event)
+
+    thread = threading.Thread(target=rescue)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def test_a_writer_that_takes_back_what_was_seen_does_not_stop_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair() as (client, server), no_handle_left(), rescued(client):
+        take_back_once_seen(monkeypatch, PendingWrite(client, bytes(140_000)))
+        assert server.read(10) is None
+        assert server.peer_state() is PeerState.OPEN
+        await client.send_all(b"abc")
+        assert server.read(10) == b"abc"
+
+
+def late_to_cancel(stream: NamedPipeStream, peer: NamedPipeStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin a read that finds nothing, with a system that does not cancel it at once."""
+    take_back_once_seen(monkeypatch, PendingWrite(peer, bytes(140_000)))
+    with monkeypatch.context() as patch:
+        patch.setattr(win32, "cancel_operation", lambda *_: None)
+        assert stream.read(10) is None
+    assert stream.read(10) is None
+
+
+async def test_a_read_that_is_not_cancelled_at_once_loses_nothing_and_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair() as (client, server), no_handle_left(), rescued(client):
+        late_to_cancel(server, client, monkeypatch)
+        with trio.move_on_after(0.01) as scope:
+            await server.wait_readable()
+        assert scope.cancelled_caught
+        await client.send_all(b"abc")
+        await server.wait_readable()
+        assert server.peer_state() is PeerState.HAS_INPUT
+        assert server.read(2) == b"ab"
+        await client.send_all(b"d")
+        assert await server.receive_some() == b"c"
+        assert await server.receive_some() == b"d"
+
+
+async def test_a_stream_can_be_closed_while_such_a_read_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with no_handle_left():
+        async with pair() as (client, server), rescued(client):
+            late_to_cancel(server, client, monkeypatch)
+            await server.aclose()
+            assert await client.receive_some() == b""
+        async with pair() as (client, server), rescued(client), trio.open_nursery() as nursery:
+            late_to_cancel(server, client, monkeypatch)
+
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await server.wait_readable()
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await server.aclose()
+
+
+async def test_closing_between_two_parts_of_a_send_is_noticed() -> None:
+    part = 1024 * 1024
+    async with pair() as (client, server), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await client.send_all(bytes(4 * part))
+
+        await blocked(send, nursery)
+        taken = 0
+        while taken < part:
+            data = server.read(min(part - taken, 65_536))
+            if data is None:
+                await server.wait_readable()
+            else:
+                taken += len(data)
+        client.close()  # before the sender runs again: its first part is through
+        await client.aclose()
+        assert await server.receive_some() == b""
+
+
+async def test_closing_between_two_rounds_of_a_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Wine never tells a reader that no bytes were written, as Windows does.
+    async with pair() as (_, server):
+
+        async def close_and_read_nothing(*_: object) -> int:
+            monkeypatch.undo()
+            await trio.lowlevel.checkpoint()
+            server.close()
+            return 0
+
+        monkeypatch.setattr(trio.lowlevel, "readinto_overlapped", close_and_read_nothing)
+        with pytest.raises(trio.ClosedResourceError):
+            await server.receive_some()
+        await server.aclose()
+
+
+async def test_bytes_that_come_after_none_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair() as (client, server):
+
+        async def read_nothing(*_: object) -> int:
+            monkeypatch.undo()
+            await trio.lowlevel.checkpoint()
+            return 0
+
+        monkeypatch.setattr(trio.lowlevel, "readinto_overlapped", read_nothing)
+        await client.send_all(b"x")
+        await server.wait_readable()
+        assert server.read(10) == b"x"
+
+
 # --- The listener -------------------------------------------------------------------------------------------
 
 
@@ -387,13 +618,13 @@ async def test_a_client_that_was_not_accepted_reads_the_end_when_the_listener_cl
 async def test_a_client_is_kept_while_no_further_instance_can_be_made(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ctypes.WinError(win32.ERROR_NO_SYSTEM_RESOURCES)
 
     async with await open_named_pipe_listener(name) as listener, await open_named_pipe(name) as client:
         await client.send_all(b"x")
         with monkeypatch.context() as patch:
-            patch.setattr(named_pipe, "_create_instance", fail)
+            patch.setattr(win32, "create_named_pipe", fail)
             for _ in range(2):
                 with pytest.raises(OSError, match=r".") as caught:
                     await listener.accept()
@@ -470,6 +701,47 @@ async def test_a_client_that_waits_for_a_busy_server_can_be_cancelled(name: str)
         assert trio.current_time() - scope.deadline < 1
 
 
+async def test_a_client_that_waits_sleeps_between_its_tries(
+    name: str, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    tries = 0
+    create = win32.create_file
+
+    def count(*arguments: Any) -> int:
+        nonlocal tries
+        tries += 1
+        return create(*arguments)
+
+    async with await open_named_pipe_listener(name), await open_named_pipe(name):
+        monkeypatch.setattr(win32, "create_file", count)
+        with trio.move_on_after(10):
+            await open_named_pipe(name)
+    assert 200 <= tries <= 220  # one in 50 ms, after some quicker ones
+
+
+async def test_hundreds_of_clients_at_once_are_served_without_a_thread_for_any_of_them(name: str) -> None:
+    threads = threading.active_count()
+    most = 0
+    served = 0
+
+    async def call() -> None:
+        nonlocal most, served
+        async with await open_named_pipe(name) as client:
+            most = max(most, threading.active_count())
+            await client.send_all(b"x")
+            assert await client.receive_some() == b"x"
+            served += 1
+
+    async with trio.open_nursery() as serving:
+        serving.start_soon(trio.serve_listeners, echo, [await open_named_pipe_listener(name)])
+        async with trio.open_nursery() as calling:
+            for _ in range(300):
+                calling.start_soon(call)
+        serving.cancel_scope.cancel()
+    assert served == 300
+    assert most <= threads
+
+
 async def test_a_client_that_waits_learns_that_the_server_has_gone(name: str) -> None:
     listener = await open_named_pipe_listener(name)
     async with await open_named_pipe(name) as first, trio.open_nursery() as nursery:
@@ -486,7 +758,7 @@ async def test_a_client_that_waits_learns_that_the_server_has_gone(name: str) ->
 
 SERVER = """
 import sys, trio
-from trio_ipc.transports.named_pipe import open_named_pipe_listener
+from trio_ipc.transports.windows.pipe import open_named_pipe_listener
 
 async def main():
     async with await open_named_pipe_listener(sys.argv[1]) as listener:
@@ -611,13 +883,13 @@ USER, GUEST = "S-1-5-21-1004336348-1177238915-682003330-1001", "S-1-5-21-1004336
 async def test_whom_a_policy_allows_may_connect_and_not_serve(name: str) -> None:
     me = credentials.user_of(win32.current_process())
     own = {"S-1-5-18": "FA", me: "FA"}
-    for policy, expected in (
+    for peers, expected in (
         (PeerPolicy.own_user_and_root(), own),
         (PeerPolicy.users([]), own),
         (PeerPolicy.users([USER, me, GUEST]), {**own, USER: "0x12019b", GUEST: "0x12019b"}),
         (PeerPolicy.anyone(), {**own, "S-1-5-11": "0x12019b"}),
     ):
-        async with await listen(name, policy) as listener:
+        async with await listen(name, peers) as listener:
             client, server = await connected_to(listener)
             async with client, server:
                 found = dacl_of(server)
@@ -635,7 +907,7 @@ async def test_a_server_gives_its_pipe_the_policy_that_it_was_given(name: str) -
         (PeerPolicy.anyone(), {"S-1-5-11"}),
     ):
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, succeed, config, peers=peers))
+            await nursery.start(partial(serve, succeed, DETECTION, config, peers=peers))
             async with await open_named_pipe(name) as client:
                 assert entries_of(dacl_of(client)).keys() == {
                     "S-1-5-18",
@@ -651,35 +923,86 @@ async def test_a_user_who_is_no_security_identifier_is_refused(name: str, user: 
         await listen(name, PeerPolicy.users([user]))
 
 
-async def test_a_server_whose_process_may_not_be_looked_into_is_known_by_its_pipes_owner(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("group", ["S-1-1-0", "S-1-5-11", "S-1-5-32-544", "S-1-5-32-545"])
+def test_a_groups_identifier_is_refused_at_once(group: str) -> None:
+    """Everyone, who has logged on, administrators, users: no process runs as any of them."""
+    with pytest.raises(ConfigError, match=f"allows {group}, which is a .*group.* and no user; name its mem"):
+        PeerPolicy.users([group])
+
+
+def test_users_services_and_whom_the_system_cannot_place_are_users() -> None:
+    me = credentials.user_of(win32.current_process())
+    users = [me, USER, GUEST, "S-1-5-18", "S-1-5-19", "S-1-5-20", "S-1-5-80-1-2-3-4-5"]
+    assert PeerPolicy.users(users).allowed == frozenset(users)
+
+
+def test_a_single_string_and_a_group_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="must be a list of users"):
+        PeerPolicy.users("S-1-5-18")
+    with pytest.raises(ConfigError, match="groups are judged on Unix only; name the users"):
+        PeerPolicy.group("S-1-5-32-544")
+    with pytest.raises(ConfigError, match="socket_group is 'users', must be left out on Windows"):
+        IpcConfig(socket_group="users")
+
+
+def refuse_all(monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
     def refuse(*_: object) -> int:
         raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
 
-    monkeypatch.setattr(win32, "open_process", refuse)
+    for call in calls:
+        monkeypatch.setattr(win32, call, refuse)
+
+
+async def test_a_process_that_may_not_be_looked_into_is_known_by_what_it_lends_or_owns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse_all(monkeypatch, "open_process")
     async with pair() as (client, server):
         assert PeerPolicy.own_user_and_root().allows(client.peer)
+        assert PeerPolicy.own_user_and_root().allows(server.peer)
+        assert server.peer.sid == credentials.user_of(win32.current_process())
+
+
+async def test_a_client_that_lends_nothing_is_known_by_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_all(monkeypatch, "open_client_token")
+    async with pair() as (_, server):
+        assert server.peer.sid == credentials.user_of(win32.current_process())
+    refuse_all(monkeypatch, "open_process")
+    async with pair() as (_, server):
+        assert server.peer.sid is None
         assert not PeerPolicy.own_user_and_root().allows(server.peer)
 
 
+async def test_a_clients_token_is_put_off_again_at_once() -> None:
+    advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel32.GetCurrentThread.restype = wintypes.HANDLE
+    token_query, no_token = 0x8, 1008
+    async with pair() as (client, server), no_handle_left():
+        with server._end.in_use() as handle:
+            win32.close_handle(win32.open_client_token(handle))
+        thread, token = wintypes.HANDLE(kernel32.GetCurrentThread()), wintypes.HANDLE()
+        assert not advapi32.OpenThreadToken(thread, token_query, True, ctypes.byref(token))
+        assert ctypes.get_last_error() == no_token
+        assert gc.isenabled()
+        with client._end.in_use() as handle, pytest.raises(OSError, match=r"."):
+            win32.open_client_token(handle)  # a client's end is lent nothing
+        assert gc.isenabled()
+
+
 async def test_of_the_administrators_pipes_the_process_tells_whose_it_is(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(win32, "owner", lambda _: "S-1-5-32-544")
     async with pair() as (client, _):
         assert client.peer.sid == credentials.user_of(win32.current_process())
-
-    def refuse(*_: object) -> int:
-        raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
-
-    monkeypatch.setattr(win32, "open_process", refuse)
+    refuse_all(monkeypatch, "open_process")
     async with pair() as (client, _):
         assert client.peer.sid == "S-1-5-32-544"
 
 
 async def test_the_descriptor_can_be_chosen(name: str) -> None:
-    chosen = credentials.descriptor_for(PeerPolicy.own_user_and_root()) + "(A;;GRGW;;;BU)"
+    chosen = policy.descriptor_for(PeerPolicy.own_user_and_root()) + "(A;;GRGW;;;BU)"
     async with await open_named_pipe_listener(name, sddl=chosen) as listener:
         client, server = await connected_to(listener)
         async with client, server:
@@ -832,12 +1155,10 @@ async def test_another_failure_to_listen_says_its_number(name: str, monkeypatch:
 async def test_a_system_that_does_not_tell_who_the_peer_is_is_no_obstacle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
-
-    monkeypatch.setattr(win32, "owner", refuse)
-    for call in ("open_process", "server_process_id"):
-        monkeypatch.setattr(win32, call, refuse)
+    refuse_all(monkeypatch, "owner", "open_client_token", "open_process")
+    for call in (None, "server_process_id"):
+        if call is not None:
+            refuse_all(monkeypatch, call)
         async with pair() as (client, _):
             assert client.peer.sid is None
             assert (client.peer.pid is None) == (call == "server_process_id")

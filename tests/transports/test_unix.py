@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -17,6 +18,7 @@ import trio
 import trio.testing
 
 from tests.hardening.record import Attack
+from tests.platforms import refuse_to_accept
 from tests.support import cancelled_once_begun
 from trio_ipc import (
     Channel,
@@ -33,7 +35,7 @@ from trio_ipc import (
     TransportType,
 )
 from trio_ipc.endpoint import MAX_PATH_BYTES
-from trio_ipc.transports import TransferableListener, connect
+from trio_ipc.transports import DetachableListener, Detached, PeerState, connect
 
 if sys.platform == "win32":
     pytest.skip("Unix sockets are Unix' own", allow_module_level=True)
@@ -42,10 +44,10 @@ assert sys.platform != "win32"
 import fcntl  # noqa: E402
 
 from trio_ipc import legacy  # noqa: E402
-from trio_ipc.legacy import unix as legacy_unix  # noqa: E402
-from trio_ipc.transports import unix  # noqa: E402
-from trio_ipc.transports.unix import UnixListener, UnixStream  # noqa: E402
-from trio_ipc.transports.unix import listen_unix as listen  # noqa: E402
+from trio_ipc.transports import unix, unix_binding  # noqa: E402
+from trio_ipc.transports.unix import UnixStream  # noqa: E402
+from trio_ipc.transports.unix_listener import UnixListener  # noqa: E402
+from trio_ipc.transports.unix_listener import listen_unix as listen  # noqa: E402
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="takes root: it becomes another user, or does what modes forbid"
@@ -54,14 +56,11 @@ not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="no mode stops root")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells this, other systems do not")
 
 
-LISTENER = "UnixListener"
-
-
 @pytest.fixture
 def both(transport: TransportType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the legacy transport in the default's place, all that this module calls by name."""
 
-    async def listen(path: str) -> TransferableListener[Channel]:
+    async def listen(path: str) -> DetachableListener[Channel]:
         return await legacy.listen(IpcConfig(endpoint_path=path), PeerPolicy.own_user_and_root())
 
     async def connect(path: str) -> Channel:
@@ -71,8 +70,6 @@ def both(transport: TransportType, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, substitute in (
             ("listen", listen),
             ("connect", connect),
-            ("unix", legacy_unix),
-            ("LISTENER", "SocketListener"),
         ):
             monkeypatch.setitem(globals(), name, substitute)
 
@@ -118,7 +115,7 @@ async def test_it_is_a_stream_by_trios_own_checker() -> None:
     async def make_clogged() -> tuple[UnixStream, UnixStream]:
         both = pair()
         for stream in both:
-            while stream.send_nowait(bytes(65_536)):
+            while stream.write(bytes(65_536)):
                 pass
         return both
 
@@ -159,14 +156,31 @@ async def test_a_peer_that_left_bytes_unread_breaks_the_stream() -> None:
 async def test_a_half_closed_peer_is_told_from_one_that_is_gone() -> None:
     left, right = pair()
     async with left, right:
-        assert not left.peer_is_gone()
+        assert left.peer_state() is PeerState.OPEN
+        await right.send_all(b"x")
+        assert left.peer_state() is PeerState.HAS_INPUT
         await right.send_eof()
+        assert left.peer_state() is PeerState.HAS_INPUT
+        assert await left.receive_some() == b"x"
+        assert left.peer_state() is PeerState.HALF_CLOSED
         assert await left.receive_some() == b""
-        assert not left.peer_is_gone()
+        assert left.peer_state() is PeerState.HALF_CLOSED
         await right.aclose()
-        assert left.peer_is_gone()
+        assert left.peer_state() is PeerState.GONE
         await left.aclose()
-        assert left.peer_is_gone()
+        assert left.peer_state() is PeerState.GONE
+
+
+async def test_a_closed_stream_is_seen_closed_though_a_fork_holds_a_copy() -> None:
+    left, right = pair()
+    async with left, right:
+        copy = os.dup(right._sock.fileno())  # what a forked child has
+        try:
+            await right.aclose()
+            assert await left.receive_some() == b""
+            assert left.peer_state() is PeerState.GONE
+        finally:
+            os.close(copy)
 
 
 async def test_a_deadly_sigpipe_of_the_host_program_kills_nobody(attack: Attack) -> None:
@@ -313,7 +327,7 @@ async def test_a_dead_servers_socket_is_reclaimed(path: str) -> None:
 
 async def test_a_server_that_was_killed_leaves_a_socket_that_the_next_one_reclaims(path: str) -> None:
     hold = (
-        "import trio; from trio_ipc.transports.unix import listen_unix as listen\n"
+        "import trio; from trio_ipc.transports.unix_listener import listen_unix as listen\n"
         "async def main():\n"
         f"    listener = await listen({path!r}); print('up', flush=True); await trio.sleep_forever()\n"
         "trio.run(main)"
@@ -353,7 +367,7 @@ async def test_of_many_starters_over_a_dead_socket_exactly_one_wins(path: str) -
 async def test_of_two_processes_over_a_dead_socket_exactly_one_wins(path: str) -> None:
     code = (
         "import sys, trio; from trio_ipc import EndpointInUseError\n"
-        "from trio_ipc.transports.unix import listen_unix as listen\n"
+        "from trio_ipc.transports.unix_listener import listen_unix as listen\n"
         "async def main():\n"
         "    sys.stdin.readline()\n"
         f"    try: listener = await listen({path!r})\n"
@@ -517,14 +531,14 @@ async def test_a_starter_waits_for_another_that_is_quick(
 ) -> None:
     lock_fd = hold_lock(directory)
 
-    async def let_go() -> None:
+    async def release() -> None:
         await trio.sleep(1)
         if removes_it:
             os.unlink(f"{directory}/.test.sock.lock")
         os.close(lock_fd)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(let_go)
+        nursery.start_soon(release)
         async with await listen(path):
             assert trio.current_time() >= 1
             assert os.listdir(directory) == ["test.sock"]
@@ -555,13 +569,13 @@ def test_between_finding_a_dead_socket_and_listening_no_other_starter_comes(
 ) -> None:
     dead_socket(path)
     way_made, second_waits = threading.Event(), threading.Event()
-    real_bind, real_flock = unix._bind, fcntl.flock
+    real_bind, real_flock = unix_binding._bound, fcntl.flock
 
-    def bind_late(directory_fd: int, name: str, endpoint: str) -> UnixListener:
-        monkeypatch.setattr(unix, "_bind", real_bind)
+    def bind_late(*arguments: Any) -> Detached:
+        monkeypatch.setattr(unix_binding, "_bound", real_bind)
         way_made.set()
         assert second_waits.wait(10), "the second starter never met the first one's lock"
-        return real_bind(directory_fd, name, endpoint)
+        return real_bind(*arguments)
 
     def notice(fd: int, operation: int) -> None:
         try:
@@ -570,7 +584,7 @@ def test_between_finding_a_dead_socket_and_listening_no_other_starter_comes(
             second_waits.set()
             raise
 
-    monkeypatch.setattr(unix, "_bind", bind_late)
+    monkeypatch.setattr(unix_binding, "_bound", bind_late)
     monkeypatch.setattr(fcntl, "flock", notice)
 
     async def first() -> None:
@@ -613,7 +627,7 @@ async def test_a_start_that_fails_leaves_neither_descriptor_nor_file(
     with pytest.raises(EndpointUnsafeError):
         await listen(path)
     os.chmod(directory, 0o700)
-    monkeypatch.setattr(unix, LISTENER, Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space")))
+    monkeypatch.setattr(socket.socket, "listen", Mock(side_effect=OSError(errno.ENOBUFS, "No buffer space")))
     with pytest.raises(EndpointError, match="No buffer space"):
         await listen(path)
     assert os.listdir(directory) == []
@@ -659,7 +673,7 @@ async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
     """What macOS and the BSDs do; it works on Linux all the same."""
     path = f"{directory}/test.sock"
     os.chmod(directory, directory_mode)
-    monkeypatch.setattr(unix, "_BIND_HONOURS_FCHMOD", False)
+    monkeypatch.setattr(unix_binding, "_BIND_HONOURS_FCHMOD", False)
     with umask(0):
         async with await listen(path) as listener, await connect(path), await listener.accept():
             assert mode_of(path) == 0o600
@@ -674,7 +688,7 @@ async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
     deep = f"{directory}/{'x' * (MAX_PATH_BYTES - len(directory) - 4)}"
     os.mkdir(deep)
     os.chmod(deep, 0o755)
-    monkeypatch.setattr(unix, "_BIND_HONOURS_FCHMOD", False)
+    monkeypatch.setattr(unix_binding, "_BIND_HONOURS_FCHMOD", False)
     with pytest.raises(EndpointError, match=f"is longer than .*chmod 700 {deep}"):
         await listen(f"{deep}/s")
     assert os.listdir(deep) == []
@@ -686,11 +700,8 @@ async def test_a_client_that_left_before_it_was_accepted_costs_nothing(
     path: str, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     async with await listen(path) as listener, await connect(path):
-        real = listener._sock
-        stand_in = Mock(accept=Mock(side_effect=[OSError(code, os.strerror(code)), real.accept()]))
-        monkeypatch.setattr(listener, "_sock", stand_in)
+        refuse_to_accept(monkeypatch, code, times=1)
         await (await listener.accept()).aclose()
-        monkeypatch.setattr(listener, "_sock", real)
 
 
 async def test_a_client_that_nobody_can_ask_who_it_is_costs_no_other(
@@ -722,15 +733,24 @@ async def test_running_out_of_descriptors_is_for_the_caller_to_wait_out(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await listen(path) as listener:
-        real = listener._sock
-        stand_in = Mock(accept=Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
-        monkeypatch.setattr(listener, "_sock", stand_in)
-        with pytest.raises(OSError, match="Too many open files"):
-            await listener.accept()
-        monkeypatch.setattr(listener, "_sock", real)
+        refuse_to_accept(monkeypatch, errno.EMFILE, times=2)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Too many open files"):
+                await listener.accept()
 
 
 # --- Connecting ---------------------------------------------------------------------------------------------
+
+
+@for_both
+async def test_a_client_without_a_free_descriptor_is_told_so(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await listen(path):
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socket", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+            with pytest.raises(ConnectError, match="cannot connect: Too many open files; close what is not"):
+                await connect(path)
 
 
 @for_both
@@ -814,6 +834,37 @@ async def test_a_full_backlog_is_waited_out(
         "a client meets a full backlog",
         tried=1,
         outcome="waited out, within `accept_timeout_ms`; then served",
+    )
+
+
+def somaxconn() -> int:
+    try:
+        with open("/proc/sys/net/core/somaxconn") as file:
+            return int(file.read())
+    except OSError:
+        return socket.SOMAXCONN
+
+
+@for_both
+@pytest.mark.skipif(somaxconn() < 500, reason="this system allows no longer backlog")
+async def test_clients_that_connect_without_waiting_find_room_in_the_backlog(
+    path: str, attack: Attack
+) -> None:
+    """As Tokio's do; in a row, before the server has its turn."""
+    clients = []
+    async with await listen(path):
+        try:
+            for _ in range(500):
+                clients.append(socket.socket(socket.AF_UNIX))
+                clients[-1].setblocking(False)
+                assert clients[-1].connect_ex(path) == 0
+        finally:
+            for client in clients:
+                client.close()
+    attack(
+        "500 honest clients that connect in a row without waiting, before the server has its turn",
+        tried=500,
+        outcome="all find room: the backlog is as long as the system allows",
     )
 
 

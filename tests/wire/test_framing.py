@@ -3,7 +3,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable
-from itertools import cycle, pairwise
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -86,54 +86,6 @@ def until_error(take: Callable[[], list[bytes]]) -> tuple[list[bytes], str]:
     except ProtocolError as exc:
         return taken, str(exc)
     return taken, ""
-
-
-@given(
-    payloads,
-    st.lists(st.integers(min_value=0), max_size=12),
-    st.lists(st.integers(min_value=1, max_value=5), min_size=1, max_size=4),
-    st.none() | st.integers(min_value=0),
-    variants,
-)
-def test_taken_in_groups_the_payloads_are_the_same_and_so_is_the_error(
-    sent: list[bytes], places: list[int], sizes: list[int], flipped: int | None, variant: Crc32Variant
-) -> None:
-    stream = bytearray(b"".join(frame_of(payload, variant) for payload in sent))
-    if flipped is not None and stream:
-        stream[flipped % len(stream)] ^= 0x10
-    single, grouped = FrameDecoder(LIMIT, variant), FrameDecoder(LIMIT, variant)
-    size = cycle(sizes)
-    for piece in cut(bytes(stream), places):
-        single.feed(piece)
-        grouped.feed(piece)
-        expected, error = until_error(lambda: [found for found in (single.next_payload(),) if found])
-        assert until_error(lambda: grouped.next_payloads(next(size))) == (expected, error)
-        assert grouped.buffered == single.buffered
-        assert grouped.has_input == single.has_input
-        if error:
-            assert until_error(lambda: grouped.next_payloads(1)) == ([], error), "and again"
-            return
-
-
-def test_a_group_is_of_64_kib_at_the_most_or_one_payload() -> None:
-    sizes = [30_000, 30_000, 30_000, 100_000, 65_528, 10, 10]
-    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
-    decoder = ieee_decoder(1 << 20)
-    decoder.feed(b"".join(map(frame_of, sent)))
-    groups = []
-    while group := decoder.next_payloads(100):
-        groups.append(group)
-    assert [[len(payload) for payload in group] for group in groups] == [
-        [30_000, 30_000],
-        [30_000],
-        [100_000],
-        [65_528],
-        [10, 10],
-    ]
-    assert [payload for group in groups for payload in group] == sent
-    decoder.feed(frame_of(b"x"))
-    assert decoder.next_payloads(0) == []
-    assert decoder.next_payloads(1) == [b"x"]
 
 
 @given(payloads, st.lists(st.integers(min_value=0), max_size=12), variants)

@@ -101,7 +101,7 @@ NEGOTIATION: Final = Negotiation(ask=negotiation_task, learn=stated_capabilities
 class CapabilityGate(Generic[_CallT]):
     """A handler in front of a collector's own: states what it can do, and refuses everything else.
 
-    Serve it in the other's place: ``serve(CapabilityGate(collector.handle, capabilities), config)``.
+    Serve it in the other's place: ``serve(CapabilityGate(collector.handle, capabilities), DETECTION)``.
 
     Args:
         handler: answers the tasks within the capabilities. It sees no negotiation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from trio_ipc.contract import Contract
-from trio_ipc.quoting import quoted
+from trio_ipc.errors import quote
 
 from .capabilities import NEGOTIATION
 from .detection_pb2 import DetectionResult, DetectionTask
@@ -19,7 +19,7 @@ def _mismatch(task: DetectionTask, result: DetectionResult) -> str | None:
     if result.task_id == task.task_id:
         return None
     theirs, ours, said = (
-        quoted(text, _LONGEST_QUOTE) for text in (result.task_id, task.task_id, result.error_message)
+        quote(text, _LONGEST_QUOTE) for text in (result.task_id, task.task_id, result.error_message)
     )
     why = f"; the peer says: {said}" if result.error_message else ""
     return f"the response has task_id {theirs}, the request had {ours}{why}"

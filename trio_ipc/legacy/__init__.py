@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from .pipe import adopt, connect, listen
+    from trio_ipc.legacy.pipe import connect
+    from trio_ipc.legacy.pipe_listener import adopt, listen
 else:
-    from .unix import adopt, connect, listen
+    from trio_ipc.legacy.unix import adopt, connect, listen
 
 __all__ = ["adopt", "connect", "listen"]

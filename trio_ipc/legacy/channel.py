@@ -1,44 +1,34 @@
-"""What the legacy channels of all platforms do alike: frames, deadlines, and when a channel is over.
+"""What the legacy channels of all platforms do alike: one frame in, what is left to send out, and the end.
 
-A platform adds five things: reading what is there, waiting until there is more, handing over, looking, and
-closing. This module must never know what a payload means, nor what it travels through.
+A platform adds how it reads, writes, waits, looks and closes. This module must never know what a payload
+means, nor what it travels through.
 """
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
 import trio
 
-from trio_ipc.channel import Channel
+from trio_ipc.channel import STOPPED, Channel, closed_by_peer, closed_here, not_taken
 from trio_ipc.config import IpcConfig, TransportType
-from trio_ipc.errors import (
-    ChannelClosedError,
-    PeerClosedError,
-    ProtocolError,
-    ReadTimeoutError,
-    WriteTimeoutError,
-)
-from trio_ipc.transports import PeerCredentials
+from trio_ipc.errors import ChannelError
+from trio_ipc.legacy.frames import HEADER_BYTES, FrameReader, FrameWriter
+from trio_ipc.legacy.listener import ConnectionCount
+from trio_ipc.transports import PeerCredentials, PeerState
 
-from .frames import HEADER_BYTES, FrameReader, FrameWriter
+#: Bytes asked for by one read.
+_READ_SIZE: Final = 65_536
 
-#: Bytes asked for at a time by who only watches whether the peer is there, and reads ahead for that.
-_AHEAD_AT_A_TIME: Final = 65_536
-
-
-@attrs.define
-class ConnectionCount:
-    """How many connections of a listener are open."""
-
-    open: int = 0
+#: Reads of one frame before other tasks have their turn, where all of it is there: some 0.9 ms.
+READS_IN_A_ROW: Final = 8
 
 
 class LegacyChannel(Channel):
-    """Frames by exact reads, over what a subclass reads from and writes to.
+    """Frames by exact reads: nothing is taken from the connection ahead of the frame that is asked for.
 
     Args:
         config: limits, deadlines and checksum.
@@ -52,52 +42,36 @@ class LegacyChannel(Channel):
     def __init__(
         self, config: IpcConfig, *, endpoint: str, peer: PeerCredentials | None, count: ConnectionCount | None
     ) -> None:
-        super().__init__(endpoint, peer)
-        self._read_timeout_ms = config.read_timeout_ms
-        self._write_timeout_ms = config.write_timeout_ms
-        self._most_ahead = HEADER_BYTES + config.max_frame_bytes
+        super().__init__(config, endpoint=endpoint, peer=peer)
+        self._reader = FrameReader(config.max_frame_bytes, config.crc32_variant, endpoint)
         self._writer = FrameWriter(config.max_frame_bytes, config.crc32_variant)
-        self._reader = FrameReader(config.max_frame_bytes, config.crc32_variant)
-        self._ahead = bytearray()
-        self._violation: ProtocolError | None = None
+        self._unsent = memoryview(b"")
+        self._frames_unsent = self._bytes_unsent = 0
+        self._flushing = False
         self._closed = False
-        self._at_eof = False
-        self._unfinished: tuple[int, int] | None = None
-        self._receiving_stopped = False
-        self._idle: trio.CancelScope | None = None
         self._count = count
         if count is not None:
             count.open += 1
 
-    # --- What a platform adds ---
+    # --- What a platform adds, besides peer_state() ---
 
     @abc.abstractmethod
-    def _read_now(self, room: memoryview) -> int | None:
-        """Read what is there, as far as there is room. Does not wait.
-
-        Returns:
-            How many bytes that was, 0 at end of file, also after a reset; None if there is nothing yet.
-        """
-
-    @abc.abstractmethod
-    async def _wait_readable(self) -> None:
-        """Wait until :meth:`_read_now` may say something. A checkpoint; takes nothing if it is cancelled.
+    def _read_now(self, at_most: int) -> bytes | None:
+        """Return bytes that are there, ``b""`` at the end, also after a reset; None if there are none yet.
 
         Raises:
             trio.ClosedResourceError: the channel was closed.
         """
 
     @abc.abstractmethod
-    def _begin_write(self, parts: list[bytes]) -> bool:
-        """Hand over what goes without a wait. Return whether that was all.
-
-        Raises:
-            trio.BrokenResourceError: the peer has closed.
-        """
+    async def _read(self, at_most: int) -> bytes:
+        """Wait for what :meth:`_read_now` returns. A checkpoint; cancellation loses no bytes."""
 
     @abc.abstractmethod
-    async def _finish_write(self) -> None:
-        """Wait until the rest of it is handed over. A cancellation may leave a part of it sent.
+    def _write(self, data: memoryview) -> int:
+        """Hand over what goes without a wait, and return how many bytes that was.
+
+        What is left must be the beginning of what is given the next time.
 
         Raises:
             trio.BrokenResourceError: the peer has closed.
@@ -105,12 +79,8 @@ class LegacyChannel(Channel):
         """
 
     @abc.abstractmethod
-    def _is_gone(self) -> bool:
-        """Return whether nobody will read what is sent. Asked after end of file."""
-
-    @abc.abstractmethod
-    def _has_nothing(self) -> bool:
-        """Return whether nothing has come: no bytes, no end of file, no error. Takes nothing."""
+    async def _wait_writable(self) -> None:
+        """Wait until :meth:`_write` may get further. A checkpoint; raises what that raises."""
 
     @abc.abstractmethod
     def _close(self) -> None:
@@ -118,222 +88,149 @@ class LegacyChannel(Channel):
 
     # --- Receiving ---
 
-    async def receive(self) -> bytes | bytearray:
-        """Wait for the next payload; see :meth:`Channel.receive`."""
+    @property
+    def in_frame(self) -> bool:
+        """Whether a part of a frame is in hand; see :attr:`Channel.in_frame`."""
+        return self._reader.has_begun
+
+    def receive_nowait(self, at_most: int) -> list[bytes]:
+        """Return the payload that is in hand, if there is one; see :meth:`Channel.receive_nowait`."""
         self._check_open()
-        if self._violation is not None:
-            raise self._violation
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            payload = self._pull()
-            if payload is not None:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            else:
-                payload = await self._wait_for_frame()
-        except ProtocolError as exc:
-            exc.endpoint = self.endpoint
-            self._violation = exc
-            raise
-        except trio.ClosedResourceError as exc:
-            raise self._was_closed() from exc
-        except BaseException:
-            if self._reader.has_begun:
-                self._break()
-            raise
+        payload = self._reader.take() if at_most > 0 else None
+        if payload is None:
+            return []
         self.traffic.frames_received += 1
         self.traffic.bytes_received += HEADER_BYTES + len(payload)
-        return payload
+        return [payload]
 
-    def _pull(self) -> bytearray | None:
-        """Read of one frame what is there; None if it is not whole yet."""
-        while True:
-            count = self._take(self._reader.room)
-            if count is None:
-                return None
-            if count == 0:
-                self._reader.end()
-                raise PeerClosedError(
-                    "the peer closed the connection",
-                    endpoint=self.endpoint,
-                    hint="it is over its connection limit, stopping, or gone: connect again",
-                )
-            payload = self._reader.took(count)
-            if payload is not None:
-                return payload
+    async def fill(self, deadline: float | None = None) -> bool:
+        """Read a frame as far as it is there, or wait for its next part; see :meth:`Channel.fill`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            if not self._reader.missing or self._read_on():
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return True
+            came = False
+            with trio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                self._add(await self._read(self._reader.missing))
+                came = True
+            return self._read_on() or came
+        except trio.ClosedResourceError as exc:
+            raise closed_here(self.endpoint) from exc
 
-    def _take(self, room: memoryview) -> int | None:
-        if self._ahead:
-            count = min(len(room), len(self._ahead))
-            room[:count] = self._ahead[:count]
-            del self._ahead[:count]
-            return count
-        count_now = 0 if self._at_eof else self._read_now(room)
-        self._at_eof = count_now == 0
-        return count_now
+    def _read_on(self) -> bool:
+        """Read of one frame what is there; return whether that was anything."""
+        came = False
+        for _ in range(READS_IN_A_ROW):
+            missing = self._reader.missing
+            data = self._read_now(min(missing, _READ_SIZE)) if missing else None
+            if data is None:
+                break
+            self._add(data)
+            came = True
+        return came
 
-    async def _wait_for_frame(self) -> bytearray:
-        payload = None
-        if not self._reader.has_begun:
-            payload = await self._wait_for_beginning()
-        return payload if payload is not None else await self._wait_for_rest()
-
-    async def _wait_for_beginning(self) -> bytearray | None:
-        """Wait until a frame has begun, and return it if it came whole."""
-        deadline = trio.current_time() + self._read_timeout_ms / 1000
-        timed_out = False
-        while not self._receiving_stopped and not timed_out:
-            with trio.CancelScope(deadline=deadline) as idle:
-                self._idle = idle
-                try:
-                    await self._wait_readable()
-                finally:
-                    self._idle = None
-            timed_out = idle.cancelled_caught
-            # Once more after the time, or a stop: what came in the same moment is not lost.
-            payload = self._pull()
-            if payload is not None or self._reader.has_begun:
-                return payload
-        if self._receiving_stopped:
-            raise ChannelClosedError("no further requests are taken", endpoint=self.endpoint)
-        raise self._too_late("for a frame to begin")
-
-    async def _wait_for_rest(self) -> bytearray:
-        """Wait for the rest of a frame: from its first byte on it has one budget for all of it."""
-        with trio.CancelScope(deadline=trio.current_time() + self._read_timeout_ms / 1000):
-            while True:
-                await self._wait_readable()
-                payload = self._pull()
-                if payload is not None:
-                    return payload
-        raise self._too_late("for the rest of a frame")
-
-    def _too_late(self, what_for: str) -> ReadTimeoutError:
-        return ReadTimeoutError(
-            f"timed out waiting {what_for}, the limit read_timeout_ms is {self._read_timeout_ms}",
-            endpoint=self.endpoint,
-            hint="see whether the peer is stuck or overloaded, or raise read_timeout_ms",
-        )
+    def _add(self, data: bytes) -> None:
+        if not data:
+            self._reader.end()
+            raise closed_by_peer(self.endpoint)
+        self._reader.add(data)
 
     # --- Sending ---
 
     def send_nowait(self, payloads: Sequence[bytes]) -> bool:
-        """Hand over what the system takes at once; see :meth:`Channel.send_nowait`."""
+        """Hand over what the system takes at once; see :meth:`Channel.send_nowait`.
+
+        Raises:
+            trio.BusyResourceError: another task is sending what it could not at once.
+        """
         self._check_open()
-        if self._unfinished is not None:
-            raise trio.BusyResourceError("the payloads before are not handed over yet")
-        parts = [part for payload in payloads for part in (self._writer.header(payload), payload)]
-        if len(payloads) != 1:
-            parts = [b"".join(parts)]  # how many parts the system takes at a time is limited (IOV_MAX)
-        frames, size = len(payloads), sum(map(len, parts))
+        if self._flushing:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        frames = self._writer.frames(payloads)
+        self._frames_unsent += len(payloads)
+        self._bytes_unsent += len(frames)
+        self._unsent = memoryview(b"".join((self._unsent, frames)) if self._unsent else frames)
         try:
-            at_once = self._begin_write(parts)
-        except trio.BrokenResourceError as exc:
-            raise self._not_taken() from exc
-        if at_once:
-            # Counted before anyone else runs: who sees the answer sees the count.
-            self._count_sent(frames, size)
-        else:
-            self._unfinished = frames, size
-        return at_once
+            return self._write_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._not_sent(exc) from exc
 
     async def flush(self) -> None:
         """Wait until all is handed over; see :meth:`Channel.flush`."""
         self._check_open()
-        if self._unfinished is None:
+        if not self._unsent:
             await trio.lowlevel.checkpoint()
             return
+        if self._flushing:
+            raise trio.BusyResourceError("another task is sending on this channel")
+        self._flushing = True
         try:
-            await self._send_rest()
-        except trio.BrokenResourceError as exc:
-            raise self._not_taken() from exc
-        except trio.ClosedResourceError as exc:
-            raise self._was_closed() from exc
-        self._count_sent(*self._unfinished)
-        self._unfinished = None
+            await self._flush()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise self._not_sent(exc) from exc
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._flushing = False
 
-    def _count_sent(self, frames: int, size: int) -> None:
-        self.traffic.frames_sent += frames
-        self.traffic.bytes_sent += size
+    async def _flush(self) -> None:
+        while True:
+            deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
+            with trio.CancelScope(deadline=deadline):
+                while True:
+                    await self._wait_writable()
+                    if self._write_some():
+                        return
+            late = trio.current_time() - deadline
+            # Once more: the process may have been stopped meanwhile, and the peer have made room.
+            if self._write_some():
+                return
+            if late < STOPPED or len(self._unsent) == left:
+                raise not_taken(self.write_timeout, self.endpoint)
 
-    def _not_taken(self) -> PeerClosedError:
-        return PeerClosedError(
-            "the peer closed the connection before it took the whole message",
-            endpoint=self.endpoint,
-            hint="connect again",
-        )
+    def _write_some(self) -> bool:
+        """Hand over what the system takes; return whether that was the rest."""
+        if self._unsent:
+            self._unsent = self._unsent[self._write(self._unsent) :]
+            if self._unsent:
+                return False
+        # Counted before anyone else runs: who sees the answer sees the count.
+        self.traffic.frames_sent += self._frames_unsent
+        self.traffic.bytes_sent += self._bytes_unsent
+        self._frames_unsent = self._bytes_unsent = 0
+        return True
+
+    def _not_sent(self, exc: Exception) -> ChannelError:
+        if isinstance(exc, trio.ClosedResourceError):
+            return closed_here(self.endpoint)
+        return closed_by_peer(self.endpoint, sending=True)
 
     def check(self, payload: bytes) -> None:
         """Raise if this payload cannot be sent; see :meth:`Channel.check`."""
         self._writer.check(len(payload))
 
-    async def _send_rest(self) -> None:
-        with trio.CancelScope(deadline=trio.current_time() + self._write_timeout_ms / 1000) as wait:
-            try:
-                await self._finish_write()
-            except trio.Cancelled:
-                self._break()
-                raise
-        if wait.cancelled_caught:
-            raise WriteTimeoutError(
-                f"timed out handing over a message, the limit write_timeout_ms is {self._write_timeout_ms}",
-                endpoint=self.endpoint,
-                hint="see whether the peer is stuck: it does not read",
-            )
+    # --- The end ---
 
-    # --- Watching and ending ---
+    def is_reusable(self) -> bool:
+        """Return whether it may be used again; see :meth:`Channel.is_reusable`."""
+        return self._reader.missing == HEADER_BYTES and self.peer_state() is PeerState.OPEN
 
-    async def wait_peer_gone(self) -> None:
-        """Return once nobody will read what is sent; see :meth:`Channel.wait_peer_gone`."""
-        buffer = memoryview(bytearray(_AHEAD_AT_A_TIME))
-        while not self._at_eof and len(self._ahead) < self._most_ahead:
-            try:
-                await self._wait_readable()
-                count = self._read_now(buffer)
-            except trio.ClosedResourceError:
-                await trio.lowlevel.checkpoint()
-                return
-            if count is not None:
-                self._at_eof = count == 0
-                self._ahead += buffer[:count]
-        if self._at_eof and self._is_gone():
-            await trio.lowlevel.checkpoint()
-            return
-        # Half closed, it waits for its answer; or it sent so much ahead that no more may be read.
-        await trio.sleep_forever()
-
-    def is_quiet(self) -> bool:
-        """Return whether it may be used again; see :meth:`Channel.is_quiet`."""
-        if self._closed or self._at_eof or self._receiving_stopped:
-            return False
-        return not self._ahead and not self._reader.has_begun and self._has_nothing()
-
-    def stop_receiving(self) -> None:
-        """Begin no further frame; see :meth:`Channel.stop_receiving`."""
-        self._receiving_stopped = True
-        if self._idle is not None:
-            self._idle.cancel()
-
-    def close_nowait(self) -> bool:
-        """Close the connection at once; see :meth:`Channel.close_nowait`."""
-        self._break()
+    def close(self) -> bool:
+        """Close the connection without a wait; see :meth:`Channel.close`."""
+        if not self._closed:
+            self._closed = True
+            if self._count is not None:
+                self._count.open -= 1
+            self._close()
         return True
 
     async def aclose(self) -> None:
-        """Close the connection at once. Never raises but for cancellation, and closes even then."""
-        self._break()
+        """Close the connection at once; see :meth:`Channel.aclose`."""
+        self.close()
         await trio.lowlevel.checkpoint()
-
-    def _break(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._count is not None:
-            self._count.open -= 1
-        self._close()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._was_closed()
-
-    def _was_closed(self) -> ChannelClosedError:
-        return ChannelClosedError("this connection was closed", endpoint=self.endpoint, hint="open a new one")
+            raise closed_here(self.endpoint)

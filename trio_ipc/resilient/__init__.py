@@ -1,12 +1,12 @@
-"""Many collectors behind one call: balancing, pooling, retry, failover, circuit breakers, capabilities.
+"""Many servers behind one call: balancing, pooling, retry, failover, circuit breakers, capabilities.
 
 :func:`open_resilient_client` is the way in; docs/resilient-client.md tells what it does. Each of the
 pieces is a small module of its own, and knows as little as it can of the others.
 """
 
-from .attempts import Answer
 from .balancing import Strategy
 from .breaker import BreakerState, BreakerStatistics
+from .calls import Answer
 from .client import ResilientClient, open_resilient_client
 from .endpoints import Endpoint, EndpointStatistics
 from .metrics import ClientMetrics

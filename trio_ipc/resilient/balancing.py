@@ -1,21 +1,35 @@
-"""Which collector is asked next. Pure functions over snapshots; no clock, no chance, no connection."""
+"""Whose turn it is. Knows no clock, no connection and no endpoint but what a :class:`Candidate` tells.
+
+Candidates are asked in the order of their last turn, and the first one that will do ends the search: a
+choice costs no more with many endpoints than with few. This module must never wait, and never decide
+whether a candidate will do.
+"""
 
 from __future__ import annotations
 
+import bisect
 import enum
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Final
-
-import attrs
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Generic, TypeAlias, TypeVar
 
 #: Seconds in which what a recent success adds to a score falls to 1/e, as in DaemonEye's own agent.
 _RECENCY_DECAY: Final = 300.0
 
+#: Rounds over all endpoints in which one without a connection lets those with one go first, where another
+#: connection had to be closed for it. To connect costs about as much as five calls; so that is a third more
+#: for one call in sixteen, at the most.
+_ROUNDS_WITHOUT: Final = 16
+
+#: Draws of lots in vain before a weighted choice looks at every candidate. Where all will do, at most every
+#: second draw is in vain.
+_DRAWS: Final = 16
+
 
 class Strategy(enum.StrEnum):
-    """How calls are spread over collectors that are as good as each other."""
+    """How calls are spread over endpoints that are as good as each other."""
 
     ROUND_ROBIN = "round-robin"
     """The one whose last turn is longest ago."""
@@ -25,28 +39,39 @@ class Strategy(enum.StrEnum):
     """The one with the smallest priority number, those of the same number by turns."""
 
 
-@attrs.frozen(kw_only=True)
+class Standing(enum.IntEnum):
+    """How good a candidate is for a call; the smaller, the better."""
+
+    ABLE = 0
+    """Expected to succeed, and can do it as far as is known."""
+    PERHAPS = 1
+    """Could not do it when it was asked last, which may have changed since."""
+    UNABLE = 2
+    """Cannot do it. Its refusal is an answer, too."""
+    FAILING = 3
+    """Not expected to succeed. The one whose failure is longest ago comes first, whatever the strategy."""
+
+
 class Candidate:
-    """A collector as it is at one moment.
+    """What there is to know of an endpoint.
 
     Attributes:
-        id: its name.
         priority: 1 or more; the smaller, the rather.
-        healthy: whether calls are expected to succeed.
-        capable: whether it can do the task, as far as is known. True for one that was never asked.
-        doubtful: whether what is known of that may have changed since.
-        last_pick: the number of its last turn, 0 if it had none.
+        last_turn: the number of its last turn, 0 if it had none.
         last_success, last_failure: when, in seconds on any clock; None if never.
     """
 
-    id: str
-    priority: int = 1
-    healthy: bool = True
-    capable: bool = True
-    doubtful: bool = False
-    last_pick: int = 0
-    last_success: float | None = None
-    last_failure: float | None = None
+    def __init__(self, priority: int = 1) -> None:
+        self.priority = priority
+        self.last_turn = 0
+        self.last_success: float | None = None
+        self.last_failure: float | None = None
+
+
+CandidateT = TypeVar("CandidateT", bound=Candidate)
+
+#: Tells how good a candidate is for the call in question, None if it is not to be asked at all.
+Judge: TypeAlias = Callable[[CandidateT], Standing | None]
 
 
 def score(candidate: Candidate, now: float) -> float:
@@ -57,40 +82,112 @@ def score(candidate: Candidate, now: float) -> float:
     return base * (1 + math.exp(-max(0.0, now - candidate.last_success) / _RECENCY_DECAY))
 
 
-def choose(
-    candidates: Iterable[Candidate], strategy: Strategy, *, now: float, chance: float
-) -> Candidate | None:
-    """Return who is to be asked, None if there is nobody.
-
-    First come the healthy ones that can do the task; then those that could not, but may by now; then any
-    healthy one, whose refusal is an answer, too; and when none is healthy, the one whose failure is
-    longest ago.
+class Rotation(Generic[CandidateT]):
+    """All candidates, in the order in which they have their turns.
 
     Args:
-        candidates: in any order.
-        strategy: how to choose among equals.
-        now: the time, on the candidates' clock.
-        chance: from 0 up to, but not including, 1; used by :attr:`Strategy.WEIGHTED`.
+        strategy: how to choose among those of the same standing.
+        draw: gives a chance from 0 up to, but not including, 1.
     """
-    known = list(candidates)
-    healthy = [candidate for candidate in known if candidate.healthy]
-    if healthy:
-        able = [candidate for candidate in healthy if candidate.capable]
-        perhaps = able or [candidate for candidate in healthy if candidate.doubtful]
-        return _by_strategy(perhaps or healthy, strategy, now, chance)
-    return min(known, key=_failure_age, default=None)
+
+    def __init__(self, strategy: Strategy, draw: Callable[[], float]) -> None:
+        self._strategy = strategy
+        self._draw = draw
+        self._turns = 0
+        self._ranks: dict[int, OrderedDict[CandidateT, None]] = {}
+        self._all: list[CandidateT] = []
+        self._lots: list[float] = []
+
+    def replace(self, candidates: Iterable[CandidateT]) -> None:
+        """Take these from now on. A choice that is under way (it calls users' code) ends as it began."""
+        self._all = sorted(candidates, key=lambda one: one.last_turn)
+        self._ranks = {number: OrderedDict() for number in sorted(map(self._rank, self._all))}
+        for one in self._all:
+            self._ranks[self._rank(one)][one] = None
+        # Twice the base is the most that a score can be.
+        self._lots = list(itertools.accumulate(2 / one.priority for one in self._all))
+
+    def choose(
+        self,
+        judge: Judge[CandidateT],
+        *,
+        now: float,
+        is_connected: Callable[[CandidateT], bool] | None = None,
+    ) -> CandidateT | None:
+        """Return whose turn it is, None if there is nobody; the turn is taken by that.
+
+        Args:
+            judge: says how good each one is; the best standing goes first.
+            now: the time, on the candidates' clock.
+            is_connected: where given, a connection is worth something: one that has none waits for up to
+                16 rounds while others that are as good have one. The weighted strategy keeps its shares.
+        """
+        if self._strategy is Strategy.WEIGHTED:
+            chosen = self._by_lot(judge, now)
+        else:
+            chosen = self._in_turn(judge, now, is_connected)
+        if chosen is not None:
+            self._turns += 1
+            chosen.last_turn = self._turns
+            rank = self._ranks.get(self._rank(chosen))
+            if rank is not None and chosen in rank:  # else it was removed meanwhile
+                rank.move_to_end(chosen)
+        return chosen
+
+    def _rank(self, candidate: CandidateT) -> int:
+        return candidate.priority if self._strategy is Strategy.PRIORITY else 0
+
+    def _in_turn(
+        self, judge: Judge[CandidateT], now: float, is_connected: Callable[[CandidateT], bool] | None
+    ) -> CandidateT | None:
+        others: dict[Standing, list[CandidateT]] = {}
+        for rank in self._ranks.values():
+            candidates = iter(rank)
+            for candidate in candidates:
+                standing = judge(candidate)
+                if standing is Standing.ABLE:
+                    waited = self._turns - candidate.last_turn
+                    if is_connected is None or waited >= _ROUNDS_WITHOUT * len(self._all):
+                        return candidate
+                    for one in itertools.chain((candidate,), candidates):
+                        if is_connected(one) and judge(one) is Standing.ABLE:
+                            return one
+                    return candidate
+                if standing is not None:
+                    others.setdefault(standing, []).append(candidate)
+        return self._best_of(others, now)
+
+    def _by_lot(self, judge: Judge[CandidateT], now: float) -> CandidateT | None:
+        everyone, lots = self._all, self._lots
+        for _ in range(_DRAWS if everyone else 0):
+            candidate = everyone[bisect.bisect_right(lots, self._draw() * lots[-1], hi=len(lots) - 1)]
+            # Drawn as if its score were the most that it can be, and kept in proportion to what it is.
+            kept = self._draw() * 2 / candidate.priority < score(candidate, now)
+            if kept and judge(candidate) is Standing.ABLE:
+                return candidate
+        found: dict[Standing, list[CandidateT]] = {}
+        for candidate in everyone:
+            standing = judge(candidate)
+            if standing is not None:
+                found.setdefault(standing, []).append(candidate)
+        return self._best_of(found, now)
+
+    def _best_of(self, found: dict[Standing, list[CandidateT]], now: float) -> CandidateT | None:
+        if not found:
+            return None
+        best = min(found)
+        if best is Standing.FAILING:
+            return min(found[best], key=_failure_age)
+        if self._strategy is not Strategy.WEIGHTED:
+            return found[best][0]
+        return _drawn(found[best], now, self._draw())
 
 
-def _by_strategy(able: Sequence[Candidate], strategy: Strategy, now: float, chance: float) -> Candidate:
-    if strategy is Strategy.WEIGHTED:
-        sums = list(itertools.accumulate(score(candidate, now) for candidate in able))
-        drawn = chance * sums[-1]
-        return next((able[i] for i, total in enumerate(sums) if drawn < total), able[-1])
-    if strategy is Strategy.PRIORITY:
-        return min(able, key=lambda candidate: (candidate.priority, candidate.last_pick))
-    return min(able, key=lambda candidate: candidate.last_pick)
+def _drawn(candidates: Sequence[CandidateT], now: float, chance: float) -> CandidateT:
+    sums = list(itertools.accumulate(score(candidate, now) for candidate in candidates))
+    return candidates[bisect.bisect_right(sums, chance * sums[-1], hi=len(sums) - 1)]
 
 
 def _failure_age(candidate: Candidate) -> tuple[float, int]:
     failed = -math.inf if candidate.last_failure is None else candidate.last_failure
-    return failed, candidate.last_pick
+    return failed, candidate.last_turn

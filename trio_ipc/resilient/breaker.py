@@ -89,7 +89,7 @@ class Permit:
     def _judge(self, *, success: bool | None) -> None:
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker._settle(self, self._era, success=success)  # noqa: SLF001 - two halves of one thing
+            breaker._take_verdict(self, self._era, success=success)  # noqa: SLF001 - two halves of one thing
 
 
 class CircuitBreaker:
@@ -135,8 +135,9 @@ class CircuitBreaker:
     @property
     def would_admit(self) -> bool:
         """Whether :meth:`admit` would give a permit now."""
-        state = self.state
-        return state is BreakerState.CLOSED or (state is BreakerState.HALF_OPEN and self._probe is None)
+        if self._opened_at is None:
+            return True  # as nearly always; the clock need not be read for it
+        return self.state is BreakerState.HALF_OPEN and self._probe is None
 
     @property
     def retry_after(self) -> float:
@@ -189,7 +190,7 @@ class CircuitBreaker:
         """Return whether a permit is still good: neither opened nor closed since, nor judged."""
         return permit._breaker is self and permit._era == self._era  # noqa: SLF001 - two halves of one thing
 
-    def _settle(self, permit: Permit, era: int, *, success: bool | None) -> None:
+    def _take_verdict(self, permit: Permit, era: int, *, success: bool | None) -> None:
         if permit is self._probe:
             self._probe = None
         if success is None:

@@ -1,11 +1,12 @@
-"""A collector as the client knows it: where it is, how it does, what it can do.
+"""A server as the client knows it: where it is, how it does, what it can do.
 
 :class:`Endpoint` is what the user says, :class:`EndpointStatistics` what the user is told, and
-:class:`Collector` what the client keeps between the two. This module must never open a connection.
+:class:`Upstream` what the client keeps between the two. This module must never open a connection.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import attrs
 import trio
 
 from trio_ipc.config import IpcConfig, whole_number
+from trio_ipc.errors import ChannelClosedError, IpcError, MessageError
 
 from .balancing import Candidate
 from .breaker import BreakerStatistics, CircuitBreaker
@@ -25,7 +27,7 @@ def _default_id(endpoint: Endpoint) -> str:
 
 @attrs.frozen
 class Endpoint:
-    """Where a collector is to be found.
+    """Where a server is to be found.
 
     Raises:
         ConfigError: the priority is none.
@@ -79,14 +81,21 @@ class EndpointStatistics:
     capabilities_stale: bool
 
 
-class Collector:
+class Upstream(Candidate):
     """What a client knows of one endpoint.
 
-    Attributes:
+    Args:
         endpoint: as the user gave it.
+        settings: the client's.
+        on_open: called each time its breaker opens.
+        on_failure: called each time it is found not to be well.
+
+    Attributes:
+        endpoint, path: as given.
         breaker: whether it may be called at all.
         capabilities, capabilities_at: what it said that it can do, and when.
         capabilities_learnt: set when it says so.
+        connection_failures: tries to connect that came to nothing.
         removed: set when it is no longer to be used.
         keeper: what is done for it in the background, to be cancelled when it is removed.
     """
@@ -97,9 +106,11 @@ class Collector:
         settings: ResilientConfig,
         *,
         on_open: Callable[[], None],
-        on_failure: Callable[[Collector], None],
+        on_failure: Callable[[Upstream], None],
     ) -> None:
+        super().__init__(endpoint.priority)
         self.endpoint = endpoint
+        self.path = endpoint.config.endpoint_path
         self.breaker = CircuitBreaker(
             failures_to_open=settings.breaker_failures,
             reset_after=settings.breaker_reset_ms / 1000,
@@ -109,52 +120,34 @@ class Collector:
         self.capabilities: Any = None
         self.capabilities_at: float | None = None
         self.capabilities_learnt = trio.Event()
+        self.connection_failures = 0
         self.removed = False
         self.keeper = trio.CancelScope()
         self._on_failure = on_failure
         self._unhealthy_for = settings.breaker_reset_ms / 1000
-        self._failing = False
-        self._connection_failures = 0
-        self._last_success: float | None = None
-        self._last_failure: float | None = None
-        self._last_pick = 0
+        self._unhealthy_until = -math.inf
 
-    @property
-    def path(self) -> str:
-        """Where it is."""
-        return self.endpoint.config.endpoint_path
+    def is_healthy(self, now: float) -> bool:
+        """Return whether calls are expected to succeed.
 
-    @property
-    def healthy(self) -> bool:
-        """Whether calls are expected to succeed."""
-        if not self.breaker.would_admit:
-            return False
-        if not self._failing or self._last_failure is None:
-            return True
-        # It is given another chance after a while: without calls it could never show that it is well.
-        return trio.current_time() >= self._last_failure + self._unhealthy_for
+        One that failed is given another chance after a while: without calls it could never show that it is
+        well.
+        """
+        return now >= self._unhealthy_until and self.breaker.would_admit
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         """Note that it is well: it has done what it should."""
-        self._failing = False
-        self._last_success = trio.current_time()
+        self._unhealthy_until = -math.inf
+        self.last_success = trio.current_time()
 
     def failed(self) -> None:
         """Note that it is not well: it could not be reached, broke off, or did not answer in time.
 
         May be said several times of one failure. Those are counted by the breaker's verdicts.
         """
-        self._failing = True
-        self._last_failure = trio.current_time()
+        self.last_failure = trio.current_time()
+        self._unhealthy_until = self.last_failure + self._unhealthy_for
         self._on_failure(self)
-
-    def not_connected(self) -> None:
-        """Count a try to connect that came to nothing."""
-        self._connection_failures += 1
-
-    def picked(self, number: int) -> None:
-        """Note that it has its turn; numbers rise from turn to turn."""
-        self._last_pick = number
 
     def learned(self, capabilities: Any) -> None:
         """Note what it said that it can do."""
@@ -162,34 +155,30 @@ class Collector:
         self.capabilities_at = trio.current_time()
         self.capabilities_learnt.set()
 
-    def candidate(self, *, capable: bool, doubtful: bool) -> Candidate:
-        """Return what balancing has to know of it."""
-        return Candidate(
-            id=self.endpoint.id,
-            priority=self.endpoint.priority,
-            healthy=self.healthy,
-            capable=capable,
-            doubtful=doubtful,
-            last_pick=self._last_pick,
-            last_success=self._last_success,
-            last_failure=self._last_failure,
-        )
-
     def statistics(self, *, active: int, pooled: int, stale: bool) -> EndpointStatistics:
         """Return how it does now, with what only the client knows."""
         breaker = self.breaker.statistics()
         return EndpointStatistics(
             endpoint=self.endpoint,
-            healthy=self.healthy,
+            healthy=self.is_healthy(trio.current_time()),
             breaker=breaker,
             answers=breaker.succeeded_total,
             failures=breaker.failed_total,
-            connection_failures=self._connection_failures,
-            last_success=self._last_success,
-            last_failure=self._last_failure,
+            connection_failures=self.connection_failures,
+            last_success=self.last_success,
+            last_failure=self.last_failure,
             connections_active=active,
             connections_pooled=pooled,
             capabilities=self.capabilities,
             capabilities_at=self.capabilities_at,
             capabilities_stale=stale,
         )
+
+
+def is_its_fault(outcome: BaseException) -> bool:
+    """Return whether a try that ended by this exception is a failure of the server.
+
+    A :exc:`MessageError` is the request's fault, and a :exc:`ChannelClosedError` says that this side has
+    closed. What is no :exc:`IpcError` came out of users' code.
+    """
+    return isinstance(outcome, IpcError) and not isinstance(outcome, (MessageError, ChannelClosedError))

@@ -1,436 +1,396 @@
-"""Connections that are kept for the next call, never more of them than the limits allow.
+"""Connections that are kept for the next call, and the calls that wait for one.
 
-All there is of state is a list of connections, a count of those being opened, and a queue of waiters.
-Whenever something changes, the queue is gone through from its head: who can be served is. A connection
-counts from before it is opened until after it is closed. This module must never hand out a connection
-that it knows to be closed, never lose one that was handed to a waiter who left, and never judge why a
-connection could not be opened.
+A connection is opened because a call waits, but it belongs to the pool: the call takes whichever comes
+first, and a server that keeps one connection too many waiting holds up nobody. Whenever something changes,
+:meth:`Pool._assign` gives what there is, to the oldest call first. A connection counts from before it is
+opened until after it is closed.
+
+This module must never hand out a connection that it knows to be closed, never lose one that was handed to a
+call which has left, and never open more than the limits allow.
 """
 
 from __future__ import annotations
 
 import bisect
-import math
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final, Generic, TypeAlias
+from typing import Final
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.channel import close_at_once
-from trio_ipc.client import Client
-from trio_ipc.contract import RequestT, ResponseT
-from trio_ipc.errors import ChannelClosedError, PoolTimeoutError
-from trio_ipc.pipeline import Pipeline, Settled
+from trio_ipc.errors import CallTimeoutError, ChannelClosedError, IpcError, PoolTimeoutError
+from trio_ipc.logs import Log
 
-from .endpoints import Collector
+from .calls import PendingCall
+from .connection import Connection
+from .endpoints import Upstream, is_its_fault
+from .failures import timed_out
+from .kept import KeptConnections
+from .lanes import Lane, Lanes, Opening, Server, Waiter, place_of
+from .opening import Opener
 from .settings import ResilientConfig
+
+_log = Log(__name__)
+
+_CLOSED: Final = "this client was closed"
 
 
 class TurnedAwayError(Exception):
-    """It is better not to wait for this collector any longer. Never leaves the client."""
+    """It is better not to wait for this server any longer. Never leaves the client."""
 
 
-class Connection(trio.abc.AsyncResource, Generic[RequestT, ResponseT]):
-    """A connection, and how much it is used.
-
-    Args:
-        collector: where it leads.
-        line: what carries the calls; a :class:`Client` one at a time, a :class:`Pipeline` several.
-
-    Attributes:
-        collector: as given.
-        load: how many calls use it.
-        left: how many of those have nobody any longer who waits for the answer.
-        idle_since, opened_at: on Trio's clock.
-        closing: set when it is about to be closed: it is not handed out any longer.
-        blamed: set when its breaking was told to the collector's breaker.
-    """
-
-    def __init__(
-        self, collector: Collector, line: Client[RequestT, ResponseT] | Pipeline[RequestT, ResponseT]
-    ) -> None:
-        self.collector = collector
-        self.load = 0
-        self.left = 0
-        self.opened_at = self.idle_since = trio.current_time()
-        self.closing = False
-        self.blamed = False
-        self._line = line
-
-    async def call(self, request: RequestT, settled: Settled) -> ResponseT:
-        """Call; ``settled`` is told once how it ended: see :meth:`Pipeline.call`."""
-        if isinstance(self._line, Pipeline):
-            return await self._line.call(request, settled=settled)
-        try:
-            response = await self._line.call(request)
-        except BaseException as exc:
-            settled(exc)
-            raise
-        settled(None)
-        return response
-
-    def is_quiet(self) -> bool:
-        """Return whether it is good for another call, as far as can be seen while it is idle."""
-        return self._line.is_quiet()
-
-    @property
-    def accepts_calls(self) -> bool:
-        """Whether it may be called, beside those that use it."""
-        return self._line.accepts_calls if isinstance(self._line, Pipeline) else not self._line.is_broken
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether it is closed, or about to be, by what happened on it."""
-        return self._line.is_broken
-
-    async def aclose(self) -> None:
-        """Close it at once."""
-        await self._line.aclose()
-
-
-class _Slot(Generic[RequestT, ResponseT]):
-    """Leave to open a connection. ``victim`` has to be closed first, to make room."""
-
-    def __init__(self, victim: Connection[RequestT, ResponseT] | None) -> None:
-        self.victim = victim
-
-
-class Ticket:
-    """A call's place in the queue, and until when it waits there.
-
-    It is good until the call is served. One that is turned away, or goes on to another collector as its
-    time is up, keeps its place and gets no more time.
-
-    Attributes:
-        number: the smaller, the sooner served; None while it has no place.
-        deadline: on Trio's clock; None while it has not had to wait.
-    """
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self.deadline: float | None = None
-
-
-class _Waiter(Generic[RequestT, ResponseT]):
-    def __init__(self, collector: Collector, number: int) -> None:
-        self.collector = collector
-        self.number = number
-        self.ready = trio.Event()
-        self.grant: Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None = None
-        self.refusal: Exception | None = None
-
-
-Opener: TypeAlias = Callable[[], Awaitable[Connection[RequestT, ResponseT]]]
-
-_NO_MORE_CALLS: Final = "this client was closed"
-
-
-class Pool(Generic[RequestT, ResponseT]):
+class Pool:
     """The connections of one client.
 
     Args:
         settings: the limits.
-        nursery: where connections are closed that are found to be no good.
+        nursery: where connections are opened, and those closed that are found to be no good.
+        opener: opens them.
     """
 
-    def __init__(self, settings: ResilientConfig, nursery: trio.Nursery) -> None:
+    def __init__(self, settings: ResilientConfig, nursery: trio.Nursery, opener: Opener) -> None:
         self._settings = settings
         self._nursery = nursery
-        self._connections: list[Connection[RequestT, ResponseT]] = []
-        self._opening: Counter[str] = Counter()  # how many are being opened, by path
-        self._waiters: list[_Waiter[RequestT, ResponseT]] = []  # by their numbers
-        self._tickets = 0
-        self._reap_at = math.inf
-        self._reap_sooner = trio.Event()
+        self._opener = opener
+        self._pool_timeout = settings.pool_timeout_ms / 1000
+        self._belief = settings.breaker_reset_ms / 1000
+        self._lanes: Lanes = Lanes(settings)
+        self._kept: KeptConnections = KeptConnections(settings, self._retire)
+        #: Lanes in which a call waits for a place that another endpoint's connection has.
+        self._starved: dict[Lane, None] = {}
+        self._places_given = 0
         self._closed = False
 
-    async def acquire(
-        self, collector: Collector, open_connection: Opener[RequestT, ResponseT], ticket: Ticket
-    ) -> Connection[RequestT, ResponseT]:
-        """Get a connection to a collector; the caller must :meth:`release` it.
+    # --- For calls --------------------------------------------------------------------------------------
+
+    def take(self, upstream: Upstream, now: float) -> Connection | None:
+        """Return a connection that nobody uses, which the caller must :meth:`release`; or None.
+
+        None, too, where others wait for one: nobody is overtaken.
+        """
+        lane = self._lanes.get(upstream)
+        if lane is None or lane.waiting:
+            return None
+        connection = self._kept.take(lane, now)
+        if connection is not None:
+            connection.load = 1
+        return connection
+
+    async def wait(self, upstream: Upstream, call: PendingCall) -> Connection:
+        """Wait for a connection, which the caller must :meth:`release`.
 
         Those who wait are served in the order in which they came, except that nobody waits behind one
-        whose own collector is what is short.
-
-        Args:
-            collector: where to.
-            open_connection: opens one, where there is none to be used again.
-            ticket: the call's own, the same one each time that it comes.
+        whose own server is what is short. One that is turned away, or goes on to another server as its
+        time is up, keeps its place and gets no more time.
 
         Raises:
-            PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the ticket got its place.
+            PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the call got its place.
+            CallTimeoutError: the call's deadline went by.
             TurnedAwayError: :meth:`turn_away` was called.
-            ChannelClosedError: the pool was closed.
+            ChannelClosedError: the client was closed.
+            Exception: what came of the connection that was opened for the call.
 
-        What ``open_connection`` raises comes out as it is. Cancellation gives back whatever was got.
+        Cancellation gives back whatever was got.
         """
         if self._closed:
-            raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if ticket.number is None:
-            self._tickets += 1
-            ticket.number = self._tickets
-            ticket.deadline = None
-        waiter = _Waiter[RequestT, ResponseT](collector, ticket.number)
-        bisect.insort(self._waiters, waiter, key=lambda one: one.number)
-        self._serve()
+            raise ChannelClosedError(_CLOSED, hint="open a new one")
+        lane = self._lanes.get(upstream) or self._lanes.add(upstream)
+        if call.place is None:
+            self._places_given += 1
+            call.place = self._places_given
+            call.queues_until = None
+        waiter = Waiter(call, upstream)
+        bisect.insort(lane.waiting, waiter, key=place_of)
+        self._assign(lane.server)
         if not waiter.ready.is_set():
-            if ticket.deadline is None:
-                ticket.deadline = trio.current_time() + self._settings.pool_timeout_ms / 1000
-            await self._wait(waiter, ticket.deadline)
-        if waiter.refusal is not None:
-            raise waiter.refusal
-        ticket.number = None
-        if isinstance(waiter.grant, Connection):
-            return waiter.grant
-        assert waiter.grant is not None  # noqa: S101 - for the type checker: refused or granted
-        return await self._open(collector, waiter.grant, open_connection)
+            if waiter.opening is None:
+                waiter.attend(None, self._pool_timeout)
+            try:
+                with waiter.scope:
+                    await waiter.ready.wait()
+                if not waiter.ready.is_set():
+                    raise self._too_late(lane, waiter)
+            except BaseException:
+                self._leave(lane, waiter)
+                raise
+        if isinstance(waiter.error, TurnedAwayError):
+            raise waiter.error
+        call.place = None
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.connection is not None  # noqa: S101 - for the type checker: it has that or an error
+        return waiter.connection
 
-    def release(self, connection: Connection[RequestT, ResponseT], *, used: bool = True) -> None:
+    @enable_ki_protection
+    def release(self, connection: Connection, *, used: bool = True) -> None:
         """A call is done with a connection, which is kept if it is still good.
 
         Args:
-            connection: as it was acquired.
+            connection: as it was taken.
             used: whether that was a use that keeps it from being idle.
         """
+        lane = connection.lane
         connection.load -= 1
         if connection.is_broken:
             connection.closing = True
+            if not connection.was_refused:
+                lane.server.forget_places()  # it may have one more now
             if not connection.load:
-                # It has closed itself, before anyone was told.
-                self._forget(connection)
-        elif not connection.load:
-            self._keep(connection, used=used)
-        elif connection.load == connection.left:
-            self._retire(connection)
-        self._serve()
+                self._forget(connection)  # it has closed itself, before anyone was told
+        elif not connection.closing:
+            if not connection.load:
+                self._kept.keep(connection, used=used)
+            elif connection.load == connection.left:
+                self._retire(connection)
+        if lane.waiting or self._starved:
+            self._assign(lane.server)
 
-    def leave(self, connection: Connection[RequestT, ResponseT]) -> None:
-        """A caller left before its answer came. When nobody else is left to wait for one, it is closed.
+    @enable_ki_protection
+    def leave(self, call: PendingCall) -> None:
+        """A call ends before its answer came, and keeps its place on a connection that others share.
 
-        Who comes next does not stand behind answers that nobody wants, which may never come.
+        When nobody is left who waits for an answer, the connection is closed: who came next would stand
+        behind answers that nobody wants, which may never come.
         """
-        connection.left += 1
-        if connection.load == connection.left:
-            self._retire(connection)
-
-    def _keep(self, connection: Connection[RequestT, ResponseT], *, used: bool) -> None:
-        now = trio.current_time()
-        if used:
-            connection.idle_since = now
-        expiry = self._expiry(connection)
-        if connection.collector.removed or expiry <= now:
-            self._retire(connection)
-            return
-        if used:
-            # In the order of their last use, so that the last one is used first.
-            self._forget(connection)
-            self._connections.append(connection)
-        if expiry < self._reap_at:
-            self._reap_at = expiry
-            self._reap_sooner.set()
-
-    def turn_away(self, collector: Collector) -> None:
-        """Let nobody wait for this collector any longer: there are better ones by now."""
-        for waiter in [waiter for waiter in self._waiters if waiter.collector is collector]:
-            self._refuse(waiter, TurnedAwayError())
-
-    def retire_idle(self, collector: Collector) -> None:
-        """Close this collector's connections that are not in use; the others are closed when they are."""
-        for connection in self._connections:
-            if connection.collector is collector and not connection.load:
+        connection = call.connection
+        if connection is not None:
+            call.has_left = True
+            connection.left += 1
+            if connection.load == connection.left:
                 self._retire(connection)
 
-    def has_connection(self, collector: Collector) -> bool:
-        """Return whether there is a connection to a collector, in use or good to be used."""
-        now = trio.current_time()
-        return any(
-            c.collector is collector
-            and not (c.closing or c.is_broken)
-            and (c.load > 0 or (self._expiry(c) > now and c.is_quiet()))
-            for c in self._connections
-        )
+    def is_full_after(self, connection: Connection, error: BaseException) -> bool:
+        """Return whether a connection that has answered nothing was one too many for its server."""
+        return connection.lane.server.is_full_after(error, self._belief)
 
-    def counts(self, collector: Collector | None = None) -> tuple[int, int]:
-        """Return how many connections are in use and how many are kept, to one collector or to all.
+    # --- For the client ---------------------------------------------------------------------------------
+
+    def add(self, upstream: Upstream) -> None:
+        """Give an endpoint its lane."""
+        self._lanes.add(upstream)
+
+    def remove(self, upstream: Upstream) -> None:
+        """Close an endpoint's unused connections, the others when they are; nobody waits for it any more."""
+        self.turn_away(upstream)
+        lane = self._lanes.get(upstream)
+        if lane is not None:
+            self._kept.close_all(lane)
+            self._lanes.drop_if_empty(lane)
+
+    def turn_away(self, upstream: Upstream) -> None:
+        """Let nobody wait for this server any longer, unless a connection is being opened for the call."""
+        lane = self._lanes.get(upstream)
+        if lane is not None and lane.waiting:
+            for waiter in [one for one in lane.waiting if one.opening is None]:
+                self._let_go(lane, waiter, error=TurnedAwayError())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another connection can be opened only in the place of one that there is."""
+        return self._lanes.is_full
+
+    def is_connected(self, upstream: Upstream) -> bool:
+        """Return whether there is a connection to an endpoint, whatever it is worth."""
+        lane = self._lanes.get(upstream)
+        return lane is not None and bool(lane.connections)
+
+    def has_good_connection(self, upstream: Upstream) -> bool:
+        """Return whether there is a connection to an endpoint, in use or good to be used."""
+        lane, now = self._lanes.get(upstream), trio.current_time()
+        return lane is not None and any(one.load or self._kept.expiry(one) > now for one in lane.live())
+
+    def counts(self, upstream: Upstream | None = None) -> tuple[int, int]:
+        """Return how many connections are in use and how many are kept, to one endpoint or to all.
 
         Those that have ended are neither, though nobody may have noticed before this asked.
         """
-        ours = [c for c in self._connections if collector is None or c.collector is collector]
-        active = sum(c.load > 0 and not c.closing and not c.is_broken for c in ours)
-        return active, sum(not c.load and not c.closing and c.is_quiet() for c in ours)
+        lanes = [lane for lane in self._lanes.all() if upstream in (None, lane.upstream)]
+        live = [connection for lane in lanes for connection in lane.live()]
+        active = sum(connection.load > 0 for connection in live)
+        return active, len(live) - active
 
+    @enable_ki_protection
     async def reap(self) -> None:
         """Close what has been idle, or open, for too long; runs until it is cancelled."""
-        while True:
-            self._reap_sooner = trio.Event()
-            idle = [c for c in self._connections if not c.load and not c.closing]
-            self._reap_at = min(map(self._expiry, idle), default=math.inf)
-            if len(idle) < len(self._connections):
-                # At the earliest this is when one that is in use now has been idle for too long. So a call
-                # that ends need not wake this task, which would cost every call a switch of tasks.
-                idle_timeout = self._settings.idle_timeout_ms / 1000
-                self._reap_at = min(self._reap_at, trio.current_time() + idle_timeout)
-            with trio.CancelScope(deadline=self._reap_at):
-                await self._reap_sooner.wait()
-            for connection in idle:
-                unused = not connection.load and not connection.closing
-                if unused and self._expiry(connection) <= trio.current_time():
-                    self._retire(connection)
+        await self._kept.reap(lambda: len(self._kept) < self._lanes.taken)
 
+    @enable_ki_protection
     async def aclose(self) -> None:
         """Close every connection at once, and refuse who waits."""
         self._closed = True
-        for waiter in [*self._waiters]:
-            self._refuse(waiter, ChannelClosedError(_NO_MORE_CALLS, hint="open a new one"))
-        for connection in [*self._connections]:
-            await self._close(connection)
+        for lane in self._lanes.all():
+            for waiter in [*lane.waiting]:
+                self._let_go(lane, waiter, error=ChannelClosedError(_CLOSED, hint="open a new one"))
+            for opening in lane.openings:
+                opening.scope.cancel()
+            for connection in [*lane.connections]:
+                await self._close(connection)
 
-    async def _wait(self, waiter: _Waiter[RequestT, ResponseT], deadline: float) -> None:
-        try:
-            with trio.move_on_at(deadline):
-                await waiter.ready.wait()
-        except BaseException:
-            self._leave(waiter)
-            raise
-        if not waiter.ready.is_set():
-            waiting = len(self._waiters) - 1
-            self._waiters.remove(waiter)
-            raise PoolTimeoutError(
-                f"timed out waiting for a connection, the limit pool_timeout_ms is "
-                f"{self._settings.pool_timeout_ms}; in use are {self._in_use(waiter.collector)} of "
-                f"{self._settings.max_connections_per_endpoint} to this endpoint and {self._in_use()} of "
-                f"{self._settings.max_connections} in all, others that wait: {waiting}",
-                endpoint=waiter.collector.path,
-                hint="make fewer calls at a time, or raise the limit that was reached or max_in_flight",
-            )
+    # --- Who gets what ----------------------------------------------------------------------------------
 
-    def _leave(self, waiter: _Waiter[RequestT, ResponseT]) -> None:
-        """Take back what a waiter was given at the moment it was cancelled."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif isinstance(waiter.grant, Connection):
-            self.release(waiter.grant)
-        elif waiter.grant is not None:
-            if waiter.grant.victim is not None:
-                waiter.grant.victim.closing = False
-                if waiter.grant.victim.collector.removed:
-                    self._retire(waiter.grant.victim)
-                self._reap_sooner.set()
-            self._opening[waiter.collector.path] -= 1
-            self._serve()
-
-    async def _open(
-        self,
-        collector: Collector,
-        slot: _Slot[RequestT, ResponseT],
-        open_connection: Opener[RequestT, ResponseT],
-    ) -> Connection[RequestT, ResponseT]:
-        try:
-            if slot.victim is not None:
-                await self._close(slot.victim)
-            connection = await open_connection()
-        except BaseException:
-            self._opening[collector.path] -= 1
-            self._serve()
-            raise
-        self._opening[collector.path] -= 1
-        connection.load = 1
-        self._connections.append(connection)
+    def _assign(self, server: Server) -> None:
+        """Give what there is at a server, and places to those who need one of another's."""
         if self._closed:
-            await self._close(connection)
-            raise ChannelClosedError(_NO_MORE_CALLS, hint="open a new one")
-        self._serve()  # others may share it
-        return connection
+            return
+        lanes = server.lanes
+        if self._starved:
+            lanes = sorted({*lanes, *self._starved}, key=Lane.first_place)
+        for lane in lanes:
+            if lane.waiting:
+                self._serve(lane)
 
-    def _serve(self) -> None:
-        """Go through the queue from its head, and give what there is to give."""
-        short = set()
-        may_share = True
-        for waiter in [*self._waiters]:
-            if waiter.collector in short:
-                continue
-            grant = self._grant(waiter.collector, may_share=may_share)
-            if grant is None:
-                short.add(waiter.collector)
-                # It needs another's place. A connection that those behind it go on to share would never be
-                # unused, and never make room.
-                may_share = may_share and self._in_use(waiter.collector) > 0
-            else:
-                self._waiters.remove(waiter)
-                waiter.grant = grant
-                waiter.ready.set()
+    def _serve(self, lane: Lane) -> None:
+        """Give unused connections; then open new ones; then share, where no more can be opened."""
+        while lane.waiting and (unused := self._kept.take(lane, trio.current_time())) is not None:
+            self._let_go(lane, lane.waiting[0], unused)
+        self._open_more(lane)
+        while (waiter := lane.next_waiter(to_open=False)) is not None:
+            shared = self._to_share(lane, place_of(waiter))
+            if shared is None:
+                break
+            self._let_go(lane, waiter, shared)
 
-    def _grant(
-        self, collector: Collector, *, may_share: bool
-    ) -> Connection[RequestT, ResponseT] | _Slot[RequestT, ResponseT] | None:
-        """Give a connection that nobody uses, leave to open one, or a share of one, in this order."""
-        open_ones = [c for c in self._connections if c.collector is collector and not c.closing]
-        for connection in reversed(open_ones):
-            if not connection.load:
-                if self._expiry(connection) > trio.current_time() and connection.is_quiet():
-                    connection.load = 1
-                    return connection
-                self._retire(connection)
-        slot = self._slot(collector)
-        if slot is not None:
-            self._opening[collector.path] += 1
-            return slot
-        shared = [
-            c
-            for c in open_ones
-            if may_share and 0 < c.load < self._settings.max_in_flight and c.accepts_calls
-            if self._end_of_life(c) > trio.current_time()  # else it would never be unused, and closed
+    def _open_more(self, lane: Lane) -> None:
+        self._starved.pop(lane, None)
+        while (waiter := lane.next_waiter(to_open=True)) is not None:
+            opening = next((one for one in lane.openings if not (one.waiter or one.given_up)), None)
+            if opening is None:
+                if not self._lanes.has_room(lane):
+                    return
+                victim = self._kept.take_longest_unused() if self._lanes.is_full else None
+                if victim is None and self._lanes.is_full:
+                    self._starved[lane] = None
+                    return
+                opening = self._opener.begin(lane, victim)
+                lane.openings.append(opening)
+                self._lanes.take_place(lane)
+                self._nursery.start_soon(self._open, opening)
+            waiter.attend(opening, self._pool_timeout)
+
+    def _to_share(self, lane: Lane, place: int) -> Connection | None:
+        # A connection that is always shared is never unused, and never makes room for another endpoint's.
+        if any(not one.server.taken and one.first_place() < place for one in self._starved):
+            return None
+        at_most, now = self._settings.max_in_flight, trio.current_time()
+        shares = [
+            one
+            for one in lane.connections
+            if 0 < one.load < at_most and not one.closing and one.accepts_calls
+            if not self._kept.is_too_old(one, now)  # else it would never be unused, and closed
         ]
-        if not shared:
-            return None
-        connection = min(shared, key=lambda c: c.load)
-        connection.load += 1
-        return connection
+        return min(shares, key=lambda one: one.load, default=None)
 
-    def _slot(self, collector: Collector) -> _Slot[RequestT, ResponseT] | None:
-        if self._in_use(collector) >= self._settings.max_connections_per_endpoint:
-            return None
-        if self._in_use() < self._settings.max_connections:
-            return _Slot(None)
-        for connection in self._connections:  # the one that is unused for longest comes first
-            if not connection.load and not connection.closing and connection.collector is not collector:
-                connection.closing = True
-                return _Slot(connection)
-        return None
-
-    def _in_use(self, collector: Collector | None = None) -> int:
-        """Count what the limits are for: connections that are open, being opened or being closed."""
-        if collector is None:
-            return len(self._connections) + self._opening.total()
-        # By the path: an endpoint that was removed and added again is still the same server.
-        path = collector.path
-        return sum(c.collector.path == path for c in self._connections) + self._opening[path]
-
-    def _expiry(self, connection: Connection[RequestT, ResponseT]) -> float:
-        unused = connection.idle_since + self._settings.idle_timeout_ms / 1000
-        return min(unused, self._end_of_life(connection))
-
-    def _end_of_life(self, connection: Connection[RequestT, ResponseT]) -> float:
-        return connection.opened_at + self._settings.lifetime_ms / 1000
-
-    def _refuse(self, waiter: _Waiter[RequestT, ResponseT], refusal: Exception) -> None:
-        self._waiters.remove(waiter)
-        waiter.refusal = refusal
+    def _let_go(
+        self,
+        lane: Lane,
+        waiter: Waiter,
+        connection: Connection | None = None,
+        error: Exception | None = None,
+    ) -> None:
+        """Let a call that waits go on."""
+        lane.waiting.remove(waiter)
+        if connection is not None:
+            connection.load += 1
+        waiter.connection = connection
+        waiter.error = error
         waiter.ready.set()
+        self._pass_on(lane, waiter)
 
-    def _retire(self, connection: Connection[RequestT, ResponseT]) -> None:
+    def _pass_on(self, lane: Lane, waiter: Waiter) -> None:
+        """Let another call wait for what is being opened for this one; else it is for whoever comes."""
+        opening, waiter.opening = waiter.opening, None
+        if opening is not None:
+            opening.waiter = None
+            heir = lane.next_waiter(to_open=True)
+            if heir is not None:
+                heir.attend(opening, self._pool_timeout)
+
+    def _leave(self, lane: Lane, waiter: Waiter) -> None:
+        """Take back what a call was given at the moment it was cancelled."""
+        if waiter.connection is not None:
+            self.release(waiter.connection)
+        elif waiter in lane.waiting:
+            lane.waiting.remove(waiter)
+            opening = waiter.opening
+            self._pass_on(lane, waiter)
+            if opening is not None and opening.waiter is None:
+                self._opener.give_up(opening)
+            if not lane.waiting:
+                self._starved.pop(lane, None)
+                self._lanes.drop_if_empty(lane)
+
+    def _too_late(self, lane: Lane, waiter: Waiter) -> CallTimeoutError | PoolTimeoutError:
+        if trio.current_time() >= waiter.call.deadline:
+            waiter.call.overdue()  # before what is opened for it goes to another call
+            return timed_out(waiter.call)
+        return PoolTimeoutError(
+            f"timed out waiting for a connection, the limit pool_timeout_ms is "
+            f"{self._settings.pool_timeout_ms}; {self._lanes.told(lane)}",
+            endpoint=lane.upstream.path,
+            hint="make fewer calls at a time, or raise the limit that was reached or max_in_flight",
+        )
+
+    # --- What is opened and closed ----------------------------------------------------------------------
+
+    @enable_ki_protection
+    async def _open(self, opening: Opening) -> None:
+        try:
+            if opening.victim is not None:
+                await self._close(opening.victim)
+            await self._opener.open(opening)
+        finally:
+            lane, waiter = opening.lane, opening.waiter
+            lane.openings.remove(opening)
+            if opening.connection is None:
+                self._lanes.free_place(lane)
+                self._not_opened(lane, waiter, opening.error)
+            else:
+                lane.connections.append(opening.connection)
+                if waiter is not None:
+                    waiter.attend(None, self._pool_timeout)
+                if lane.waiting:
+                    self._let_go(lane, lane.waiting[0], opening.connection)
+                else:
+                    self._kept.keep(opening.connection, used=True)
+            self._assign(lane.server)
+            self._lanes.drop_if_empty(lane)
+
+    def _not_opened(
+        self,
+        lane: Lane,
+        waiter: Waiter | None,
+        error: Exception | None,
+    ) -> None:
+        if lane.server.is_full_after(error, self._belief):
+            if waiter is not None:
+                waiter.attend(None, self._pool_timeout)
+            return
+        if error is not None and is_its_fault(error):
+            lane.upstream.failed()  # now: its place is about to be given to who waits for it
+        if waiter is not None and error is not None:
+            waiter.opening = None
+            self._let_go(lane, waiter, error=error)
+        elif error is not None and not isinstance(error, IpcError):
+            # It came out of the contract's functions, which are users' code, and no call is there to tell.
+            fields = {"endpoint": lane.upstream.path}
+            _log.error("the contract's negotiation failed", exc_info=error, extra=fields)
+
+    def _retire(self, connection: Connection) -> None:
         if not connection.closing and not self._closed:  # aclose() closes all there are
             connection.closing = True
             self._nursery.start_soon(self._close, connection)
 
-    async def _close(self, connection: Connection[RequestT, ResponseT]) -> None:
+    @enable_ki_protection
+    async def _close(self, connection: Connection) -> None:
         connection.closing = True
         await close_at_once(connection)
         self._forget(connection)
-        self._serve()
 
-    def _forget(self, connection: Connection[RequestT, ResponseT]) -> None:
-        if connection in self._connections:
-            self._connections.remove(connection)
+    def _forget(self, connection: Connection) -> None:
+        """It is closed: its place is free."""
+        lane = connection.lane
+        if connection in lane.connections:
+            lane.connections.remove(connection)
+            self._lanes.free_place(lane)
+            self._assign(lane.server)
+            self._lanes.drop_if_empty(lane)

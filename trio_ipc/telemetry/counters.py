@@ -57,6 +57,7 @@ class CallFailure(enum.StrEnum):
 
     REQUEST_UNSENDABLE = "request_unsendable"
     TURN_TIMEOUT = "turn_timeout"
+    CALL_TIMEOUT = "call_timeout"
     WRITE_TIMEOUT = "write_timeout"
     READ_TIMEOUT = "read_timeout"
     PEER_CLOSED = "peer_closed"
@@ -218,6 +219,7 @@ class ClientTelemetry(Traffic):
             timeouts=MappingProxyType(
                 {
                     "turn": failed[CallFailure.TURN_TIMEOUT],
+                    "call": failed[CallFailure.CALL_TIMEOUT],
                     "write": failed[CallFailure.WRITE_TIMEOUT],
                     "read": failed[CallFailure.READ_TIMEOUT],
                 }

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, Protocol, Self, TypeAlias
 
 import attrs
 
+from trio_ipc.errors import writable
+
 from .histogram import HistogramSnapshot
 from .snapshot import ClientSnapshot, ServerSnapshot
 
@@ -157,7 +159,7 @@ def samples(metric: Metric, snapshots: Iterable[Snapshot]) -> dict[Labels, Any]:
 
 
 def _readings(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[Labels, Any]]:
-    whose = (("endpoint", snapshot.endpoint), ("contract", snapshot.contract))
+    whose = (("endpoint", writable(snapshot.endpoint)), ("contract", writable(snapshot.contract)))
     if isinstance(snapshot, ClientSnapshot):
         if metric.side == "client":
             yield from _values(metric, (*whose, ("transport", snapshot.transport)), snapshot)

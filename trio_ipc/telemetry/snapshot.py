@@ -131,10 +131,10 @@ class ClientSnapshot(_AsDict):
         calls: calls that were begun with a request of the contract's type.
         calls_answered: those that returned a response, be it one that reports a failure.
         calls_failed: those that raised, by kind: ``request_unsendable``, ``turn_timeout``,
-            ``write_timeout``, ``read_timeout``, ``peer_closed``, ``protocol_error``, ``closed`` (on this
-            side, or broken by an earlier call), ``cancelled``, ``other``.
+            ``call_timeout``, ``write_timeout``, ``read_timeout``, ``peer_closed``, ``protocol_error``,
+            ``closed`` (on this side, or broken by an earlier call), ``cancelled``, ``other``.
         calls_in_flight: those that wait for their turn or for their response.
-        timeouts: deadlines that went by: ``turn``, ``write``, ``read``.
+        timeouts: deadlines that went by: ``turn``, ``call``, ``write``, ``read``.
         call_seconds: how long the answered calls took, waiting for their turn included. Not the others: a
             call that fails at once would make the server look quick.
         frames_received, frames_sent: whole frames.

@@ -1,13 +1,27 @@
 """What this package's own tests, and users' tests, test with. docs/testing.md is the guide.
 
-Endpoints in memory, a server and client in one line, faults, a recorder, and a collector that misbehaves by
+Endpoints in memory, a server and client in one line, faults, a recorder, and a server that misbehaves by
 script. Importing :mod:`trio_ipc` does not import this; it needs nothing that a program does not need.
 """
 
+from .behaviours import (
+    answer,
+    bad_checksum,
+    close_instead,
+    close_mid_frame,
+    drip,
+    fail,
+    garbage,
+    hang,
+    slow,
+    too_large,
+    unasked_answer,
+    undecodable,
+)
 from .cancelling import CancelledAttempt, Moment, cancel_everywhere
+from .collector import SimulatedCollector, same_task, simulate_collector, wrong_task_id
 from .endpoints import IpcEndpoint, StreamWrapper, SystemEndpoint, temporary_endpoint
-from .faults import Faults
-from .faultscript import (
+from .faultrules import (
     Delay,
     Dribble,
     Drop,
@@ -26,40 +40,16 @@ from .faultscript import (
     at_frame,
     at_random,
 )
+from .faults import Faults
 from .fixtures import OpenClient, StartServer
-from .memory import MemoryEndpoint, MemoryListener, MemoryNetwork, MemoryStream, memory_streams
+from .memory import MemoryEndpoint, MemoryListener, MemoryNetwork
+from .memorystream import MemoryStream, memory_streams
 from .pair import Pair, open_client_at, open_pair, open_server
 from .recorder import Recorder
-from .recording import (
-    Difference,
-    Exchange,
-    RecordedFrame,
-    RecordedHandler,
-    Recording,
-    RecordingError,
-    read_recording,
-    replay_requests,
-)
+from .recording import Exchange, RecordedFrame, Recording, RecordingError, read_recording
 from .relay import relay
-from .simulator import (
-    Behaviour,
-    Reply,
-    SimulatedCollector,
-    answer,
-    bad_checksum,
-    close_instead,
-    close_mid_frame,
-    drip,
-    fail,
-    garbage,
-    hang,
-    simulate_collector,
-    slow,
-    too_large,
-    unasked_answer,
-    undecodable,
-    wrong_task_id,
-)
+from .replay import Difference, RecordedHandler, replay_requests
+from .simulator import Behaviour, Reply, SimulatedServer, simulate_server
 
 __all__ = [
     "Behaviour",
@@ -92,6 +82,7 @@ __all__ = [
     "Reset",
     "Rule",
     "SimulatedCollector",
+    "SimulatedServer",
     "Split",
     "Stall",
     "StartServer",
@@ -118,7 +109,9 @@ __all__ = [
     "read_recording",
     "relay",
     "replay_requests",
+    "same_task",
     "simulate_collector",
+    "simulate_server",
     "slow",
     "temporary_endpoint",
     "too_large",

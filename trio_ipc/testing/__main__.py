@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trio_ipc.contract import Contract
+from trio_ipc.daemoneye import DETECTION
 
 from .recording import Recording, read_recording
 
@@ -21,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        contract = _contract(options.contract)
+        contract = None if options.contract is None else _contract(options.contract)
         recording = _read(options.file)
+        if contract is None and recording.contract == DETECTION.name:
+            contract = DETECTION
         for line in recording.lines(contract):
             print(line)
         sys.stdout.flush()
@@ -53,9 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("file", metavar="FILE", help="made by trio_ipc.testing.Recorder")
     show.add_argument(
         "--contract",
-        default="trio_ipc.daemoneye:DETECTION",
         metavar="MODULE:NAME",
-        help="the Contract that it speaks (default: %(default)s)",
+        help="the Contract that it speaks; without it, payloads of others than DaemonEye are shown as bytes",
     )
     return parser
 

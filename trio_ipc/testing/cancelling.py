@@ -1,21 +1,32 @@
 """Cancels a piece of code at every place at which it can be cancelled, one place at a time.
 
 What a service does when it is cancelled is what nobody tries by hand: there are as many cases as there are
-waits. Trio's instruments see each of them. This module must know nothing of what it cancels, and never
-guess how many moments there are: it counts until there is none left.
+waits. Trio's instruments see each of them. A wait is found again by its number, and so Trio must run the
+tasks in the same order again: it shuffles them otherwise. This module must know nothing of what it cancels,
+and never guess how many moments there are: it counts until there is none left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable, Iterator, MutableSequence
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import trio
+import trio._core._run as scheduler
 
-_TRIO: Final = os.path.dirname(trio.__file__)
+from .checking import check_whole
+
+#: With the separator: trio_ipc is beside it where both are installed.
+_TRIO: Final = os.path.join(os.path.dirname(trio.__file__), "")
+
+#: What Trio draws the order of the tasks by, and whether it sorts them first. It has no public way to order
+#: them; pytest-trio sets the same for Hypothesis.
+_DRAWS: Final = ("_r", "_ALLOW_DETERMINISTIC_SCHEDULING")
 
 
 class Moment(enum.StrEnum):
@@ -35,19 +46,22 @@ class CancelledAttempt(trio.abc.Instrument):
     A context manager around what is to be cancelled. What is before the block and behind it is not.
 
     Attributes:
+        schedule: in which order tasks run that are ready at the same time; see :func:`cancel_everywhere`.
         moment: which of the three.
         number: at which wait, from 1; 0 is before the block begins. The waits of all tasks that the block
-            starts are counted.
+            starts, in nurseries that it opens, are counted.
         hit: whether it came to that. In the last attempt of each kind the block was over before.
         where: where the code was, for people; empty before the hit.
     """
 
-    def __init__(self, moment: Moment, number: int) -> None:
+    def __init__(self, moment: Moment, number: int, schedule: int = 0) -> None:
+        self.schedule = schedule
         self.moment = moment
         self.number = number
         self.hit = False
         self.where = ""
         self._tasks: set[trio.lowlevel.Task] = set()
+        self._nurseries_around: list[trio.Nursery] = []
         self._waits = 0
         self._scope: trio.CancelScope | None = None
 
@@ -62,7 +76,9 @@ class CancelledAttempt(trio.abc.Instrument):
             raise RuntimeError("an attempt is for one `with` block: take the next one from the loop")
         self._scope = trio.CancelScope()
         self._scope.__enter__()
-        self._tasks.add(trio.lowlevel.current_task())
+        task = trio.lowlevel.current_task()
+        self._tasks.add(task)
+        self._nurseries_around = [*task.child_nurseries]
         if self.number == 0:
             self.where = "before the block"
             self._cancel()
@@ -83,8 +99,14 @@ class CancelledAttempt(trio.abc.Instrument):
         return self._scope.__exit__(kind, exc, traceback)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
-        """Count a task's waits, too, if it was started in the block."""
-        if task.parent_nursery is not None and task.parent_nursery.parent_task in self._tasks:
+        """Count a task's waits, too, if the block has started it inside of itself."""
+        nursery = task.parent_nursery
+        if (
+            nursery is not None
+            and nursery.parent_task in self._tasks
+            and nursery not in self._nurseries_around
+            and trio.lowlevel.current_task() in self._tasks
+        ):
             self._tasks.add(task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
@@ -120,7 +142,7 @@ class CancelledAttempt(trio.abc.Instrument):
     def __repr__(self) -> str:
         """Say where it was cancelled."""
         where = f", {self.where}" if self.where else ", not reached"
-        return f"<cancelled at wait {self.number}, {self.moment}{where}>"
+        return f"<cancelled at wait {self.number}, {self.moment}{where}, schedule {self.schedule}>"
 
 
 def _place(task: trio.lowlevel.Task) -> str:
@@ -133,13 +155,45 @@ def _place(task: trio.lowlevel.Task) -> str:
     return place
 
 
-def cancel_everywhere(moments: Iterable[Moment | str] = Moment) -> Iterator[CancelledAttempt]:
+class _Order(random.Random):
+    """Takes the place of what Trio draws the order of ready tasks from, and is the same each time."""
+
+    def __init__(self, schedule: int) -> None:
+        super().__init__(schedule)
+        self._schedule = schedule
+        self.replaced: dict[str, Any] = {}
+
+    def shuffle(self, x: MutableSequence[Any]) -> None:
+        """Leave the order of creation, turn it round, or shuffle as the schedule's number will have it."""
+        if self._schedule == 1:
+            x.reverse()
+        elif self._schedule > 1:
+            super().shuffle(x)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let Trio run tasks in this order for the length of a block."""
+        names = vars(scheduler)
+        before = names["_r"]
+        # Of two loops at the same time neither may put the other's back.
+        self.replaced = before.replaced if isinstance(before, _Order) else {k: names[k] for k in _DRAWS}
+        names.update(zip(_DRAWS, (self, True), strict=True))
+        try:
+            yield
+        finally:
+            if names["_r"] is self:
+                names.update(self.replaced)
+
+
+def cancel_everywhere(
+    moments: Iterable[Moment | str] = Moment, *, schedules: int = 2
+) -> Iterator[CancelledAttempt]:
     """Run the body of a ``for`` loop again and again, cancelled at each wait in turn.
 
     ::
 
         for attempt in cancel_everywhere():
-            async with open_client(config) as client:
+            async with open_client(CONTRACT, config) as client:
                 with attempt:
                     await client.call(request)
                 assert client.is_broken or await client.call(request) == response, attempt
@@ -148,23 +202,39 @@ def cancel_everywhere(moments: Iterable[Moment | str] = Moment) -> Iterator[Canc
     second, and so on, until the block comes to its end before it is hit; so for each of the moments. What
     must hold after a cancellation is checked behind the block, where nothing is cancelled.
 
+    Trio runs tasks that are ready at the same time in an order that it draws. Here all attempts of one
+    schedule have the same order, from the loop's body on to its next turn: that of the tasks' creation for
+    the first, the opposite for the second, and drawn ones for all further. So of two tasks that are ready
+    together, each is seen to be first. What comes from outside of the program (sockets, threads, the real
+    clock) still comes when it likes, and may change the number of a wait from one attempt to the next: what
+    must be complete runs in memory and on a mock clock.
+
     Args:
         moments: when, seen from a wait, the cancellation comes; all three if not given.
+        schedules: how many orders are tried, one after another.
 
     Returns:
         An iterator of :class:`CancelledAttempt`. The block must come to its end by itself if it is not
         cancelled; put a deadline around the loop.
 
     Raises:
+        ValueError: there is no such moment, or no schedule.
         RuntimeError: the body did not enter ``with attempt``.
     """
-    for moment in moments:
-        number = 0
-        while True:
-            attempt = CancelledAttempt(Moment(moment), number)
-            yield attempt
-            if attempt._scope is None:  # noqa: SLF001 - one of this module's own
-                raise RuntimeError("the body of the loop did not enter `with attempt:`")
-            if not attempt.hit:
-                break
-            number += 1
+    check_whole("schedules", schedules, 1)
+    return _attempts([Moment(moment) for moment in moments], schedules)
+
+
+def _attempts(moments: list[Moment], schedules: int) -> Iterator[CancelledAttempt]:
+    for schedule in range(schedules):
+        for moment in moments:
+            number = 0
+            while True:
+                attempt = CancelledAttempt(moment, number, schedule)
+                with _Order(schedule).kept():
+                    yield attempt
+                if attempt._scope is None:  # noqa: SLF001 - one of this module's own
+                    raise RuntimeError("the body of the loop did not enter `with attempt:`")
+                if not attempt.hit:
+                    break
+                number += 1

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from trio_ipc import selection, transports
+from trio_ipc import opening, transports
 from trio_ipc.channel import Channel, framed
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.endpoint import PIPE_FOLDER, endpoint_problem
@@ -109,12 +109,12 @@ class SystemEndpoint(IpcEndpoint):
 
     async def listen(self, config: IpcConfig, peers: PeerPolicy | None = None) -> trio.abc.Listener[Channel]:
         """Listen for channels; see :meth:`IpcEndpoint.listen`."""
-        return await selection.open_channel_listener(config, PeerPolicy.of(peers))
+        return await opening.open_channel_listener(config, PeerPolicy.of(peers))
 
     async def open_channel(self, config: IpcConfig, *, wrap: StreamWrapper | None = None) -> Channel:
         """Connect; see :meth:`IpcEndpoint.open_channel`."""
         if wrap is None:
-            return await selection.open_channel(config)
+            return await opening.open_channel(config)
         if config.transport is not TransportType.INTERPROCESS:
             raise ValueError(
                 f"the {config.transport} transport has no stream to wrap: put a relay in between instead"

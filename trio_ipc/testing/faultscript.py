@@ -1,4 +1,4 @@
-"""Which faults hit a stream of bytes, and where: bytes in, steps out.
+"""What becomes of a stream of bytes under rules of faults: bytes in, steps out.
 
 A :class:`FaultScript` sees one direction of one stream. What it decides depends on the rules, the seed and
 the position of a byte in the stream, and never on how the bytes were sliced on their way or on any clock:
@@ -10,180 +10,32 @@ from __future__ import annotations
 import copy
 import math
 import random
-import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import attrs
 
-from trio_ipc.wire import HEADER_BYTES
+from .faultframes import Frames, frames_of
+from .faultrules import (
+    Delay,
+    Dribble,
+    Drop,
+    Duplicate,
+    EndOfFile,
+    Fault,
+    Flip,
+    Merge,
+    Reset,
+    Rule,
+    Split,
+    Stall,
+    Truncate,
+)
 
-_LENGTH: Final = struct.Struct("<I")
 _BITS: Final = 8
 
 #: Bytes; more than any stream has.
 _LONGEST_GAP: Final = 2**63
-
-# --- Faults -------------------------------------------------------------------------------------------------
-
-
-def _at_least(least: float) -> Any:
-    def check(_: object, field: attrs.Attribute[Any], value: float | None) -> None:
-        if value is not None and not least <= value < math.inf:
-            raise ValueError(f"{field.name} is {value!r}, must be at least {least}")
-
-    return check
-
-
-@attrs.frozen
-class Delay:
-    """Waits before the byte. Attributes: ``seconds``."""
-
-    seconds: float = attrs.field(validator=_at_least(0))
-
-
-@attrs.frozen
-class Stall:
-    """Lets nothing more through, ever; the connection stays open."""
-
-
-@attrs.frozen
-class Flip:
-    """Turns round one bit of the byte. Attributes: ``bit`` from 0 (the lowest), None for any."""
-
-    bit: int | None = attrs.field(default=None)
-
-    @bit.validator
-    def _one_of_eight(self, _: object, bit: int | None) -> None:
-        if bit is not None and not 0 <= bit < _BITS:
-            raise ValueError(f"bit is {bit}, must be from 0 to 7")
-
-
-@attrs.frozen
-class Drop:
-    """Loses bytes from this one on. Attributes: ``count``, None for all the rest."""
-
-    count: int | None = attrs.field(default=1, validator=_at_least(1))
-
-
-@attrs.frozen
-class Duplicate:
-    """Gives bytes from this one on twice, the second time after the last of them. Attributes: ``count``."""
-
-    count: int = attrs.field(default=1, validator=_at_least(1))
-
-
-@attrs.frozen
-class Truncate:
-    """Loses the bytes from this one to the end of its frame."""
-
-
-@attrs.frozen
-class Reset:
-    """Breaks the connection before the byte: both directions, for both sides."""
-
-
-@attrs.frozen
-class EndOfFile:
-    """Ends this direction before the byte, as a half-close does. What comes after it is lost."""
-
-
-@attrs.frozen
-class Split:
-    """Ends a piece before the byte: no read or write has bytes from both sides of it."""
-
-
-@attrs.frozen
-class Dribble:
-    """Gives the bytes from this one on in small pieces. Without a pause, in sending, those are short writes.
-
-    Attributes:
-        size: bytes to a piece.
-        seconds: the pause after each piece.
-        count: of how many bytes, None for all the rest.
-    """
-
-    size: int = attrs.field(default=1, validator=_at_least(1))
-    seconds: float = attrs.field(default=0.0, validator=_at_least(0))
-    count: int | None = attrs.field(default=None, validator=_at_least(1))
-
-
-@attrs.frozen
-class Merge:
-    """Keeps bytes from this one on back until all are there, or the end; then they come as one piece.
-
-    Attributes:
-        count: how many.
-    """
-
-    count: int = attrs.field(validator=_at_least(1))
-
-
-Fault: TypeAlias = (
-    Delay | Stall | Flip | Drop | Duplicate | Truncate | Reset | EndOfFile | Split | Dribble | Merge
-)
-
-# --- Places -------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Rule:
-    """A fault, and where it hits. Made by :func:`at_byte`, :func:`at_frame` and the like.
-
-    Attributes:
-        fault: what happens.
-        byte: at this byte of the stream, from 0.
-        frame: in this frame, from 1.
-        each_frame: in every frame.
-        offset: at this byte of the frame, from 0; its payload begins at 8. A frame that is shorter is spared.
-        probability: how likely a byte, or a frame, is hit.
-    """
-
-    fault: Fault
-    byte: int | None = attrs.field(default=None, validator=_at_least(0))
-    frame: int | None = attrs.field(default=None, validator=_at_least(1))
-    each_frame: bool = False
-    offset: int = attrs.field(default=0, validator=_at_least(0))
-    probability: float = attrs.field(default=1.0)
-
-    @probability.validator
-    def _is_one(self, _: object, value: float) -> None:
-        if not 0 < value <= 1:
-            raise ValueError(f"probability is {value!r}, must be above 0 and at most 1")
-
-    def __str__(self) -> str:
-        """Give the call that makes it."""
-        if self.byte is not None:
-            return f"at_byte({self.byte}, {self.fault})"
-        offset = f", offset={self.offset}" if self.offset else ""
-        if self.frame is not None:
-            return f"at_frame({self.frame}, {self.fault}{offset})"
-        if self.each_frame:
-            return f"at_each_frame({self.fault}{offset}, probability={self.probability})"
-        return f"at_random({self.probability}, {self.fault})"
-
-
-def at_byte(byte: int, fault: Fault) -> Rule:
-    """Let a fault hit this byte of the stream, from 0, where it is known that everything before came."""
-    return Rule(fault, byte=byte)
-
-
-def at_frame(frame: int, fault: Fault, *, offset: int = 0) -> Rule:
-    """Let a fault hit this frame of the stream, from 1, at this byte of it, from 0."""
-    return Rule(fault, frame=frame, offset=offset)
-
-
-def at_each_frame(fault: Fault, *, offset: int = 0, probability: float = 1.0) -> Rule:
-    """Let a fault hit every frame of the stream, or each with this probability."""
-    return Rule(fault, each_frame=True, offset=offset, probability=probability)
-
-
-def at_random(probability: float, fault: Fault) -> Rule:
-    """Let a fault hit each byte of the stream with this probability, as the seed will have it."""
-    return Rule(fault, probability=probability)
-
-
-# --- The script ---------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -197,6 +49,21 @@ class Pause:
 Step: TypeAlias = bytes | Pause | Stall | Reset | EndOfFile
 
 
+class _Strike(NamedTuple):
+    """A fault that has begun at a byte. It is a hit once it has touched something."""
+
+    position: int
+    fault: Fault
+
+
+class _Copy(NamedTuple):
+    """Bytes that are given twice: up to where, and those so far."""
+
+    until: int
+    data: bytes
+    strike: _Strike
+
+
 class FaultScript:
     """One direction of one stream: takes the bytes that go in, gives the steps that come out.
 
@@ -206,34 +73,49 @@ class FaultScript:
     Args:
         rules: the faults, and where.
         key: what chance is drawn from, together with the rule's number.
-        hit: told of every hit, with the position.
+        hit: told of every fault that has touched something, once, with the position.
+        delimiter: what ends a frame; None for frames of this package.
+
+    Attributes:
+        ended_by: the fault that let nothing more through, None as long as there was none.
     """
 
     def __init__(
-        self, rules: Sequence[Rule], key: str, hit: Callable[[int, Fault], None] = lambda _at, _fault: None
+        self,
+        rules: Sequence[Rule],
+        key: str,
+        hit: Callable[[int, Fault], None] = lambda _at, _fault: None,
+        *,
+        delimiter: bytes | None = None,
     ) -> None:
+        self.ended_by: Stall | Reset | EndOfFile | None = None
         self._rules = tuple(rules)
         self._key = key
         self._hit = hit
         self._position = 0
         self._draws = [0] * len(self._rules)
         self._next = [self._first_hit(number) for number in range(len(self._rules))]
-        # The frame that the position is in. Where it ends is known after its header.
+        self._frames: Frames = frames_of(delimiter)
         self._frame = 0
-        self._header = b""
-        self._frame_end: float = 0
+        # Faults that have touched nothing yet, and those of them that will touch what goes through next.
+        self._untold: list[_Strike] = []
+        self._before_next: list[_Strike] = []
+        self._ending: _Strike | None = None
         # What is happening to the bytes now.
-        self._flip = 0
+        self._flips: list[tuple[int, _Strike]] = []
         self._drop_until: float = 0
         self._drop_frame = False
-        self._copies: list[tuple[int, bytes]] = []
+        self._drops: list[_Strike] = []
+        self._copies: list[_Copy] = []
         self._hold_until = 0
+        self._holds: list[_Strike] = []
         self._held = b""
-        self._dribble: Dribble | None = None
+        self._dribble: _Strike | None = None
         self._dribble_until: float = 0
         self._in_piece = 0
         self._new_piece = False
-        self.ended_by: Stall | Reset | EndOfFile | None = None
+
+    # --- Bytes in, steps out ---
 
     def start(self) -> list[Step]:
         """Return what is to happen before the first byte. To be called once, before all else."""
@@ -248,10 +130,10 @@ class FaultScript:
             The steps, and how many of the bytes went in. It is fewer than all only after an end.
         """
         steps: list[Step] = []
-        at = 0
-        while at < len(data) and self.ended_by is None:
-            run = self._run(len(data) - at)
-            self._take(bytes(data[at : at + run]), steps)
+        at, whole = 0, bytes(data)
+        while at < len(whole) and self.ended_by is None:
+            run = self._run(whole, at)
+            self._take(whole[at : at + run], steps)
             self._arrive(steps)
             at += run
         return steps, at
@@ -261,18 +143,21 @@ class FaultScript:
         steps: list[Step] = []
         if self.ended_by is None:
             self._release(steps)
+            self._touch_delays()
         return steps
 
     def untouched(self, data: bytes | bytearray | memoryview) -> int:
         """Return how many of these bytes would go through as one piece and without a fault among them."""
         trial = copy.copy(self)
         trial._hit = lambda _at, _fault: None
-        trial._next, trial._draws, trial._copies = [*self._next], [*self._draws], [*self._copies]
-        count = 0
-        while count < len(data) and not trial._is_altering:
-            run = trial._run(len(data) - count)
+        trial._frames = copy.copy(self._frames)
+        for name in ("_next", "_draws", "_copies", "_untold", "_before_next", "_drops", "_holds", "_flips"):
+            setattr(trial, name, [*getattr(self, name)])
+        count, whole = 0, bytes(data)
+        while count < len(whole) and not trial._is_altering:
+            run = trial._run(whole, count)
             steps: list[Step] = []
-            trial._take(bytes(data[count : count + run]), steps)
+            trial._take(whole[count : count + run], steps)
             trial._arrive(steps)
             count += run
             if trial.ended_by is not None:
@@ -281,58 +166,65 @@ class FaultScript:
                 break
         return count
 
+    def was_met(self) -> None:
+        """Say that the fault that has ended it is felt: somebody waits, was told, or lost something."""
+        if self._ending is not None:
+            self._touch(self._ending)
+
     @property
     def _is_altering(self) -> bool:
         dropping = self._drop_frame or self._position < self._drop_until
-        return bool(dropping or self._flip or self._copies or self._hold_until or self.ended_by)
+        return bool(dropping or self._flips or self._copies or self._hold_until or self.ended_by)
 
-    def _run(self, most: int) -> int:
-        """Return how many bytes from here on meet the same fate."""
-        if self._flip:
+    def _run(self, data: bytes, at: int) -> int:
+        """Return how many of these bytes, from there on, meet the same fate."""
+        if self._flips:
             return 1
-        ends = [*self._next, self._frame_end, self._drop_until, self._dribble_until, self._hold_until]
-        ends += [until for until, _ in self._copies]
-        if self._frame_end == math.inf:
-            ends.append(self._position + HEADER_BYTES - len(self._header))
+        ends = [*self._next, self._drop_until, self._dribble_until, self._hold_until]
+        ends += [copied.until for copied in self._copies]
         if self._dribble is not None:
-            ends.append(self._position + self._dribble.size - self._in_piece)
-        return int(min([most, *(end - self._position for end in ends if end > self._position)]))
+            ends.append(self._position + self._piece_size - self._in_piece)
+        runs = [end - self._position for end in ends if end > self._position]
+        return int(min([self._frames.run(data, at), len(data) - at, *runs]))
 
     def _take(self, data: bytes, steps: list[Step]) -> None:
         """Let bytes of the same fate through."""
-        if len(self._header) < HEADER_BYTES:
-            self._header += data
-            if len(self._header) == HEADER_BYTES:
-                (length,) = _LENGTH.unpack_from(self._header)
-                self._frame_end = self._position + len(data) + length
-        if not (self._drop_frame or self._position < self._drop_until):
-            if self._flip:
-                data = bytes([data[0] ^ self._flip])
-            self._copies = [(until, copied + data) for until, copied in self._copies]
+        self._frames.take(data)
+        if self._drop_frame or self._position < self._drop_until:
+            self._touch_all(self._drops)
+        else:
+            for bit, strike in self._flips:
+                data = bytes([data[0] ^ 1 << bit])
+                self._touch(strike)
+            for copied in self._copies:
+                self._touch(copied.strike)
+            self._copies = [copied._replace(data=copied.data + data) for copied in self._copies]
             self._emit(data, steps)
-        self._flip = 0
+        self._flips = []
         self._position += len(data)
 
     def _arrive(self, steps: list[Step]) -> None:
         """Come to a byte: end what ends before it, begin what begins with it."""
-        done = [copied for until, copied in self._copies if until == self._position]
-        self._copies = [(until, copied) for until, copied in self._copies if until != self._position]
+        done = [copied for copied in self._copies if copied.until == self._position]
+        self._copies = [copied for copied in self._copies if copied.until != self._position]
         for copied in done:
-            self._emit(copied, steps)
+            self._emit(copied.data, steps)
         if self._hold_until == self._position:
-            self._let_go(steps)
+            self._released(steps)
         if self._dribble_until == self._position:
             self._dribble = None
-        if self._frame_end == self._position:
+        if self._frames.ended:
             self._begin_frame()
         for number, rule in enumerate(self._rules):
             if self._next[number] == self._position and self.ended_by is None:
                 self._next[number] = self._later_hit(number)
                 self._strike(rule.fault, number, steps)
 
+    # --- Where faults hit ---
+
     def _begin_frame(self) -> None:
         self._frame += 1
-        self._header, self._frame_end = b"", math.inf
+        self._frames.begin()
         self._drop_frame = False
         for number, rule in enumerate(self._rules):
             if rule.frame is not None or rule.each_frame:
@@ -368,65 +260,108 @@ class FaultScript:
         self._draws[number] += 1
         return random.Random(f"{self._key}/{number}/{self._draws[number]}")  # noqa: S311 - to be foreseen
 
+    # --- What they do ---
+
     def _strike(self, fault: Fault, number: int, steps: list[Step]) -> None:
         position = self._position
+        if isinstance(fault, Flip) and fault.bit is None:
+            fault = Flip(self._chance(number).randrange(_BITS))
+        strike = _Strike(position, fault)
+        self._untold.append(strike)
         if isinstance(fault, Flip):
-            bit = self._chance(number).randrange(_BITS) if fault.bit is None else fault.bit
-            self._flip ^= 1 << bit
-            fault = Flip(bit)
+            self._flips.append((fault.bit or 0, strike))
         elif isinstance(fault, Drop):
-            self._drop_until = max(
-                self._drop_until, math.inf if fault.count is None else position + fault.count
-            )
-        elif isinstance(fault, Duplicate):
-            self._copies.append((position + fault.count, b""))
+            count = math.inf if fault.count is None else fault.count
+            self._drop_until = max(self._drop_until, position + count)
+            self._drops.append(strike)
         elif isinstance(fault, Truncate):
             self._drop_frame = True
+            self._drops.append(strike)
+        elif isinstance(fault, Duplicate):
+            self._copies.append(_Copy(position + fault.count, b"", strike))
         elif isinstance(fault, Merge):
             self._hold_until = max(self._hold_until, position + fault.count)
+            self._holds.append(strike)
         elif isinstance(fault, Dribble):
-            self._dribble, self._in_piece = fault, 0
+            self._dribble, self._in_piece, self._new_piece = strike, 0, True
             self._dribble_until = math.inf if fault.count is None else position + fault.count
-            self._new_piece = True
-        elif isinstance(fault, Split):
-            self._new_piece = True
-        elif isinstance(fault, Delay):
-            steps.append(Pause(fault.seconds))
+        elif isinstance(fault, Split | Delay):
+            self._before_next.append(strike)
+            if isinstance(fault, Delay):
+                steps.append(Pause(fault.seconds))
+            else:
+                self._new_piece = True
         else:
-            self._release(steps)
-            steps.append(fault)
-            self.ended_by = fault
-        self._hit(position, fault)
+            self._end_by(fault, strike, steps)
+
+    def _end_by(self, fault: Stall | Reset | EndOfFile, strike: _Strike, steps: list[Step]) -> None:
+        self._release(steps)
+        if not isinstance(fault, Stall):
+            self._touch_delays()
+        steps.append(fault)
+        self.ended_by, self._ending = fault, strike
+
+    def _touch(self, strike: _Strike) -> None:
+        if strike in self._untold:
+            self._untold.remove(strike)
+            self._hit(*strike)
+
+    def _touch_delays(self) -> None:
+        """Tell of those that hold up the end."""
+        self._touch_all([strike for strike in self._before_next if isinstance(strike.fault, Delay)])
+
+    def _touch_all(self, strikes: list[_Strike]) -> None:
+        for strike in strikes:
+            self._touch(strike)
+        strikes.clear()
+
+    # --- What comes out ---
 
     def _release(self, steps: list[Step]) -> None:
         """Give out what is kept back, and the second half of what is doubled, as no more will come."""
-        for _, copied in self._copies:
-            self._emit(copied, steps)
+        for copied in self._copies:
+            self._emit(copied.data, steps)
         self._copies = []
-        self._let_go(steps)
+        self._released(steps)
 
-    def _let_go(self, steps: list[Step]) -> None:
+    def _released(self, steps: list[Step]) -> None:
         held, self._held, self._hold_until = self._held, b"", 0
+        self._holds.clear()
         if held:
             self._new_piece = True
             self._append(held, steps)
             self._new_piece = True
 
     def _emit(self, data: bytes, steps: list[Step]) -> None:
+        if not data:
+            return
+        self._touch_all(self._before_next)
         if self._hold_until:
+            self._touch_all(self._holds)
             self._held += data
             return
-        dribble = self._dribble
-        while dribble is not None and data:
-            part, data = data[: dribble.size - self._in_piece], data[dribble.size - self._in_piece :]
+        while self._dribble is not None and data:
+            self._touch(self._dribble)
+            room = self._piece_size - self._in_piece
+            part, data = data[:room], data[room:]
             self._append(part, steps)
-            self._in_piece = (self._in_piece + len(part)) % dribble.size
+            self._in_piece = (self._in_piece + len(part)) % self._piece_size
             if self._in_piece == 0:
-                self._new_piece = True
-                if dribble.seconds:
-                    steps.append(Pause(dribble.seconds))
+                self._end_piece(steps)
         if data:
             self._append(data, steps)
+
+    def _end_piece(self, steps: list[Step]) -> None:
+        self._new_piece = True
+        if self._dribble is not None and isinstance(self._dribble.fault, Dribble):
+            seconds = self._dribble.fault.seconds
+            if seconds:
+                steps.append(Pause(seconds))
+
+    @property
+    def _piece_size(self) -> int:
+        fault = None if self._dribble is None else self._dribble.fault
+        return fault.size if isinstance(fault, Dribble) else 1
 
     def _append(self, data: bytes, steps: list[Step]) -> None:
         last = steps[-1] if steps else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -15,13 +14,12 @@ import trio
 from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract
-from trio_ipc.conversation import Handler
-from trio_ipc.daemoneye import DETECTION
-from trio_ipc.server import Server
+from trio_ipc.server import Handler, Server
 from trio_ipc.transports import PeerPolicy
 
 from .endpoints import IpcEndpoint, StreamWrapper
-from .pair import one_exception_alone, open_client_at, open_server
+from .outcome import Outcome
+from .pair import open_client_at, open_server
 
 
 class StartServer(Protocol):
@@ -30,9 +28,9 @@ class StartServer(Protocol):
     async def __call__(
         self,
         handler: Handler[Any, Any],
+        contract: Contract[Any, Any],
         config: IpcConfig | None = None,
         *,
-        contract: Contract[Any, Any] = DETECTION,
         peers: PeerPolicy | None = None,
         **settings: Any,
     ) -> Server[Any, Any]:
@@ -44,9 +42,9 @@ class OpenClient(Protocol):
 
     async def __call__(
         self,
+        contract: Contract[Any, Any],
         config: IpcConfig | None = None,
         *,
-        contract: Contract[Any, Any] = DETECTION,
         peers: PeerPolicy | None = None,
         wrap: StreamWrapper | None = None,
         **settings: Any,
@@ -62,13 +60,16 @@ def known_kinds() -> list[str]:
 @asynccontextmanager
 async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
     """Give a function that starts servers; they are cancelled when the block ends."""
-    with one_exception_alone():
+    with Outcome().told():
         async with trio.open_nursery() as nursery:
 
             async def start(
-                handler: Handler[Any, Any], config: IpcConfig | None = None, **settings: Any
+                handler: Handler[Any, Any],
+                contract: Contract[Any, Any],
+                config: IpcConfig | None = None,
+                **settings: Any,
             ) -> Server[Any, Any]:
-                opened = open_server(handler, endpoint, config, **settings)
+                opened = open_server(handler, contract, endpoint, config, **settings)
                 server: Server[Any, Any] = await nursery.start(_run, opened)
                 return server
 
@@ -86,10 +87,12 @@ async def _run(opened: Any, *, task_status: trio.TaskStatus[Server[Any, Any]]) -
 async def client_opener(endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
     """Give a function that connects clients; they are closed when the block ends."""
     async with AsyncExitStack() as clients:
-        opened = partial(open_client_at, endpoint)
 
-        async def connect(*arguments: Any, **settings: Any) -> Client[Any, Any]:
-            client: Client[Any, Any] = await clients.enter_async_context(opened(*arguments, **settings))
+        async def connect(
+            contract: Contract[Any, Any], config: IpcConfig | None = None, **settings: Any
+        ) -> Client[Any, Any]:
+            opened = open_client_at(contract, endpoint, config, **settings)
+            client: Client[Any, Any] = await clients.enter_async_context(opened)
             return client
 
         yield connect

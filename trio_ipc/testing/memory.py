@@ -1,17 +1,13 @@
-"""Endpoints in memory: what a Unix socket does, without a file, a system call or a real clock.
+"""Endpoints in memory: where servers listen and clients connect, without a file or a system call.
 
-A :class:`MemoryStream` behaves as a connected Unix stream socket on every system, down to what its peer
-sees after a close; its buffer is bounded, so that a peer that does not read is felt. Everything happens in
-one Trio program, so a mock clock rules all there is. This module must never be kinder than a socket: a test
-that passes here and fails there is its defect.
+Everything happens in one Trio program, so a mock clock rules all there is. This module must never be kinder
+than a Unix socket: a test that passes here and fails there is its defect.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -28,220 +24,12 @@ from trio_ipc.errors import (
 )
 from trio_ipc.transports import LocalStream, PeerCredentials, PeerPolicy
 
+from .checking import check_whole
 from .endpoints import IpcEndpoint, StreamWrapper
-
-#: Bytes that one side of a stream takes before its sender waits. A Unix socket takes some 200 KiB.
-BUFFER_BYTES: Final = 65_536
+from .memorystream import MemoryStream, memory_streams
 
 #: Connections that wait to be accepted before connecting waits, as transports/unix.py asks for.
 BACKLOG: Final = 128
-
-
-def _nothing() -> None:
-    pass
-
-
-class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
-    """One end of a connection in memory. Made by :func:`memory_streams` or a :class:`MemoryEndpoint`.
-
-    Its methods do, raise and are cancelled as those of a Unix socket's stream.
-
-    Args:
-        endpoint: what it was reached by.
-        peer: who is said to be at the other end.
-        buffer_bytes: how many bytes it takes before its peer's sending waits.
-
-    Attributes:
-        endpoint, peer: as given.
-        on_close: called when this end is closed, once; for tests that count what is open.
-    """
-
-    def __init__(self, endpoint: str, peer: PeerCredentials, buffer_bytes: int = BUFFER_BYTES) -> None:
-        if buffer_bytes < 1:
-            raise ValueError(f"buffer_bytes must be at least 1, not {buffer_bytes}")
-        self.endpoint = endpoint
-        self.peer = peer
-        self.on_close: Callable[[], None] = _nothing
-        self._capacity = buffer_bytes
-        self._arrived = bytearray()
-        self._closed = False
-        self._eof_sent = False
-        self._eof_arrived = False
-        self._peer_closed = False
-        self._reset = False
-        self._sending = False
-        self._readers = trio.lowlevel.ParkingLot()
-        self._writers = trio.lowlevel.ParkingLot()
-        self._other = self
-
-    def _connect(self, other: MemoryStream) -> None:
-        self._other, other._other = other, self
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Wait for bytes and return them; ``b""`` once the peer has closed its sending side.
-
-        Args:
-            max_bytes: how many bytes at the most; None for as many as there are.
-
-        Raises:
-            trio.BrokenResourceError: the peer closed with bytes of ours unread. Once, as a socket does.
-            trio.BusyResourceError: another task is receiving.
-            trio.ClosedResourceError: this stream was closed, before or meanwhile.
-
-        Cancellation loses no bytes.
-        """
-        if max_bytes is None:
-            max_bytes = self._capacity
-        elif operator.index(max_bytes) < 1:
-            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        await trio.lowlevel.checkpoint_if_cancelled()
-        data = self.receive_nowait(max_bytes)
-        if data is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return data
-        while True:
-            if self._readers:
-                raise trio.BusyResourceError("another task is receiving on this stream")
-            await self._readers.park()
-            data = self.receive_nowait(max_bytes)
-            if data is not None:
-                return data
-
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """Return the bytes that are there (``b""`` at end of file), or None if that means to wait."""
-        self._check_open()
-        if self._arrived:
-            data = bytes(self._arrived[:max_bytes])
-            del self._arrived[:max_bytes]
-            self._other._writers.unpark_all()
-            return data
-        if self._reset:
-            self._reset = False
-            raise trio.BrokenResourceError("the connection is broken: the peer closed with bytes unread")
-        return b"" if self._eof_arrived else None
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Put all of the data into the peer's buffer, as it makes room.
-
-        Raises:
-            trio.BrokenResourceError: the peer has closed.
-            trio.BusyResourceError: another task is sending.
-            trio.ClosedResourceError: this stream was closed, or its sending side was.
-
-        Cancellation may leave a part sent; the caller must then close.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        sent = self.send_nowait(data)
-        if sent == len(data):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-        with memoryview(data) as view:
-            while sent < len(view):
-                await self.wait_send_all_might_not_block()
-                with view[sent:] as rest:
-                    sent += self.send_nowait(rest)
-
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Put into the peer's buffer what it has room for, and return how many bytes that was."""
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        if self._eof_sent:
-            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
-        self._check_open()
-        if self._peer_closed:
-            raise trio.BrokenResourceError("the connection is broken: the peer has closed")
-        sent = min(len(data), self._room())
-        if sent:
-            self._other._arrived += memoryview(data)[:sent]
-            self._other._readers.unpark_all()
-        return sent
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for some bytes; see :class:`trio.abc.SendStream`."""
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._check_open()
-        self._sending = True
-        try:
-            await trio.lowlevel.checkpoint()
-            while not (self._closed or self._peer_closed or self._eof_sent or self._room()):
-                await self._writers.park()
-        finally:
-            self._sending = False
-        self._check_open()
-
-    async def send_eof(self) -> None:
-        """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        await trio.lowlevel.checkpoint()
-        if self._eof_sent:
-            return
-        self._check_open()
-        self._eof_sent = True
-        self._other._eof_arrived = True
-        self._other._readers.unpark_all()
-
-    def peer_is_gone(self) -> bool:
-        """Return whether nobody will read what is sent, or both have closed their sending sides."""
-        both = self._eof_sent and self._eof_arrived
-        return self._closed or self._peer_closed or self._reset or both
-
-    def is_quiet(self) -> bool:
-        """Return whether nothing has come: no bytes, no end of file, no error."""
-        return not (self._closed or self._arrived or self._eof_arrived or self._reset)
-
-    async def aclose(self) -> None:
-        """Close both directions at once. A task that waits in this stream wakes. Idempotent."""
-        self.close()
-        await trio.lowlevel.checkpoint()
-
-    def close_nowait(self) -> bool:
-        """Close without a wait; see :meth:`LocalStream.close_nowait`."""
-        self.close()
-        return True
-
-    def close(self) -> None:
-        """Close as :meth:`aclose` does, from a function that can't wait."""
-        if self._closed:
-            return
-        self._closed = True
-        other = self._other
-        other._peer_closed = other._eof_arrived = True
-        other._reset = bool(self._arrived)
-        self._arrived.clear()
-        for stream in (self, other):
-            stream._readers.unpark_all()
-            stream._writers.unpark_all()
-        self.on_close()
-
-    def _room(self) -> int:
-        return self._other._capacity - len(self._other._arrived)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed")
-
-
-def memory_streams(
-    endpoint: str = "memory",
-    *,
-    buffer_bytes: int = BUFFER_BYTES,
-    client: PeerCredentials | None = None,
-    server: PeerCredentials | None = None,
-) -> tuple[MemoryStream, MemoryStream]:
-    """Return the two ends of a new connection: the client's and the server's.
-
-    Args:
-        endpoint: what both call it.
-        buffer_bytes: what either end takes before the other's sending waits.
-        client: whom the server's end sees; this process's credentials if None.
-        server: whom the client's end sees; this process's credentials if None.
-    """
-    near = MemoryStream(endpoint, server or PeerCredentials.of_this_process(), buffer_bytes)
-    far = MemoryStream(endpoint, client or PeerCredentials.of_this_process(), buffer_bytes)
-    near._connect(far)
-    return near, far
 
 
 class MemoryListener(trio.abc.Listener[MemoryStream]):
@@ -255,7 +43,8 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
         self.endpoint = owner.path
         self._owner = owner
         self._closed = False
-        self._waiting: deque[MemoryStream | Exception] = deque()
+        self._waiting: deque[MemoryStream] = deque()
+        self._failures: deque[OSError] = deque()
         self._acceptors = trio.lowlevel.ParkingLot()
 
     async def accept(self) -> MemoryStream:
@@ -271,14 +60,14 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
         if self._acceptors:
             raise trio.BusyResourceError("another task is accepting on this listener")
         await trio.lowlevel.checkpoint()
-        while not (self._waiting or self._closed):
+        while not (self._waiting or self._failures or self._closed):
             await self._acceptors.park()
         if self._closed:
             raise trio.ClosedResourceError("this listener was closed")
+        if self._failures:
+            raise self._failures.popleft()
         accepted = self._waiting.popleft()
         self._owner._changed()
-        if isinstance(accepted, Exception):
-            raise accepted
         return accepted
 
     async def aclose(self) -> None:
@@ -291,14 +80,17 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
             return
         self._closed = True
         for stream in self._waiting:
-            if isinstance(stream, MemoryStream):
-                stream.close()
+            stream.close()
         self._waiting.clear()
         self._acceptors.unpark_all()
         self._owner._listener_closed(self)
 
-    def _offer(self, offered: MemoryStream | Exception) -> None:
-        self._waiting.append(offered)
+    def _offer(self, stream: MemoryStream) -> None:
+        self._waiting.append(stream)
+        self._acceptors.unpark_all()
+
+    def _fail_next(self, error: OSError) -> None:
+        self._failures.append(error)
         self._acceptors.unpark_all()
 
     @property
@@ -312,7 +104,8 @@ class MemoryEndpoint(IpcEndpoint):
     Args:
         name: what it is called. It also is the ``endpoint_path`` of its settings; a bare name becomes one
             that this system takes for a path.
-        buffer_bytes: what either end of a connection takes before the other's sending waits.
+        buffer_bytes: how many bytes either end of a connection takes before the other's sending waits, if
+            that is less than a socket takes; None for what a socket takes.
         backlog: connections that may wait to be accepted before connecting waits.
         client: whom servers see; this process's credentials if None.
         server: whom clients see; this process's credentials if None.
@@ -327,11 +120,13 @@ class MemoryEndpoint(IpcEndpoint):
         self,
         name: str = "memory",
         *,
-        buffer_bytes: int = BUFFER_BYTES,
+        buffer_bytes: int | None = None,
         backlog: int = BACKLOG,
         client: PeerCredentials | None = None,
         server: PeerCredentials | None = None,
     ) -> None:
+        check_whole("buffer_bytes", buffer_bytes, 1, optional=True)
+        check_whole("backlog", backlog, 1)
         self.path = name if endpoint_problem(name) is None else f"/{name}"
         self.client = client or PeerCredentials.of_this_process()
         self.server = server or PeerCredentials.of_this_process()
@@ -350,7 +145,12 @@ class MemoryEndpoint(IpcEndpoint):
 
         Args:
             error: what it fails by; :exc:`~trio_ipc.ServerRefusedError` if None, as if a server had died.
+
+        Raises:
+            TypeError: it is no :exc:`~trio_ipc.ConnectError`.
         """
+        if error is not None and not isinstance(error, ConnectError):
+            raise TypeError(f"error is {error!r}, must be a ConnectError")
         self._refusal = error or ServerRefusedError(
             "connection refused: nobody listens at this endpoint", endpoint=self.path, hint="start the server"
         )
@@ -368,10 +168,15 @@ class MemoryEndpoint(IpcEndpoint):
     def fail_accept(self, error: OSError) -> None:
         """Let the server's next accept raise this once, as one without descriptors does (EMFILE).
 
+        Clients that wait to be accepted keep their places. Several errors are raised one after another.
+
         Raises:
+            TypeError: it is no :exc:`OSError`.
             ServerNotFoundError: nobody listens.
         """
-        self._listening()._offer(error)
+        if not isinstance(error, OSError):
+            raise TypeError(f"error is {error!r}, must be an OSError")
+        self._listening()._fail_next(error)
 
     # --- What servers and clients do with it ---
 

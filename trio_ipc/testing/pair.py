@@ -5,31 +5,27 @@ This module must never make a server or a client of its own kind: what a test ge
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
-    AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
 )
 from functools import partial
-from typing import Any, Generic, NamedTuple, overload
+from typing import Any, Generic, NamedTuple
 
 import trio
 
-from trio_ipc.calling import open_trusted_channel
-from trio_ipc.channel import close_at_once
-from trio_ipc.client import Client
+from trio_ipc.client import Client, client_over, open_trusted_channel
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.conversation import Handler
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.server import Server, serve_listener
+from trio_ipc.server import Call, Handler, Server, serve_listener
+from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
 
 from .endpoints import IpcEndpoint, StreamWrapper, temporary_endpoint
 from .memory import MemoryEndpoint
+from .outcome import Outcome, leaves
 
 
 class Pair(NamedTuple, Generic[RequestT, ResponseT]):
@@ -39,46 +35,23 @@ class Pair(NamedTuple, Generic[RequestT, ResponseT]):
     server: Server[RequestT, ResponseT]
 
 
-@overload
-def open_server(
-    handler: Handler[DetectionTask, DetectionResult],
-    endpoint: IpcEndpoint,
-    config: IpcConfig | None = None,
-    *,
-    peers: PeerPolicy | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Server[DetectionTask, DetectionResult]]: ...
-
-
-@overload
-def open_server(
-    handler: Handler[RequestT, ResponseT],
-    endpoint: IpcEndpoint,
-    config: IpcConfig | None = None,
-    *,
-    contract: Contract[RequestT, ResponseT],
-    peers: PeerPolicy | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Server[RequestT, ResponseT]]: ...
-
-
 @asynccontextmanager
 async def open_server(
-    handler: Handler[Any, Any],
+    handler: Handler[RequestT, ResponseT],
+    contract: Contract[RequestT, ResponseT],
     endpoint: IpcEndpoint,
     config: IpcConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
     peers: PeerPolicy | None = None,
     **settings: Any,
-) -> AsyncIterator[Server[Any, Any]]:
+) -> AsyncIterator[Server[RequestT, ResponseT]]:
     """Run a server for the length of an ``async with`` block. In the end it is cancelled if it still runs.
 
     Args:
         handler: as for :func:`trio_ipc.serve`.
+        contract: the message types, and what a failure becomes.
         endpoint: where it listens.
         config: its settings but for path and transport, which are the endpoint's; None for the defaults.
-        contract: the message types; DaemonEye's unless another is given.
         peers: which users may connect.
         settings: fields of ``config`` to change, such as ``read_timeout_ms=100``.
 
@@ -88,59 +61,70 @@ async def open_server(
     Raises:
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used, or stopped working. The block is then cancelled.
+        AssertionError: the handler has raised it. It becomes a failed response as well, and the block is
+            cancelled: what a test asserts there is not lost.
 
-    An exception of the block comes out as it is, not in a group.
+    An exception of the block comes out as it is, not in a group. Of several failures the first comes out,
+    with notes of the others.
     """
+    check_handler(handler)
     config = config_for(endpoint, config, settings)
     listener = await endpoint.listen(config, peers)
-    run = partial(serve_listener, handler, listener, config, contract=contract, peers=peers)
-    with one_exception_alone():
+    outcome = Outcome()
+    with outcome.told():
         async with trio.open_nursery() as nursery:
-            yield await nursery.start(run)
+            telling = _telling(handler, outcome, nursery.cancel_scope)
+            run = partial(serve_listener, telling, contract, listener, config, peers=peers)
+            server = await nursery.start(_seen, run, outcome)
+            with outcome.seen():
+                yield server
             nursery.cancel_scope.cancel()
 
 
-@overload
-def open_client_at(
-    endpoint: IpcEndpoint,
-    config: IpcConfig | None = None,
-    *,
-    contract: Contract[RequestT, ResponseT],
-    peers: PeerPolicy | None = None,
-    wrap: StreamWrapper | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Client[RequestT, ResponseT]]: ...
+def _telling(
+    handler: Handler[RequestT, ResponseT], outcome: Outcome, block: trio.CancelScope
+) -> Handler[RequestT, ResponseT]:
+    """Return a handler that ends the block by what it asserts."""
+
+    async def handle(request: RequestT, call: Call) -> ResponseT:
+        try:
+            return await handler(request, call)
+        except Exception as exc:
+            if any(isinstance(leaf, AssertionError) for leaf in leaves(exc)):
+                outcome.failed(exc)
+                block.cancel()
+            raise
+
+    return handle
 
 
-@overload
-def open_client_at(
-    endpoint: IpcEndpoint,
-    config: IpcConfig | None = None,
-    *,
-    peers: PeerPolicy | None = None,
-    wrap: StreamWrapper | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Client[DetectionTask, DetectionResult]]: ...
+async def _seen(
+    run: Callable[..., Awaitable[None]], outcome: Outcome, *, task_status: trio.TaskStatus[Any]
+) -> None:
+    with outcome.seen():
+        await run(task_status=task_status)
 
 
 @asynccontextmanager
 async def open_client_at(
+    contract: Contract[RequestT, ResponseT],
     endpoint: IpcEndpoint,
     config: IpcConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
     peers: PeerPolicy | None = None,
     wrap: StreamWrapper | None = None,
+    max_in_flight: int = 1,
     **settings: Any,
-) -> AsyncIterator[Client[Any, Any]]:
+) -> AsyncIterator[Client[RequestT, ResponseT]]:
     """Connect for the length of an ``async with`` block, as :func:`trio_ipc.open_client` does.
 
     Args:
+        contract: the message types.
         endpoint: where to.
         config: the settings but for path and transport, which are the endpoint's; None for the defaults.
-        contract: the message types; DaemonEye's unless another is given.
         peers: which users the server may run as.
         wrap: put around the client's stream, such as :meth:`trio_ipc.testing.Faults.wrap`.
+        max_in_flight: as for :func:`trio_ipc.open_client`.
         settings: fields of ``config`` to change.
 
     Returns:
@@ -154,63 +138,38 @@ async def open_client_at(
     config = config_for(endpoint, config, settings)
     connect = endpoint.open_channel if wrap is None else partial(endpoint.open_channel, wrap=wrap)
     channel = await open_trusted_channel(config, PeerPolicy.of(peers), connect)
-    try:
-        yield Client(channel, config, contract=contract)
-    finally:
-        await close_at_once(channel)
-
-
-@overload
-def open_pair(
-    handler: Handler[DetectionTask, DetectionResult],
-    config: IpcConfig | None = None,
-    *,
-    over: IpcEndpoint | TransportType | str = "memory",
-    peers: PeerPolicy | None = None,
-    wrap: StreamWrapper | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Pair[DetectionTask, DetectionResult]]: ...
-
-
-@overload
-def open_pair(
-    handler: Handler[RequestT, ResponseT],
-    config: IpcConfig | None = None,
-    *,
-    contract: Contract[RequestT, ResponseT],
-    over: IpcEndpoint | TransportType | str = "memory",
-    peers: PeerPolicy | None = None,
-    wrap: StreamWrapper | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[Pair[RequestT, ResponseT]]: ...
+    async with client_over(channel, contract, config, max_in_flight=max_in_flight) as client:
+        yield client
 
 
 @asynccontextmanager
 async def open_pair(
-    handler: Handler[Any, Any],
+    handler: Handler[RequestT, ResponseT],
+    contract: Contract[RequestT, ResponseT],
     config: IpcConfig | None = None,
     *,
-    contract: Contract[Any, Any] = DETECTION,
     over: IpcEndpoint | TransportType | str = "memory",
     peers: PeerPolicy | None = None,
     wrap: StreamWrapper | None = None,
+    max_in_flight: int = 1,
     **settings: Any,
-) -> AsyncIterator[Pair[Any, Any]]:
+) -> AsyncIterator[Pair[RequestT, ResponseT]]:
     """Run a server and connect a client to it, for the length of an ``async with`` block.
 
     ::
 
-        async with open_pair(handler) as (client, server):
+        async with open_pair(handler, DETECTION) as (client, server):
             result = await client.call(DetectionTask(task_id="1"))
 
     Args:
         handler: as for :func:`trio_ipc.serve`.
+        contract: the message types, and what a failure becomes.
         config: the settings of both but for path and transport; None for the defaults.
-        contract: the message types; DaemonEye's unless another is given.
         over: ``"memory"``, a transport (``"interprocess"``, ``"legacy"``) for a temporary endpoint of this
             system, or an endpoint.
         peers: which users either may run as.
         wrap: put around the client's stream, such as :meth:`trio_ipc.testing.Faults.wrap`.
+        max_in_flight: as for :func:`trio_ipc.open_client`.
         settings: fields of ``config`` to change.
 
     Returns:
@@ -224,8 +183,10 @@ async def open_pair(
     with an_endpoint(over) as endpoint:
         shared = config_for(endpoint, config, settings)
         async with (
-            open_server(handler, endpoint, shared, contract=contract, peers=peers) as server,
-            open_client_at(endpoint, shared, contract=contract, peers=peers, wrap=wrap) as client,
+            open_server(handler, contract, endpoint, shared, peers=peers) as server,
+            open_client_at(
+                contract, endpoint, shared, peers=peers, wrap=wrap, max_in_flight=max_in_flight
+            ) as client,
         ):
             yield Pair(client, server)
 
@@ -243,15 +204,3 @@ def config_for(endpoint: IpcEndpoint, config: IpcConfig | None, settings: dict[s
     """Return settings with the endpoint's path and transport."""
     place = {"endpoint_path": endpoint.path, "transport": endpoint.transport}
     return (config or endpoint.config()).replace(**{**settings, **place})
-
-
-@contextmanager
-def one_exception_alone() -> Iterator[None]:
-    """Take an exception that is alone in its group out of it: the nursery is not the test's own."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        only = group.exceptions[0]
-        raise only from only.__cause__

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import json
-import logging
 import os
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
@@ -18,10 +17,12 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 import trio
 
 from trio_ipc.config import IpcConfig
+from trio_ipc.contract import Contract, contract_of
+from trio_ipc.logs import Log
 
 from .wrapping import WrappedStream
 
-_logger = logging.getLogger(__name__)
+_log = Log(__name__)
 
 _StreamT = TypeVar("_StreamT", bound=trio.abc.Stream)
 
@@ -42,10 +43,11 @@ class Recorder:
 
     Args:
         path: the file to make. One that exists is never touched.
+        contract: the message types; the file has its name.
         config: the settings of what is recorded, which say how frames are to be read.
-        contract: the contract's name, for people.
 
     Raises:
+        TypeError: ``contract`` is no contract.
         FileExistsError: the file exists.
         OSError: it cannot be made.
 
@@ -55,8 +57,12 @@ class Recorder:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], config: IpcConfig | None = None, *, contract: str = "detection"
+        self,
+        path: str | os.PathLike[str],
+        contract: Contract[Any, Any],
+        config: IpcConfig | None = None,
     ) -> None:
+        name = contract_of(contract).name
         self.path = os.fspath(path)
         self.failure: OSError | None = None
         self._connections = 0
@@ -69,7 +75,7 @@ class Recorder:
             format=FORMAT,
             version=VERSION,
             started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            contract=contract,
+            contract=name,
             crc32_variant=str(config.crc32_variant),
             max_frame_bytes=config.max_frame_bytes,
         )
@@ -107,7 +113,7 @@ class Recorder:
         except OSError as exc:
             self.failure = exc
             self.close()
-            _logger.error("%s: recording has stopped: %s", self.path, exc.strerror)
+            _log.error("%s: recording has stopped: %s", self.path, exc.strerror)
 
     def __enter__(self) -> Self:
         """Begin a block in the end of which the file is closed."""
@@ -136,22 +142,14 @@ class RecordedStream(WrappedStream):
         self._side: Side = side
         self._peer: Side = "server" if side == "client" else "client"
         self._over = False
+        self._ended = False
+        self._peer_ended = False
         self._record("open", by=side, endpoint=str(getattr(inner, "endpoint", "")))
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the inner stream, and record it."""
+    def read(self, max_bytes: int) -> bytes | bytearray | None:
+        """Read from the inner stream, and record it."""
         try:
-            data = await self.inner.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._end("broken", by=self._peer)
-            raise
-        self._received(data)
-        return data
-
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """Receive from the inner stream what is there, and record it."""
-        try:
-            data = self._local.receive_nowait(max_bytes)
+            data = self.duplex.read(max_bytes)
         except trio.BrokenResourceError:
             self._end("broken", by=self._peer)
             raise
@@ -159,38 +157,56 @@ class RecordedStream(WrappedStream):
             self._received(data)
         return data
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Record that this goes out, and send it on the inner stream."""
-        # Before it goes: the answer could come, to another task, before this one runs again.
-        if data:
-            self._data(self._side, data)
+    async def wait_readable(self) -> None:
+        """Wait for the inner stream."""
         try:
-            await self.inner.send_all(data)
-        except BaseException:
-            self._record("cut", by=self._side)
+            await self.duplex.wait_readable()
+        except trio.BrokenResourceError:
+            self._end("broken", by=self._peer)
             raise
 
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Send on the inner stream what it takes, and record that."""
-        sent = self._local.send_nowait(data)
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Write to the inner stream, and record what it took."""
+        sent = self.duplex.write(data)
         if sent:
             self._data(self._side, memoryview(data)[:sent])
         return sent
 
+    async def write_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Wait for room, write to the inner stream, and record what it took."""
+        await self.inner.wait_send_all_might_not_block()
+        sent = self.write(data)
+        if sent:
+            return sent
+        # It writes only by waiting: a pipe, or a stream that is not local. Recorded before it goes, since the
+        # answer could come, to another task, before this one runs again.
+        self._data(self._side, data)
+        try:
+            sent = await self.duplex.write_some(data)
+        except BaseException:
+            self._record("cut", by=self._side)
+            raise
+        if sent < len(data):
+            self._record("cut", by=self._side, sent=sent)
+        return sent
+
     async def send_eof(self) -> None:
         """Close the inner stream's sending side, and record it."""
-        self._record("eof", by=self._side)
         await super().send_eof()
+        if not self._ended:
+            self._ended = True
+            self._record("eof", by=self._side)
 
-    async def aclose(self) -> None:
+    def close(self) -> bool:
         """Close the inner stream, and record it."""
         self._end("close", by=self._side)
-        await self.inner.aclose()
+        return super().close()
 
     def _received(self, data: bytes | bytearray) -> None:
         if data:
             self._data(self._peer, data)
-        else:
+        elif not self._peer_ended:
+            self._peer_ended = True
             self._record("eof", by=self._peer)
 
     def _data(self, by: Side, data: bytes | bytearray | memoryview) -> None:

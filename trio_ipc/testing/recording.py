@@ -1,4 +1,4 @@
-"""Reads what a :class:`~trio_ipc.testing.Recorder` has written: as frames, as text, as a peer.
+"""Reads what a :class:`~trio_ipc.testing.Recorder` has written: as frames, as exchanges, as text.
 
 This module must never fail because a recording ends early or holds what broke the protocol: to show that is
 what it is for.
@@ -10,24 +10,22 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final, Generic, cast
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any, Final, cast
 
 import attrs
 from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
-from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import Crc32Variant
-from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.conversation import Call
-from trio_ipc.daemoneye import DETECTION
-from trio_ipc.errors import IpcError, ProtocolError, UndecodableMessageError
+from trio_ipc.contract import Contract
+from trio_ipc.errors import ProtocolError, UndecodableMessageError
 from trio_ipc.wire import FrameDecoder
 
 from .recorder import FORMAT, VERSION, Side
 
-#: Bytes of what cannot be decoded that are shown.
+#: Bytes of a payload that are shown, where there is no message to show.
 _SHOWN_BYTES: Final = 64
 
 #: Bytes that are given to a decoder at a time.
@@ -36,7 +34,6 @@ _PIECE: Final = 65_536
 _WORDS: Final = {
     "open": "connected to",
     "eof": "no more will be sent",
-    "cut": "what was sent last did not go out whole",
     "close": "closed",
     "broken": "broken",
 }
@@ -84,7 +81,13 @@ class Exchange:
 
 @attrs.frozen
 class Event:
-    """One line of the file. ``data`` is what went, empty for what is no data."""
+    """What the file says of one moment.
+
+    Attributes:
+        what: ``data`` for what went, ``cut`` for what was to be sent and did not go, or only in part, and the
+            file's other events.
+        data: the bytes of these two.
+    """
 
     at: float
     connection: int
@@ -119,38 +122,41 @@ class Recording:
             yield from frames
 
     def exchanges(self) -> list[Exchange]:
-        """Return every whole request with its answer, in the order of the requests."""
-        requests: list[RecordedFrame] = []
-        answers: dict[int, list[bytes]] = {}
+        """Return every whole request with its answer, in the order of the requests.
+
+        An answer is that of the oldest request that has none yet. One to no request is left out.
+        """
+        found: list[Exchange] = []
+        asked: Counter[int] = Counter()
+        unanswered: dict[int, deque[int]] = {}
         for frame in self.frames():
+            waiting = unanswered.setdefault(frame.connection, deque())
             if frame.error is None and frame.by == "client":
-                requests.append(frame)
-            elif frame.error is None:
-                answers.setdefault(frame.connection, []).append(frame.payload)
-        asked: dict[int, int] = {}
-        found = []
-        for frame in requests:
-            number = asked[frame.connection] = asked.get(frame.connection, 0) + 1
-            of_connection = answers.get(frame.connection, [])
-            response = of_connection[number - 1] if number <= len(of_connection) else None
-            found.append(Exchange(frame.connection, number, frame.payload, response))
+                asked[frame.connection] += 1
+                waiting.append(len(found))
+                found.append(Exchange(frame.connection, asked[frame.connection], frame.payload, None))
+            elif frame.error is None and waiting:
+                number = waiting.popleft()
+                found[number] = attrs.evolve(found[number], response=frame.payload)
         return found
 
-    def lines(self, contract: Contract[Any, Any] = DETECTION) -> Iterator[str]:
+    def lines(self, contract: Contract[Any, Any] | None = None) -> Iterator[str]:
         """Yield it as people read it: messages in protobuf's text form, errors marked by ``!!``.
 
         Args:
-            contract: the message types.
+            contract: the message types; None for showing payloads as bytes.
         """
         yield (
             f"recorded {self.started!r}: contract {self.contract!r}, {self.crc32_variant}, "
             f"frames of at most {self.max_frame_bytes} bytes"
         )
+        if contract is None:
+            yield f"!! no contract {self.contract!r} at hand: payloads are shown as bytes"
+        elif contract.name != self.contract:
+            yield f"!! shown by another contract, {contract.name!r}"
         for event, frames in self._with_frames():
             if event is not None and event.what != "data":
-                endpoint = f" {event.endpoint!r}" if event.endpoint else ""
-                what = _WORDS.get(event.what) or ascii(event.what)
-                yield f"{event.at:10.6f} #{event.connection} {event.by}: {what}{endpoint}"
+                yield _event_line(event)
             for frame in frames:
                 yield from _frame_lines(frame, contract)
         if self.damage is not None:
@@ -164,7 +170,7 @@ class Recording:
             frames = []
             if event.what == "data":
                 frames = self._decoded(event, decoders)
-            elif event.what in {"eof", "cut"}:
+            elif event.what == "eof":
                 ends = [event.by]
             elif event.what in {"close", "broken"}:
                 ends = ["client", "server"]
@@ -227,7 +233,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     damage = "the recording ends in the middle of a record" if torn else None
     for number, line in enumerate(lines[1:], start=2):
         try:
-            events.append(_event(json.loads(line)))
+            _add(json.loads(line), events)
         except (ValueError, KeyError, TypeError, RecursionError):
             damage = f"the recording is damaged at line {number}; what follows was not read"
             break
@@ -256,6 +262,24 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
     raise RecordingError(f"{path} is a recording of version {header['version']!r}, must be {VERSION}")
 
 
+def _add(record: dict[str, Any], events: list[Event]) -> None:
+    event = _event(record)
+    if event.what != "cut":
+        events.append(event)
+        return
+    # What was recorded before it went did not go, or not all of it.
+    for place in range(len(events) - 1, -1, -1):
+        sending = events[place]
+        if (sending.what, sending.connection, sending.by) == ("data", event.connection, event.by):
+            sent = record.get("sent")
+            if sent is None:
+                events[place] = attrs.evolve(sending, what="cut")
+            else:
+                events[place] = attrs.evolve(sending, data=sending.data[: int(sent)])
+            return
+    raise ValueError(record)
+
+
 def _event(record: dict[str, Any]) -> Event:
     if record["by"] not in {"client", "server"}:
         raise ValueError(record)
@@ -273,18 +297,29 @@ def _event(record: dict[str, Any]) -> Event:
     )
 
 
-def _frame_lines(frame: RecordedFrame, contract: Contract[Any, Any]) -> Iterator[str]:
+def _event_line(event: Event) -> str:
+    head = f"{event.at:10.6f} #{event.connection} {event.by}: "
+    if event.what == "cut":
+        return f"{head}of {len(event.data)} bytes none were sent, or a part of them"
+    endpoint = f" {event.endpoint!r}" if event.endpoint else ""
+    return f"{head}{_WORDS.get(event.what) or ascii(event.what)}{endpoint}"
+
+
+def _frame_lines(frame: RecordedFrame, contract: Contract[Any, Any] | None) -> Iterator[str]:
     head = f"{frame.at:10.6f} #{frame.connection} {frame.by}: "
     if frame.error is not None:
         yield f"{head}!! {frame.error}"
+        return
+    if contract is None:
+        yield f"{head}{len(frame.payload)} bytes"
+        yield _bytes_line(frame.payload)
         return
     decode = contract.decode_request if frame.by == "client" else contract.decode_response
     try:
         message: Message = decode(frame.payload)
     except UndecodableMessageError as exc:
         yield f"{head}!! {exc}"
-        more = " ..." if len(frame.payload) > _SHOWN_BYTES else ""
-        yield f"    {frame.payload[:_SHOWN_BYTES].hex(' ')}{more}"
+        yield _bytes_line(frame.payload)
         return
     yield f"{head}{message.DESCRIPTOR.name}, {len(frame.payload)} bytes"
     # What is no printable ASCII is escaped: a recording can't steer a terminal.
@@ -292,153 +327,6 @@ def _frame_lines(frame: RecordedFrame, contract: Contract[Any, Any]) -> Iterator
         yield f"    {line}"
 
 
-# --- Playing it again ---------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Difference(Generic[RequestT, ResponseT]):
-    """A request that was answered otherwise than when it was recorded.
-
-    Attributes:
-        connection, number: which one, as in :class:`Exchange`.
-        request: what was asked.
-        expected: what was answered then, None if nothing was.
-        got: what was answered now, None if nothing was.
-        error: why nothing was.
-    """
-
-    connection: int
-    number: int
-    request: RequestT
-    expected: ResponseT | None
-    got: ResponseT | None
-    error: IpcError | None = None
-
-
-async def replay_requests(
-    recording: Recording,
-    connect: Callable[[], Awaitable[Channel]],
-    *,
-    contract: Contract[RequestT, ResponseT],
-    same: Callable[[ResponseT, ResponseT], bool] = lambda expected, got: expected == got,
-) -> list[Difference[RequestT, ResponseT]]:
-    """Make the recorded requests of a server again, and compare its answers.
-
-    Each recorded connection becomes one, one after the other; after an error a connection's other requests
-    are left out. Requests are sent as they were recorded, byte for byte, and only whole ones.
-
-    Args:
-        recording: what was recorded.
-        connect: opens a channel to the server, such as ``partial(endpoint.open_channel, config)``.
-        contract: the message types.
-        same: whether an answer is as expected; by default it must be equal.
-
-    Returns:
-        What differs, in order; nothing if all is as it was.
-
-    Raises:
-        ConnectError: the server can't be reached.
-        UndecodableMessageError: the recording is one of another contract.
-
-    Cancellation closes the connection.
-    """
-    differences = []
-    exchanges = recording.exchanges()
-    for connection in dict.fromkeys(exchange.connection for exchange in exchanges):
-        channel = await connect()
-        try:
-            for exchange in exchanges:
-                if exchange.connection != connection:
-                    continue
-                difference = await _replay(channel, exchange, contract, same)
-                if difference is not None:
-                    differences.append(difference)
-                if difference is not None and difference.error is not None:
-                    break
-        finally:
-            await close_at_once(channel)
-    return differences
-
-
-async def _replay(
-    channel: Channel,
-    exchange: Exchange,
-    contract: Contract[RequestT, ResponseT],
-    same: Callable[[ResponseT, ResponseT], bool],
-) -> Difference[RequestT, ResponseT] | None:
-    request = contract.decode_request(exchange.request)
-    expected = None if exchange.response is None else contract.decode_response(exchange.response)
-    got, error = None, None
-    try:
-        await channel.send(exchange.request)
-        got = contract.decode_response(await channel.receive())
-    except IpcError as exc:
-        error = exc
-    as_before = got is None if expected is None else got is not None and same(expected, got)
-    if as_before:
-        return None
-    return Difference(exchange.connection, exchange.number, request, expected, got, error)
-
-
-class RecordedHandler(Generic[RequestT, ResponseT]):
-    """A handler that answers as a recorded server did; for tests of clients.
-
-    Args:
-        recording: what was recorded.
-        contract: the message types.
-        answer: given a request, and a recorded request with its response, returns the answer if they belong
-            together, else None. By default the request must be equal, but for the ``task_id`` of a DaemonEye
-            task: that is new for each task, and the answer is given the new one.
-
-    An answer is given once, in the order of the recording; when all of a request's are used up, the last is
-    given again. A request that was not recorded, or not answered, fails.
-    """
-
-    def __init__(
-        self,
-        recording: Recording,
-        *,
-        contract: Contract[RequestT, ResponseT],
-        answer: Callable[[RequestT, RequestT, ResponseT], ResponseT | None] | None = None,
-    ) -> None:
-        self._answer = answer or (_same_task if contract is DETECTION else _equal)
-        self._recorded = [
-            (contract.decode_request(exchange.request), contract.decode_response(exchange.response))
-            for exchange in recording.exchanges()
-            if exchange.response is not None
-        ]
-        self._used: set[int] = set()
-
-    async def __call__(self, request: RequestT, _call: Call) -> ResponseT:
-        """Return the recorded answer.
-
-        Raises:
-            LookupError: there is none.
-        """
-        found: ResponseT | None = None
-        for number, (recorded, response) in enumerate(self._recorded):
-            answer = self._answer(request, recorded, response)
-            if answer is not None:
-                found = answer
-                if number not in self._used:
-                    self._used.add(number)
-                    break
-        if found is None:
-            raise LookupError("no such request was recorded and answered")
-        return found
-
-
-def _equal(request: Any, recorded: Any, response: Any) -> Any:
-    return response if request == recorded else None
-
-
-def _same_task(request: Any, recorded: Any, response: Any) -> Any:
-    alike = type(recorded)()
-    alike.CopyFrom(recorded)
-    alike.task_id = request.task_id
-    if alike != request:
-        return None
-    answer = type(response)()
-    answer.CopyFrom(response)
-    answer.task_id = request.task_id
-    return answer
+def _bytes_line(payload: bytes) -> str:
+    more = " ..." if len(payload) > _SHOWN_BYTES else ""
+    return f"    {payload[:_SHOWN_BYTES].hex(' ')}{more}"

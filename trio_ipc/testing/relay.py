@@ -14,10 +14,11 @@ import trio
 
 from trio_ipc.channel import close_at_once
 from trio_ipc.errors import ConnectError
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import LocalStream, PeerState
 
 from .endpoints import IpcEndpoint, StreamWrapper
-from .pair import one_exception_alone
+from .outcome import Outcome
+from .waiting import reset
 
 _READ_SIZE: Final = 65_536
 
@@ -29,7 +30,8 @@ async def relay(
     """Connect every client of one endpoint to the server of another, for an ``async with`` block.
 
     The server sees this process as its client, and the client sees it as the server. Where one side closes,
-    or can't be reached, the other is closed; a half-close is passed on where both can do that.
+    or can't be reached, the other is closed; a half-close is passed on where both can do that, and a reset in
+    memory. A socket of the system can't be reset at will: there a close is all that is passed on.
 
     Args:
         listen_at: where clients come.
@@ -57,7 +59,7 @@ async def relay(
             await close_at_once(client)
             await close_at_once(outward)
 
-    with one_exception_alone():
+    with Outcome().told():
         async with trio.open_nursery() as nursery:
             await nursery.start(_serve, pass_on, listener)
             yield
@@ -71,12 +73,18 @@ async def _serve(
 
 
 async def _pump(source: LocalStream, target: LocalStream, both: trio.CancelScope) -> None:
+    """Pass on one direction to its end, and end both where nothing more can follow."""
     try:
         while data := await source.receive_some(_READ_SIZE):
-            await target.send_all(data)
-        if isinstance(target, trio.abc.HalfCloseableStream) and not source.peer_is_gone():
+            try:
+                await target.send_all(data)
+            except trio.BrokenResourceError:
+                return  # who reads from there sees whether it was closed or reset
+        if isinstance(target, trio.abc.HalfCloseableStream) and source.peer_state() is not PeerState.GONE:
             await target.send_eof()
             return
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except trio.BrokenResourceError:
+        reset(target)
+    except trio.ClosedResourceError:
         pass
     both.cancel()

@@ -12,21 +12,30 @@ from typing import Any, Self
 
 import trio
 
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import DuplexStream, LocalStream, PeerState, StreamDuplex
 
 
-class WrappedStream(trio.abc.Stream):
-    """Passes everything on. Made by :meth:`around`.
+class WrappedStream(DuplexStream):
+    """Passes on all but how bytes are read and written, which a wrapper says. Made by :meth:`around`.
+
+    Of that :class:`~trio_ipc.transports.DuplexStream` makes a stream's methods, whatever kind is inside.
 
     Attributes:
         inner: the stream that it is around. It is owned, and closed with this one.
+        duplex: how its bytes are read and written: itself, if it is a local one.
     """
 
     def __init__(self, inner: trio.abc.Stream) -> None:
+        DuplexStream.__init__(self)  # that of LocalStream would ask for what is set here
         self.inner = inner
+        self.duplex: LocalStream | StreamDuplex
         if isinstance(inner, LocalStream):
+            self.duplex = inner
             self.endpoint = inner.endpoint
             self.peer = inner.peer
+        else:
+            self.duplex = StreamDuplex(inner)
+        self.writes_at_once = self.duplex.writes_at_once
 
     @classmethod
     def around(cls, inner: trio.abc.Stream, *arguments: Any) -> Self:
@@ -36,55 +45,36 @@ class WrappedStream(trio.abc.Stream):
             inner: the stream.
             arguments: what the class takes besides.
         """
-        made = _of_types(cls, isinstance(inner, LocalStream), isinstance(inner, trio.abc.HalfCloseableStream))
+        local = isinstance(inner, LocalStream)
+        made = _of_types(cls, local, isinstance(inner, trio.abc.HalfCloseableStream))
         wrapper: Self = made(inner, *arguments)
         return wrapper
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive from the inner stream."""
-        return await self.inner.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send on the inner stream."""
-        await self.inner.send_all(data)
-
     async def wait_send_all_might_not_block(self) -> None:
         """Wait for the inner stream."""
-        await self.inner.wait_send_all_might_not_block()
+        with self._sending:
+            await self.inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Close the inner stream's sending side; for those that can be half closed."""
+        assert isinstance(self.inner, trio.abc.HalfCloseableStream)  # noqa: S101 - as around() saw to it
+        with self._sending:
+            await self.inner.send_eof()
+
+    def peer_state(self) -> PeerState:
+        """Ask the inner stream."""
+        return self.duplex.peer_state()
+
+    def close(self) -> bool:
+        """Close the inner stream, if that can be done without a wait."""
+        return self.duplex.close()
 
     async def aclose(self) -> None:
         """Close the inner stream."""
-        await self.inner.aclose()
-
-    # Used of a LocalStream alone:
-
-    def receive_nowait(self, max_bytes: int) -> bytes | None:
-        """Receive from the inner stream what is there."""
-        return self._local.receive_nowait(max_bytes)
-
-    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Send on the inner stream what it takes."""
-        return self._local.send_nowait(data)
-
-    def is_quiet(self) -> bool:
-        """Ask the inner stream."""
-        return self._local.is_quiet()
-
-    def peer_is_gone(self) -> bool:
-        """Ask the inner stream."""
-        return self._local.peer_is_gone()
-
-    # Used of a stream that can be half closed alone:
-
-    async def send_eof(self) -> None:
-        """Close the inner stream's sending side."""
-        assert isinstance(self.inner, trio.abc.HalfCloseableStream)  # noqa: S101 - as around() saw to it
-        await self.inner.send_eof()
-
-    @property
-    def _local(self) -> LocalStream:
-        assert isinstance(self.inner, LocalStream)  # noqa: S101 - as around() saw to it
-        return self.inner
+        if self.close():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.duplex.aclose()
 
 
 @functools.cache

@@ -12,37 +12,54 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
-from .credentials import PeerCredentials, PeerPolicy
-from .handover import Handover, TransferableListener
-from .lookout import EndpointState
-from .stream import LocalStream
+from trio_ipc.transports.credentials import PeerCredentials
+from trio_ipc.transports.detach import DetachableListener, Detached
+from trio_ipc.transports.duplex import Duplex, DuplexStream, LocalStream, PeerState, StreamDuplex
+from trio_ipc.transports.monitor import EndpointState
+from trio_ipc.transports.peer_process import Executable
+from trio_ipc.transports.policy import PeerPolicy
 
 if TYPE_CHECKING:
     if sys.platform == "win32":
-        from .named_pipe import adopt, listen
-        from .named_pipe import open_named_pipe as connect
+        from trio_ipc.transports.windows.pipe import adopt, listen
+        from trio_ipc.transports.windows.pipe import open_named_pipe as connect
     else:
-        from .unix import adopt, listen
-        from .unix import connect_unix as connect
+        from trio_ipc.transports.unix import connect_unix as connect
+        from trio_ipc.transports.unix_listener import adopt, listen
 else:
-    _MODULE, _CONNECT = (
-        ("named_pipe", "open_named_pipe") if sys.platform == "win32" else ("unix", "connect_unix")
+    _WHERE = (
+        {
+            "adopt": ("windows.pipe", "adopt"),
+            "connect": ("windows.pipe", "open_named_pipe"),
+            "listen": ("windows.pipe", "listen"),
+        }
+        if sys.platform == "win32"
+        else {
+            "adopt": ("unix_listener", "adopt"),
+            "connect": ("unix", "connect_unix"),
+            "listen": ("unix_listener", "listen"),
+        }
     )
 
     def __getattr__(name: str) -> object:
-        if name not in {"adopt", "connect", "listen"}:
+        if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f".{_MODULE}", __name__)
-        return getattr(module, _CONNECT if name == "connect" else name)
+        module, its_name = _WHERE[name]
+        return getattr(importlib.import_module(f".{module}", __name__), its_name)
 
 
 __all__ = [
+    "DetachableListener",
+    "Detached",
+    "Duplex",
+    "DuplexStream",
     "EndpointState",
-    "Handover",
+    "Executable",
     "LocalStream",
     "PeerCredentials",
     "PeerPolicy",
-    "TransferableListener",
+    "PeerState",
+    "StreamDuplex",
     "adopt",
     "connect",
     "listen",

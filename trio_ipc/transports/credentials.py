@@ -1,25 +1,25 @@
-"""Who is at the other end, and who may be.
+"""Who is at the other end.
 
-The operating system says who the peer is; nothing that the peer sends is asked. This module must never
-admit a peer that it knows nothing about, unless the policy says that anyone may come.
+The operating system says it; nothing that the peer sends is asked. Who it may be is :mod:`.policy`'s to
+decide. This module must never name a user whom the system does not really know.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Self, TypeVar
 
 import attrs
 
-from trio_ipc.errors import ConfigError
+from trio_ipc.transports.peer_process import Executable, PeerProcess
+from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_words
 
 if sys.platform == "win32":
-    from . import win32
+    from trio_ipc.transports.windows import win32
 
 _AnswerT = TypeVar("_AnswerT")
 
@@ -29,16 +29,17 @@ SYSTEM: Final = "S-1-5-18"
 #: Owner of what an administrator's processes make, unless they say otherwise ("Well-known SIDs").
 _ADMINISTRATORS: Final = "S-1-5-32-544"
 
-#: The descriptor language's name for everyone who has logged on: neither guests nor the anonymous.
-_LOGGED_ON: Final = "AU"
+#: include/uapi/asm-generic/socket.h, since Linux 4.13.
+_SO_PEERGROUPS: Final = 59
 
-#: All that GENERIC_READ and GENERIC_WRITE mean, less FILE_CREATE_PIPE_INSTANCE: to connect, and not to serve.
-_MAY_CONNECT: Final = "0x12019b"
+#: As much as Python asks an option for, which is room for 256 groups.
+_LARGEST_OPTION: Final = 1024
 
-_SID_FORM: Final = re.compile(r"S-1(-[0-9]+){2,16}", re.ASCII)
+#: What the kernel tells instead of an id where there is none (unix(7)).
+_NO_ID: Final = 2**32 - 1
 
-#: struct xucred of <sys/ucred.h>: cr_version, cr_uid, cr_ngroups, cr_groups[0].
-_XUCRED: Final = struct.Struct("=IIhxxI60x")
+#: struct xucred of <sys/ucred.h>: cr_version, cr_uid, cr_ngroups, cr_groups.
+_XUCRED: Final = struct.Struct("=IIhxx16I")
 
 
 @attrs.frozen
@@ -48,16 +49,23 @@ class PeerCredentials:
     What the platform does not tell is None.
 
     Attributes:
-        pid: process id. A process may have ended, and its number be another's, by the time it is read.
-        uid: effective user id.
-        gid: effective group id.
+        pid: process id. A process may have ended, and its number be another's, by the time it is read; ask
+            :meth:`still_runs`.
+        uid: effective user id. None also where it says nothing: in a user namespace, the number of all who
+            have none there.
+        gid: effective group id, likewise.
         sid: security identifier of the user, on Windows.
+        shown_uid: the number that was shown for a user who is not known; ``uid`` is None then.
+        groups: ids of all groups that the peer is in, ``gid`` among them, as far as the system tells.
     """
 
     pid: int | None = None
     uid: int | None = None
     gid: int | None = None
     sid: str | None = None
+    shown_uid: int | None = None
+    groups: frozenset[int] = attrs.field(default=frozenset(), eq=False, repr=False)
+    _process: PeerProcess = attrs.field(factory=PeerProcess, eq=False, repr=False)
 
     @classmethod
     def of_this_process(cls) -> Self:
@@ -71,84 +79,61 @@ class PeerCredentials:
         """What a :class:`PeerPolicy` judges: the user id, on Windows the security identifier."""
         return self.sid if self.uid is None else self.uid
 
+    def still_runs(self) -> bool | None:
+        """Return whether the process that made the connection runs, so that ``pid`` is still its number.
+
+        On the client's side it is the process that called listen(2), which a server that was started by
+        another (systemd's sockets) has not done itself.
+
+        Returns:
+            None where nobody can tell: on Linux before 6.5, on other systems, and once the connection is
+            closed on this side.
+        """
+        return self._process.still_runs()
+
+    def executable(self) -> Executable | None:
+        """Return the program that this process runs at this moment. ``str()`` of it is its path.
+
+        It is this process's own, and never a later one's with the same id.
+
+        Returns:
+            None where that can't be told, as for :meth:`still_runs`; where the process has ended; or where
+            this process may not look into it (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+        """
+        return self._process.executable()
+
     def __str__(self) -> str:
         """Give the known parts, such as ``process 17, uid 0, gid 0``."""
         named = (("process", self.pid), ("uid", self.uid), ("gid", self.gid), ("sid", self.sid))
-        return ", ".join(f"{name} {value}" for name, value in named if value is not None) or "unknown"
-
-
-@attrs.frozen
-class PeerPolicy:
-    """Which users may be at the other end.
-
-    Make one with :meth:`own_user_and_root`, :meth:`users` or :meth:`anyone`. A user is a user id, on
-    Windows the string of a security identifier.
-
-    Attributes:
-        allowed: the users that are allowed, or None for anyone at all.
-    """
-
-    allowed: frozenset[int | str] | None
-
-    @classmethod
-    def own_user_and_root(cls) -> Self:
-        """Allow the effective user of this process, and root, who can do as it likes anyway.
-
-        On Windows that is SYSTEM.
-        """
-        if sys.platform == "win32":
-            return cls(frozenset({user_of(win32.current_process()), SYSTEM}))
-        return cls(frozenset({os.geteuid(), 0}))
-
-    @classmethod
-    def users(cls, users: Iterable[int | str]) -> Self:
-        """Allow exactly these users."""
-        return cls(frozenset(users))
-
-    @classmethod
-    def anyone(cls) -> Self:
-        """Allow every peer; the endpoint's own permissions are then the only control.
-
-        A Unix socket is its owner's and root's alone. A Windows pipe admits every user who has logged on.
-        """
-        return cls(None)
-
-    @classmethod
-    def of(cls, policy: PeerPolicy | None) -> PeerPolicy:
-        """Return the policy, or the default one for None.
-
-        Raises:
-            TypeError: it is something else.
-        """
-        if policy is None:
-            return cls.own_user_and_root()
-        if not isinstance(policy, PeerPolicy):
-            raise TypeError(f"peers is a {type(policy).__name__}, must be a PeerPolicy")
-        return policy
-
-    def allows(self, peer: PeerCredentials | None) -> bool:
-        """Return whether this peer is allowed. One whose user is not known never is, except by anyone."""
-        return self.allowed is None or (peer is not None and peer.user in self.allowed)
-
-    def __str__(self) -> str:
-        """Give what is allowed, as the end of "allowed is ..."."""
-        if self.allowed is None:
-            return "anyone"
-        return "user " + " or ".join(sorted(str(user) for user in self.allowed))
+        known = [f"{name} {value}" for name, value in named if value is not None]
+        if self.shown_uid is not None:
+            known.append(hidden_words("uid", self.shown_uid))
+        return ", ".join(known) or "unknown"
 
 
 def peer_credentials(sock: socket.socket) -> PeerCredentials:
     """Ask the system who is at the other end of a connected Unix socket.
 
     Returns:
-        What it tells: on Linux pid, uid and gid (unix(7), SO_PEERCRED), on macOS and FreeBSD uid and
-        gid (unix(4), LOCAL_PEERCRED), elsewhere nothing.
+        What it tells: on Linux pid, uid, gid and groups (unix(7), SO_PEERCRED), on macOS and FreeBSD uid, gid
+        and groups (unix(4), LOCAL_PEERCRED), elsewhere nothing.
     """
-    if hasattr(socket, "SO_PEERCRED"):
+    if sys.platform == "linux":
         ucred = struct.Struct("iII")
         pid, uid, gid = ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size))
-        # pid 0: the peer lives in a pid namespace that can't be seen from here.
-        return PeerCredentials(pid=pid or None, uid=uid, gid=gid)
+        gids = {gid, *_supplementary_groups(sock)}
+        # Nobody but root itself could make 0 stand for others, and root's peers need not wait for two files.
+        hidden = hidden_uid() if uid else None
+        no_uid, no_gid = {_NO_ID, hidden}, {_NO_ID, hidden_gid() if gids != {0} else None}
+        return PeerCredentials(
+            # pid 0: the peer lives in a pid namespace that can't be seen from here.
+            pid=pid or None,
+            uid=None if uid in no_uid else uid,
+            gid=None if gid in no_gid else gid,
+            shown_uid=uid if uid == hidden else None,
+            groups=frozenset(gids - no_gid),
+            process=PeerProcess(sock),
+        )
     if hasattr(socket, "LOCAL_PEERCRED"):
         sol_local = 0
         raw = sock.getsockopt(sol_local, socket.LOCAL_PEERCRED, _XUCRED.size)
@@ -156,12 +141,23 @@ def peer_credentials(sock: socket.socket) -> PeerCredentials:
     return PeerCredentials()
 
 
+def _supplementary_groups(sock: socket.socket) -> tuple[int, ...]:
+    """Return what Linux tells, from 4.13 on: as they were when the connection was made."""
+    if sys.platform != "linux":
+        return ()
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _LARGEST_OPTION)
+    except OSError:
+        return ()  # an older kernel, or more groups than there is room for
+    return struct.unpack(f"{len(raw) // 4}I", raw)
+
+
 def parse_xucred(raw: bytes) -> PeerCredentials:
     """Read the ``struct xucred`` that LOCAL_PEERCRED gives on macOS and FreeBSD (unix(4))."""
-    version, uid, groups, gid = _XUCRED.unpack(raw)
-    if version != 0 or groups < 1:
+    version, uid, count, *groups = _XUCRED.unpack(raw)
+    if version != 0 or not 1 <= count <= len(groups):
         return PeerCredentials()
-    return PeerCredentials(uid=uid, gid=gid)
+    return PeerCredentials(uid=uid, gid=groups[0], groups=frozenset(groups[:count]))
 
 
 if sys.platform == "win32":
@@ -172,48 +168,29 @@ if sys.platform == "win32":
         Raises:
             OSError: the system does not tell.
         """
-        token = win32.open_process_token(process)
+        return _user_of_token(win32.open_process_token(process))
+
+    def _user_of_token(token: int) -> str:
         try:
             return win32.token_user(token)
         finally:
             win32.close_handle(token)
 
-    def descriptor_for(peers: PeerPolicy) -> str:
-        """Return the descriptor of a pipe that admits those whom a policy allows, and inherits nothing.
-
-        The user of this process and SYSTEM have all rights, whatever the policy: the one must make the pipe's
-        instances, the other can do as it likes anyway. Others may connect and not serve. This process's user
-        becomes the owner, by which clients know whose pipe it is.
-
-        Returns:
-            A string in Microsoft's security descriptor definition language.
-
-        Raises:
-            ConfigError: a user of the policy is no security identifier.
-        """
-        own = user_of(win32.current_process())
-        others = {_LOGGED_ON} if peers.allowed is None else {_sid(user) for user in peers.allowed}
-        may_connect = sorted(others - {own, SYSTEM})
-        return f"O:{own}D:P(A;;GA;;;SY)(A;;GA;;;{own})" + "".join(
-            f"(A;;{_MAY_CONNECT};;;{user})" for user in may_connect
-        )
-
-    def _sid(user: int | str) -> str:
-        if isinstance(user, str) and _SID_FORM.fullmatch(user):
-            return user
-        raise ConfigError(
-            f"the PeerPolicy allows user {user!r}, which is no security identifier",
-            hint="name users as 'whoami /user' does, such as S-1-5-18 for SYSTEM",
-        )
-
     def client_of(handle: int) -> PeerCredentials:
-        """Return what the system tells about the process that connected. Never raises.
+        """Return what the system tells about who connected. Never raises.
 
-        The descriptor of the pipe is what keeps others out. This is for policies and logs: a process may have
-        ended meanwhile, and its number be another's.
+        A client lends its token for this, which takes no privilege to read and is nobody else's. Where it has
+        not, its process is asked; that may have ended meanwhile, and its number be another's. The descriptor
+        of the pipe is what keeps others out.
         """
         pid = _or_none(win32.client_process_id, handle)
-        return PeerCredentials(pid=pid, sid=None if pid is None else _or_none(_user_of_pid, pid))
+        sid = _or_none(_user_of_client, handle)
+        if sid is None and pid is not None:
+            sid = _or_none(_user_of_pid, pid)
+        return PeerCredentials(pid=pid, sid=sid)
+
+    def _user_of_client(handle: int) -> str:
+        return _user_of_token(win32.open_client_token(handle))
 
     def server_of(handle: int) -> PeerCredentials:
         """Return what the system tells about whose pipe this is. Never raises.

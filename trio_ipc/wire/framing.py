@@ -28,9 +28,6 @@ from .checksum import checksum_for
 _HEADER = struct.Struct("<II")
 _unpack_header = _HEADER.unpack_from
 
-#: Bytes of frames after which no further one is taken with the others.
-_MOST_AT_ONCE = 65_536
-
 #: Bytes from which on a piece of a payload is kept as it came.
 _SMALL_PIECE = 16_384
 
@@ -59,12 +56,12 @@ class FrameEncoder:
     def encode(self, payload: bytes) -> bytes:
         """Return the frame of one payload: its header and the payload itself.
 
-        Raises what :meth:`parts` raises.
+        Raises what :meth:`encode_many` raises.
         """
-        return b"".join(self.parts((payload,)))
+        return self.encode_many((payload,))
 
-    def parts(self, payloads: Iterable[bytes]) -> list[bytes]:
-        """Return frames in parts, each payload after its header, for who does not want to copy payloads.
+    def encode_many(self, payloads: Iterable[bytes]) -> bytes:
+        """Return the frames of several payloads, one behind the other.
 
         Raises:
             MessageEmptyError: a payload has no bytes, which the wire cannot carry.
@@ -77,7 +74,7 @@ class FrameEncoder:
             if not 0 < size <= limit:
                 self.check(size)
             parts += (pack(size, checksum(payload)), payload)
-        return parts
+        return b"".join(parts)
 
     def check(self, size: int) -> None:
         """Raise what :meth:`encode` raises for a payload of this many bytes."""
@@ -210,44 +207,6 @@ class FrameDecoder:
         if self._checksum(payload) != expected:
             raise self._fail(self._bad_checksum(payload, expected))
         return payload
-
-    def next_payloads(self, at_most: int) -> list[bytes]:
-        """Return whole payloads that are in hand, in their order.
-
-        64 small ones take 0.23 µs each, and 0.28 one by one. The common case is judged here as well as in
-        :meth:`next_payload`, since with one for both a round trip took 1.3 % more instructions.
-
-        Args:
-            at_most: how many; 64 KiB of them are enough in any case.
-
-        Returns:
-            The payloads; none if more bytes have to be fed first. An error ends them. The next call, with
-            nothing before it, raises it as :meth:`next_payload` does.
-        """
-        found: list[bytes] = []
-        if self._error is None and self._pieces is None and not self._ahead:
-            data, start, checksum, limit = self._input, self._start, self._checksum, self._limit
-            end = min(len(data), start + _MOST_AT_ONCE)
-            while len(found) < at_most and end - start > HEADER_BYTES:
-                length, expected = _unpack_header(data, start)
-                after = start + HEADER_BYTES + length
-                if not 0 < length <= limit or after > end:
-                    break
-                payload = data[start + HEADER_BYTES : after]
-                if checksum(payload) != expected:
-                    break
-                found.append(payload)
-                start = after
-            if start == len(data):
-                self._input, self._start = b"", 0  # lets go of the read that brought them
-            else:
-                self._start = start
-        if not found and at_most > 0:
-            # There is something about the next one: it is not whole, wrong, or large.
-            payload_or_none = self.next_payload()
-            if payload_or_none is not None:
-                found.append(payload_or_none)
-        return found
 
     def end(self) -> None:
         """Say that no more bytes will come.

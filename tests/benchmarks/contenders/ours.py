@@ -1,8 +1,8 @@
 """This project, by its public names, as its README and docs/resilient-client.md tell users to use it.
 
 With everything on that is on by default: deadlines, checksums, the check of the peer's user, counters.
-A caller has an :func:`~trio_ipc.open_client`, callers that share a client have an
-:func:`~trio_ipc.open_shared_client`. The contender ``resilient`` has an
+A caller has an :func:`~trio_ipc.open_client`; callers that share a client have one with
+``max_in_flight=64``. The contender ``resilient`` has an
 :func:`~trio_ipc.open_resilient_client` with one connection for either.
 """
 
@@ -26,10 +26,9 @@ from trio_ipc import (
     ResilientConfig,
     open_client,
     open_resilient_client,
-    open_shared_client,
     serve,
 )
-from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 from .base import AsyncClient, LeftOutError
 from .on_trio import TrioContender
@@ -70,20 +69,20 @@ class Ours(TrioContender):
     async def serving(
         self, path: str, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        await serve(handle, self._config.replace(endpoint_path=path), task_status=task_status)
+        await serve(handle, DETECTION, self._config.replace(endpoint_path=path), task_status=task_status)
 
     @asynccontextmanager
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:
         config = self._config.replace(endpoint_path=job.path)
         if self._resilient:
             settings = ResilientConfig(max_connections_per_endpoint=1, max_in_flight=job.number)
-            async with open_resilient_client([Endpoint(config)], settings) as resilient:
+            async with open_resilient_client(DETECTION, [Endpoint(config)], settings) as resilient:
                 yield AsyncClient(partial(resilient.call, request(job.message)))
         elif job.use is Use.MANY:
-            async with open_shared_client(config) as shared:
+            async with open_client(DETECTION, config, max_in_flight=64) as shared:
                 yield AsyncClient(partial(shared.call, request(job.message)))
         else:
-            async with open_client(config) as client:
+            async with open_client(DETECTION, config) as client:
                 message = request(job.message)
                 yield AsyncClient(
                     partial(client.call, message), lambda number: client.call_many([message] * number)

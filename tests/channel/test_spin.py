@@ -1,0 +1,40 @@
+"""Spinning that helps is done each time, spinning that does not costs next to nothing."""
+
+from __future__ import annotations
+
+from trio.testing import MockClock
+
+from trio_ipc.channel.spin import Spin
+
+
+async def spun(spin: Spin, answers: list[bool]) -> int:
+    """How often it looked in one wait."""
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return answers[looks - 1] if looks <= len(answers) else False
+
+    await spin.until(look)
+    return looks
+
+
+async def test_it_looks_each_time_while_that_helps(autojump_clock: MockClock) -> None:
+    spin = Spin(5)
+    assert [await spun(spin, [False, True]) for _ in range(10)] == [2] * 10
+
+
+async def test_where_it_is_in_vain_it_looks_ever_less_often_and_again_once_it_helps(
+    autojump_clock: MockClock,
+) -> None:
+    spin = Spin(3)
+    looked = [index for index in range(300) if await spun(spin, [])]
+    assert looked == [0, 2, 6, 14, 30, 62, 126, 190, 254]
+    while not await spun(spin, [True]):
+        pass
+    assert await spun(spin, [True]) == 1
+
+
+async def test_zero_looks_are_never(autojump_clock: MockClock) -> None:
+    assert await spun(Spin(0), [True]) == 0

@@ -1,0 +1,73 @@
+"""How a client connects, and whom it trusts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.platforms import NOBODY, unix_only
+from tests.support import ME, serving, succeed
+from trio_ipc import (
+    ConnectTimeoutError,
+    IpcConfig,
+    PeerNotAllowedError,
+    PeerPolicy,
+    ServerNotFoundError,
+    ServerRefusedError,
+    open_client,
+)
+from trio_ipc.daemoneye import DETECTION
+
+
+@unix_only
+async def test_no_server_and_a_dead_one_are_told_apart(config: IpcConfig) -> None:
+    with pytest.raises(ServerNotFoundError):
+        async with open_client(DETECTION, config):
+            raise AssertionError("unreachable")
+    assert sys.platform != "win32"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(config.endpoint_path)
+    with pytest.raises(ServerRefusedError):
+        async with open_client(DETECTION, config):
+            raise AssertionError("unreachable")
+
+
+@unix_only
+async def test_connecting_has_a_deadline(config: IpcConfig, autojump_clock: MockClock) -> None:
+    assert sys.platform != "win32"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(config.endpoint_path)
+        server.listen(0)
+        async with open_client(DETECTION, config):
+            with pytest.raises(
+                ConnectTimeoutError, match="did not take the connection.*accept_timeout_ms is 5000"
+            ):
+                async with open_client(DETECTION, config):
+                    raise AssertionError("unreachable")
+    assert trio.current_time() == pytest.approx(5)
+
+
+async def test_the_client_checks_the_server_too(config: IpcConfig) -> None:
+    async with serving(succeed, config):
+        with pytest.raises(
+            PeerNotAllowedError, match=f"not trusted .process {os.getpid()}.*allowed is user {NOBODY}"
+        ):
+            async with open_client(DETECTION, config, peers=PeerPolicy.users([NOBODY])):
+                raise AssertionError("unreachable")
+
+
+async def test_a_policy_that_is_none_is_refused_before_anything_happens(config: IpcConfig) -> None:
+    with pytest.raises(TypeError, match="peers is a set, must be a PeerPolicy"):
+        async with open_client(DETECTION, config, peers={0}):  # type: ignore[arg-type]
+            raise AssertionError("unreachable")
+
+
+async def test_the_client_knows_where_it_leads_and_to_whom(config: IpcConfig) -> None:
+    async with serving(succeed, config), open_client(DETECTION, config) as client:
+        assert (client.endpoint, client.peer) == (config.endpoint_path, ME)
+        assert client.snapshot().transport == config.transport

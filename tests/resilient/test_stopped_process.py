@@ -1,0 +1,79 @@
+"""A program that was stopped for longer than its call's deadline: what has come meanwhile counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from tests.platforms import unix_only
+from tests.support import serving, success
+from trio_ipc import Call, IpcConfig
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+
+pytestmark = unix_only  # SIGSTOP is
+
+#: Seconds: a call's deadline, and for how long the program is stopped.
+DEADLINE, STOPPED = 1.0, 1.3
+
+CLIENT = """
+import sys, trio
+from trio_ipc import Endpoint, IpcConfig, ResilientConfig, open_resilient_client
+from trio_ipc.daemoneye import DETECTION, DetectionTask
+from trio_ipc.errors import CallTimeoutError
+
+async def main(path, in_flight, deadline):
+    settings = ResilientConfig(max_in_flight=int(in_flight))
+    endpoints = [Endpoint(IpcConfig(endpoint_path=path))]
+    async with open_resilient_client(DETECTION, endpoints, settings) as client:
+        await client.call(DetectionTask(task_id="first"))
+        try:
+            answer = await client.ask(DetectionTask(task_id="slow"), timeout=float(deadline))
+            [said] = client.statistics()
+            print(answer.response.task_id, len(answer.attempts), said.failures, said.healthy, flush=True)
+        except CallTimeoutError as exc:
+            print(exc, flush=True)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("in_flight", ["1", "4"])
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answer(
+    config: IpcConfig, in_flight: str, answered: bool
+) -> None:
+    entered, leave = trio.Event(), trio.Event()
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            entered.set()
+            await leave.wait()
+        return success(request.task_id)
+
+    with trio.fail_after(30):
+        async with serving(handler, config):
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-c", CLIENT, config.endpoint_path, in_flight, str(DEADLINE)],
+                stdout=subprocess.PIPE,
+            )
+            try:
+                await entered.wait()
+                os.kill(process.pid, signal.SIGSTOP)
+                if answered:
+                    leave.set()
+                await trio.sleep(STOPPED)  # by the clock on the wall, and nothing else tells
+                os.kill(process.pid, signal.SIGCONT)
+                assert process.stdout is not None
+                said = b"".join([piece async for piece in process.stdout]).decode()
+            finally:
+                process.kill()
+                await process.wait()
+    if answered:
+        assert said == "slow 0 0 True\n"
+    else:
+        assert "no answer within the call's timeout of 1000 ms; it was waiting for the answer" in said

@@ -1,0 +1,491 @@
+"""Users' handlers, whatever they do: one failed response, a log entry that helps, and nobody else's loss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from google.protobuf.wrappers_pb2 import StringValue
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support import (
+    IN_MEMORY,
+    DetectionClient,
+    DetectionServer,
+    Handler,
+    MemoryEndpoint,
+    frame,
+    hang,
+    results_in,
+    serving,
+    succeed,
+    success,
+    task,
+)
+from trio_ipc import Call, Contract, IpcConfig, serve, serve_listener
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.testing import MemoryEndpoint as BoundedEndpoint
+from trio_ipc.testing import open_server
+
+CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_connections=8)
+
+
+@asynccontextmanager
+async def answering(
+    handler: Handler, config: IpcConfig = CONFIG
+) -> AsyncIterator[tuple[DetectionServer, DetectionClient]]:
+    endpoint = MemoryEndpoint(config)
+    async with serving(handler, endpoint) as server:
+        yield server, endpoint.client()
+
+
+def raising_once(exc: BaseException, *, after_a_wait: bool) -> Handler:
+    raised = False
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        nonlocal raised
+        if after_a_wait:
+            await trio.lowlevel.checkpoint()
+        if not raised:
+            raised = True
+            raise exc
+        return success(request.task_id)
+
+    return handler
+
+
+# --- What they raise ----------------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust is no Exception either."""
+
+
+def somebody_elses_cancelled() -> trio.Cancelled:
+    """What leaves another run, in a thread, say."""
+
+    async def main() -> trio.Cancelled:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as exc:
+                return exc
+        raise AssertionError("unreachable")
+
+    return trio.run(main)
+
+
+RAISED: list[tuple[Callable[[], BaseException], str]] = [
+    (lambda: ValueError("no"), "ValueError: no"),
+    (lambda: asyncio.CancelledError("gone"), "CancelledError: gone"),
+    (lambda: Panic("at line 1"), "Panic: at line 1"),
+    (somebody_elses_cancelled, "Cancelled: "),
+    (lambda: BaseExceptionGroup("two", [Panic("one"), ValueError("two")]), "Panic: one; ValueError: two"),
+    (
+        lambda: BaseExceptionGroup("deep", [ExceptionGroup("er", [KeyError("k")]), asyncio.CancelledError()]),
+        "KeyError: 'k'; CancelledError: ",
+    ),
+    (lambda: ExceptionGroup("six", [OSError(str(n)) for n in range(6)]), "OSError: 3; and 2 more"),
+    (lambda: StopAsyncIteration("early"), "StopAsyncIteration: early"),
+]
+
+
+@pytest.mark.parametrize("after_a_wait", [False, True])
+@pytest.mark.parametrize(("make", "told"), RAISED, ids=[told for _, told in RAISED])
+async def test_whatever_a_handler_raises_is_one_failed_response_and_a_log_entry(
+    make: Callable[[], BaseException], told: str, after_a_wait: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    exc = await trio.to_thread.run_sync(make)
+    async with answering(raising_once(exc, after_a_wait=after_a_wait)) as (server, client):
+        failed = await client.call(task())
+        assert (failed.success, failed.error_message[:19]) == (False, "the handler failed:")
+        assert told in failed.error_message
+        assert await client.call(task()) == success(), "the same connection goes on"
+        assert server.snapshot().requests_failed["handler"] == 1
+    [record] = [record for record in caplog.records if record.getMessage() == "the handler failed"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is exc
+
+
+async def test_of_failed_handlers_ten_a_second_have_a_traceback_and_the_rest_a_number(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        raise ValueError
+
+    async with answering(handler) as (server, client):
+        for _ in range(300):
+            await client.call(task())
+        await trio.sleep(1.5)
+        await client.call(task())
+        assert server.snapshot().requests_failed["handler"] == 301
+    lines = [record.getMessage() for record in caplog.records if record.name == "trio_ipc.server"]
+    assert lines.count("the handler failed") == 11
+    assert "290 more requests failed" in lines
+
+
+async def test_a_handler_that_was_cancelled_by_its_deadline_is_not_heard_whatever_it_raises(
+    autojump_clock: MockClock,
+) -> None:
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("while it was cancelled")
+        raise AssertionError("unreachable")
+
+    async with answering(handler, CONFIG.replace(handler_timeout_ms=100)) as (server, client):
+        result = await client.call(task())
+        assert result.error_message == "the handler ran out of time, the limit is 100 ms"
+        assert server.snapshot().requests_failed["handler_timeout"] == 1
+
+
+async def test_a_group_of_cancellations_at_the_deadline_is_a_timeout(autojump_clock: MockClock) -> None:
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(trio.sleep_forever)
+        raise AssertionError("unreachable")
+
+    async with answering(handler, CONFIG.replace(handler_timeout_ms=100)) as (_, client):
+        result = await client.call(task())
+        assert result.error_message == "the handler ran out of time, the limit is 100 ms"
+
+
+# --- What they are -----------------------------------------------------------------------------------------
+
+
+def not_async(_request: DetectionTask, _call: Call) -> DetectionResult:
+    return success()
+
+
+class NotAsync:
+    def __call__(self, _request: DetectionTask, _call: Call) -> DetectionResult:
+        return success()
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        (not_async, "which is not async: it must be an async function"),
+        (NotAsync(), "which is not async"),
+        (functools.partial(not_async), "which is not async"),
+        (lambda _request, _call: None, "which is not async"),
+        (None, "handler is None, which cannot be called"),
+        (DETECTION, "which cannot be called"),
+    ],
+)
+async def test_a_handler_that_is_not_async_is_refused_at_the_start(
+    handler: Any, told: str, config: IpcConfig
+) -> None:
+    with pytest.raises(TypeError, match=told):
+        await serve(handler, DETECTION, config)
+    with pytest.raises(TypeError, match=told):
+        await serve_listener(handler, DETECTION, MemoryEndpoint(CONFIG), CONFIG)
+
+
+class Asynchronous:
+    async def __call__(self, request: DetectionTask, _call: Call) -> DetectionResult:
+        return success(request.task_id)
+
+    async def method(self, request: DetectionTask, _call: Call) -> DetectionResult:
+        return success(request.task_id)
+
+
+def decorated(handler: Handler) -> Handler:
+    @functools.wraps(handler)
+    def wrapper(request: DetectionTask, call: Call) -> Any:
+        return handler(request, call)
+
+    return wrapper
+
+
+async def with_more(_more: int, request: DetectionTask, _call: Call) -> DetectionResult:
+    return success(request.task_id)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [Asynchronous(), Asynchronous().method, functools.partial(with_more, 1), decorated(succeed)],
+    ids=["object", "method", "partial", "decorated"],
+)
+async def test_whatever_is_async_may_be_a_handler(handler: Handler) -> None:
+    async with answering(handler) as (_, client):
+        assert await client.call(task()) == success()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((succeed, "detection"), "contract is 'detection', must be a Contract"),
+        ((succeed, CONFIG), "must be a Contract"),
+        ((succeed, DETECTION, "/run/x.sock"), "config is '/run/x.sock', must be an IpcConfig"),
+        ((succeed, DETECTION, {}), "must be an IpcConfig"),
+        ((DETECTION, succeed), "which cannot be called"),
+    ],
+)
+async def test_a_wrong_argument_is_an_error_that_says_what_belongs_there(arguments: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        await serve(*arguments)
+
+
+# --- What they leave behind --------------------------------------------------------------------------------
+
+MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="nobody's")
+
+
+@pytest.mark.parametrize("after_a_wait", [False, True])
+async def test_each_request_begins_with_the_same_context(after_a_wait: bool) -> None:
+    seen = []
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        seen.append(MARK.get())
+        MARK.set(request.task_id)
+        if after_a_wait:
+            await trio.lowlevel.checkpoint()
+        assert MARK.get() == request.task_id
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(inherit, request.task_id)
+        assert await trio.to_thread.run_sync(MARK.get) == request.task_id
+        return success(request.task_id)
+
+    async def inherit(expected: str) -> None:
+        assert MARK.get() == expected
+
+    MARK.set("the server's")
+    async with answering(handler) as (_, client):
+        results = await client.call_many([task("a"), task("b")])
+        results.append(await client.call(task("c")))
+    assert [result.error_message for result in results] == ["", "", ""]
+    assert seen == ["the server's"] * 3
+
+
+async def test_a_handler_may_use_scopes_and_tokens_across_its_waits() -> None:
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        token = MARK.set("inside")
+        with trio.move_on_after(0.001) as scope:
+            await trio.sleep_forever()
+        assert scope.cancelled_caught
+        MARK.reset(token)
+        await trio.lowlevel.checkpoint()
+        return success(request.task_id)
+
+    async with answering(handler) as (_, client):
+        assert await client.call(task()) == success()
+
+
+# --- Fairness ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("greedy", [1, 4])
+async def test_who_sends_ahead_holds_the_others_up_for_a_millisecond_at_a_time(
+    greedy: int, mock_clock: MockClock
+) -> None:
+    async def busy(request: DetectionTask, _: Call) -> DetectionResult:
+        mock_clock.jump(0.001)  # a millisecond of work in which nobody else runs
+        return success(request.task_id)
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(busy, endpoint) as server:
+        for _ in range(greedy):
+            await endpoint.connect().send_all(frame(task("ahead")) * 500)
+        await trio.lowlevel.checkpoint()
+        client = endpoint.client()
+        for _ in range(5):
+            began = trio.current_time()
+            await client.call(task("other"))
+            assert trio.current_time() - began < 0.001 * (4 * greedy + 8)
+        async with trio.open_nursery() as nursery:  # accepting and stopping do not wait either
+            nursery.start_soon(server.wait_stopped)
+            began = trio.current_time()
+            late = endpoint.client()
+            await late.call(task("late"))
+            assert trio.current_time() - began < 0.001 * (4 * greedy + 12)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_answered_in_a_turn_is_sent_at_its_end(mock_clock: MockClock) -> None:
+    async def busy(request: DetectionTask, _: Call) -> DetectionResult:
+        mock_clock.jump(0.001)
+        return success(request.task_id)
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(busy, endpoint):
+        near = endpoint.connect()
+        await near.send_all(frame(task()) * 50)
+        assert len(results_in(bytes(await near.receive_some()))) < 50
+
+
+async def test_what_was_answered_is_sent_while_the_next_handler_waits(autojump_clock: MockClock) -> None:
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            await trio.sleep(5)
+        return success(request.task_id)
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(handler, endpoint):
+        near = endpoint.connect()
+        await near.send_all(frame(task("first")) + frame(task("slow")))
+        assert results_in(bytes(await near.receive_some())) == [success("first")]
+        assert trio.current_time() == 0
+
+
+# --- What the client does meanwhile ------------------------------------------------------------------------
+
+
+async def test_a_write_timeout_while_a_handler_runs_counts_as_a_write_timeout(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def handler(request: DetectionTask, call: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            return await hang(request, call)
+        return DetectionResult(task_id="x" * 20_000, success=True)
+
+    endpoint = BoundedEndpoint(buffer_bytes=10_000)
+    async with open_server(handler, DETECTION, endpoint, write_timeout_ms=2_000) as server:
+        client = await endpoint.connect()
+        await client.send_all(frame(task("large")) + frame(task("slow")))
+        await trio.sleep(3)
+        counters = server.snapshot()
+        assert counters.timeouts["write"] == 1
+        assert counters.connections_closed["write_timeout"] == 1
+        assert counters.requests_failed["client_gone"] == 0
+        assert counters.requests_failed["response_undelivered"] == 2
+    assert "closed: timed out handing over a message" in caplog.text
+
+
+async def test_a_client_that_leaves_has_its_handler_cancelled_soon(autojump_clock: MockClock) -> None:
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(hang, endpoint) as server:
+        near = endpoint.connect()
+        await near.send_all(frame(task()) * 2)
+        await trio.sleep(10)
+        await near.aclose()
+        await trio.sleep(0.11)
+        assert server.snapshot().requests_failed["client_gone"] == 1
+        assert server.snapshot().connections_active == 0
+
+
+@pytest.mark.parametrize("nth", range(5))
+async def test_a_handler_that_is_done_when_a_stopped_process_goes_on_has_answered_in_time(
+    nth: int, mock_clock: MockClock
+) -> None:
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(1)
+        return success(request.task_id)
+
+    async with (
+        answering(handler, CONFIG.replace(handler_timeout_ms=5_000)) as (server, client),
+        trio.open_nursery() as nursery,
+    ):
+
+        @nursery.start_soon
+        async def be_stopped() -> None:
+            await wait_all_tasks_blocked()
+            mock_clock.jump(20)
+
+        assert await client.call(task()) == success()
+        assert server.snapshot().timeouts["handler"] == 0
+
+
+# --- Logging cannot hurt -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def record_factory(factory: Any) -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(factory)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(before)
+
+
+def with_our_fields(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **kwargs)
+    record.endpoint = record.connection = record.peer = record.reason = "somebody else's"
+    return record
+
+
+def broken(*_args: Any, **_kwargs: Any) -> Any:
+    raise RuntimeError("a broken record factory")
+
+
+class BrokenFilter(logging.Filter):
+    def filter(self, _record: logging.LogRecord) -> bool:
+        raise RuntimeError("a broken filter")
+
+
+class BrokenFormatter(logging.Handler):
+    def emit(self, _record: logging.LogRecord) -> None:
+        raise RuntimeError("a broken formatter")
+
+
+@pytest.mark.parametrize("kind", ["fields", "factory", "filter", "formatter"])
+async def test_logging_that_raises_costs_a_line_and_nothing_else(
+    kind: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG, "trio_ipc")
+    logger = logging.getLogger("trio_ipc.server")
+    added: Any = {"filter": BrokenFilter(), "formatter": BrokenFormatter()}.get(kind)
+    factory = {"fields": with_our_fields, "factory": broken}.get(kind, logging.getLogRecordFactory())
+    if kind == "filter":
+        logger.addFilter(added)
+    elif kind == "formatter":
+        logger.addHandler(added)
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "bad":
+            raise ValueError("no")
+        return success(request.task_id)
+
+    try:
+        with record_factory(factory):
+            async with answering(handler) as (server, client):
+                assert (await client.call(task("bad"))).error_message == "the handler failed: ValueError: no"
+                assert await client.call(task()) == success()
+                assert server.snapshot().connections_closed["internal_error"] == 0
+    finally:
+        logger.removeFilter(added)
+        logger.removeHandler(added)
+    if kind == "fields":
+        assert "the handler failed" in caplog.text, "the line is there, without fields"
+    else:
+        assert "RuntimeError: a broken" in capsys.readouterr().err, "where logging tells such things"
+
+
+# --- The contract's functions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("made", [StringValue(value="no"), "no", None, object()])
+async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_says_so(
+    made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    contract = Contract(
+        name="strange",
+        request_type=DetectionTask,
+        response_type=DetectionResult,
+        failure=lambda _request, _reason: made,
+    )
+    endpoint = MemoryEndpoint(CONFIG)
+
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        raise ValueError
+
+    async with serving(handler, endpoint, contract) as server:
+        near = endpoint.connect()
+        await near.send_all(frame(task()))
+        assert await near.receive_some() == b""
+        assert server.snapshot().connections_closed["unanswerable"] == 1
+    assert f"failure of the contract strange returned {type(made).__name__}" in caplog.text

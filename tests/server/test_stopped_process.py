@@ -1,0 +1,146 @@
+"""Programs that are stopped for longer than their deadlines: what came meanwhile counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from tests.platforms import unix_only
+from tests.support import frame, read_results, serving, success, task
+from trio_ipc import Call, IpcConfig, open_client
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.transports import connect
+
+pytestmark = unix_only  # SIGSTOP is
+
+#: Longer than any deadline that the tests set.
+STOPPED = 0.8
+
+CLIENT = """
+import sys, trio
+from trio_ipc import IpcConfig, open_client
+from trio_ipc.daemoneye import DETECTION, DetectionTask
+
+async def main(path, transport, in_flight):
+    config = IpcConfig(endpoint_path=path, transport=transport, read_timeout_ms=400)
+    async with open_client(DETECTION, config, max_in_flight=int(in_flight)) as client:
+        print((await client.call(DetectionTask(task_id="t"))).task_id, flush=True)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+SERVER = """
+import sys, trio
+from trio_ipc import IpcConfig, serve
+from trio_ipc.daemoneye import DETECTION, DetectionResult
+
+async def answer(task, call):
+    with trio.move_on_after(0.2):  # from here on, wherever the program is stopped
+        print("handling", flush=True)
+        await trio.sleep_forever()
+    return DetectionResult(task_id=task.task_id, success=True)
+
+async def main(path, transport):
+    config = IpcConfig(endpoint_path=path, transport=transport, read_timeout_ms=400)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, answer, DETECTION, config)
+        print("listening", flush=True)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+async def program(code: str, *arguments: str) -> trio.Process:
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+async def line_of(process: trio.Process) -> str:
+    """The next line that a program prints, in however many pieces."""
+    assert process.stdout is not None
+    line = b""
+    with trio.fail_after(20):
+        while not line.endswith(b"\n"):
+            piece = await process.stdout.receive_some()
+            assert piece, line
+            line += piece
+    return line.decode().strip()
+
+
+async def stop_for_a_while(process: trio.Process) -> None:
+    os.kill(process.pid, signal.SIGSTOP)
+    await trio.sleep(STOPPED)  # a program is stopped by the clock on the wall, and nothing else tells
+    os.kill(process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("in_flight", ["1", "4"])
+async def test_a_client_that_was_stopped_finds_its_answer(config: IpcConfig, in_flight: str) -> None:
+    entered, leave = trio.Event(), trio.Event()
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        entered.set()
+        await leave.wait()
+        return success(request.task_id)
+
+    async with serving(handler, config):
+        process = await program(CLIENT, config.endpoint_path, str(config.transport), in_flight)
+        assert process.stderr is not None
+        with trio.fail_after(20):
+            await entered.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_for_a_while, process)
+            await trio.sleep(0.1)
+            leave.set()
+        assert await line_of(process) == "t"
+        with trio.fail_after(20):
+            assert await process.stderr.receive_some() == b""
+            await process.wait()
+
+
+async def started_server(config: IpcConfig) -> trio.Process:
+    process = await program(SERVER, config.endpoint_path, str(config.transport))
+    assert await line_of(process) == "listening"
+    return process
+
+
+@pytest.mark.parametrize("at_first", [0, 9], ids=["between frames", "inside of one"])
+async def test_a_server_that_was_stopped_reads_what_came(config: IpcConfig, at_first: int) -> None:
+    process = await started_server(config)
+    try:
+        async with await connect(config.endpoint_path) as stream:
+            request = frame(task("late"))
+            await stream.send_all(request[:at_first] or request)
+            if not at_first:
+                assert await read_results(stream, 1) == [success("late")]
+            async with trio.open_nursery() as stopping:
+                stopping.start_soon(stop_for_a_while, process)
+                await trio.sleep(0.1)
+                await stream.send_all(request[at_first:])
+            with trio.fail_after(20):
+                assert await read_results(stream, 1) == [success("late")]
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_handler_that_was_stopped_in_its_last_moment_has_answered(config: IpcConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        process = await started_server(config)
+        try:
+            async with open_client(DETECTION, config) as client:
+
+                async def stop_once_it_handles() -> None:
+                    assert await line_of(process) == "handling"
+                    await stop_for_a_while(process)
+
+                nursery.start_soon(stop_once_it_handles)
+                assert await client.call(task("t")) == success("t")
+        finally:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,50 @@
+"""Asking a server to stop, from wherever one happens to be."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+import pytest
+import trio
+
+from tests.server.test_handlers import CONFIG
+from tests.support import MemoryEndpoint, serving, succeed, success, task
+
+
+async def test_another_thread_may_ask() -> None:
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(succeed, endpoint) as server:
+        assert await endpoint.client().call(task()) == success()
+        await trio.to_thread.run_sync(server.stop)
+        with trio.fail_after(5):
+            await server.wait_stopped()
+        await trio.to_thread.run_sync(server.stop)
+        server.stop()
+
+
+def test_another_thread_may_ask_when_the_run_is_over() -> None:
+    async def main() -> object:
+        async with serving(succeed, MemoryEndpoint(CONFIG)) as server:
+            pass
+        return server.stop
+
+    stop = trio.run(main)
+    assert callable(stop)
+    thread = threading.Thread(target=stop)
+    thread.start()
+    thread.join()
+    stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process gets no such signal from itself there")
+async def test_a_signals_handler_may_ask() -> None:
+    async with serving(succeed, MemoryEndpoint(CONFIG)) as server:
+        before = signal.signal(signal.SIGUSR2, lambda _number, _frame: server.stop())
+        try:
+            signal.raise_signal(signal.SIGUSR2)
+            with trio.fail_after(5):
+                await server.wait_stopped()
+        finally:
+            signal.signal(signal.SIGUSR2, before)

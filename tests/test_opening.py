@@ -1,0 +1,524 @@
+"""A running server changes its transport, and nobody notices but the counters."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock
+
+from tests.platforms import KEPT_BY_WINE, exists, open_handles, unix_only
+from tests.support import MIB, DetectionServer, MemoryEndpoint, hang, serving, succeed, success, task
+from trio_ipc import (
+    Call,
+    Channel,
+    ConfigError,
+    Crc32Variant,
+    EndpointError,
+    IpcConfig,
+    PeerClosedError,
+    TransportType,
+    open_client,
+    opening,
+    serve,
+)
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.opening import EndpointListener, open_channel, open_channel_listener
+from trio_ipc.transports import PeerPolicy
+
+LEGACY, INTERPROCESS = TransportType.LEGACY, TransportType.INTERPROCESS
+
+
+def other(transport: TransportType) -> TransportType:
+    return INTERPROCESS if transport is LEGACY else LEGACY
+
+
+def served_by(server: DetectionServer) -> dict[str, int]:
+    """How many connections are served by each transport."""
+    parts = server.snapshot().by_transport
+    return {name: part.connections_active for name, part in parts.items() if part.connections_active}
+
+
+def module_of(channel: Channel) -> str:
+    return type(channel).__module__
+
+
+# --- Either talks to either ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", Crc32Variant)
+@pytest.mark.parametrize("clients", TransportType)
+async def test_client_and_server_need_not_be_of_one_kind(
+    config: IpcConfig, clients: TransportType, variant: Crc32Variant
+) -> None:
+    async def repeat(task: DetectionTask, _: Call) -> DetectionResult:
+        return DetectionResult(task_id=task.task_id, error_message=task.metadata)
+
+    config = config.replace(crc32_variant=variant)
+    async with serving(repeat, config), open_client(DETECTION, config.replace(transport=clients)) as client:
+        for size in (1, 100, 65_535, 65_536, 200_000, MIB - 200):
+            request = DetectionTask(task_id="t", metadata="x" * size)
+            assert (await client.call(request)).error_message == request.metadata
+
+
+# --- What a switch does -------------------------------------------------------------------------
+
+
+async def test_new_connections_use_the_new_transport_and_old_ones_finish_on_theirs(
+    config: IpcConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ipc.server")
+    entered, go_on = trio.Event(), trio.Event()
+
+    async def slow(task: DetectionTask, _: Call) -> DetectionResult:
+        entered.set()
+        await go_on.wait()
+        return success(task.task_id)
+
+    before, after = config.transport, other(config.transport)
+    async with serving(slow, config) as server, open_client(DETECTION, config) as old:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(old.call, task("old"))
+            await entered.wait()
+            await server.switch_transport(str(after))
+            assert server.snapshot().transport == after
+            assert served_by(server) == {before: 1}, "it is still served by the old one"
+            async with open_client(DETECTION, config) as new:
+                answered = trio.Event()
+
+                async def call_new() -> None:
+                    assert await new.call(task("new")) == success("new")
+                    answered.set()
+
+                nursery.start_soon(call_new)
+                while server.snapshot().connections_active < 2:
+                    await trio.lowlevel.checkpoint()
+                assert served_by(server) == {before: 1, after: 1}
+                go_on.set()
+                assert await old.call(task("again")) == success("again")
+                await answered.wait()
+        assert server.snapshot().connections_served == 2
+    assert f"switched from the {before} to the {after} transport" in caplog.text
+
+
+async def test_sixteen_callers_without_a_pause_notice_nothing_of_ten_switches(config: IpcConfig) -> None:
+    config = config.replace(max_connections=64)
+    answered = 0
+    over = False
+
+    async def keep_calling(number: int, kind: TransportType) -> None:
+        nonlocal answered
+        async with open_client(DETECTION, config.replace(transport=kind)) as client:
+            while not over:
+                for _ in range(10):
+                    name = f"{number}-{answered}"
+                    assert await client.call(task(name)) == success(name)
+                    answered += 1
+
+    async def connect_anew(number: int, kind: TransportType) -> None:
+        nonlocal answered
+        while not over:
+            async with open_client(DETECTION, config.replace(transport=kind)) as client:
+                assert await client.call(task("new")) == success("new")
+                answered += 1
+
+    seen = []
+    async with serving(succeed, config) as server:
+        async with trio.open_nursery() as callers:
+            for number in range(16):
+                call = keep_calling if number < 12 else connect_anew
+                callers.start_soon(call, number, list(TransportType)[number % 2])
+            for _ in range(10):
+                enough = answered + 100
+                while answered < enough:
+                    await trio.lowlevel.checkpoint()
+                await server.switch_transport(other(TransportType(server.snapshot().transport)))
+                seen.append(server.snapshot().transport)
+            over = True
+        assert seen == [other(config.transport), config.transport] * 5
+        counters = server.snapshot()
+        assert counters.requests == answered
+        assert counters.connections_refused["limit"] == counters.connections_left == 0
+        assert counters.requests_answered == counters.requests
+        assert set(counters.by_transport) == {"interprocess", "legacy"}
+        assert counters.connections_closed["protocol_error"] == 0
+
+
+async def test_no_connect_is_refused_meanwhile(config: IpcConfig) -> None:
+    """Every client that knocks during a switch is let in, also those that nobody has accepted yet."""
+    async with serving(succeed, config) as server:
+        connected = 0
+        over = False
+
+        async def knock() -> None:
+            nonlocal connected
+            while not over:
+                async with open_client(DETECTION, config) as client:
+                    assert await client.call(task()) == success()
+                    connected += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(knock)
+            for _ in range(40):
+                enough = connected + 3
+                while connected < enough:
+                    await trio.lowlevel.checkpoint()
+                await server.switch_transport(other(TransportType(server.snapshot().transport)))
+            over = True
+        assert server.snapshot().connections_served == connected
+
+
+async def test_who_waits_at_the_old_listener_is_accepted_by_the_new_one(config: IpcConfig) -> None:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        async with await open_channel(config) as early:
+            await early.send(b"early")
+            await listener.switch(other(config.transport))
+            async with await listener.accept() as served:
+                assert await served.receive() == b"early"
+                await served.send(b"welcome")
+                assert await early.receive() == b"welcome"
+        async with await open_channel(config) as another, await listener.accept() as of_another:
+            assert module_of(served) == module_of(of_another)
+            assert (module_of(served) == module_of(another)) == (listener.transport == config.transport)
+
+
+@unix_only
+async def test_the_socket_file_stays_the_same_and_goes_in_the_end(config: IpcConfig) -> None:
+    path = config.endpoint_path
+    async with serving(succeed, config) as server:
+        before = os.lstat(path)
+        for _ in range(3):
+            await server.switch_transport(other(TransportType(server.snapshot().transport)))
+            found = os.lstat(path)
+            assert (found.st_ino, found.st_ctime_ns, found.st_mode) == (
+                before.st_ino,
+                before.st_ctime_ns,
+                before.st_mode,
+            )
+            assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_stop_after_a_switch_removes_the_endpoint(config: IpcConfig, times: int) -> None:
+    async with serving(succeed, config) as server:
+        for _ in range(times):
+            await server.switch_transport(other(TransportType(server.snapshot().transport)))
+        server.stop()
+        await server.wait_stopped()
+        assert not exists(config.endpoint_path)
+
+
+async def test_the_active_transport_is_no_switch(config: IpcConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "trio_ipc")
+    async with serving(succeed, config) as server:
+        listener = server._listener
+        assert isinstance(listener, EndpointListener)
+        before = listener._listener
+        with trio.testing.assert_checkpoints():
+            await server.switch_transport(config.transport)
+        assert listener._listener is before
+    assert "switched" not in caplog.text
+
+
+async def test_many_switches_leave_no_descriptor(config: IpcConfig) -> None:
+    async with serving(succeed, config) as server:
+
+        async def switch_and_call(times: int) -> int:
+            for _ in range(times):
+                await server.switch_transport(other(TransportType(server.snapshot().transport)))
+                async with open_client(DETECTION, config) as client:
+                    await client.call(task())
+            while server.snapshot().connections_active:
+                await trio.lowlevel.checkpoint()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            return open_handles()
+
+        before = await switch_and_call(4)
+        assert await switch_and_call(40) <= before
+
+
+async def test_the_limit_of_connections_holds_for_both_together(
+    config: IpcConfig, autojump_clock: MockClock
+) -> None:
+    config = config.replace(max_connections=1, accept_timeout_ms=1_000)
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as first:
+        await first.call(task())
+        await server.switch_transport(other(config.transport))
+        async with open_client(DETECTION, config) as second:
+            with pytest.raises(PeerClosedError):
+                await second.call(task())
+        assert server.snapshot().connections_refused["limit"] == 1
+        assert await first.call(task()) == success()
+
+
+# --- What can go wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [ImportError("no module named x"), OSError(errno.ENOMEM, "no memory")])
+@pytest.mark.parametrize("when", ["loading", "taking over"])
+async def test_a_switch_that_fails_leaves_the_old_transport_serving(
+    config: IpcConfig, monkeypatch: pytest.MonkeyPatch, failure: Exception, when: str
+) -> None:
+    real = opening._load
+    wanted = other(config.transport)
+
+    def adopt(*_: object) -> None:
+        raise failure
+
+    def load(transport: TransportType) -> object:
+        if transport is not wanted:
+            return real(transport)
+        if when == "loading":
+            raise failure
+        return type("Broken", (), {"adopt": staticmethod(adopt)})
+
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as old:
+        await old.call(task())
+        handles = open_handles()
+        monkeypatch.setattr(opening, "_load", load)
+        for _ in range(3):
+            with pytest.raises(EndpointError, match="goes on serving; nothing was lost") as caught:
+                await server.switch_transport(wanted)
+            assert caught.value.__cause__ is failure
+            assert str(config.transport) in str(caught.value)
+        assert open_handles() <= handles + KEPT_BY_WINE
+        assert server.snapshot().transport == config.transport
+        assert await old.call(task()) == success()
+        async with open_client(DETECTION, config) as new:
+            assert await new.call(task()) == success()
+        monkeypatch.undo()
+        await server.switch_transport(wanted)
+        async with open_client(DETECTION, config) as new:
+            assert await new.call(task()) == success()
+
+
+@pytest.mark.parametrize(
+    ("library", "variant", "wanted"),
+    [("isal.isal_zlib", Crc32Variant.IEEE, INTERPROCESS), ("google_crc32c", Crc32Variant.CASTAGNOLI, LEGACY)],
+)
+async def test_a_library_that_is_missing_fails_the_switch_and_not_each_connection(
+    config: IpcConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    library: str,
+    variant: Crc32Variant,
+    wanted: TransportType,
+) -> None:
+    config = config.replace(crc32_variant=variant, transport=other(wanted))
+    async with serving(succeed, config) as server:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, library, None)
+            with pytest.raises(EndpointError, match=f"cannot switch to the {wanted} transport: .*{library}"):
+                await server.switch_transport(wanted)
+        await call_once(config)
+        await server.switch_transport(wanted)
+        await call_once(config)
+
+
+async def test_a_name_that_is_no_transport_is_refused(config: IpcConfig) -> None:
+    async with serving(succeed, config) as server:
+        with pytest.raises(ConfigError, match='transport is \'pigeon\', must be "interprocess" or "legacy"'):
+            await server.switch_transport("pigeon")
+
+
+async def test_a_listener_of_the_callers_own_is_the_callers_own() -> None:
+    endpoint = MemoryEndpoint(IpcConfig())
+    async with serving(succeed, endpoint) as server:
+        with pytest.raises(EndpointError, match="made by the caller of serve_listener.*use serve"):
+            await server.switch_transport("legacy")
+        assert server.snapshot().transport == "interprocess"
+
+
+async def test_a_server_that_stops_is_not_switched(config: IpcConfig) -> None:
+    begun = trio.Event()
+
+    async def begin_and_hang(request: DetectionTask, call: Call) -> DetectionResult:
+        begun.set()
+        return await hang(request, call)
+
+    async with (
+        serving(begin_and_hang, config) as server,
+        open_client(DETECTION, config) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.call, task())
+        await begun.wait()  # where a thread waits for a pipe, tasks that all wait tell nothing
+        server.stop()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(EndpointError, match="the server is stopping"):
+            await server.switch_transport(other(config.transport))
+        assert server.snapshot().transport == config.transport
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_in_the_moment_of_a_switch_ends_all_of_it(config: IpcConfig) -> None:
+    for order in ("stop first", "switch first"):
+        async with serving(succeed, config) as server:
+            async with trio.open_nursery() as nursery:
+
+                async def switch() -> None:
+                    with contextlib.suppress(EndpointError):  # it may have come too late
+                        await server.switch_transport(other(config.transport))
+
+                if order == "stop first":
+                    server.stop()
+                nursery.start_soon(switch)
+                if order == "switch first":
+                    while not nursery.child_tasks:
+                        await trio.lowlevel.checkpoint()
+                    await trio.lowlevel.checkpoint()
+                    server.stop()
+            await server.wait_stopped()
+        assert not exists(config.endpoint_path)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_cancelled_switch_has_happened_or_not(config: IpcConfig, steps: int) -> None:
+    """The cancellation comes after any number of steps; both outcomes leave a server that serves."""
+    async with serving(succeed, config) as server:
+        for _ in range(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.switch_transport, other(TransportType(server.snapshot().transport)))
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            listener = server._listener
+            assert isinstance(listener, EndpointListener)
+            assert listener._switch_wanted is None
+            assert server.snapshot().transport == listener.transport
+            async with open_client(DETECTION, config) as client:
+                assert await client.call(task()) == success()
+    assert not exists(config.endpoint_path)
+
+
+async def test_switches_at_the_same_time_take_turns(config: IpcConfig) -> None:
+    async with serving(succeed, config) as server:
+        async with trio.open_nursery() as nursery:
+            for number in range(11):
+                kind = other(config.transport) if number % 2 == 0 else config.transport
+                nursery.start_soon(server.switch_transport, kind)
+            nursery.start_soon(partial(call_once, config))
+        async with open_client(DETECTION, config) as client:
+            assert await client.call(task()) == success()
+
+
+async def call_once(config: IpcConfig) -> None:
+    async with open_client(DETECTION, config) as client:
+        assert await client.call(task()) == success()
+
+
+async def test_a_system_out_of_descriptors_does_not_keep_a_switch_waiting(
+    config: IpcConfig, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def accept() -> Channel:
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with serving(succeed, config) as server:
+        listener = server._listener
+        assert isinstance(listener, EndpointListener)
+        old = listener._listener
+        monkeypatch.setattr(old, "accept", accept)
+        async with open_client(DETECTION, config):  # makes the listener leave its first accept()
+            pass
+        await trio.sleep(0.15)
+        await server.switch_transport(other(config.transport))
+        async with open_client(DETECTION, config) as client:
+            assert await client.call(task()) == success()
+
+
+async def test_a_second_task_that_accepts_is_told_so(config: IpcConfig) -> None:
+    async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await listener.accept()
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_was_handed_over_is_no_longer_the_old_listeners(config: IpcConfig) -> None:
+    listener = await open_channel_listener(config, PeerPolicy.own_user_and_root())
+    old = listener._listener
+    await listener.switch(other(config.transport))
+    operations: list[Callable[[], Awaitable[object]]] = [old.accept]
+    for operation in operations:
+        with pytest.raises(trio.ClosedResourceError):
+            await operation()
+    with pytest.raises(trio.ClosedResourceError):
+        old.detach()
+    await old.aclose()
+    async with await open_channel(config), await listener.accept():
+        pass
+    await listener.aclose()
+    assert not exists(config.endpoint_path)
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.switch(config.transport)
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
+
+
+@pytest.mark.parametrize("kind", TransportType)
+async def test_the_environment_alone_chooses(
+    config: IpcConfig, monkeypatch: pytest.MonkeyPatch, kind: TransportType
+) -> None:
+    monkeypatch.setenv("TRIO_IPC_ENDPOINT_PATH", config.endpoint_path)
+    monkeypatch.setenv("TRIO_IPC_TRANSPORT", str(kind))
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, succeed, DETECTION)
+        async with open_client(DETECTION) as client:
+            assert await client.call(task()) == success()
+            assert server.snapshot().transport == client.snapshot().transport == kind
+        nursery.cancel_scope.cancel()
+
+
+#: Runs a server and a client with the other transport's modules out of reach.
+ALONE = """
+import sys, trio
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+from trio_ipc import IpcConfig, open_client, serve
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+
+async def answer(task, call):
+    return DetectionResult(task_id=task.task_id, success=True)
+
+async def main():
+    config = IpcConfig.load(endpoint_path=sys.argv[1])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, answer, DETECTION, config)
+        async with open_client(DETECTION, config) as client:
+            assert (await client.call(DetectionTask(task_id="t"))).success
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+STREAMS = "windows.pipe" if sys.platform == "win32" else "unix"
+
+
+@pytest.mark.parametrize(
+    ("kind", "absent"),
+    [
+        (
+            LEGACY,
+            [f"trio_ipc.transports.{STREAMS}", "trio_ipc.channel.interprocess", "isal", "isal.isal_zlib"],
+        ),
+        (INTERPROCESS, ["trio_ipc.legacy"]),
+    ],
+)
+async def test_the_transport_that_is_not_chosen_is_not_needed(
+    config: IpcConfig, kind: TransportType, absent: list[str]
+) -> None:
+    await trio.run_process(
+        [sys.executable, "-c", ALONE, config.endpoint_path, *absent],
+        env={**os.environ, "TRIO_IPC_TRANSPORT": str(kind)},
+    )

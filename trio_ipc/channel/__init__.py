@@ -1,0 +1,17 @@
+"""Whole messages in and out of one connection, each under its deadline."""
+
+from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, too_late
+from .framed import FramedChannel, FramedChannelListener, framed
+
+__all__ = [
+    "STOPPED",
+    "Channel",
+    "FramedChannel",
+    "FramedChannelListener",
+    "close_at_once",
+    "closed_by_peer",
+    "closed_here",
+    "framed",
+    "not_taken",
+    "too_late",
+]

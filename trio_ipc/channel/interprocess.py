@@ -1,0 +1,50 @@
+"""The default transport: frames over the local streams of :mod:`trio_ipc.transports`.
+
+:mod:`trio_ipc.opening` loads it when it is chosen. This module must never do more than put those parts
+together.
+"""
+
+from __future__ import annotations
+
+from trio_ipc import transports
+from trio_ipc.channel import Channel, FramedChannelListener, framed
+from trio_ipc.config import IpcConfig
+from trio_ipc.transports import DetachableListener, Detached, EndpointState, LocalStream, PeerPolicy
+from trio_ipc.wire import checksum_for
+
+
+class _Listener(FramedChannelListener, DetachableListener[Channel]):
+    def __init__(self, listener: DetachableListener[LocalStream], config: IpcConfig) -> None:
+        super().__init__(listener, config)
+        self._transferable = listener
+
+    def detach(self) -> Detached:
+        return self._transferable.detach()
+
+    def release(self) -> None:
+        self._transferable.release()
+
+    def look(self) -> EndpointState | None:
+        return self._transferable.look()
+
+
+async def connect(config: IpcConfig) -> Channel:
+    """Connect to the configured endpoint; raises what the transport raises. No deadline is set."""
+    return framed(await transports.connect(config.endpoint_path), config)
+
+
+async def listen(config: IpcConfig, peers: PeerPolicy) -> DetachableListener[Channel]:
+    """Listen at the configured endpoint; raises what the transport raises."""
+    listener = await transports.listen(config.endpoint_path, peers, group=config.socket_group)
+    return _Listener(listener, config)
+
+
+def adopt(detached: Detached, config: IpcConfig) -> DetachableListener[Channel]:
+    """Return a listener on what another one hands over.
+
+    Raises:
+        ImportError: a library that the channels need is missing. Better now than at each connection.
+        OSError: the system refuses.
+    """
+    checksum_for(config.crc32_variant)
+    return _Listener(transports.adopt(detached), config)

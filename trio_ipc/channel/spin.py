@@ -1,0 +1,78 @@
+"""Looking again before falling asleep, where that has helped of late.
+
+To wake a process that sleeps takes the system longer than all of our Python. So who waits looks a few times
+before it falls asleep, with a whole pass of the scheduler between two looks: other tasks, deadlines and
+cancellation have their turn. This module must never know what is looked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+#: Seconds that spinning may take, at the most: a few times what it costs to be woken. Where many connections
+#: are busy a pass of the scheduler takes long, and the process does not fall asleep anyway.
+_SHORT: Final = 0.0001
+
+#: The same where waits follow one another within ``_LIVELY`` seconds. A core that slept is slow at first, so
+#: that both sides gain: calls for 1,000 records took 352 instead of 493 µs, small ones on 16 connections 15
+#: instead of 26. With handlers of 1 ms, which are not lively, spinning costs no more CPU time. Linux, when it
+#: is a guest, does much the same: guest_halt_poll_ns, 200 µs (Documentation/virt/guest-halt-polling.rst).
+_LONG: Final = 0.0003
+_LIVELY: Final = 0.001
+
+#: Waits that go by at the most, where spinning never helps, before it is tried again.
+_LONGEST_PAUSE: Final = 63
+
+
+class Spin:
+    """Decides whether to look again, and does it.
+
+    Each time in a row that it did not help, it is left out for twice as many waits, up to
+    ``_LONGEST_PAUSE``: where it never helps, it costs next to nothing.
+
+    Args:
+        looks: how often to look at a time; 0 for never.
+        backs_off: whether to leave it out where it did not help.
+    """
+
+    __slots__ = ("_backs_off", "_left_out", "_looks", "_pause", "_waited_at")
+
+    def __init__(self, looks: int, *, backs_off: bool = True) -> None:
+        self._looks = looks
+        self._backs_off = backs_off
+        self._pause = 0
+        self._left_out = 0
+        self._waited_at = -math.inf
+
+    async def until(self, look: Callable[[], bool]) -> bool:
+        """Look a few times, if that is worth it; return whether there was something to see.
+
+        Args:
+            look: looks, takes what there is, and says whether that was anything.
+
+        Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
+        where it does not look.
+        """
+        if not self._looks:
+            return False
+        now = trio.current_time()
+        give_up = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
+        self._waited_at = now
+        if self._left_out < self._pause:
+            self._left_out += 1
+            return False
+        for _ in range(self._looks):
+            await trio.lowlevel.checkpoint()
+            if look():
+                self._left_out = self._pause = 0
+                return True
+            if trio.current_time() > give_up:
+                break
+        if self._backs_off:
+            self._left_out = 0
+            self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)
+        return False

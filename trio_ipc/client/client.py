@@ -1,0 +1,300 @@
+"""The client: what callers see of one connection, with its counters, turns and checks.
+
+It reconnects nothing and repeats nothing: a call that may have reached the server is never made twice
+behind the caller's back. This module must never know how calls get over the connection: line.py does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Generic
+
+import trio
+
+from trio_ipc.channel import Channel, close_at_once
+from trio_ipc.config import IpcConfig, config_of
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.errors import IpcError
+from trio_ipc.telemetry import ClientSnapshot, ClientTelemetry
+from trio_ipc.transports import PeerCredentials, PeerPolicy
+
+from .batch import Batch
+from .connecting import check_max_in_flight, open_line, open_trusted_channel
+from .failures import add_limit, kind_of
+from .nursery import nursery_of_our_own
+from .turns import Turns
+
+
+class Client(Generic[RequestT, ResponseT]):
+    """A connection to a server. Made by :func:`open_client`.
+
+    Args:
+        channel: the connection, which the client owns.
+        contract: the message types.
+        config: deadlines.
+        max_in_flight: how many calls may be under way at a time. Above 1 somebody must run :meth:`run`.
+
+    Attributes:
+        endpoint: where it leads.
+        peer: the server's process and user, as the system reported them.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ConfigError: ``max_in_flight`` is no whole number from 1.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        contract: Contract[RequestT, ResponseT],
+        config: IpcConfig,
+        *,
+        max_in_flight: int = 1,
+    ) -> None:
+        if not isinstance(channel, Channel):
+            raise TypeError(
+                f"channel is {channel!r}, must be a Channel: open_client() makes one and its client"
+            )
+        contract_of(contract)
+        if not isinstance(config, IpcConfig):
+            raise TypeError(f"config is {config!r}, must be an IpcConfig: IpcConfig(endpoint_path=...)")
+        self._line = open_line(channel, contract, max_in_flight)
+        self.endpoint = channel.endpoint
+        self.peer: PeerCredentials | None = channel.peer
+        self._contract = contract
+        self._channel = channel
+        self._telemetry = ClientTelemetry(
+            transport=channel.transport, endpoint=self.endpoint, contract=contract.name
+        )
+        channel.traffic = self._telemetry
+        self._turns = Turns(max_in_flight, endpoint=self.endpoint, read_timeout_ms=config.read_timeout_ms)
+
+    @trio.lowlevel.enable_ki_protection  # its first step is a task's: an interrupt there would end no call
+    async def run(self) -> None:
+        """Carry calls until the connection ends; returns at once where callers do it themselves.
+
+        Raises nothing. Cancellation closes the connection, and ends every call.
+        """
+        await self._line.run()
+
+    def snapshot(self) -> ClientSnapshot:
+        """Return what the client has done so far. Any thread may ask, during the run and after it.
+
+        In Trio's thread the numbers belong to one moment; another one may see a step half done.
+        """
+        return self._telemetry.snapshot()
+
+    @trio.lowlevel.enable_ki_protection  # each step is whole; the contract's own functions are not protected
+    async def call(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> ResponseT:
+        """Send a request and wait for its response.
+
+        With ``max_in_flight=1`` calls from several tasks take turns, first come, first served. With more, so
+        many are under way at the same time: what is called at a time goes into one write, the server handles
+        it in order, so that a slow handler delays the answers behind it, and ``read_timeout_ms`` holds from
+        one answer to the next.
+
+        Args:
+            request: a message of the contract's request type.
+            timeout: seconds for all of the call, from the wait for its turn to the end of its response, or
+                None for no limit but those of the settings. A response that has come by then is returned.
+
+        Returns:
+            The response. One that reports a failure is returned, not raised.
+
+        Raises:
+            MessageError: the request is empty or too large. Nothing was sent, and the client is good.
+            TurnTimeoutError: the calls ahead took longer than ``read_timeout_ms``. Nothing was sent,
+                and the client is good.
+            CallTimeoutError: the ``timeout`` went by.
+            PeerClosedError: the server closed the connection. Whether it did the work is not known, unless it
+                says so.
+            UnsolicitedResponseError: the server had sent what nobody asked for. Nothing was sent.
+            WriteTimeoutError, ReadTimeoutError: a deadline went by.
+            ProtocolError: the response breaks the protocol, cannot be decoded or answers another
+                request.
+            ChannelClosedError: the client was closed, or broken by another call; that one's error is
+                the cause.
+            TypeError, ValueError: the request is of another type, or the timeout is none.
+
+        After an error other than the first three the connection is closed, and every call on it has ended.
+        With ``max_in_flight=1`` the ``timeout`` and a cancellation close it, too, once sending has begun: the
+        response might still come, and would then be taken for another's. With more, what was sent keeps its
+        place, of ``max_in_flight`` as well, until its answer has come and was dropped.
+        """
+        self._contract.check_request(request)
+        telemetry = self._telemetry
+        began = telemetry.now()
+        deadline = math.inf if timeout is None else began + _seconds(timeout)
+        telemetry.calls += 1
+        telemetry.calls_in_flight += 1
+        try:
+            if not self._turns.take_nowait():
+                await self._turns.wait(deadline=deadline)
+            response = await self._line.call(request, deadline=deadline, done=self._turns.give_back)
+        except BaseException as exc:
+            telemetry.calls_failed[kind_of(exc)] += 1
+            telemetry.calls_in_flight -= 1
+            add_limit(exc, timeout)
+            raise
+        telemetry.call_seconds.observe(telemetry.now() - began)
+        telemetry.calls_in_flight -= 1
+        return response
+
+    async def call_many(
+        self,
+        requests: Iterable[RequestT],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> list[ResponseT]:
+        """Send several requests ahead, instead of each after the answer to the one before.
+
+        Many requests go into one write and are answered by one, so that a call costs a fraction of
+        :meth:`call`'s time. The server still handles them one after the other. ``read_timeout_ms`` holds
+        for each answer. With ``max_in_flight=1`` other tasks' calls wait for their turn until the last one;
+        with more, each request takes a turn among them.
+
+        Args:
+            requests: messages of the contract's request type. Others have their turns while an iterator
+                makes them; anything else is copied first.
+            timeout: seconds for all of it, or None; see :meth:`call`.
+
+        Returns:
+            The responses in the requests' order. One that reports a failure is returned, not raised.
+
+        Raises:
+            MessageError: a request is empty or too large. None was sent, and the client is good.
+            IpcError: as :meth:`call` raises it. Its ``responses`` hold what was answered before; whether
+                the work of the requests after those was done is not known.
+            TypeError, ValueError: a request is of another type, or the timeout is none.
+
+        Cancellation once sending has begun closes the connection where ``max_in_flight`` is 1, and the
+        responses so far are lost.
+        """
+        began = self._telemetry.now()
+        deadline = math.inf if timeout is None else began + _seconds(timeout)
+        batch = Batch[RequestT, ResponseT]()
+        await batch.add(requests, self._contract, self._channel)
+        if not batch.requests:
+            await trio.lowlevel.checkpoint()
+            return []
+        try:
+            await self._carry(batch, began, deadline)
+        except BaseException as exc:
+            add_limit(exc, timeout)
+            raise
+        return batch.responses
+
+    @trio.lowlevel.enable_ki_protection
+    async def _carry(self, batch: Batch[RequestT, ResponseT], began: float, deadline: float) -> None:
+        telemetry = self._telemetry
+        telemetry.calls += len(batch.requests)
+        telemetry.calls_in_flight += len(batch.requests)
+
+        def answered(count: int) -> None:
+            telemetry.call_seconds.observe(telemetry.now() - began, count)
+            telemetry.calls_in_flight -= count
+
+        try:
+            await self._line.call_many(batch, turns=self._turns, deadline=deadline, answered=answered)
+        except BaseException as exc:
+            unanswered = len(batch.requests) - len(batch.responses)
+            telemetry.calls_failed[kind_of(exc)] += unanswered
+            telemetry.calls_in_flight -= unanswered
+            if isinstance(exc, IpcError):
+                exc.responses = tuple(batch.responses)
+            raise
+
+    def is_reusable(self) -> bool:
+        """Return whether the client, idle so far, is good for another call, as far as can be seen.
+
+        False once it was closed or broken, when the server has closed, or if it sent what nobody asked
+        for. Does not block. True is no promise: the server may close right after.
+        """
+        return self._line.is_reusable()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection was closed, by :meth:`aclose` or by what a call met."""
+        return self._line.is_broken
+
+    async def aclose(self) -> None:
+        """Close the connection at once. Calls under way end by :exc:`ChannelClosedError`."""
+        await self._line.aclose()
+
+
+@asynccontextmanager
+async def client_over(
+    channel: Channel,
+    contract: Contract[RequestT, ResponseT],
+    config: IpcConfig,
+    *,
+    max_in_flight: int = 1,
+) -> AsyncIterator[Client[RequestT, ResponseT]]:
+    """Give a client over a connection, which is closed in the end; see :class:`Client`.
+
+    What the block raises comes out as it is, not in a group.
+    """
+    try:
+        client = Client(channel, contract, config, max_in_flight=max_in_flight)
+        if max_in_flight == 1:
+            yield client  # it has no task, and needs no nursery
+        else:
+            async with nursery_of_our_own() as nursery:
+                nursery.start_soon(client.run)
+                yield client
+    finally:
+        await close_at_once(channel)
+
+
+@asynccontextmanager
+async def open_client(
+    contract: Contract[RequestT, ResponseT],
+    config: IpcConfig | None = None,
+    *,
+    peers: PeerPolicy | None = None,
+    max_in_flight: int = 1,
+) -> AsyncIterator[Client[RequestT, ResponseT]]:
+    """Connect to the configured endpoint, for the length of an ``async with`` block.
+
+    Args:
+        contract: the message types.
+        config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
+        peers: which users the server may run as; by default this process's own and root.
+        max_in_flight: how many calls may be under way at a time; the others wait for their turn. 1 is the
+            fastest for a caller that is alone. With more, tasks that call at a time share the connection.
+
+    Returns:
+        A context manager that gives a :class:`Client`. When the block ends the connection is closed, and
+        calls that other tasks have under way end by :exc:`ChannelClosedError`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
+            where ``config`` is None.
+        ServerNotFoundError, ServerRefusedError, EndpointPermissionError, ConnectTimeoutError,
+        PeerNotAllowedError: no connection could be had; all are :exc:`ConnectError`.
+
+    Cancellation closes the connection. What the block raises comes out as it is, not in a group.
+    """
+    contract_of(contract)
+    config = config_of(config)
+    check_max_in_flight(max_in_flight)
+    channel = await open_trusted_channel(config, PeerPolicy.of(peers))
+    async with client_over(channel, contract, config, max_in_flight=max_in_flight) as client:
+        yield client
+
+
+def _seconds(timeout: object) -> float:
+    """Return a call's timeout, if it is one."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is {timeout!r}, must be a number of seconds or None")
+    if not timeout >= 0:
+        raise ValueError(f"timeout is {timeout!r}, must be 0 or more seconds, or None for no limit")
+    return timeout

@@ -1,0 +1,255 @@
+"""How calls fail: what it is called, what hint goes with it, and what a server said before it closed.
+
+This module must never wait for a server: it takes what has come.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from trio_ipc.channel import Channel
+from trio_ipc.contract import Contract
+from trio_ipc.errors import (
+    CallTimeoutError,
+    ChannelClosedError,
+    ChannelError,
+    IpcError,
+    MessageError,
+    PeerClosedError,
+    ProtocolError,
+    ReadTimeoutError,
+    TurnTimeoutError,
+    UnsolicitedResponseError,
+    WriteTimeoutError,
+)
+from trio_ipc.telemetry import CallFailure
+from trio_ipc.transports import PeerState
+
+_CLOSED_FIRST: Final = (
+    "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
+    "max_frame_bytes and the contract of both sides"
+)
+_CLOSED_LATER: Final = (
+    "it may be stopping or gone, or this client was idle for longer than its read_timeout_ms: "
+    "open a new client"
+)
+
+_FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
+    (MessageError, CallFailure.REQUEST_UNSENDABLE),
+    (TurnTimeoutError, CallFailure.TURN_TIMEOUT),
+    (CallTimeoutError, CallFailure.CALL_TIMEOUT),
+    (WriteTimeoutError, CallFailure.WRITE_TIMEOUT),
+    (ReadTimeoutError, CallFailure.READ_TIMEOUT),
+    (PeerClosedError, CallFailure.PEER_CLOSED),
+    (ProtocolError, CallFailure.PROTOCOL_ERROR),
+    (ChannelClosedError, CallFailure.CLOSED),
+    (trio.Cancelled, CallFailure.CANCELLED),
+)
+
+#: Characters of a peer's own words that go into an error.
+_LONGEST_QUOTE: Final = 1_000
+
+
+def kind_of(exc: BaseException) -> CallFailure:
+    """Return what a call that ended by this exception counts as."""
+    return next((kind for family, kind in _FAILURES if isinstance(exc, family)), CallFailure.OTHER)
+
+
+def told(exc: BaseException) -> str:
+    """Return the words of an exception for another one's message."""
+    if isinstance(exc, trio.Cancelled):
+        return "it was cancelled"
+    return exc.message if isinstance(exc, IpcError) else repr(exc)
+
+
+def why_closed(*, answered: bool) -> str:
+    """Return a hint at why a server closed without a word, as those of other makes do.
+
+    Args:
+        answered: whether it had answered anything on this connection. What it means depends on that.
+    """
+    return _CLOSED_LATER if answered else _CLOSED_FIRST
+
+
+def for_another(reason: BaseException, endpoint: str, *, unsent: bool) -> IpcError:
+    """Return what a call is told on whose connection another one has met an error.
+
+    Args:
+        reason: what ended the connection.
+        endpoint: where it leads.
+        unsent: whether the server cannot have got this call's request.
+    """
+    note = "; the server did not get this request" if unsent else ""
+    if isinstance(reason, ChannelError | UnsolicitedResponseError):
+        # A new one each, for a traceback of its own.
+        error: IpcError = type(reason)(reason.message + note, endpoint=endpoint, hint=reason.hint)
+    else:
+        said = f"an answer ahead of this one could not be trusted: {told(reason)}{note}"
+        error = ChannelClosedError(said, endpoint=endpoint, hint="open a new client")
+    error.__cause__ = reason
+    return error
+
+
+# --- The call's own deadline ---
+
+
+def call_timed_out(doing: str, endpoint: str, *, hint: str = "") -> CallTimeoutError:
+    """Return the error of a call whose deadline went by.
+
+    Args:
+        doing: what it was at.
+        endpoint: where the connection leads.
+        hint: what to do about it.
+    """
+    return CallTimeoutError(
+        f"the call timed out {doing}",
+        endpoint=endpoint,
+        hint=hint or "see what the server does, or allow more time",
+    )
+
+
+def unsent_timed_out(endpoint: str) -> CallTimeoutError:
+    """Return the error of a call whose deadline went by before its request was sent."""
+    return call_timed_out(
+        "before its request was sent", endpoint, hint="see whether the server is stuck: it does not read"
+    )
+
+
+def answer_timed_out(endpoint: str, which: str = "the answer") -> CallTimeoutError:
+    """Return the error of a call whose deadline went by after its request was sent."""
+    return call_timed_out(f"waiting for {which}; whether the server did the work is not known", endpoint)
+
+
+def sending_timed_out(endpoint: str, which: str = "the request") -> CallTimeoutError:
+    """Return the error of a call whose deadline went by while its request was sent."""
+    return call_timed_out(
+        f"while {which} was sent", endpoint, hint="see whether the server is stuck: it does not read"
+    )
+
+
+def add_limit(exc: BaseException, timeout: float | None) -> None:
+    """Say in a call's error which limit it was, where it was the call's own."""
+    if isinstance(exc, CallTimeoutError) and timeout is not None:
+        exc.message += f"; the limit timeout is {timeout:g} s"
+
+
+# --- What a server said that nobody had asked for ---
+
+
+async def last_words(channel: Channel, contract: Contract[Any, Any]) -> str:
+    """Return what a server that has closed said before that, for an error's message; ``""`` if nothing.
+
+    Who refuses a frame half-way says why before it closes. That is worth more than the broken pipe.
+    """
+    try:
+        return words(contract, await channel.receive(deadline=trio.current_time()))
+    except (IpcError, trio.TooSlowError):
+        return ""
+
+
+def words(contract: Contract[Any, Any], payload: bytes) -> str:
+    """Return what a payload says, for an error's message; ``""`` if that cannot be read."""
+    # Imported where they are used: rarely.
+    from google.protobuf.text_format import MessageToString  # noqa: PLC0415
+
+    from trio_ipc.errors import escape  # noqa: PLC0415
+
+    try:
+        message = contract.decode_response(payload)
+    except ProtocolError:
+        return ""
+    return f"; it said: {escape(MessageToString(message, as_one_line=True), _LONGEST_QUOTE)}"
+
+
+def closed_while_sending(closed: IpcError, said: str, *, answered: bool, which: str = "") -> PeerClosedError:
+    """Return the error for a server that closed while something was sent to it.
+
+    Args:
+        closed: how the channel told it, for the endpoint.
+        said: its :func:`last_words`.
+        answered: whether it had answered anything on this connection.
+        which: what was sent, where that is not the request of one call.
+    """
+    error = PeerClosedError(
+        f"the server closed the connection while {which or 'the request'} was sent{said}",
+        endpoint=closed.endpoint,
+        hint="open a new client" if said else why_closed(answered=answered),
+    )
+    error.__cause__ = closed
+    return error
+
+
+async def not_reusable(
+    channel: Channel, contract: Contract[Any, Any], *, answered: bool, unsent: str = "nothing was sent"
+) -> IpcError:
+    """Return what is wrong with a connection that is not reusable though no answer is waited for.
+
+    Args:
+        channel: the connection. It cannot be used after this.
+        contract: to read what has come.
+        answered: whether the server had answered anything on it.
+        unsent: what this leaves unsent.
+
+    Returns:
+        A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its last words if it had any;
+        a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
+    """
+    came = "an answer that nobody had asked for came before this request"
+    try:
+        payload = await channel.receive(deadline=trio.current_time())
+    except PeerClosedError as exc:
+        return _closed_before(channel, exc, "", unsent, answered=answered)
+    except ProtocolError as exc:
+        return _unsolicited(channel, came, f"; it cannot be read: {exc.message}", unsent, exc)
+    except trio.TooSlowError:
+        return _unsolicited(channel, came, "; it is not whole", unsent)
+    except IpcError as exc:
+        return exc
+    return _answer_nobody_asked_for(channel, came, words(contract, payload), unsent)
+
+
+def more_than_asked(channel: Channel, contract: Contract[Any, Any], *, unsent: str = "") -> IpcError:
+    """Return what is wrong with a connection that has more in hand than the answers that were asked for.
+
+    Takes and returns what :func:`not_reusable` does, without a wait.
+    """
+    came = "more came with the last answer than was asked for"
+    try:
+        payloads = channel.receive_nowait(1)
+    except ProtocolError as exc:
+        return _unsolicited(channel, came, f"; it cannot be read: {exc.message}", unsent, exc)
+    if not payloads:
+        return _unsolicited(channel, came, "; it is not whole", unsent)
+    return _answer_nobody_asked_for(channel, came, words(contract, payloads[0]), unsent)
+
+
+def _answer_nobody_asked_for(channel: Channel, came: str, said: str, unsent: str) -> IpcError:
+    if channel.peer_state() in (PeerState.GONE, PeerState.HALF_CLOSED):
+        return _closed_before(channel, None, said, unsent, answered=True)
+    return _unsolicited(channel, came, said, unsent)
+
+
+def _closed_before(
+    channel: Channel, cause: Exception | None, said: str, unsent: str, *, answered: bool
+) -> PeerClosedError:
+    error = PeerClosedError(
+        f"the server had closed the connection{said}" + (f"; {unsent}" if unsent else ""),
+        endpoint=channel.endpoint,
+        hint="open a new client" if said else why_closed(answered=answered),
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _unsolicited(
+    channel: Channel, came: str, said: str, unsent: str, cause: Exception | None = None
+) -> UnsolicitedResponseError:
+    error = UnsolicitedResponseError(
+        came + said + (f"; {unsent}" if unsent else ""),
+        endpoint=channel.endpoint,
+        hint="see whether the server answers some requests twice; open a new client",
+    )
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,153 @@
+"""A line: one connection that calls go over, in whichever way there is.
+
+It carries one call at a time (single.py) or several (pipeline.py), gives no answer to another request's
+caller, and repeats nothing. Its owner limits how many calls there are; this module must never know how.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeAlias
+
+import trio
+
+from trio_ipc.channel import Channel, closed_here
+from trio_ipc.contract import Contract, RequestT, ResponseT, encode
+from trio_ipc.errors import ChannelClosedError, MessageError
+
+from .failures import call_timed_out, told
+
+if TYPE_CHECKING:
+    from .batch import Batch
+    from .turns import Turns
+
+# What calls it is protected from a KeyboardInterrupt, so that each step is whole. The contract's own
+# functions are users' code, which one may interrupt.
+trio.lowlevel.disable_ki_protection(Contract.decode_answer)
+
+#: Told how a call ended: None for an answer.
+Done: TypeAlias = Callable[[BaseException | None], None]
+
+
+def nobody_cares(_outcome: BaseException | None) -> None:
+    """Do nothing."""
+
+
+class Line(abc.ABC, Generic[RequestT, ResponseT]):
+    """A connection that calls go over.
+
+    Args:
+        channel: the connection, which the line owns.
+        contract: the message types.
+
+    Attributes:
+        endpoint: where it leads.
+    """
+
+    def __init__(self, channel: Channel, contract: Contract[RequestT, ResponseT]) -> None:
+        self.endpoint = channel.endpoint
+        self._channel = channel
+        self._contract = contract
+        self._broken_by: BaseException | None = None
+        self._answered = False
+
+    @abc.abstractmethod
+    async def call(
+        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+    ) -> ResponseT:
+        """Send a request and wait for its response.
+
+        Args:
+            request: a message of the contract's request type.
+            deadline: when the caller's time is up, on :func:`trio.current_time`'s clock. A response that has
+                come by then is returned all the same.
+            done: called exactly once, when the call takes no place on the connection any longer: with None
+                when its response was read, else with the exception. That may be after the end of this method,
+                where that is a cancellation or the deadline.
+
+        Raises:
+            MessageError: the request is empty or too large. Nothing was sent, and the connection is good.
+            CallTimeoutError: the deadline went by.
+            ProtocolError: the server broke the protocol, or this request's response cannot be trusted. The
+                connection is closed; so it is by whatever the contract's own functions raise.
+            ChannelError: the connection broke or was closed.
+        """
+
+    @abc.abstractmethod
+    async def call_many(
+        self,
+        batch: Batch[RequestT, ResponseT],
+        *,
+        turns: Turns,
+        deadline: float = math.inf,
+        answered: Callable[[int], None],
+    ) -> None:
+        """Send requests ahead of their responses, and put those into the batch.
+
+        Args:
+            batch: the requests.
+            turns: leave to use the connection, which this takes and gives back.
+            deadline: as for :meth:`call`.
+            answered: told how many responses have come since it was last told. Not after the end.
+
+        Raises what :meth:`call` raises, and what ``turns`` raises before anything was sent. The batch then
+        holds the responses that came before.
+        """
+
+    @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called."""
+        return self._broken_by is None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection was closed, by :meth:`aclose` or by what a call met."""
+        return self._broken_by is not None
+
+    def is_reusable(self) -> bool:
+        """Return whether the connection, idle so far, is good for another call, as far as can be seen.
+
+        Does not block. True is no promise: the server may close right after.
+        """
+        return self.accepts_calls and self._channel.is_reusable()
+
+    async def run(self) -> None:
+        """Do what calls need done in the background, until the connection ends. Raises nothing.
+
+        Returns at once where nothing is needed. Cancellation closes the connection.
+        """
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Close the connection at once. Calls under way end by :exc:`~trio_ipc.ChannelClosedError`."""
+        self._break(closed_here(self.endpoint))
+        await self._channel.aclose()
+
+    def _break(self, exc: BaseException) -> None:
+        """Take no further calls. The first reason is the one that is told."""
+        if self._broken_by is None:
+            self._broken_by = exc
+
+    def _ended_by(self) -> BaseException | None:
+        return self._broken_by
+
+    def _payload(self, request: RequestT, deadline: float) -> bytes:
+        """Return what is to be sent, if anything may be sent."""
+        self._check_good(deadline)
+        try:
+            return encode(request)
+        except MessageError as exc:
+            exc.endpoint = self.endpoint
+            raise
+
+    def _check_good(self, deadline: float = math.inf) -> None:
+        ended_by = self._ended_by()
+        if ended_by is not None:
+            said = told(ended_by)
+            if not isinstance(ended_by, ChannelClosedError):
+                said = f"this connection was broken by an earlier call: {said}"
+            raise ChannelClosedError(said, endpoint=self.endpoint, hint="open a new client") from ended_by
+        if deadline < math.inf and trio.current_time() >= deadline:
+            raise call_timed_out("before anything was sent", self.endpoint)

@@ -1,0 +1,46 @@
+"""A call under way on a pipeline.
+
+This module must never know what a pipeline is.
+"""
+
+from __future__ import annotations
+
+from typing import Generic
+
+import trio
+
+from trio_ipc.contract import RequestT, ResponseT
+
+from .line import Done
+
+
+class Pending(Generic[RequestT, ResponseT]):
+    """A call under way.
+
+    Args:
+        request: what is asked.
+        payload: what is sent of it.
+        done: see :meth:`Line.call`.
+
+    Attributes:
+        request, payload, done: as given.
+        over: set when there is a response or an error.
+        response, error: one of them is set by then.
+    """
+
+    __slots__ = ("done", "error", "over", "payload", "request", "response")
+
+    def __init__(self, request: RequestT, payload: bytes, done: Done) -> None:
+        self.request = request
+        self.payload = payload
+        self.done = done
+        self.over = trio.Event()
+        self.response: ResponseT | None = None
+        self.error: BaseException | None = None
+
+    def outcome(self) -> ResponseT:
+        """Return the response, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        assert self.response is not None  # noqa: S101 - for the type checker
+        return self.response

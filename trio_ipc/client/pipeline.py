@@ -1,0 +1,383 @@
+"""Several calls at a time on one connection, each answered in its turn.
+
+Responses come back in the order of the requests and carry no number, so that the order is all that ties
+an answer to its caller. One task writes, everything that waits at a time in one go; one task reads, and
+gives each answer to the oldest call that was sent. A caller that is cancelled after that leaves its place
+behind: the answer is read and dropped. This module must never give an answer to another request's
+caller, and never guess where an answer belongs once the stream cannot be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import trio
+
+from trio_ipc.channel import STOPPED, Channel, close_at_once, closed_here
+from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.errors import (
+    CallTimeoutError,
+    ChannelClosedError,
+    IpcError,
+    MessageError,
+    PeerClosedError,
+)
+
+from .batch import MOST_AT_ONCE, MOST_BYTES_AT_ONCE, Batch
+from .failures import (
+    answer_timed_out,
+    closed_while_sending,
+    for_another,
+    last_words,
+    more_than_asked,
+    not_reusable,
+    unsent_timed_out,
+    why_closed,
+)
+from .line import Done, Line, nobody_cares
+from .pending import Pending
+from .slices import Slice
+from .turns import Turns
+
+
+class Pipeline(Line[RequestT, ResponseT]):
+    """A connection that several callers share. It works while :meth:`run` does. See :class:`Line`."""
+
+    def __init__(self, channel: Channel, contract: Contract[RequestT, ResponseT]) -> None:
+        super().__init__(channel, contract)
+        self._outbox: deque[Pending[RequestT, ResponseT]] = deque()
+        #: What was handed over, at least a part of it, or is about to be.
+        self._in_flight: deque[Pending[RequestT, ResponseT]] = deque()
+        #: What the server did not take before it closed.
+        self._not_taken: list[Pending[RequestT, ResponseT]] = []
+        self._to_write = trio.lowlevel.ParkingLot()
+        self._to_read = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._writing_ended_by: PeerClosedError | None = None
+        #: Of what is in flight the last one, while there is no room to send all of it.
+        self._half_sent: Pending[RequestT, ResponseT] | None = None
+
+    # --- For callers ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def call(
+        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+    ) -> ResponseT:
+        """Send a request and wait for its response, while other calls do the same; see :meth:`Line.call`.
+
+        A cancellation, or the deadline, leaves the connection and the other calls as they are.
+        """
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            payload = self._payload(request, deadline)
+        except BaseException as exc:
+            done(exc)
+            raise
+        pending = self._post(request, payload, done)
+        try:
+            if deadline == math.inf:
+                await pending.over.wait()
+            elif not await self._wait(pending, deadline):
+                unsent = pending in self._outbox
+                raise unsent_timed_out(self.endpoint) if unsent else answer_timed_out(self.endpoint)
+        except BaseException as exc:
+            self._withdraw((pending,), exc)
+            raise
+        return pending.outcome()
+
+    @trio.lowlevel.enable_ki_protection
+    async def call_many(
+        self,
+        batch: Batch[RequestT, ResponseT],
+        *,
+        turns: Turns,
+        deadline: float = math.inf,
+        answered: Callable[[int], None],
+    ) -> None:
+        """Send requests ahead of their responses, among other callers' calls; see :meth:`Line.call_many`.
+
+        Each request takes a turn. A cancellation, or the deadline, leaves the connection and the other calls
+        as they are.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        pendings: list[Pending[RequestT, ResponseT]] = []
+        listening = True
+
+        def done(outcome: BaseException | None) -> None:
+            turns.give_back()
+            if outcome is None and listening:
+                answered(1)
+
+        try:
+            ended = await self._post_many(batch, pendings, turns, deadline, done)
+            if pendings and not await self._wait(pendings[-1], deadline):
+                raise self._many_timed_out(batch, pendings)
+            for pending in pendings:
+                pending.outcome()  # what has ended the connection is told by who met it first
+            if ended is not None:
+                raise ended
+        except BaseException as exc:
+            listening = False
+            self._withdraw(pendings, exc)
+            raise
+        finally:
+            for pending in pendings:
+                if pending.response is None:
+                    break
+                batch.responses.append(pending.response)
+
+    @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called: it has not ended, and the server has not stopped reading.
+
+        In the latter case answers are still waited for, for as long as there are any to come.
+        """
+        return self._ended_by() is None
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Write and read until the connection ends; then close it, and end every call that is left.
+
+        Raises nothing, except what interrupts the contract's own functions. Cancellation closes the
+        connection.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._read)
+        finally:
+            self._break(closed_here(self.endpoint))
+            await close_at_once(self._channel)
+            # Only now: who hears of the end may take it that the connection is no more.
+            self._fail_all()
+
+    # --- Calls, before and after they are under way ---
+
+    def _ended_by(self) -> BaseException | None:
+        return self._broken_by or self._writing_ended_by
+
+    def _payload(self, request: RequestT, deadline: float) -> bytes:
+        payload = super()._payload(request, deadline)
+        try:
+            self._channel.check(payload)
+        except MessageError as exc:
+            exc.endpoint = self.endpoint
+            raise
+        return payload
+
+    def _post(self, request: RequestT, payload: bytes, done: Done) -> Pending[RequestT, ResponseT]:
+        pending: Pending[RequestT, ResponseT] = Pending(request, payload, done)
+        self._outbox.append(pending)
+        self._to_write.unpark()
+        return pending
+
+    async def _post_many(
+        self,
+        batch: Batch[RequestT, ResponseT],
+        pendings: list[Pending[RequestT, ResponseT]],
+        turns: Turns,
+        deadline: float,
+        done: Done,
+    ) -> ChannelClosedError | None:
+        """Post each request of a batch when its turn has come; return why that cannot go on, if so."""
+        work = Slice()
+        for request, payload in zip(batch.requests, batch.payloads, strict=True):
+            if work.is_over(len(payload)):
+                await work.rest()
+            if not turns.take_nowait():
+                try:
+                    # Of those ahead some are this call's own; all of them have their deadlines.
+                    await turns.wait(deadline=deadline, limited=not pendings)
+                except CallTimeoutError:
+                    if not pendings:
+                        raise
+                    raise self._many_timed_out(batch, pendings) from None
+                work.begin()
+            try:
+                self._check_good(math.inf if pendings else deadline)
+            except ChannelClosedError as exc:
+                turns.give_back()
+                return exc
+            except BaseException:
+                turns.give_back()
+                raise
+            pendings.append(self._post(request, payload, done))
+        return None
+
+    async def _wait(self, pending: Pending[RequestT, ResponseT], deadline: float) -> bool:
+        """Wait until a call is over, and return whether that was in time."""
+        with trio.CancelScope(deadline=deadline):
+            await pending.over.wait()
+            return True
+        # This process may have been stopped: let the reader take what has come meanwhile.
+        looks = 1 if trio.current_time() < deadline + STOPPED else 1 + len(self._in_flight)
+        while looks and not pending.over.is_set():
+            looks -= 1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return pending.over.is_set()
+
+    def _withdraw(self, pendings: Iterable[Pending[RequestT, ResponseT]], exc: BaseException) -> None:
+        """Take back what is not on its way. What is keeps its place in the order."""
+        leaving = set(pendings)
+        withdrawn = [pending for pending in self._outbox if pending in leaving]
+        if withdrawn:
+            self._outbox = deque(pending for pending in self._outbox if pending not in leaving)
+        for pending in withdrawn:
+            pending.done(exc)
+
+    def _many_timed_out(
+        self, batch: Batch[RequestT, ResponseT], pendings: Iterable[Pending[RequestT, ResponseT]]
+    ) -> CallTimeoutError:
+        number = 1 + sum(pending.response is not None for pending in pendings)
+        return answer_timed_out(self.endpoint, f"answer {number} of {len(batch.requests)}")
+
+    # --- Writing ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def _write(self) -> None:
+        work = Slice()
+        while True:
+            while not self._outbox:  # again: who woke this task may have been cancelled since
+                await self._to_write.park()
+                work.begin()
+            if not self._in_flight and not self._channel.is_reusable():
+                self._break(await not_reusable(self._channel, self._contract, answered=self._answered))
+                return
+            batch = self._next_to_write()
+            if not await self._write_some(batch):
+                return
+            if work.is_over(MOST_BYTES_AT_ONCE):
+                await work.rest()
+
+    async def _write_some(self, batch: list[Pending[RequestT, ResponseT]]) -> bool:
+        """Send some of what waits; return whether more may be sent."""
+        self._in_flight += batch
+        not_taken = batch
+        try:
+            # No checkpoint where there is room; waiting for what comes next is one.
+            if not self._channel.send_nowait([pending.payload for pending in batch]):
+                not_taken = batch[-1:]
+                self._half_sent = batch[-1]
+                self._to_read.unpark()  # who is answered meanwhile reads on
+                await self._channel.flush()
+        except PeerClosedError as exc:
+            self._end_writing(exc, not_taken)
+            return False
+        except ChannelClosedError:
+            return False  # as the reader met an error, which it is about to tell
+        except IpcError as exc:
+            self._break(exc)
+            return False
+        finally:
+            self._half_sent = None
+            self._to_read.unpark()
+        return True
+
+    def _next_to_write(self) -> list[Pending[RequestT, ResponseT]]:
+        batch: list[Pending[RequestT, ResponseT]] = []
+        size = 0
+        while self._outbox and len(batch) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE:
+            batch.append(self._outbox.popleft())
+            size += len(batch[-1].payload)
+        return batch
+
+    def _end_writing(self, exc: PeerClosedError, not_taken: list[Pending[RequestT, ResponseT]]) -> None:
+        """Write no more: the server has closed. What it said before can still be read, up to the end.
+
+        Args:
+            exc: how that was noticed.
+            not_taken: what the server cannot have got whole, and will not answer.
+        """
+        exc.hint = why_closed(answered=self._answered)
+        self._writing_ended_by = exc
+        for pending in reversed(not_taken):
+            if self._in_flight and self._in_flight[-1] is pending:
+                self._not_taken.insert(0, self._in_flight.pop())
+
+    # --- Reading ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read(self) -> None:
+        while await self._read_some():
+            pass
+
+    async def _read_some(self) -> bool:
+        """Read, and give what came to those who wait; return whether more may come."""
+        while not self._expected():
+            if self._writing_ended_by is not None:
+                self._end(self._writing_ended_by, await last_words(self._channel, self._contract))
+                return False
+            # Not receive(): it would time out a connection that is merely idle.
+            await self._to_read.park()
+        try:
+            # All that came by one read at a time: those who waited for it call again together, and
+            # go into one write.
+            payloads: Sequence[bytes] = self._channel.receive_nowait(self._expected())
+            if not payloads:
+                payloads = (await self._channel.receive(),)
+        except ChannelClosedError:
+            return False  # as the writer met an error, which it is about to tell
+        except IpcError as exc:
+            exc.endpoint = self.endpoint
+            if isinstance(exc, PeerClosedError):
+                exc.hint = why_closed(answered=self._answered)
+            self._break(exc)
+            return False
+        return await self._give(payloads)
+
+    def _expected(self) -> int:
+        """Return how many answers the server may send. Not that of a request which it has not got whole.
+
+        What it says then is why it is about to close.
+        """
+        return len(self._in_flight) - (self._half_sent is not None)
+
+    async def _give(self, payloads: Sequence[bytes]) -> bool:
+        """Give answers to the oldest calls; return whether the connection is still good."""
+        surplus = len(payloads) == len(self._in_flight) and self._channel.in_frame
+        work = Slice()
+        for payload in payloads:
+            if work.is_over(len(payload)):
+                await work.rest()
+            pending = self._in_flight[0]
+            try:
+                response = self._contract.decode_answer(pending.request, payload)
+            except (KeyboardInterrupt, SystemExit, trio.Cancelled):
+                raise
+            except BaseException as exc:  # noqa: BLE001 - the contract's functions are users' code
+                if isinstance(exc, IpcError):
+                    exc.endpoint = self.endpoint
+                self._break(exc)
+                return False
+            self._answered = True
+            self._in_flight.popleft()
+            pending.response = response
+            pending.over.set()
+            pending.done(None)
+        if surplus:
+            self._break(more_than_asked(self._channel, self._contract))
+        return not surplus
+
+    # --- The end ---
+
+    def _end(self, closed: PeerClosedError, said: str) -> None:
+        self._break(closed_while_sending(closed, said, answered=self._answered) if said else closed)
+
+    def _break(self, exc: BaseException) -> None:
+        super()._break(exc)
+        self._scope.cancel()
+
+    def _fail_all(self) -> None:
+        assert self._broken_by is not None  # noqa: S101 - run() broke it if nobody else did
+        reason = self._broken_by
+        in_flight, others = [*self._in_flight], [*self._not_taken, *self._outbox]
+        for waiting in (self._in_flight, self._not_taken, self._outbox):
+            waiting.clear()
+        for number, pending in enumerate(in_flight + others):
+            unsent = number >= len(in_flight)
+            pending.error = reason if number == 0 else for_another(reason, self.endpoint, unsent=unsent)
+            pending.over.set()
+            pending.done(pending.error)

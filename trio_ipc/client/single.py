@@ -1,0 +1,119 @@
+"""One call at a time, in its caller's own task: the fast way for one caller.
+
+Whatever stops a call once its sending has begun closes the connection: the response might still come, and
+would then be taken for the next one's. This module must never leave a connection open that owes a response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from trio_ipc.channel import close_at_once
+from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.errors import ChannelError, IpcError, PeerClosedError, ProtocolError
+
+from .batch import Batch, Exchange
+from .failures import (
+    answer_timed_out,
+    closed_while_sending,
+    last_words,
+    not_reusable,
+    sending_timed_out,
+    why_closed,
+)
+from .line import Done, Line, nobody_cares
+from .turns import Turns
+
+
+class Single(Line[RequestT, ResponseT]):
+    """A connection that carries one call at a time.
+
+    Its owner sees to it that there is no more than one. See :class:`Line`.
+    """
+
+    @trio.lowlevel.enable_ki_protection
+    async def call(
+        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+    ) -> ResponseT:
+        """Send a request and wait for its response; see :meth:`Line.call`.
+
+        Cancellation once sending has begun closes the connection.
+        """
+        began = False
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            payload = self._payload(request, deadline)
+            if not self._channel.is_reusable():
+                raise await not_reusable(self._channel, self._contract, answered=self._answered)
+            try:
+                # No checkpoint of its own where there is room: receive() is one.
+                all_sent = self._channel.send_nowait((payload,))
+                began = True
+                if not all_sent:
+                    await self._flush(deadline)
+            except PeerClosedError as exc:
+                said = await last_words(self._channel, self._contract)
+                raise closed_while_sending(exc, said, answered=self._answered) from exc
+            try:
+                payload = await self._channel.receive(deadline=deadline)
+            except trio.TooSlowError:
+                raise answer_timed_out(self.endpoint) from None
+            except PeerClosedError as exc:
+                exc.hint = why_closed(answered=self._answered)
+                raise
+            response = self._contract.decode_answer(request, payload)
+        except BaseException as exc:
+            await self._failed(exc, began=began)
+            done(exc)
+            raise
+        self._answered = True
+        done(None)
+        return response
+
+    @trio.lowlevel.enable_ki_protection
+    async def call_many(
+        self,
+        batch: Batch[RequestT, ResponseT],
+        *,
+        turns: Turns,
+        deadline: float = math.inf,
+        answered: Callable[[int], None],
+    ) -> None:
+        """Send requests ahead of their responses; see :meth:`Line.call_many`.
+
+        It takes one turn for all of them. Cancellation once sending has begun closes the connection.
+        """
+        if not turns.take_nowait():
+            await turns.wait(deadline=deadline)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_good(deadline)
+            exchange = Exchange(
+                self._channel, self._contract, batch, deadline=deadline, answered=self._answered
+            )
+            try:
+                await exchange.run(answered)
+            except BaseException as exc:
+                await self._failed(exc, began=exchange.began)
+                raise
+            finally:
+                self._answered = self._answered or bool(batch.responses)
+        finally:
+            turns.give_back()
+
+    async def _flush(self, deadline: float) -> None:
+        with trio.CancelScope(deadline=deadline) as scope:
+            await self._channel.flush()
+        if scope.cancelled_caught:
+            raise sending_timed_out(self.endpoint)
+
+    async def _failed(self, exc: BaseException, *, began: bool) -> None:
+        """Close the connection, if what happened to a call leaves it unusable."""
+        if isinstance(exc, IpcError):
+            exc.endpoint = self.endpoint
+        if began or isinstance(exc, ChannelError | ProtocolError):
+            self._break(exc)
+            await close_at_once(self._channel)

@@ -1,0 +1,157 @@
+"""Logging that cannot hurt what is logged.
+
+A host program's record factories, filters, formatters and handlers are its own code, and may raise: for one,
+where it gives every record a field of a name that we use. That costs a line of the log, and never a response,
+a connection or the server. This module must never decide what is worth a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+import trio
+
+from trio_ipc.errors import writable
+
+#: What ``exc_info`` may be.
+Exc: TypeAlias = BaseException | bool | None
+
+#: Lines of one kind that are written within a second. What happens thousands of times a second, because a
+#: process connects in a loop or a handler fails at each request, would fill the disk.
+_LINES_A_SECOND: Final = 10
+
+
+class Log:
+    """A logger of :mod:`logging` whose methods raise no :exc:`Exception`.
+
+    Args:
+        name: a module's ``__name__``. The logger is its room's, such as ``trio_ipc.server``: which file of a
+            room says something is nobody's business.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(".".join(name.split(".")[:2]))
+
+    def debug(
+        self, message: str, *args: object, extra: Mapping[str, object] | None = None, exc_info: Exc = None
+    ) -> None:
+        """Log like :meth:`logging.Logger.debug`."""
+        self.log(logging.DEBUG, message, *args, extra=extra, exc_info=exc_info, stacklevel=2)
+
+    def info(
+        self, message: str, *args: object, extra: Mapping[str, object] | None = None, exc_info: Exc = None
+    ) -> None:
+        """Log like :meth:`logging.Logger.info`."""
+        self.log(logging.INFO, message, *args, extra=extra, exc_info=exc_info, stacklevel=2)
+
+    def warning(
+        self, message: str, *args: object, extra: Mapping[str, object] | None = None, exc_info: Exc = None
+    ) -> None:
+        """Log like :meth:`logging.Logger.warning`."""
+        self.log(logging.WARNING, message, *args, extra=extra, exc_info=exc_info, stacklevel=2)
+
+    def error(
+        self, message: str, *args: object, extra: Mapping[str, object] | None = None, exc_info: Exc = None
+    ) -> None:
+        """Log like :meth:`logging.Logger.error`."""
+        self.log(logging.ERROR, message, *args, extra=extra, exc_info=exc_info, stacklevel=2)
+
+    def exception(self, message: str, *args: object, extra: Mapping[str, object] | None = None) -> None:
+        """Log like :meth:`logging.Logger.exception`."""
+        self.log(logging.ERROR, message, *args, extra=extra, exc_info=True, stacklevel=2)
+
+    def log(
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        extra: Mapping[str, object] | None = None,
+        exc_info: Exc = None,
+        stacklevel: int = 1,
+    ) -> None:
+        """Log like :meth:`logging.Logger.log`."""
+        if not self._logger.isEnabledFor(level):
+            return
+        told: dict[str, Any] = {"exc_info": exc_info, "stacklevel": stacklevel + 1}
+        # A path may hold bytes that are no text; a handler's file would not take the line.
+        args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
+        try:
+            try:
+                self._logger.log(level, message, *args, extra=extra, **told)
+            except KeyError:
+                # A record factory has a field of the name of one of ours (Logger.makeRecord).
+                self._logger.log(level, message, *args, **told)
+        except Exception:  # noqa: BLE001 - the host program's code
+            _tell_on_stderr()
+
+
+def _tell_on_stderr() -> None:
+    """Do what :mod:`logging` does where a handler of its own raises (Handler.handleError)."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        with contextlib.suppress(Exception):
+            traceback.print_exc(file=sys.stderr)
+
+
+class LimitedLog:
+    """Writes so many lines of one kind a second, and one that says how many more there were.
+
+    Args:
+        log: where to.
+        level: of the lines.
+        more: of that one line: ``"%d more connections were refused"``.
+        counted_as: the field in which it has the number.
+        fields: its other fields.
+    """
+
+    def __init__(
+        self, log: Log, level: int, more: str, *, counted_as: str, fields: Mapping[str, object]
+    ) -> None:
+        self._log = log
+        self._level = level
+        self._more = more
+        self._counted_as = counted_as
+        self._fields = fields
+        self._second_over = -math.inf
+        self._lines = 0
+        self._unsaid = 0
+        self._flooded = trio.Event()
+
+    def write(
+        self, message: str, *args: object, extra: Mapping[str, object], exc_info: BaseException | None = None
+    ) -> None:
+        """Write the line, or count it where there were ``_LINES_A_SECOND`` of them within a second."""
+        now = trio.current_time()
+        if now >= self._second_over:
+            self.say_rest()
+            self._second_over = now + 1
+            self._lines = 0
+        if self._lines < _LINES_A_SECOND:
+            self._lines += 1
+            self._log.log(self._level, message, *args, extra=extra, exc_info=exc_info, stacklevel=2)
+        else:
+            self._unsaid += 1
+            self._flooded.set()
+
+    async def run(self) -> None:
+        """Say how many got no line once their second is over, until cancelled, and then what is left."""
+        try:
+            while True:
+                await self._flooded.wait()
+                await trio.sleep_until(self._second_over)
+                self.say_rest()
+        finally:
+            self.say_rest()
+
+    def say_rest(self) -> None:
+        """Say how many got no line, if any."""
+        if self._unsaid:
+            fields = {**self._fields, self._counted_as: self._unsaid}
+            self._log.log(self._level, self._more, self._unsaid, extra=fields)
+            self._unsaid = 0
+            self._flooded = trio.Event()

@@ -1,0 +1,180 @@
+"""Opens channels by the configured transport: the one place where ``ipc.transport`` chooses.
+
+A transport that is not chosen is not loaded. This module must never know what happens on a channel once it
+is open.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_ipc.channel import Channel
+from trio_ipc.config import IpcConfig, TransportType
+from trio_ipc.errors import ConnectTimeoutError
+from trio_ipc.transports import DetachableListener, Detached, EndpointState, PeerPolicy
+
+
+class _Transport(Protocol):
+    """What a transport's module has."""
+
+    async def connect(self, config: IpcConfig) -> Channel: ...
+    async def listen(self, config: IpcConfig, peers: PeerPolicy, /) -> DetachableListener[Channel]: ...
+    def adopt(self, detached: Detached, config: IpcConfig) -> DetachableListener[Channel]: ...
+
+
+def _load(transport: TransportType) -> _Transport:
+    if transport is TransportType.LEGACY:
+        from trio_ipc import legacy  # noqa: PLC0415
+
+        return legacy
+    from trio_ipc.channel import interprocess  # noqa: PLC0415
+
+    return interprocess
+
+
+async def open_channel(config: IpcConfig) -> Channel:
+    """Connect to the configured endpoint.
+
+    Returns:
+        A channel that the caller owns. Whether its peer may be trusted is not judged here.
+
+    Raises:
+        ConnectError: in the precise form that fits, :exc:`~trio_ipc.ConnectTimeoutError` when
+            ``accept_timeout_ms`` went by.
+
+    Cancellation leaves nothing open.
+    """
+    with trio.move_on_after(config.accept_timeout_ms / 1000):
+        return await _load(config.transport).connect(config)
+    raise ConnectTimeoutError(
+        f"the server did not take the connection in time, the limit accept_timeout_ms is "
+        f"{config.accept_timeout_ms}",
+        endpoint=config.endpoint_path,
+        hint="it is overloaded or stopped; see whether it runs",
+    )
+
+
+async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> EndpointListener:
+    """Listen at the configured endpoint.
+
+    Args:
+        config: where, and the limits of the channels.
+        peers: whom the system should let in, where a listener can tell it. To judge each peer by the
+            policy remains the caller's.
+
+    Returns:
+        A listener of channels that the caller owns; closing it removes the endpoint.
+
+    Raises:
+        ConfigError: the policy has a user that this system cannot name.
+        EndpointError: in the precise form that fits.
+    """
+    return EndpointListener(await _load(config.transport).listen(config, peers), config)
+
+
+@attrs.define(eq=False)
+class _Switch:
+    """A switch that waits for whoever accepts to leave the old listener."""
+
+    transport: TransportType
+    done: trio.Event = attrs.field(factory=trio.Event)
+    error: Exception | None = None
+
+
+class EndpointListener(trio.abc.Listener[Channel]):
+    """Accepts channels at an endpoint, by a transport that can be changed meanwhile.
+
+    What changes hands is the kernel's object (:class:`~trio_ipc.transports.Detached`): the endpoint is there
+    all the time, and the clients that wait at it are accepted by whichever transport is next.
+
+    Args:
+        listener: the transport's, which is owned.
+        config: for every channel.
+
+    Attributes:
+        transport: the active one.
+    """
+
+    def __init__(self, listener: DetachableListener[Channel], config: IpcConfig) -> None:
+        self.transport = config.transport
+        self._listener = listener
+        self._former: DetachableListener[Channel] | None = None
+        self._config = config
+        self._accepting = False
+        self._accept_scope = trio.CancelScope()
+        self._turn = trio.Lock()
+        self._switch_wanted: _Switch | None = None
+
+    async def accept(self) -> Channel:
+        """Wait for the next connection; raises what the transport raises.
+
+        Cancellation loses no client.
+        """
+        if self._accepting:
+            raise trio.BusyResourceError("another task is accepting")
+        self._accepting = True
+        try:
+            while True:
+                with trio.CancelScope() as self._accept_scope:
+                    return await self._listener.accept()
+                self._do_switch()
+        finally:
+            self._accepting = False
+            # With a client, by a failure or cancelled: it has left the old listener all the same.
+            self._do_switch()
+
+    async def switch(self, transport: TransportType) -> None:
+        """Accept by another transport from now on. Several calls take turns.
+
+        Raises:
+            ImportError, OSError: the transport cannot be used. The old one goes on.
+            trio.ClosedResourceError: this listener was closed.
+
+        After a cancellation it has happened or not; ``transport`` tells.
+        """
+        async with self._turn:
+            if transport is self.transport:
+                return
+            _load(transport)  # if that fails, nobody was disturbed
+            self._switch_wanted = wanted = _Switch(transport)
+            try:
+                if self._accepting:
+                    self._accept_scope.cancel()
+                    await wanted.done.wait()
+                else:
+                    self._do_switch()
+            finally:
+                self._switch_wanted = None
+            if wanted.error is not None:
+                raise wanted.error
+
+    @trio.lowlevel.enable_ki_protection
+    def _do_switch(self) -> None:
+        if self._switch_wanted is None:
+            return
+        wanted, self._switch_wanted = self._switch_wanted, None
+        try:
+            self._replace(wanted.transport)
+        except Exception as exc:  # noqa: BLE001 - it is raised in the task that wished
+            wanted.error = exc
+        wanted.done.set()
+
+    def _replace(self, transport: TransportType) -> None:
+        config = self._config.replace(transport=transport)
+        successor = _load(transport).adopt(self._listener.detach(), config)
+        self._listener.release()
+        # Kept until the next switch: on Windows, Trio may still look out for the address of what the former
+        # one waited for last, and nothing new should have the same.
+        self._former = self._listener
+        self._listener, self._config, self.transport = successor, config, transport
+
+    def look(self) -> EndpointState | None:
+        """Return what has become of the endpoint, or None where nobody can take it away. Does not wait."""
+        return self._listener.look()
+
+    async def aclose(self) -> None:
+        """Stop listening and remove the endpoint. Idempotent."""
+        await self._listener.aclose()

@@ -1,0 +1,98 @@
+"""One connection of the pool, and how much it is used.
+
+The only place of this package that touches a client's line: what carries the calls. This module must never
+judge what a call ended by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from trio_ipc.channel import Channel
+from trio_ipc.client.connecting import open_line
+from trio_ipc.contract import Contract
+
+from .lanes import Lane
+
+
+class Connection(trio.abc.AsyncResource):
+    """A connection, and how much it is used.
+
+    Args:
+        lane: where it leads.
+        channel: what it is made of, and owns.
+        contract: the message types.
+        max_in_flight: how many calls may use it at a time. Above 1 :meth:`run` has to run meanwhile.
+
+    Attributes:
+        lane: as given.
+        upstream: the lane's.
+        load: how many calls use it.
+        left: how many of those have nobody any longer who waits for the answer.
+        idle_since, opened_at: on Trio's clock.
+        closing: set when it is about to be closed: it is not handed out any longer.
+        failure_told: set when its breaking was told to the breaker.
+        has_answered: whether the server has answered anything on it.
+        was_refused: whether it was closed as the server has no place for one more.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        channel: Channel,
+        contract: Contract[Any, Any],
+        *,
+        max_in_flight: int,
+    ) -> None:
+        self.lane = lane
+        self.upstream = lane.upstream
+        self.load = 0
+        self.left = 0
+        self.opened_at = self.idle_since = trio.current_time()
+        self.closing = False
+        self.failure_told = False
+        self.has_answered = False
+        self.was_refused = False
+        self._line = open_line(channel, contract, max_in_flight)
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Carry calls until it ends, where several use it; else return at once."""
+        await self._line.run()
+
+    async def call(self, request: Any, deadline: float, done: Callable[[BaseException | None], None]) -> Any:
+        """Call.
+
+        Args:
+            request: a message of the contract's request type.
+            deadline: by when there must be an answer, on Trio's clock.
+            done: called exactly once, when the call takes no place on the connection any longer: with None
+                when its answer was read, else with what it ended by. Where others share the connection,
+                that may be after the end of this method, if that is a cancellation or the deadline.
+
+        Raises:
+            CallTimeoutError: the deadline went by.
+            IpcError: as the line's ``call`` raises it.
+        """
+        return await self._line.call(request, deadline=deadline, done=done)
+
+    def is_reusable(self) -> bool:
+        """Return whether it is good for another call, as far as can be seen while it is idle."""
+        return self._line.is_reusable()
+
+    @property
+    def accepts_calls(self) -> bool:
+        """Whether it may be called, beside those that use it."""
+        return self._line.accepts_calls
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it is closed, or about to be, by what happened on it."""
+        return self._line.is_broken
+
+    async def aclose(self) -> None:
+        """Close it at once."""
+        await self._line.aclose()

@@ -1,0 +1,109 @@
+"""What a call is told in the end, where it has no answer: one error that says what happened and where.
+
+Wording only. This module must never decide whether a call has failed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+import trio
+
+from trio_ipc.errors import (
+    AttemptsFailedError,
+    CallTimeoutError,
+    CircuitOpenError,
+    IpcError,
+    NoEndpointError,
+    PoolTimeoutError,
+)
+
+from .calls import PendingCall, Step
+from .endpoints import Upstream
+
+#: Steps that took less than this of a call's time, in seconds, are not worth to be told of.
+_WORTH_TELLING: Final = 0.001
+
+
+def failure(errors: list[IpcError]) -> IpcError:
+    """Return what the error of a call is that has nobody left to ask.
+
+    Args:
+        errors: what its tries ended by. One that was alone is the call's error as it is.
+    """
+    if not errors:
+        return NoEndpointError(
+            "this client has no endpoint to ask", hint="add an endpoint, or open the client with one"
+        )
+    if len(errors) == 1:
+        return errors[0]
+    if all(isinstance(error, CircuitOpenError) for error in errors):
+        return _all_open([error for error in errors if isinstance(error, CircuitOpenError)])
+    if all(isinstance(error, PoolTimeoutError) for error in errors):
+        in_use = PoolTimeoutError(
+            f"no connection came free to any of {len(errors)} endpoints: {_told(errors)}",
+            hint=errors[0].hint,
+        )
+        in_use.attempts = tuple(errors)
+        return in_use
+    error = AttemptsFailedError(
+        f"no server answered, {len(errors)} tries failed: {_told(errors)}",
+        hint="see whether they run, and what they log",
+    )
+    error.attempts = tuple(errors)
+    error.__cause__ = ExceptionGroup("the tries of one call", errors)
+    error.endpoint = _where(errors)
+    return error
+
+
+def _all_open(errors: list[CircuitOpenError]) -> CircuitOpenError:
+    error = CircuitOpenError(
+        f"all {len(errors)} endpoints are left alone, as they failed too often: {_told(errors)}",
+        hint=errors[0].hint,
+    )
+    error.retry_after = min(one.retry_after for one in errors)
+    error.attempts = tuple(errors)
+    return error
+
+
+def timed_out(call: PendingCall) -> CallTimeoutError:
+    """Return the error of a call whose deadline went by."""
+    spent = _time_spent(call)
+    told = "".join(f", {seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent)
+    (longest, whose), _ = spent[0]
+    _, latest, last = call.steps[-1]
+    error = CallTimeoutError(
+        f"no answer within the call's timeout of {(call.deadline - call.began) * 1000:.0f} ms; it was "
+        + latest.told(last)
+        + (f"; it had spent {told[2:]}" if len(spent) > 1 else "")
+        + (f"; {len(call.errors)} tries had failed: {_told(call.errors)}" if call.errors else ""),
+        endpoint=_where(call.errors) if whose is None else whose.path,
+        hint=longest.hint,
+    )
+    error.attempts = tuple(call.errors)
+    if call.errors:
+        error.__cause__ = ExceptionGroup("the tries of one call", call.errors)
+    return error
+
+
+def _time_spent(call: PendingCall) -> list[tuple[tuple[Step, Upstream | None], float]]:
+    """Return what took how many seconds, the longest first; at least the step that it is at."""
+    ends = [began for began, _, _ in call.steps[1:]] + [trio.current_time()]
+    spent: dict[tuple[Step, Upstream | None], float] = {}
+    for (began, step, upstream), ended in zip(call.steps, ends, strict=True):
+        spent[step, upstream] = spent.get((step, upstream), 0.0) + ended - began
+    longest_first = sorted(spent.items(), key=lambda one: -one[1])
+    worth = [one for one in longest_first if one[1] >= _WORTH_TELLING]
+    return worth or [(call.steps[-1][1:], 0.0)]
+
+
+def _where(errors: list[IpcError]) -> str | None:
+    """Return the endpoint of all errors, None if there are several."""
+    where = {error.endpoint for error in errors}
+    return where.pop() if len(where) == 1 else None
+
+
+def _told(errors: list[Any]) -> str:
+    counted = Counter(f"{error.endpoint}: {error.message}" for error in errors)
+    return "; ".join(f"{text} ({times} times)" if times > 1 else text for text, times in counted.items())

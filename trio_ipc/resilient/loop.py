@@ -1,0 +1,271 @@
+"""A call's whole way, from its server to its answer: one loop, and what it does with what goes wrong.
+
+It runs in the caller's own task. This module must never make a request again that may have reached a
+server, unless the contract says that this is harmless; and never let a call end in anything but one answer,
+one error, or its caller's cancellation.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Any, Final
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from trio_ipc.contract import Contract
+from trio_ipc.errors import (
+    CallTimeoutError,
+    ChannelClosedError,
+    ChannelError,
+    ConnectError,
+    IpcError,
+    NoEndpointError,
+    PoolTimeoutError,
+    ProtocolError,
+)
+
+from .balancing import Rotation, Standing
+from .calls import PASSING, PendingCall, Step, backoff
+from .connection import Connection
+from .endpoints import Upstream, is_its_fault
+from .failures import failure, timed_out
+from .metrics import ClientMetrics
+from .pool import Pool, TurnedAwayError
+from .settings import ResilientConfig
+
+CLOSED: Final = "this client was closed"
+
+
+class CallLoop:
+    """Makes the calls of one client.
+
+    Args:
+        contract, settings, pool, metrics: the client's.
+        chance: where jitter and the weighted strategy take their chances from.
+
+    Attributes:
+        upstreams: all servers, by the ids of their endpoints.
+        rotation: the same, in the order of their turns.
+        closed: set when the client is: every call ends then.
+    """
+
+    def __init__(
+        self,
+        contract: Contract[Any, Any],
+        settings: ResilientConfig,
+        pool: Pool,
+        metrics: ClientMetrics,
+        chance: random.Random,
+    ) -> None:
+        self._negotiation = contract.negotiation
+        self._settings = settings
+        self._pool = pool
+        self._metrics = metrics
+        self._draw = chance.random
+        self.upstreams: dict[str, Upstream] = {}
+        self.rotation: Rotation[Upstream] = Rotation(settings.strategy, chance.random)
+        self.closed = trio.Event()
+
+    @enable_ki_protection
+    async def make(self, call: PendingCall) -> Any:
+        """Go a call's whole way: choose a server, get a connection, ask, judge what came; and again."""
+        self._metrics.tasks_sent_total += call.is_task
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            while True:
+                now = trio.current_time()
+                upstream = self._choose(call, now)
+                if upstream is None:
+                    await self._pause(call)
+                    continue
+                known = upstream.capabilities
+                try:
+                    connection = self._pool.take(upstream, now)
+                    if connection is None:
+                        connection, now = await self._pool.wait(upstream, call), trio.current_time()
+                except Exception as exc:  # noqa: BLE001 - raised again there, where it is the call's end
+                    self._not_connected(call, upstream, exc)
+                    continue
+                if not self._still_will_do(call, connection, known):
+                    continue
+                try:
+                    call.asks_on(connection, now)
+                    done = partial(self._done, call, connection)
+                    return self._answered(call, await connection.call(call.request, call.deadline, done))
+                except IpcError as exc:
+                    self._not_answered(call, connection, exc)
+                finally:
+                    if call.connection is not None:
+                        self._pool.leave(call)
+        except BaseException as exc:
+            self._failed(call, exc)
+            raise
+
+    def _choose(self, call: PendingCall, now: float) -> Upstream | None:
+        if now >= call.deadline:
+            raise timed_out(call)
+        if call.only is not None:
+            return call.only if call.may_try(call.only) and call.admit(call.only) else None
+        judge = partial(self._standing, call, now)
+        connected = self._pool.is_connected if self._pool.is_full else None
+        while (upstream := self.rotation.choose(judge, now=now, is_connected=connected)) is not None:
+            if call.admit(upstream):
+                break
+        return upstream
+
+    def _standing(self, call: PendingCall, now: float, upstream: Upstream) -> Standing | None:
+        if call.tries and not call.may_try(upstream):
+            return None
+        standing = Standing.ABLE
+        capabilities = upstream.capabilities
+        if capabilities is not None and self._negotiation is not None:
+            suits = call.needs is None or call.needs(capabilities)
+            if not suits or not self._negotiation.can_do(capabilities, call.request):
+                if self.is_doubtful(upstream, now):
+                    standing = Standing.PERHAPS
+                elif suits:
+                    standing = Standing.UNABLE
+                else:
+                    return None
+        return standing if upstream.is_healthy(now) else Standing.FAILING
+
+    def is_doubtful(self, upstream: Upstream, now: float) -> bool:
+        """Return whether what it can do was learnt too long ago. The next connection asks first of all."""
+        if upstream.capabilities_at is None:
+            return False
+        believed_until = upstream.capabilities_at + self._settings.capabilities_refresh_ms / 1000
+        return now >= believed_until and not self._pool.has_good_connection(upstream)
+
+    async def _pause(self, call: PendingCall) -> None:
+        """Wait before the next round; where another one would be no use, raise the call's error."""
+        rounds = self._settings.connect_attempts if call.only is None else 1
+        if not call.next_round(rounds):
+            if not call.errors and self.upstreams:
+                raise NoEndpointError(
+                    f"none of the {len(self.upstreams)} endpoints has what the call needs",
+                    hint="see statistics() for what each can do",
+                )
+            error = failure(call.errors)
+            raise error from error.__cause__
+        now = trio.current_time()
+        call.at(Step.PAUSING, None, now)
+        again = now + backoff(call.round - 1, self._settings, self._draw())
+        with trio.CancelScope(deadline=min(again, call.deadline)):
+            await self.closed.wait()
+        if self.closed.is_set():
+            raise ChannelClosedError(CLOSED, hint="open a new one")
+        if trio.current_time() >= call.deadline:
+            raise timed_out(call)
+
+    # --- Judging what came ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _not_connected(call: PendingCall, upstream: Upstream, exc: Exception) -> None:
+        """Note why there is no connection; raise what ends the call: nothing was sent."""
+        if isinstance(exc, TurnedAwayError):
+            call.not_asked(upstream)
+        elif isinstance(exc, PoolTimeoutError):
+            call.give_up(upstream, exc)
+        elif isinstance(exc, PASSING):
+            call.not_reached(upstream, exc)
+        elif isinstance(exc, ChannelClosedError):  # so is this client
+            raise exc
+        elif isinstance(exc, (ConnectError, ChannelError, ProtocolError)):
+            call.failed(upstream, exc)
+        else:
+            raise exc
+
+    def _still_will_do(
+        self,
+        call: PendingCall,
+        connection: Connection,
+        known: Any,
+    ) -> bool:
+        """Return whether a server will do that has said meanwhile what it can do; if not, leave it.
+
+        There may be one that can. If not, this one's refusal is the answer.
+        """
+        capabilities, negotiation, will_do = connection.upstream.capabilities, self._negotiation, False
+        if capabilities is known or negotiation is None or call.only is not None:
+            return True
+        try:
+            seemed_able = known is None or negotiation.can_do(known, call.request)
+            suits = call.needs is None or call.needs(capabilities)
+            will_do = suits and (not seemed_able or negotiation.can_do(capabilities, call.request))
+        finally:
+            if not will_do:  # also where these functions raise, which are users' code
+                self._pool.release(connection)
+        if not will_do:
+            call.not_asked(connection.upstream)
+        return will_do
+
+    @enable_ki_protection
+    def _done(
+        self,
+        call: PendingCall,
+        connection: Connection,
+        outcome: BaseException | None,
+    ) -> None:
+        """A call takes no place on its connection any longer: note how the server did, and give the place.
+
+        In this order, or who waits would be given a server that is known to hang.
+        """
+        call.connection = None
+        connection.left -= call.has_left
+        if call.is_late:
+            pass  # what comes now is too late to say more
+        elif outcome is None:
+            connection.has_answered = True
+            connection.upstream.succeeded()
+        elif isinstance(outcome, trio.Cancelled):
+            if trio.current_time() >= call.deadline:
+                connection.upstream.failed()
+        elif is_its_fault(outcome):
+            if not connection.has_answered:
+                connection.was_refused = self._pool.is_full_after(connection, outcome)
+            if not connection.was_refused:
+                connection.upstream.failed()
+        self._pool.release(connection, used=call.is_task)
+
+    def _not_answered(
+        self,
+        call: PendingCall,
+        connection: Connection,
+        exc: IpcError,
+    ) -> None:
+        """Note why there is no answer; raise what ends the call: the server may have done the work."""
+        if isinstance(exc, CallTimeoutError):
+            call.overdue()
+            raise timed_out(call) from None
+        if self.closed.is_set():
+            raise ChannelClosedError(CLOSED, hint="open a new one") from exc
+        if not isinstance(exc, (ChannelError, ProtocolError)):
+            raise exc
+        if connection.was_refused and call.repeatable:
+            call.not_asked(connection.upstream)  # there are other connections, for which it can wait
+            return
+        # One connection that breaks is one failure, however many calls were on it.
+        is_known = connection.failure_told or connection.was_refused
+        connection.failure_told = True
+        call.not_answered(connection.upstream, exc, is_known=is_known)
+        if not call.repeatable:
+            error = failure(call.errors)
+            raise error from error.__cause__
+
+    # --- The end ----------------------------------------------------------------------------------------
+
+    def _answered(self, call: PendingCall, response: Any) -> Any:
+        call.answered()
+        if call.is_task:
+            self._metrics.tasks_completed_total += 1
+            self._metrics.task_duration_ms_total += (trio.current_time() - call.began) * 1000
+        return response
+
+    def _failed(self, call: PendingCall, exc: BaseException) -> None:
+        if isinstance(exc, trio.Cancelled) and trio.current_time() >= call.deadline:
+            call.overdue()  # the caller's own deadline was the same
+        # A call that was cancelled, or ends with its client, says nothing about anyone.
+        call.end(abandoned=self.closed.is_set() or not isinstance(exc, Exception))
+        self._metrics.tasks_failed_total += call.is_task

@@ -1,0 +1,6 @@
+"""The server: who gets a connection, what happens on it, and how all of it ends."""
+
+from .handling import Call, Handler
+from .serve import Server, serve, serve_listener
+
+__all__ = ["Call", "Handler", "Server", "serve", "serve_listener"]

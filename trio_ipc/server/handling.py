@@ -1,0 +1,146 @@
+"""Users' handlers: how one is run, what may come of it, and how its failure is told.
+
+A handler is started by hand, one step, before anyone watches it: most are done by then, and whoever does not
+wait need not be waited for. Each runs in a context of its own. This module must never decide what a failure
+means for the connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.transports import PeerCredentials
+
+_ResultT = TypeVar("_ResultT")
+
+#: Runs a function in a context: :meth:`contextvars.Context.run`.
+RunIn: TypeAlias = Callable[..., Any]
+
+#: Exceptions of a group that are told to a client. All of them are in the log.
+_LEAVES_TOLD: Final = 4
+
+
+@attrs.define  # to freeze it would take each request 0.3 µs, and only its handler reads it
+class Call:
+    """What a handler may know about the request besides its message.
+
+    Attributes:
+        peer: the client's process and user, as the system reported them.
+        deadline: when the handler is cancelled, on :func:`trio.current_time`'s clock, in seconds.
+        connection: the number of the connection on this server, from 1.
+    """
+
+    peer: PeerCredentials | None
+    deadline: float
+    connection: int
+
+
+#: ``async def handler(request, call) -> response``.
+Handler: TypeAlias = Callable[[RequestT, Call], Awaitable[ResponseT]]
+
+
+def check_handler(handler: object) -> None:
+    """Raise :exc:`TypeError` if this is no async function, nor a partial, method or object that is one."""
+    function: Any = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
+    candidates = [function, wrapped, called]
+    if any(inspect.iscoroutinefunction(candidate) for candidate in candidates):
+        return
+    what = "which is not async" if callable(handler) else "which cannot be called"
+    raise TypeError(
+        f"handler is {handler!r}, {what}: it must be an async function, async def handler(request, call)"
+    )
+
+
+def begin(awaitable: Awaitable[_ResultT], run: RunIn) -> tuple[Coroutine[Any, Any, _ResultT], Any]:
+    """Take the first step of what a handler returned.
+
+    Args:
+        awaitable: what calling the handler gave.
+        run: runs it in its own context.
+
+    Returns:
+        The coroutine, and what it waits for; :func:`resume` goes on with both.
+
+    Raises:
+        StopIteration: it is done already; its ``value`` is the result.
+    """
+    coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _awaiting(awaitable)
+    return coroutine, run(coroutine.send, None)
+
+
+async def _awaiting(awaitable: Awaitable[_ResultT]) -> _ResultT:
+    return await awaitable
+
+
+@types.coroutine
+def resume(
+    coroutine: Coroutine[Any, Any, _ResultT], waits_for: Any, run: RunIn
+) -> Generator[Any, Any, _ResultT]:
+    """Wait for the rest of a handler that :func:`begin` has begun, and return its result.
+
+    What ``await`` does (PEP 380), but from its second step on, and each step in the handler's own context.
+    """
+    while True:
+        step: Callable[[Any], Any]
+        try:
+            argument = yield waits_for
+            step = coroutine.send
+        except BaseException as exc:  # noqa: BLE001 - it is raised where the handler waits
+            step, argument = coroutine.throw, exc
+        try:
+            waits_for = run(step, argument)
+        except StopIteration as done:
+            result: _ResultT = done.value
+            return result
+        finally:
+            # It is, or holds, the exception that may be on its way, whose traceback knows this frame: the two
+            # would keep each other, and the request, until the garbage collector comes.
+            del argument, step
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group, however deep, in their order; an exception by itself is its own."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    return [leaf for part in exc.exceptions for leaf in leaves(part)]
+
+
+def describe(exc: BaseException) -> str:
+    """Return what an exception says, in one line for people; of a group, what its leaves say."""
+    found = leaves(exc)
+    told = "; ".join(_describe_one(leaf) for leaf in found[:_LEAVES_TOLD])
+    return told if len(found) <= _LEAVES_TOLD else f"{told}; and {len(found) - _LEAVES_TOLD} more"
+
+
+def _describe_one(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:  # noqa: BLE001 - __str__ is users' code too
+        return f"{type(exc).__name__} (its text cannot be made)"
+
+
+def ends_the_server(exc: BaseException) -> BaseException | None:
+    """Return the exception in this one that no response may stand for, plain, or None.
+
+    KeyboardInterrupt is the user's wish to end the program, SystemExit the handler's; GeneratorExit comes
+    only where the run itself is torn down.
+    """
+    wanted = (KeyboardInterrupt, SystemExit, GeneratorExit)
+    return next((leaf for leaf in leaves(exc) if isinstance(leaf, wanted)), None)
+
+
+def is_cancelled_here() -> bool:
+    """Return whether a scope around this task is cancelled, so that a Cancelled may be its own."""
+    return trio.current_effective_deadline() == -math.inf

@@ -1,0 +1,112 @@
+"""Responses that are made and not delivered yet: their bytes, their counting, and what keeps them here.
+
+This module must never make a response, and never count a request twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from trio_ipc.channel import Channel
+from trio_ipc.errors import ChannelError
+from trio_ipc.telemetry import RequestFailure, ServerCounters
+
+
+class Outbox:
+    """What goes to the client of one connection.
+
+    Args:
+        channel: where to.
+        counters: what became of the requests is counted there.
+
+    Attributes:
+        size: bytes of the responses that wait.
+        failure: why they could not be sent by :meth:`send_behind`, or None.
+    """
+
+    __slots__ = ("_behind", "_channel", "_counters", "_payloads", "_undelivered", "failure", "size")
+
+    def __init__(self, channel: Channel, counters: ServerCounters) -> None:
+        self._channel = channel
+        self._counters = counters
+        self._payloads: list[bytes] = []
+        self._undelivered = 0
+        self._behind: trio.Event | None = None
+        self.size = 0
+        self.failure: ChannelError | None = None
+
+    def add(self, payload: bytes, *, counts: bool) -> None:
+        """Put a response behind those that wait.
+
+        Args:
+            payload: it.
+            counts: whether its request is decided by its delivery; not if it reports a failure that was
+                counted already.
+        """
+        self._payloads.append(payload)
+        self.size += len(payload)
+        self._undelivered += counts
+
+    async def flush(self) -> None:
+        """Hand over all that waits. No checkpoint where the system takes it at once.
+
+        Raises and is cancelled like :meth:`Channel.flush`.
+        """
+        if self._behind is not None:
+            await self._behind.wait()
+        if self.failure is not None:
+            raise self.failure
+        if self._payloads and not self._send_nowait():
+            await self._channel.flush()
+        self._delivered()
+
+    def send_behind(self, nursery: trio.Nursery, failed: Callable[[ChannelError], None]) -> None:
+        """Send while the connection's own task is busy with a handler.
+
+        Args:
+            nursery: where to wait, if the system does not take all of it at once.
+            failed: called if the responses cannot be sent.
+        """
+        if not self._payloads or self._behind is not None or self.failure is not None:
+            return
+        try:
+            if self._send_nowait():
+                self._delivered()
+                return
+        except ChannelError as exc:
+            self.failure = exc
+            failed(exc)
+            return
+        self._behind = trio.Event()
+        nursery.start_soon(self._flush_behind, failed)
+
+    async def _flush_behind(self, failed: Callable[[ChannelError], None]) -> None:
+        try:
+            await self._channel.flush()
+            self._delivered()
+        except ChannelError as exc:
+            self.failure = exc
+            failed(exc)
+        finally:
+            assert self._behind is not None  # noqa: S101 - for the type checker
+            self._behind.set()
+            self._behind = None
+
+    def _send_nowait(self) -> bool:
+        payloads, self._payloads, self.size = self._payloads, [], 0
+        return self._channel.send_nowait(payloads)
+
+    def _delivered(self) -> None:
+        self._counters.requests_answered += self._undelivered
+        self._counters.requests_in_flight -= self._undelivered
+        self._undelivered = 0
+
+    def discard(self, why: RequestFailure) -> None:
+        """Count what was not delivered by the end of the connection, and let go of it."""
+        self._counters.requests_failed[why] += self._undelivered
+        self._counters.requests_in_flight -= self._undelivered
+        self._undelivered = 0
+        self._payloads = []
+        self.failure = None

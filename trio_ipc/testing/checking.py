@@ -1,0 +1,39 @@
+"""Checks of the numbers that a test gives, so that what can't be is refused where it is written.
+
+This module must never change a value: 1.0 is no count, and True is none either.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def check_whole(
+    name: str, value: object, least: int, most: float = math.inf, *, optional: bool = False
+) -> None:
+    """Raise if this is no int from ``least`` to ``most``, nor None where that may be.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is out of range.
+    """
+    if value is None and optional:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, must be an int{' or None' if optional else ''}")
+    if not least <= value <= most:
+        limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} is {value!r}, must be {limits}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise if this is no number of seconds.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative, or not finite.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, must be a number of seconds")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value!r}, must be at least 0 and finite")

@@ -1,0 +1,190 @@
+"""Which faults there are, and how it is said where they hit.
+
+Everything here is data, checked when it is made: what could only fail while a test runs is refused at once.
+This module must never know how a fault is done.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from .checking import check_seconds, check_whole
+
+_BITS: Final = 8
+
+
+def _whole_number(least: int, most: float = math.inf, *, optional: bool = False) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
+        check_whole(field.name, value, least, most, optional=optional)
+
+    return check
+
+
+def _number_of_seconds(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    check_seconds(field.name, value)
+
+
+# --- Faults -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Delay:
+    """Holds the byte up, and all behind it: in sending before it goes, in receiving after it has come.
+
+    Attributes:
+        seconds: for how long.
+    """
+
+    seconds: float = attrs.field(validator=_number_of_seconds)
+
+
+@attrs.frozen
+class Stall:
+    """Lets nothing more through. Who sends waits until the peer is gone, who receives until it closes.
+
+    Where nothing else is left that could go on, the wait ends by a :exc:`RuntimeError` that says so.
+    """
+
+
+@attrs.frozen
+class Flip:
+    """Turns round one bit of the byte. Attributes: ``bit`` from 0 (the lowest), None for any."""
+
+    bit: int | None = attrs.field(default=None, validator=_whole_number(0, _BITS - 1, optional=True))
+
+
+@attrs.frozen
+class Drop:
+    """Loses bytes from this one on. Attributes: ``count``, None for all the rest."""
+
+    count: int | None = attrs.field(default=1, validator=_whole_number(1, optional=True))
+
+
+@attrs.frozen
+class Duplicate:
+    """Gives bytes from this one on twice, the second time after the last of them. Attributes: ``count``."""
+
+    count: int = attrs.field(default=1, validator=_whole_number(1))
+
+
+@attrs.frozen
+class Truncate:
+    """Loses the bytes from this one to the end of its frame."""
+
+
+@attrs.frozen
+class Reset:
+    """Breaks the connection before the byte, as soon as all before it is through: for both sides at once."""
+
+
+@attrs.frozen
+class EndOfFile:
+    """Ends this direction before the byte, as a half-close does. What comes after it is lost."""
+
+
+@attrs.frozen
+class Split:
+    """Ends a piece before the byte: no read or write has bytes from both sides of it."""
+
+
+@attrs.frozen
+class Dribble:
+    """Gives the bytes from this one on in small pieces. Without a pause, in sending, those are short writes.
+
+    Attributes:
+        size: bytes to a piece.
+        seconds: for how long each further piece is held up, as by :class:`Delay`.
+        count: of how many bytes, None for all the rest.
+    """
+
+    size: int = attrs.field(default=1, validator=_whole_number(1))
+    seconds: float = attrs.field(default=0.0, validator=_number_of_seconds)
+    count: int | None = attrs.field(default=None, validator=_whole_number(1, optional=True))
+
+
+@attrs.frozen
+class Merge:
+    """Keeps bytes from this one on back until all are there, or the end; then they come as one piece.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int = attrs.field(validator=_whole_number(1))
+
+
+Fault: TypeAlias = (
+    Delay | Stall | Flip | Drop | Duplicate | Truncate | Reset | EndOfFile | Split | Dribble | Merge
+)
+
+# --- Places -------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Rule:
+    """A fault, and where it hits. Made by :func:`at_byte`, :func:`at_frame` and the like.
+
+    Attributes:
+        fault: what happens.
+        byte: at this byte of the stream, from 0.
+        frame: in this frame, from 1.
+        each_frame: in every frame.
+        offset: at this byte of the frame, from 0; a payload of this package's begins at 8. A frame that is
+            shorter is spared.
+        probability: how likely a byte, or a frame, is hit.
+    """
+
+    fault: Fault = attrs.field()
+    byte: int | None = attrs.field(default=None, validator=_whole_number(0, optional=True))
+    frame: int | None = attrs.field(default=None, validator=_whole_number(1, optional=True))
+    each_frame: bool = False
+    offset: int = attrs.field(default=0, validator=_whole_number(0))
+    probability: float = attrs.field(default=1.0)
+
+    @fault.validator
+    def _is_a_fault(self, _: object, value: object) -> None:
+        if not isinstance(value, Fault):
+            raise TypeError(f"fault is {value!r}, must be a fault, such as Flip()")
+
+    @probability.validator
+    def _is_a_probability(self, _: object, value: object) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError(f"probability is {value!r}, must be a number")
+        if not 0 < value <= 1:
+            raise ValueError(f"probability is {value!r}, must be above 0 and at most 1")
+
+    def __str__(self) -> str:
+        """Give the call that makes it."""
+        if self.byte is not None:
+            return f"at_byte({self.byte}, {self.fault})"
+        offset = f", offset={self.offset}" if self.offset else ""
+        if self.frame is not None:
+            return f"at_frame({self.frame}, {self.fault}{offset})"
+        if self.each_frame:
+            return f"at_each_frame({self.fault}{offset}, probability={self.probability})"
+        return f"at_random({self.probability}, {self.fault})"
+
+
+def at_byte(byte: int, fault: Fault) -> Rule:
+    """Let a fault hit this byte of the stream, from 0, where it is known that everything before came."""
+    check_whole("byte", byte, 0)
+    return Rule(fault, byte=byte)
+
+
+def at_frame(frame: int, fault: Fault, *, offset: int = 0) -> Rule:
+    """Let a fault hit this frame of the stream, from 1, at this byte of it, from 0."""
+    check_whole("frame", frame, 1)
+    return Rule(fault, frame=frame, offset=offset)
+
+
+def at_each_frame(fault: Fault, *, offset: int = 0, probability: float = 1.0) -> Rule:
+    """Let a fault hit every frame of the stream, or each with this probability."""
+    return Rule(fault, each_frame=True, offset=offset, probability=probability)
+
+
+def at_random(probability: float, fault: Fault) -> Rule:
+    """Let a fault hit each byte of the stream with this probability, as the seed will have it."""
+    return Rule(fault, probability=probability)

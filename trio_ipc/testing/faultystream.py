@@ -1,0 +1,355 @@
+"""A stream that does to its bytes what scripts of faults say: one script for each direction.
+
+What happens, and where, is faultscript.py's; this module only does it. It must never inject what a script
+does not say, and all its waits are Trio's, so that a mock clock rules them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+import trio
+
+from trio_ipc.channel import close_at_once
+from trio_ipc.transports import LocalStream, PeerState
+from trio_ipc.transports.duplex import READ_SIZE, OneAtATime
+
+from .faultrules import EndOfFile, Reset, Stall
+from .faultscript import FaultScript, Pause, Step
+from .waiting import stalled, wait_until_gone
+from .wrapping import WrappedStream
+
+#: What may wait to be read: a step that is no pause, or the error by which the inner stream broke.
+_Arrived: TypeAlias = bytes | Stall | Reset | EndOfFile | trio.BrokenResourceError
+
+_RESET: Final = "the connection is broken: the script of faults has reset it"
+
+
+class Inbox:
+    """What has come and was not read yet, each with the moment from which on it may be had.
+
+    A pause holds up what is behind it, from the moment at which that has come.
+    """
+
+    def __init__(self) -> None:
+        self._reset_at = math.inf
+        self._arrived: deque[tuple[float, _Arrived]] = deque()
+        self._pause = 0.0
+        self._last = -math.inf
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything, now or later."""
+        return bool(self._arrived)
+
+    def add(self, steps: Iterable[Step | trio.BrokenResourceError]) -> None:
+        """Add what has come now."""
+        for step in steps:
+            if isinstance(step, Pause):
+                self._pause += step.seconds
+                continue
+            self._last = max(self._last, trio.current_time()) + self._pause
+            self._pause = 0.0
+            self._arrived.append((self._last, step))
+            if isinstance(step, Reset):
+                self._reset_at = self._last
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the connection is to be broken by now."""
+        return self._reset_at < math.inf and self._reset_at <= trio.current_time()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing more will come."""
+        return bool(self._arrived) and isinstance(self._arrived[0][1], Stall)
+
+    @property
+    def ends_in_stall(self) -> bool:
+        """Whether nothing will come behind what is there."""
+        return bool(self._arrived) and isinstance(self._arrived[-1][1], Stall)
+
+    def clear(self) -> None:
+        """Lose everything."""
+        self._arrived.clear()
+
+    def next_at(self) -> float:
+        """Return when the next of it may be had."""
+        return math.inf if self.is_stalled else self._arrived[0][0]
+
+    def due(self) -> _Arrived | None:
+        """Return the next of it if it may be had now."""
+        if self._arrived and self.next_at() <= trio.current_time():
+            return self._arrived[0][1]
+        return None
+
+    def take(self, max_bytes: int) -> bytes | None:
+        """Return bytes that may be had now, ``b""`` at the end, and None if there is nothing."""
+        step = self.due()
+        if isinstance(step, bytes):
+            at, _ = self._arrived.popleft()
+            if len(step) > max_bytes:
+                self._arrived.appendleft((at, step[max_bytes:]))
+            return step[:max_bytes]
+        if isinstance(step, trio.BrokenResourceError):
+            self._arrived.popleft()
+            raise step
+        return b"" if isinstance(step, EndOfFile) else None
+
+
+class FaultyStream(WrappedStream):
+    """A stream that has faults. Made by :meth:`trio_ipc.testing.Faults.wrap`.
+
+    Whatever is injected, its methods raise and are cancelled as those of any stream. A broken connection is
+    :exc:`trio.BrokenResourceError`, and its inner stream is closed, which is what the peer sees of it.
+    """
+
+    def __init__(self, inner: trio.abc.Stream, sending: FaultScript, receiving: FaultScript) -> None:
+        super().__init__(inner)
+        self._outward = sending
+        self._inward = receiving
+        self._inbox = Inbox()
+        self._to_send: deque[Step] = deque()
+        self._send_at: float | None = None
+        self._inner_ended = False
+        self._eof_sent = False
+        self._closed = False
+        self._broken = False
+        self._to_be_closed = False
+        self._over = trio.Event()
+        self._waiting = OneAtATime("receiving on this stream")
+        self._inbox.add(receiving.start())
+        self._to_send.extend(sending.start())
+        if Reset() in self._to_send or self._inbox.is_reset:
+            self._break(keep_arrived=True)
+
+    # --- Receiving ---
+
+    def read(self, max_bytes: int) -> bytes | None:
+        """Return what the script lets through without a wait; see :meth:`Duplex.read`."""
+        if self._closed:
+            self._check_usable()
+        self._look()
+        data = self._inbox.take(max_bytes)
+        if data is None and self._broken:
+            self._check_usable()
+        if data == b"":
+            self._inward.was_met()
+        return data
+
+    async def wait_readable(self) -> None:
+        """Wait until the script lets something through; see :meth:`Duplex.wait_readable`."""
+        if self._closed:
+            self._check_usable()
+        with self._waiting:
+            if self._inbox.is_stalled:
+                with stalled("a Stall in receiving"):
+                    await self._wait_stalled()
+            elif self._inbox or self._broken:
+                await self._wait_until(self._inbox.next_at() if self._inbox else -math.inf)
+            else:
+                with self._inner_closed_by_reset():
+                    await self.duplex.wait_readable()
+            self._look()
+            await self._finish_break()
+        if self._closed:
+            self._check_usable()
+
+    async def _wait_stalled(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.duplex.wait_readable()
+            self._inward.was_met()  # only now it holds something up
+        await self._over.wait()
+
+    def peer_state(self) -> PeerState:
+        """Return what has become of the peer, as far as the script lets it be seen."""
+        if not (self._closed or self._broken):
+            self._look()
+        due = self._inbox.due()
+        state = PeerState.GONE if self._closed or self._broken else self.duplex.peer_state()
+        if state is PeerState.GONE or isinstance(due, trio.BrokenResourceError):
+            return PeerState.GONE
+        if isinstance(due, bytes):
+            return PeerState.HAS_INPUT
+        return PeerState.OPEN if due is None else PeerState.HALF_CLOSED
+
+    def _look(self) -> None:
+        """Take in what has come, up to what the script lets through; break what it is time to break."""
+        while not (self._inbox or self._inner_ended or self._broken):
+            try:
+                data = self.duplex.read(READ_SIZE)
+            except trio.BrokenResourceError as exc:
+                self._inbox.add([exc])  # a socket says it only once, and maybe not to who reads
+                break
+            if data is None:
+                break
+            if data:
+                steps, taken = self._inward.feed(data)
+                self._inbox.add(steps)
+                if self._inbox.ends_in_stall and taken < len(data):
+                    self._inward.was_met()
+            else:
+                self._inbox.add([*self._inward.end(), EndOfFile()])
+                self._inner_ended = True
+        if self._inbox.is_stalled and self.duplex.peer_state() is not PeerState.OPEN:
+            self._inward.was_met()
+        if self._inbox.is_reset and not self._broken:
+            self._break(keep_arrived=True)
+
+    # --- Sending ---
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the script leaves alone and the inner stream takes without a wait."""
+        self._check_sending()
+        whole = 0 if self._to_send else self._outward.untouched(data)
+        if not whole and data:
+            return 0
+        with memoryview(data) as view, view[:whole] as untouched, self._inner_closed_by_reset():
+            sent = self.duplex.write(untouched)
+            steps, _ = self._outward.feed(view[:sent])
+        self._to_send.extend(step for step in steps if not isinstance(step, bytes))
+        return sent
+
+    async def write_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Send as the script has it.
+
+        A pause or a stall after the last byte is the next call's: these bytes are through.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_sending()
+        steps, taken = self._outward.feed(data)
+        self._to_send.extend(steps)
+        await self._send_due(wait_at_end=taken == 0)
+        # What comes after an end of file is lost, and nobody is told.
+        return len(data) if isinstance(self._outward.ended_by, EndOfFile) else taken
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait for the inner stream; a pause of the script is not foreseen."""
+        with self._sending:
+            self._check_sending()
+            with self._inner_closed_by_reset():
+                await self.inner.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Close the sending side, after what the script kept back."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            if self._eof_sent:
+                return
+            self._check_sending()
+            self._to_send.extend(self._outward.end())
+            await self._send_due(wait_at_end=True)
+            await self._end_inner()
+            self._eof_sent = True
+
+    async def _send_due(self, *, wait_at_end: bool) -> None:
+        """Do the steps that are due; leave waits at the end for the next call, unless told otherwise."""
+        while self._to_send:
+            step = self._to_send[0]
+            if isinstance(step, bytes):
+                step = step[await self._send_inner(step) :]
+                if step:
+                    self._to_send[0] = step
+                    continue
+            elif isinstance(step, EndOfFile):
+                await self._end_inner()
+                self._outward.was_met()
+                if self._broken:
+                    return
+            elif isinstance(step, Reset):
+                self._break()
+                await self._finish_break()
+                return
+            elif not wait_at_end and not any(isinstance(later, bytes) for later in self._to_send):
+                return
+            elif isinstance(step, Stall):
+                await self._send_stalled()
+            else:
+                await self._wait_out(step)
+            self._to_send.popleft()
+
+    async def _send_inner(self, data: bytes) -> int:
+        with self._inner_closed_by_reset():
+            sent = self.duplex.write(data) or await self.duplex.write_some(data)
+        self._check_usable()  # it may have been reset meanwhile, in the other direction
+        return sent
+
+    async def _end_inner(self) -> None:
+        if isinstance(self.inner, trio.abc.HalfCloseableStream):
+            with self._inner_closed_by_reset():
+                await self.inner.send_eof()
+        else:
+            self._break()
+            await self._finish_break()
+
+    async def _wait_out(self, step: Pause) -> None:
+        if self._send_at is None:  # else it was cancelled, and goes on where it was
+            self._send_at = trio.current_time() + step.seconds
+        await self._wait_until(self._send_at)
+        self._send_at = None
+        self._check_usable()
+
+    async def _send_stalled(self) -> None:
+        self._outward.was_met()
+        with stalled("a Stall in sending"):
+            if isinstance(self.duplex, LocalStream):
+                await wait_until_gone(self.duplex)
+            else:
+                await self._over.wait()
+        self._check_usable()
+        raise trio.BrokenResourceError("the connection is broken: the peer has closed")
+
+    # --- Both ---
+
+    def close(self) -> bool:
+        """Close the inner stream at once, if it can. What the script kept back is lost."""
+        self._closed = True
+        self._over.set()
+        return super().close()
+
+    def _break(self, *, keep_arrived: bool = False) -> None:
+        self._broken = True
+        for script in (self._outward, self._inward):
+            if isinstance(script.ended_by, Reset):
+                script.was_met()
+        self._over.set()
+        self._to_send.clear()
+        if not keep_arrived:
+            self._inbox.clear()
+        self._to_be_closed = not self.duplex.close()
+
+    async def _finish_break(self) -> None:
+        """Close what cannot be closed without a wait."""
+        if self._to_be_closed:
+            await close_at_once(self.inner)
+            self._to_be_closed = False
+
+    async def _wait_until(self, deadline: float) -> None:
+        """Wait until then, or until the connection is over."""
+        with trio.CancelScope(deadline=deadline):
+            await self._over.wait()
+
+    @contextlib.contextmanager
+    def _inner_closed_by_reset(self) -> Iterator[None]:
+        """Raise what a broken connection raises where the inner stream was closed by a reset."""
+        try:
+            yield
+        except trio.ClosedResourceError:
+            self._check_usable()
+            raise
+
+    def _check_sending(self) -> None:
+        if self._inbox.is_reset and not self._broken:
+            self._break(keep_arrived=True)
+        self._check_usable()
+        if self._eof_sent:
+            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this stream was closed")
+        if self._broken:
+            raise trio.BrokenResourceError(_RESET)

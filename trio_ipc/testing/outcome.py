@@ -1,0 +1,80 @@
+"""What a block comes to when it fails, and something beside it as well: a handler, a behaviour, a server.
+
+Who failed first is what the test is told, and what failed afterwards is said in notes of it. This module must
+never hide a failure, and never tell that of a clean-up in place of the one that came first.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import trio
+
+
+class Outcome:
+    """What has failed in and beside one block, in its order."""
+
+    def __init__(self) -> None:
+        self._failures: list[BaseException] = []
+
+    def failed(self, failure: BaseException) -> None:
+        """Say that something has failed."""
+        if not any(known is failure for known in self._failures):
+            self._failures.append(failure)
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """Have seen what comes out of a block, and when. It goes on its way."""
+        try:
+            yield
+        except Exception as exc:
+            self.failed(exc)
+            raise
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Raise what failed first, for a nursery around it all, which is not the test's own.
+
+        An exception that is alone in its group comes out by itself.
+        """
+        afterwards: list[BaseException] = []
+        try:
+            yield
+        except BaseExceptionGroup as group:
+            fatal, _ = group.split(lambda exc: not isinstance(exc, Exception | trio.Cancelled))
+            if fatal is not None or not self._failures:
+                _raise_as_it_is(group.exceptions[0] if len(group.exceptions) == 1 else group)
+            afterwards = [leaf for leaf in leaves(group) if isinstance(leaf, Exception)]
+        if self._failures:
+            first, *others = self._failures
+            for other in [*others, *afterwards]:
+                _note(first, other)
+            _raise_as_it_is(first)
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group, however deep; one by itself is its own."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return [exc]
+    return [leaf for part in exc.exceptions for leaf in leaves(part)]
+
+
+def _note(first: BaseException, other: BaseException) -> None:
+    own = leaves(first)
+    if any(leaf is mine for leaf in leaves(other) for mine in own):
+        return
+    note = "afterwards failed: " + "".join(traceback.format_exception_only(other)).strip()
+    if note not in getattr(first, "__notes__", ()):
+        first.add_note(note)
+
+
+def _raise_as_it_is(exc: BaseException) -> NoReturn:
+    """Raise an exception again, with the cause and the context that it had."""
+    cause, context, suppressed = exc.__cause__, exc.__context__, exc.__suppress_context__
+    try:
+        raise exc
+    finally:
+        exc.__cause__, exc.__context__, exc.__suppress_context__ = cause, context, suppressed

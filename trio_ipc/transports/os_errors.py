@@ -1,0 +1,187 @@
+"""What a user is told where the system refuses an endpoint.
+
+Both transports tell it in the same words, so these are here once. This module only makes exceptions of what
+its callers have found out: it must never open, wait or change anything. Whether a refusal is one, and what
+to do about it, they decide.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+import sys
+from typing import Final
+
+from trio_ipc.errors import (
+    ConnectError,
+    EndpointError,
+    EndpointInUseError,
+    EndpointPermissionError,
+    EndpointUnsafeError,
+    ServerNotFoundError,
+    ServerRefusedError,
+)
+
+if sys.platform == "win32":
+    from trio_ipc.transports.windows import win32
+
+
+def in_use(endpoint: str, pid: int | None) -> EndpointInUseError:
+    """Return the error for an endpoint that a live server has, in a process that may be unknown."""
+    owner = "another process" if pid is None else f"process {pid}"
+    first = "stop it first"
+    if pid == 1 and sys.platform == "linux":
+        first = "if that is systemd, it listens for a unit (systemctl list-sockets): stop that one first"
+    error = EndpointInUseError(
+        f"in use by {owner}", endpoint=endpoint, hint=f"{first}, or choose another endpoint_path"
+    )
+    error.pid = pid
+    return error
+
+
+def left_to_others(endpoint: str, pid: int) -> EndpointInUseError:
+    """Return the error for an endpoint whose server has ended, while another process still has its socket."""
+    return EndpointInUseError(
+        f"in use, and not by its server: process {pid}, which listened, has ended, and another process still "
+        "has its socket open, such as one that it forked",
+        endpoint=endpoint,
+        hint=f"find that one with: ss -xlp src {shlex.quote(endpoint)} (or lsof), and stop it",
+    )
+
+
+if sys.platform == "win32":
+
+    def connect_error(exc: OSError, endpoint: str) -> ConnectError:
+        """Return the error for what opening a pipe as its client failed with."""
+        if exc.winerror == win32.ERROR_FILE_NOT_FOUND:
+            return ServerNotFoundError(
+                "no server: the pipe does not exist",
+                endpoint=endpoint,
+                hint="start the server, or check the endpoint's name on both sides",
+            )
+        if exc.winerror == win32.ERROR_ACCESS_DENIED:
+            return EndpointPermissionError(
+                "permission denied",
+                endpoint=endpoint,
+                hint="run as the server's user, or have the server's PeerPolicy allow yours",
+            )
+        return ConnectError(
+            f"cannot connect: {exc.strerror} (error {exc.winerror})",
+            endpoint=endpoint,
+            hint="check the endpoint's name",
+        )
+
+    def listen_error(exc: OSError, endpoint: str) -> EndpointError:
+        """Return the error for what making a pipe that nobody serves failed with."""
+        if exc.winerror == win32.ERROR_ACCESS_DENIED:
+            return EndpointError(
+                "access denied, though nobody listens there",
+                endpoint=endpoint,
+                hint="stop the clients of the server that had this pipe, "
+                "or use a name that this user may create",
+            )
+        return EndpointError(
+            f"cannot listen: {exc.strerror} (error {exc.winerror})",
+            endpoint=endpoint,
+            hint="check the endpoint's name",
+        )
+
+    def no_further_instance(endpoint: str) -> EndpointError:
+        """Return the error for a server whose descriptor keeps out the server itself."""
+        return EndpointError(
+            "this process may not create a further instance of its own pipe",
+            endpoint=endpoint,
+            hint="let the security descriptor give its user all rights (GA)",
+        )
+
+else:
+    from trio_ipc.transports.monitor import is_mounted_alone
+
+    _MOUNT_THE_DIRECTORY: Final = (
+        "mount its directory instead: a server makes a new file at each start, and the mount goes on showing "
+        "the old one"
+    )
+
+    def mounted_alone(endpoint: str) -> EndpointError:
+        """Return the error for a dead server's socket that can't be removed, since it is a mount."""
+        return EndpointError(
+            "the socket file is mounted by itself, and so can be neither removed nor made again",
+            endpoint=endpoint,
+            hint=_MOUNT_THE_DIRECTORY,
+        )
+
+    def connect_error(exc: OSError, endpoint: str) -> ConnectError:
+        """Return the error for what connect(2) failed with. It looks at what stands at the path."""
+        if exc.errno == errno.ENOENT:
+            return ServerNotFoundError(
+                "no server: the socket does not exist",
+                endpoint=endpoint,
+                hint="start the server, or check the endpoint's path on both sides; a container sees only "
+                "what is mounted into it",
+            )
+        if exc.errno == errno.ECONNREFUSED and not _may_be_socket(endpoint):
+            return ConnectError(
+                "cannot connect: there is something else than a socket",
+                endpoint=endpoint,
+                hint="check the path",
+            )
+        if exc.errno == errno.ECONNREFUSED and is_mounted_alone(endpoint):
+            return ServerRefusedError(
+                "connection refused: nobody listens at this socket file, which is mounted by itself",
+                endpoint=endpoint,
+                hint=_MOUNT_THE_DIRECTORY,
+            )
+        if exc.errno == errno.ECONNREFUSED:
+            return ServerRefusedError(
+                "connection refused: nobody listens at this socket",
+                endpoint=endpoint,
+                hint="its server has ended or is stopping, or it uses another file by now: start it again",
+            )
+        if exc.errno in {errno.EACCES, errno.EPERM}:
+            return EndpointPermissionError(
+                f"permission denied to uid {os.geteuid()}",
+                endpoint=endpoint,
+                hint="run as the server's user, or as a member of its socket_group where it has one",
+            )
+        if exc.errno in {errno.EMFILE, errno.ENFILE}:
+            return ConnectError(
+                f"cannot connect: {exc.strerror}",
+                endpoint=endpoint,
+                hint="close what is not needed, or raise the limit of descriptors (ulimit -n)",
+            )
+        return ConnectError(
+            f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"
+        )
+
+    def _may_be_socket(path: str) -> bool:
+        try:
+            return stat.S_ISSOCK(os.stat(path).st_mode)
+        except OSError:
+            return True  # gone by now: then it refused as a socket does
+
+    def no_socket(endpoint: str, mode: int) -> EndpointUnsafeError:
+        """Return the error for a path where a file of this mode stands, which is no socket's."""
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a socket"
+        return EndpointUnsafeError(
+            f"the path exists and is {kind}; it was not touched",
+            endpoint=endpoint,
+            hint="choose another endpoint_path, or remove it yourself",
+        )
+
+    def another_kind(endpoint: str, reason: str | None) -> EndpointUnsafeError:
+        """Return the error for a socket that no client of a stream can try."""
+        return EndpointUnsafeError(
+            f"the path is a socket of another kind ({reason}); it was not touched",
+            endpoint=endpoint,
+            hint="choose another endpoint_path, or remove it yourself",
+        )
+
+    def too_long(aside: str, endpoint: str, limit: int) -> EndpointError:
+        """Return the error for a directory in which the socket can't be made aside, for its long name."""
+        return EndpointError(
+            f"{aside}, where the socket is made, is longer than {limit} bytes",
+            endpoint=endpoint,
+            hint=f"chmod 700 {os.path.dirname(endpoint)}, or use a shorter directory",
+        )

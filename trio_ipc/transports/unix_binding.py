@@ -1,0 +1,324 @@
+"""Unix sockets at their paths: how one is made, found, reached and removed.
+
+Both transports come here, so that what is security exists once: only those whom it is for reach the socket,
+from the instant it exists; a live server's endpoint is never taken over, a dead one's is reclaimed without a
+race, and what is no socket is never touched (docs/security.md). Which directory may be used, and whose turn
+it is, :mod:`.unix_paths` says. This module must never read or write a byte of what a connection carries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trio_ipc.endpoint import MAX_PATH_BYTES
+from trio_ipc.errors import EndpointError
+from trio_ipc.logs import Log
+from trio_ipc.transports import accounts, forks, os_errors, unix_lock, unix_paths
+from trio_ipc.transports.credentials import peer_credentials
+from trio_ipc.transports.detach import Detached
+from trio_ipc.transports.monitor import EndpointState, is_mounted_alone
+
+if TYPE_CHECKING:
+    from trio_ipc.transports.policy import PeerPolicy
+
+assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
+
+_log = Log(__name__)
+
+#: More than any system allows, so that each makes of it the most that it does (listen(2): somaxconn; some
+#: systems keep 16 bits of it). Trio's own listeners ask for the same.
+_BACKLOG: Final = 0xFFFF
+
+#: Linux gives a socket file the mode of the unbound socket (unix_bind_bsd() in net/unix/af_unix.c), so
+#: that fchmod() before bind() leaves no moment in which it is wider. Other systems ignore that fchmod().
+_BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
+
+#: What accept(2) says of the one client it would have given, rather than of the listener.
+ERRORS_OF_ONE_CLIENT: Final = frozenset({errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ETIMEDOUT})
+
+
+# --- Making one ---------------------------------------------------------------------------------------------
+
+
+async def listening(endpoint: str, group: int | str | None = None) -> Detached:
+    """Create the socket, for its owner alone from its first instant, and listen.
+
+    Missing directories are created with mode 0700. Whatever stands at the path is judged first: a live
+    server is left alone, a dead one's socket is removed, anything else is refused.
+
+    Args:
+        endpoint: absolute path of the socket.
+        group: id or name of the group that shall reach it too; its mode is 0660 then, and that of directories
+            that are missing 0750.
+
+    Returns:
+        The listening socket, which the caller owns, and its file, which goes by :func:`remove`.
+
+    Raises:
+        ConfigError: there is no such group.
+        EndpointInUseError: a server listens there.
+        EndpointUnsafeError: the path is no socket or a symbolic link, or the directory is one or can be
+            written by others.
+        EndpointError: the system refuses, the group is not this user's to give, or another starter does not
+            let go of the directory.
+
+    Cancellation leaves nothing behind but directories.
+    """
+    gid = None if group is None else accounts.gid_of(group)
+    if gid is not None:
+        _refuse_foreign_group(gid, endpoint)
+    async with unix_paths.claimed(endpoint, gid) as directory_fd:
+        _make_way(directory_fd, endpoint)
+        with contextlib.ExitStack() as undo:
+            detached = _bound(directory_fd, endpoint, gid, undo)
+            undo.pop_all()
+        return detached
+
+
+def warn_of_closed_door(endpoint: str, peers: PeerPolicy, group: int | str | None) -> None:
+    """Say in the log that a policy means to let a group in which the socket's mode keeps out."""
+    if peers.groups and group is None:
+        _log.warning(
+            "%s is its owner's alone: the PeerPolicy allows %s, who need a socket_group to reach it",
+            endpoint,
+            peers,
+            extra={"endpoint": endpoint},
+        )
+
+
+def _refuse_foreign_group(gid: int, endpoint: str) -> None:
+    # Said before anything is made. A user without root's rights can only give what is theirs to their groups.
+    if os.geteuid() != 0 and gid not in {os.getegid(), *os.getgroups()}:
+        raise EndpointError(
+            f"uid {os.geteuid()} is no member of group {gid}, and may not give it the socket",
+            endpoint=endpoint,
+            hint="add the server's user to the group, or choose another socket_group",
+        )
+
+
+def _make_way(directory_fd: int, endpoint: str) -> None:
+    """Remove a dead server's socket; refuse anything else that stands at the path."""
+    name = os.path.basename(endpoint)
+    try:
+        found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise os_errors.no_socket(endpoint, found.st_mode)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        forks.keep_from_children(probe)
+        probe.setblocking(False)
+        try:
+            probe.connect(endpoint)
+        except ConnectionRefusedError:
+            _remove_dead(directory_fd, name, endpoint)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            raise os_errors.in_use(endpoint, None) from None  # alive, with a full backlog
+        except OSError as exc:
+            raise os_errors.another_kind(endpoint, exc.strerror) from exc
+        _refuse_live(probe, endpoint)
+
+
+def _remove_dead(directory_fd: int, name: str, endpoint: str) -> None:
+    try:
+        os.unlink(name, dir_fd=directory_fd)
+    except OSError as exc:
+        if exc.errno == errno.EBUSY and is_mounted_alone(endpoint):
+            raise os_errors.mounted_alone(endpoint) from exc
+        raise
+    _log.info("%s was left by a dead server; reclaimed", endpoint, extra={"endpoint": endpoint})
+
+
+def _refuse_live(probe: socket.socket, endpoint: str) -> None:
+    try:
+        peer = peer_credentials(probe)
+    except OSError:
+        raise os_errors.in_use(endpoint, None) from None
+    if peer.pid is not None and (peer.still_runs() is False or _has_no_process(peer.pid)):
+        raise os_errors.left_to_others(endpoint, peer.pid)
+    raise os_errors.in_use(endpoint, peer.pid)
+
+
+def _has_no_process(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # somebody else's, and alive
+    return False
+
+
+def _bound(directory_fd: int, endpoint: str, gid: int | None, undo: contextlib.ExitStack) -> Detached:
+    name = os.path.basename(endpoint)
+    sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    forks.keep_from_children(sock)
+    sock.setblocking(False)
+    try:
+        _bind_owner_only(sock, directory_fd, endpoint)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            # A server of another make: ours would have waited for the lock.
+            raise os_errors.in_use(endpoint, None) from exc
+        raise
+    # Raises where the path no longer leads into the directory that was judged.
+    found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    detached = Detached(endpoint=endpoint, socket=sock, inode=(found.st_dev, found.st_ino))
+    undo.callback(_remove_quietly, directory_fd, detached)
+    mode = unix_paths.OWNER_ONLY_SOCKET
+    if gid is not None:
+        # The mode stays the owner's until the group is the right one.
+        os.chown(name, -1, gid, dir_fd=directory_fd, follow_symlinks=False)
+        mode = unix_paths.GROUP_SOCKET
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(name, mode, dir_fd=directory_fd)
+    sock.listen(_BACKLOG)
+    return detached
+
+
+def _bind_owner_only(sock: socket.socket, directory_fd: int, endpoint: str) -> None:
+    if _BIND_HONOURS_FCHMOD:
+        os.fchmod(sock.fileno(), unix_paths.OWNER_ONLY_SOCKET)
+        sock.bind(endpoint)
+    elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~unix_paths.OWNER_ONLY_DIRECTORY:
+        sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
+    else:
+        _bind_aside(sock, endpoint)
+
+
+def _bind_aside(sock: socket.socket, endpoint: str) -> None:
+    """Bind inside a private directory, narrow the mode there, then move the socket into place.
+
+    Elsewhere than on Linux the mode can only be set after bind(); here nobody sees it before that.
+    """
+    directory = os.path.dirname(endpoint)
+    with tempfile.TemporaryDirectory(prefix=".", dir=directory) as private:
+        aside = os.path.join(private, "s")
+        if len(os.fsencode(aside)) > MAX_PATH_BYTES:
+            raise os_errors.too_long(aside, endpoint, MAX_PATH_BYTES)
+        sock.bind(aside)
+        os.chmod(aside, unix_paths.OWNER_ONLY_SOCKET)
+        os.rename(aside, endpoint)
+
+
+# --- While it is served, and after --------------------------------------------------------------------------
+
+
+def look(detached: Detached) -> EndpointState:
+    """Return what has become of the socket file. Does not wait for anything but the file system."""
+    return EndpointState.of(detached.endpoint, detached.inode, detached.root)
+
+
+def remove(detached: Detached) -> None:
+    """Remove the socket file, if it is still the one that was made, and by this process.
+
+    Whatever hinders it is said in the log. Call it while the socket listens: as long as it does, no starter
+    mistakes the path for a dead server's.
+    """
+    if os.getpid() != detached.pid:
+        return  # a child that the host program has forked is not the server
+    state = look(detached)
+    if state.file == "there":
+        try:
+            _remove_under_lock(detached)
+        except BlockingIOError:
+            _warn(detached, "was left for the next server to remove: another process holds its lock")
+        except OSError as exc:
+            _warn(detached, f"could not be removed: {exc.strerror}")
+    elif state.file == "replaced":
+        _warn(detached, "was replaced while it was served; left alone")
+    elif state.file == "removed":
+        _warn(detached, "was removed while it was served")
+    elif state.file == "out of sight":
+        _warn(detached, "could not be removed: this process has another root directory by now")
+    else:
+        _warn(detached, "could not be removed: it cannot be reached any more")
+
+
+def _remove_under_lock(detached: Detached) -> None:
+    with contextlib.ExitStack() as held:
+        directory_fd = None
+        # Without a free descriptor, or room for the lock's file, it has to go without.
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            directory_fd = os.open(os.path.dirname(detached.endpoint), flags)
+            held.callback(os.close, directory_fd)
+            held.enter_context(unix_lock.locked_at_once(directory_fd, detached.endpoint))
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            _log.debug("%s is removed without the lock: %s", detached.endpoint, exc.strerror)
+        _remove_if_ours(directory_fd, detached)
+
+
+def _remove_quietly(directory_fd: int, detached: Detached) -> None:
+    with contextlib.suppress(OSError):  # what went wrong before it is what counts
+        _remove_if_ours(directory_fd, detached)
+
+
+def _remove_if_ours(directory_fd: int | None, detached: Detached) -> None:
+    name = detached.endpoint if directory_fd is None else os.path.basename(detached.endpoint)
+    found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    if (found.st_dev, found.st_ino) == detached.inode:
+        os.unlink(name, dir_fd=directory_fd)
+
+
+def _warn(detached: Detached, what: str) -> None:
+    _log.warning("%s %s", detached.endpoint, what, extra={"endpoint": detached.endpoint})
+
+
+# --- Reaching one -------------------------------------------------------------------------------------------
+
+
+async def connected(endpoint: str) -> socket.socket:
+    """Connect to a server's socket. The caller sets the deadline.
+
+    Args:
+        endpoint: absolute path of the socket.
+
+    Returns:
+        The connected socket, which does not block and is the caller's.
+
+    Raises:
+        ServerNotFoundError: there is no such file.
+        ServerRefusedError: nobody listens.
+        EndpointPermissionError: the modes of the socket or its directories forbid it.
+        ConnectError: any other refusal by the system.
+
+    Cancellation closes the half-made connection.
+    """
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise os_errors.connect_error(exc, endpoint) from exc
+    try:
+        forks.keep_from_children(sock)
+        sock.setblocking(False)
+        pause = 0.001
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                sock.connect(endpoint)
+            except BlockingIOError:
+                # The backlog is full, and the system offers nothing to wait for (connect(2), EAGAIN).
+                await trio.sleep(pause)
+                pause = min(2 * pause, 0.05)
+            except OSError as exc:
+                raise os_errors.connect_error(exc, endpoint) from exc
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise

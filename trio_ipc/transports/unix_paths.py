@@ -1,0 +1,244 @@
+"""The right to start a server at a path: whose directory it is, and which starter's turn.
+
+Both transports come here by way of :mod:`.unix_binding`, so that the rules are the same for both and their
+starters meet at one lock. This module must never touch the socket itself, and never make a directory before
+all that exists of the way to it was judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+from trio_ipc.errors import EndpointError, EndpointUnsafeError
+from trio_ipc.logs import Log
+from trio_ipc.transports import unix_lock
+from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_words
+
+assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
+
+_log = Log(__name__)
+
+#: The modes that ADR-0004 fixes, and those for a group that was let in on purpose.
+OWNER_ONLY_SOCKET: Final = 0o600
+OWNER_ONLY_DIRECTORY: Final = 0o700
+GROUP_SOCKET: Final = 0o660
+GROUP_DIRECTORY: Final = 0o750
+
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+#: Symbolic links on one way, as many as Linux follows (path_resolution(7)).
+_MOST_LINKS: Final = 40
+
+_ADVICE: Final = "use a directory below those of root or your own that nobody else can write"
+_NAMESPACE_ADVICE: Final = (
+    "use a directory whose owner, and the owners of all above it, the namespace maps (/proc/self/uid_map)"
+)
+
+
+@contextlib.asynccontextmanager
+async def claimed(endpoint: str, group: int | None = None) -> AsyncIterator[int]:
+    """Judge the directory of a path, and keep every other starter of a server there away for a block.
+
+    Missing directories are created with mode 0700, for a group with mode 0750. In the block, which should
+    not wait for anything, the path may be looked at, cleared and bound.
+
+    Args:
+        endpoint: absolute path of a socket.
+        group: id of the group that shall reach the socket; None for its owner alone.
+
+    Returns:
+        A descriptor of the directory.
+
+    Raises:
+        EndpointUnsafeError: the directory is a symbolic link, or others can write or replace it.
+        EndpointError: the system refuses, in the block too; the group cannot pass the directory; or another
+            starter does not let go of the lock.
+
+    Cancellation leaves nothing behind but directories.
+    """
+    try:
+        directory_fd = _Way(endpoint, group).opened()
+        try:
+            # One starter at a time: between finding a dead socket, removing it and listening, no other
+            # may come to the same conclusion.
+            async with unix_lock.locked(directory_fd, endpoint):
+                yield directory_fd
+        finally:
+            os.close(directory_fd)
+    except OSError as exc:
+        where = f" ({exc.filename})" if exc.filename not in {None, endpoint} else ""
+        raise EndpointError(
+            f"cannot listen as uid {os.geteuid()}: {exc.strerror}{where}",
+            endpoint=endpoint,
+            hint="check the path and its permissions, or choose another endpoint_path",
+        ) from exc
+
+
+class _Way:
+    """The way to the directory of an endpoint, judged step by step from the root on.
+
+    A step is only taken once nobody but root and this user can change what was passed before, so that what
+    was judged stays as it was.
+    """
+
+    def __init__(self, endpoint: str, group: int | None) -> None:
+        self._endpoint = endpoint
+        self._directory = os.path.dirname(endpoint)
+        self._group = group
+        self._me = os.geteuid()
+        self._hidden_uid = hidden_uid()
+        self._hidden_gid = hidden_gid()
+        # Whoever owns "/" is as good as root: in a user namespace the real root has another number.
+        self._as_good_as_root = {0, self._me, os.stat("/").st_uid}
+        # A group of one's own, of the same name as the user, is usual; its umask lets the group write. It is
+        # not one's own if others shall reach the socket by it.
+        self._own_groups = {0, os.getegid()} - {group}
+
+    def opened(self) -> int:
+        """Judge the way, make what is missing, and return a descriptor of the directory."""
+        self._walk()
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            directory_fd = os.open(self._directory, flags)
+        except OSError as exc:
+            if exc.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise self._no_directory() from exc
+            raise
+        try:
+            self._refuse_shared(os.fstat(directory_fd))
+            return directory_fd
+        except BaseException:
+            os.close(directory_fd)
+            raise
+
+    def _walk(self) -> None:
+        reached, links = "/", 0
+        parts = _parts(self._directory)
+        while parts:
+            self._refuse_replaceable(reached, os.lstat(reached))
+            part = parts.pop()
+            if part == "..":
+                reached = os.path.dirname(reached)  # no link is left in it
+                continue
+            there = os.path.join(reached, part)
+            found = self._found_or_made(there)
+            if not stat.S_ISLNK(found.st_mode):
+                reached = there
+                continue
+            if not parts:
+                raise self._no_directory()
+            self._refuse_replaceable(there, found)
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), there)
+            target = os.readlink(there)
+            reached = "/" if target.startswith("/") else reached
+            parts += _parts(target)
+
+    def _found_or_made(self, path: str) -> os.stat_result:
+        with contextlib.suppress(FileNotFoundError):
+            return os.lstat(path)
+        # All above it was judged by now. If somebody is quicker, theirs is judged like any other.
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, OWNER_ONLY_DIRECTORY)
+            if self._group is not None:
+                _give_to_group(path, self._group)
+        return os.lstat(path)
+
+    def _no_directory(self) -> EndpointUnsafeError:
+        what = "a symbolic link" if os.path.islink(self._directory) else "not a directory"
+        return EndpointUnsafeError(
+            f"{self._directory} is {what}", endpoint=self._endpoint, hint="use the path of a real directory"
+        )
+
+    def _refuse_shared(self, found: os.stat_result) -> None:
+        """Judge the directory itself, in which nobody else may do anything."""
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid == self._hidden_uid:
+            raise EndpointUnsafeError(
+                f"the directory {self._directory} belongs to {hidden_words('uid', found.st_uid)}",
+                endpoint=self._endpoint,
+                hint=_NAMESPACE_ADVICE,
+            )
+        if found.st_uid not in {self._me, 0}:
+            raise EndpointUnsafeError(
+                f"the directory {self._directory} belongs to uid {found.st_uid}, "
+                f"not to uid {self._me} or root",
+                endpoint=self._endpoint,
+                hint="use a directory of your own",
+            )
+        if mode & _WRITABLE_BY_OTHERS:
+            raise EndpointUnsafeError(
+                f"others can write the directory {self._directory} (mode {mode:04o})",
+                endpoint=self._endpoint,
+                hint="use a directory of your own in it; a missing one is created"
+                if mode & stat.S_ISVTX
+                else f"use a directory of your own, or chmod 700 {self._directory}",
+            )
+        if self._group is not None:
+            self._refuse_closed_to_group(found)
+        elif mode & ~OWNER_ONLY_DIRECTORY:
+            fields = {"endpoint": self._endpoint}
+            _log.info(
+                "%s has mode %04o; the socket in it is 0600 all the same", self._directory, mode, extra=fields
+            )
+
+    def _refuse_closed_to_group(self, found: os.stat_result) -> None:
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_IXOTH or (found.st_gid == self._group and mode & stat.S_IXGRP):
+            return
+        raise EndpointError(
+            f"the group {self._group}, which shall reach the socket, cannot pass the directory "
+            f"{self._directory} (mode {mode:04o}, gid {found.st_gid})",
+            endpoint=self._endpoint,
+            hint=f"chgrp {self._group} {self._directory} && chmod 750 {self._directory}, or use a directory "
+            "that does not exist yet",
+        )
+
+    def _refuse_replaceable(self, path: str, found: os.stat_result) -> None:
+        """Judge a directory or a link on the way, by which another directory could take this one's place."""
+        problem = self._replaceable_by(found)
+        if problem is not None:
+            who, advice = problem
+            raise EndpointUnsafeError(
+                f"{who} can replace the directory {self._directory}, by way of {path}",
+                endpoint=self._endpoint,
+                hint=advice,
+            )
+
+    def _replaceable_by(self, found: os.stat_result) -> tuple[str, str] | None:
+        """Say who besides root and this user can rename what is in it or point it elsewhere, and advise."""
+        if found.st_uid == self._hidden_uid:
+            return hidden_words("uid", found.st_uid), _NAMESPACE_ADVICE
+        if found.st_uid not in self._as_good_as_root:
+            return f"uid {found.st_uid}", _ADVICE
+        if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
+            return None  # in a sticky directory, such as /tmp, everyone can only rename what is their own
+        if found.st_mode & stat.S_IWOTH:
+            return "anyone", _ADVICE
+        if found.st_mode & stat.S_IWGRP and found.st_gid == self._hidden_gid:
+            return hidden_words("gid", found.st_gid), _NAMESPACE_ADVICE
+        if found.st_mode & stat.S_IWGRP and found.st_gid not in self._own_groups:
+            return f"group {found.st_gid}", _ADVICE
+        return None
+
+
+def _parts(path: str) -> list[str]:
+    """Return the steps of a path, the first one last."""
+    return [part for part in reversed(path.split("/")) if part not in {"", "."}]
+
+
+def _give_to_group(directory: str, group: int) -> None:
+    # By a descriptor, and the group before the mode: nobody can pass it meanwhile.
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(directory_fd, -1, group)
+        os.fchmod(directory_fd, GROUP_DIRECTORY)
+    finally:
+        os.close(directory_fd)

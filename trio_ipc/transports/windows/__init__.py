@@ -1,0 +1,1 @@
+"""Windows: named pipes and the system calls they take. Only for Windows."""
