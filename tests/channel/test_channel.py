@@ -801,10 +801,16 @@ async def test_a_large_payload_goes_out_in_its_parts_and_arrives_whole(
     async with await listen(settings.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
         async with over(await connect(settings.endpoint_path), settings) as channel:
             async with over(await listener.accept(), settings) as peer:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(channel.send_many, payloads)
+
+                async def send_one_by_one() -> None:
                     for payload in payloads:
-                        assert await peer.receive() == payload
+                        await channel.send(payload)
+
+                for send in (partial(channel.send_many, payloads), send_one_by_one):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(send)
+                        for payload in payloads:
+                            assert await peer.receive() == payload
                 assert channel.traffic.bytes_sent == peer.traffic.bytes_received
 
 

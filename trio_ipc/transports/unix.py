@@ -72,6 +72,17 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         except OSError as exc:
             raise _stream_error(exc) from exc
 
+    def write_both(self, first: bytes, second: bytes) -> int:
+        """Hand over what the system takes of two pieces; see :meth:`Duplex.write_both`."""
+        if self._eof_sent:
+            raise trio.ClosedResourceError("the sending side was closed by send_eof()")
+        try:
+            return self._sock.sendmsg((first, second), (), _SEND_FLAGS)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _stream_error(exc) from exc
+
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
         """Wait for room, and hand over what the system takes; see :meth:`Duplex.write_some`."""
         while True:

@@ -60,6 +60,13 @@ class FrameEncoder:
         """
         return self.encode_many((payload,))
 
+    def header(self, payload: bytes) -> bytes:
+        """Return the header of one payload, for who does not want to copy it. Raises as the others do."""
+        size = len(payload)
+        if not 0 < size <= self._limit:
+            self.check(size)
+        return _HEADER.pack(size, self._checksum(payload))
+
     def encode_many(self, payloads: Iterable[bytes]) -> bytes:
         """Return the frames of several payloads, one behind the other.
 
