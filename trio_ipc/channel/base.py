@@ -49,6 +49,7 @@ class Channel(trio.abc.AsyncResource):
         transport: what telemetry calls the implementation.
         read_timeout: seconds that a frame may take to begin, and again from its first byte to its last.
         write_timeout: seconds that handing over what is sent at a time may take.
+        max_frame_bytes: the largest payload that fits into a frame, in bytes.
     """
 
     transport: str
@@ -59,6 +60,9 @@ class Channel(trio.abc.AsyncResource):
         self.traffic = Traffic()
         self.read_timeout = config.read_timeout_ms / 1000
         self.write_timeout = config.write_timeout_ms / 1000
+        self.max_frame_bytes = config.max_frame_bytes
+        # trio.current_time() takes 0.1 µs longer, and would be asked twice for each message.
+        self._now = trio.lowlevel.current_clock().current_time
 
     # --- What an implementation says ---
 
@@ -66,6 +70,11 @@ class Channel(trio.abc.AsyncResource):
     @abc.abstractmethod
     def in_frame(self) -> bool:
         """Whether a part of a frame is in hand, and the rest has to come."""
+
+    @property
+    @abc.abstractmethod
+    def has_input(self) -> bool:
+        """Whether :meth:`receive_nowait` has anything to look at, or an error to raise."""
 
     @abc.abstractmethod
     def receive_nowait(self, at_most: int) -> list[bytes]:
@@ -177,11 +186,12 @@ class Channel(trio.abc.AsyncResource):
         Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
         """
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            payloads = self.receive_nowait(1)
-            if payloads:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-                return payloads[0]
+            if self.has_input:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                payloads = self.receive_nowait(1)
+                if payloads:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    return payloads[0]
             return await self._receive_by(deadline)
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
@@ -198,12 +208,12 @@ class Channel(trio.abc.AsyncResource):
             if in_frame is not was_in_frame:
                 # From its first byte on a frame has one budget for header and payload together: a peer that
                 # drips bytes does not get longer.
-                own, was_in_frame = trio.current_time() + self.read_timeout, in_frame
+                own, was_in_frame = self._now() + self.read_timeout, in_frame
             in_time = await self.fill(min(own, callers))
             payloads = self.receive_nowait(1)
             if payloads:
                 return payloads[0]
-            now = trio.current_time()
+            now = self._now()
             if in_time and now >= callers and late_looks:
                 late_looks -= 1  # what was there by then may take several reads
                 continue

@@ -52,6 +52,7 @@ class FramedChannel(Channel):
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
         looks = config.poll_attempts if isinstance(stream, LocalStream) else 0
+        self._spins = looks > 0
         self._spin = Spin(looks)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
         self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, backs_off=False)
@@ -69,24 +70,26 @@ class FramedChannel(Channel):
     @property
     def in_frame(self) -> bool:
         """Whether a part of a frame is in hand; see :attr:`Channel.in_frame`."""
-        return self._decoder.buffered > 0
+        return self._decoder.in_frame
+
+    @property
+    def has_input(self) -> bool:
+        """Whether there is anything to take; see :attr:`Channel.has_input`."""
+        return self._decoder.has_input
 
     def receive_nowait(self, at_most: int) -> list[bytes]:
         """Return payloads that are in hand; see :meth:`Channel.receive_nowait`."""
         if self._closed:
             raise closed_here(self.endpoint)
-        next_payload, traffic = self._decoder.next_payload, self.traffic
-        payloads: list[bytes] = []
         try:
-            while len(payloads) < at_most and (payload := next_payload()) is not None:
-                payloads.append(payload)
-                traffic.frames_received += 1
-                traffic.bytes_received += HEADER_BYTES + len(payload)
+            payloads = self._decoder.next_payloads(at_most)
         except ProtocolError as exc:
-            if not payloads:  # else the decoder says it again
-                exc.endpoint = self.endpoint
-                raise
+            exc.endpoint = self.endpoint
+            raise
         if payloads:
+            traffic, number = self.traffic, len(payloads)
+            traffic.frames_received += number
+            traffic.bytes_received += number * HEADER_BYTES + sum(map(len, payloads))
             self._reads_in_a_row = _READS_IN_A_ROW
         return payloads
 
@@ -108,21 +111,19 @@ class FramedChannel(Channel):
             self._reads_in_a_row += 1  # the rest of a large frame is mostly there
             return True
         self._reads_in_a_row = 0
-        if await self._spin.until(self._look):
+        if self._spins and await self._spin.until(self._look):
             return True
         if deadline is None:
-            await self._wait_until_something_came()
-            return True
+            return await self._wait_until_something_came()
         with trio.CancelScope(deadline=deadline):
-            await self._wait_until_something_came()
-            return True
+            return await self._wait_until_something_came()
         return self._look()
 
-    async def _wait_until_something_came(self) -> None:
+    async def _wait_until_something_came(self) -> bool:
         while True:
             await self._duplex.wait_readable()
             if self._look():
-                return
+                return True
 
     def _look(self) -> bool:
         """Read what is there; return whether that was anything, the end included."""

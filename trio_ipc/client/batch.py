@@ -160,8 +160,9 @@ class Exchange(Generic[RequestT, ResponseT]):
 
         After an error or a cancellation the channel must be closed, if it ``began``.
         """
-        channel, responses, all_of_them = self._channel, self._batch.responses, len(self._batch.requests)
-        told = 0
+        channel, decode = self._channel, self._contract.decode_answer
+        requests, responses = self._batch.requests, self._batch.responses
+        all_of_them, told = len(requests), 0
         try:
             while len(responses) < all_of_them:
                 under_way = self._sent - len(responses)
@@ -175,7 +176,7 @@ class Exchange(Generic[RequestT, ResponseT]):
                     payloads = (await self._receive(),)
                 surplus = len(payloads) == under_way and self._sent < all_of_them and channel.in_frame
                 for payload in payloads:
-                    self._take(payload)
+                    responses.append(decode(requests[len(responses)], payload))
                     if self._work.is_over(len(payload)):
                         await self._work.rest()
                 if surplus:
@@ -276,7 +277,9 @@ class Exchange(Generic[RequestT, ResponseT]):
     async def _receive_until(self, end: int) -> None:
         """Take the answers to all requests before ``end``."""
         while len(self._batch.responses) < end:
-            self._take(await self._receive())
+            payload = await self._receive()
+            responses = self._batch.responses
+            responses.append(self._contract.decode_answer(self._batch.requests[len(responses)], payload))
 
     async def _receive(self) -> bytes:
         channel, batch = self._channel, self._batch
@@ -290,7 +293,3 @@ class Exchange(Generic[RequestT, ResponseT]):
             raise
         self._work.begin()
         return payload
-
-    def _take(self, payload: bytes) -> None:
-        responses = self._batch.responses
-        responses.append(self._contract.decode_answer(self._batch.requests[len(responses)], payload))

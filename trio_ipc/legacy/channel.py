@@ -93,6 +93,11 @@ class LegacyChannel(Channel):
         """Whether a part of a frame is in hand; see :attr:`Channel.in_frame`."""
         return self._reader.has_begun
 
+    @property
+    def has_input(self) -> bool:
+        """Whether there is anything to take; see :attr:`Channel.has_input`."""
+        return not self._reader.missing
+
     def receive_nowait(self, at_most: int) -> list[bytes]:
         """Return the payload that is in hand, if there is one; see :meth:`Channel.receive_nowait`."""
         self._check_open()

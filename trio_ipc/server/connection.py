@@ -113,7 +113,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._counters = counters
         self._fields = fields
         self._outbox = Outbox(channel, counters)
-        self._responses = Responses(shared.contract, channel.check, shared.failures, fields)
+        self._responses = Responses(shared.contract, channel, shared.failures, fields)
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
         self._now = trio.lowlevel.current_clock().current_time
         self._handler_timeout = shared.config.handler_timeout
@@ -123,6 +123,7 @@ class Connection(Generic[RequestT, ResponseT]):
         # The one that is being answered, and whether what becomes of it is still to be counted.
         self._request: RequestT | None = None
         self._undecided = False
+        self._handled_at = -math.inf  # when the last handler was done
         self._cancelled_at: BaseException | None = None
         self._taking = True
         self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of a frame
@@ -138,18 +139,11 @@ class Connection(Generic[RequestT, ResponseT]):
         Raises nothing but what is no :exc:`Exception`, unless this package has a bug. Cancellation ends
         it at once, in the middle of a handler if need be.
         """
-        doing = {
-            State.READING: self._read,
-            State.HANDLING: self._handle,
-            State.FLUSHING: self._flush,
-        }
         try:
             while self.state is not State.ENDED:
-                # One scope for all that it does, until something has to be cancelled: a scope for each
-                # request would cost it 8 µs.
+                # One scope until something has to be cancelled: one for each request would cost it 8 µs.
                 with self._watch.new_scope() as scope:
-                    while (step := doing.get(self.state)) is not None:
-                        await step()
+                    await self._go_on()
                 if scope.cancelled_caught:
                     await self._judged(self._watch.verdict)
         except ReadTimeoutError as exc:
@@ -170,6 +164,18 @@ class Connection(Generic[RequestT, ResponseT]):
             raise
         finally:
             self._let_go()
+
+    async def _go_on(self) -> None:
+        while True:
+            state = self.state
+            if state is State.READING:
+                await self._read()
+            elif state is State.HANDLING:
+                await self._handle()
+            elif state is State.FLUSHING:
+                await self._flush()
+            else:
+                return
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
@@ -225,7 +231,8 @@ class Connection(Generic[RequestT, ResponseT]):
                     self._waits_in_frame = in_frame
                 if self._taking or in_frame:
                     await channel.fill()
-                    await self._watch.leave_cancelled_scope()
+                    if self._watch.verdict is not None:
+                        await self._watch.leave_cancelled_scope()
                 elif not await channel.fill(-math.inf):  # what had come before it was stopped is answered
                     self._end(CloseReason.STOPPED, "no further requests are taken")
                     return
@@ -288,7 +295,7 @@ class Connection(Generic[RequestT, ResponseT]):
             del request
             if self._last_words:
                 return
-            if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._now() >= turn_ends:
+            if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= turn_ends:
                 break
         self.state = State.FLUSHING
 
@@ -318,12 +325,13 @@ class Connection(Generic[RequestT, ResponseT]):
         call = Call(self._channel.peer, began + self._handler_timeout, self._number)
         try:
             try:
-                coroutine, waits_for = begin(run(self._shared.handler, request, call), run)
+                coroutine, waits_for = run(begin, self._shared.handler, request, call)
             except StopIteration as done:
                 return done.value
             return await self._wait_for_handler(resume(coroutine, waits_for, run), began)
         finally:
-            self._counters.handler_seconds.observe(self._now() - began)
+            self._handled_at = ended = self._now()
+            self._counters.handler_seconds.observe(ended - began)
 
     async def _wait_for_handler(self, rest: Awaitable[object], began: float) -> object:
         """Wait for a handler that takes its time. What was answered before it does not wait for it."""

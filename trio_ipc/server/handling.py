@@ -63,12 +63,10 @@ def check_handler(handler: object) -> None:
     )
 
 
-def begin(awaitable: Awaitable[_ResultT], run: RunIn) -> tuple[Coroutine[Any, Any, _ResultT], Any]:
-    """Take the first step of what a handler returned.
-
-    Args:
-        awaitable: what calling the handler gave.
-        run: runs it in its own context.
+def begin(
+    handler: Handler[RequestT, ResponseT], request: RequestT, call: Call
+) -> tuple[Coroutine[Any, Any, ResponseT], Any]:
+    """Call a handler, and take the first step of what it returned. To be run in a context of its own.
 
     Returns:
         The coroutine, and what it waits for; :func:`resume` goes on with both.
@@ -76,8 +74,9 @@ def begin(awaitable: Awaitable[_ResultT], run: RunIn) -> tuple[Coroutine[Any, An
     Raises:
         StopIteration: it is done already; its ``value`` is the result.
     """
+    awaitable = handler(request, call)
     coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _awaiting(awaitable)
-    return coroutine, run(coroutine.send, None)
+    return coroutine, coroutine.send(None)
 
 
 async def _awaiting(awaitable: Awaitable[_ResultT]) -> _ResultT:

@@ -6,9 +6,10 @@ and never send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Generic
 
+from trio_ipc.channel import Channel
 from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
 from trio_ipc.errors import MessageEmptyError, MessageError, MessageTooLargeError
 from trio_ipc.logs import LimitedLog
@@ -26,7 +27,7 @@ class Responses(Generic[RequestT, ResponseT]):
 
     Args:
         contract: the message types, and what a failure becomes.
-        check: raises where a payload does not fit into a frame.
+        channel: where they go, which says what fits into a frame.
         failures: where to log what could not be made.
         fields: of its log entries.
     """
@@ -34,12 +35,13 @@ class Responses(Generic[RequestT, ResponseT]):
     def __init__(
         self,
         contract: Contract[RequestT, ResponseT],
-        check: Callable[[bytes], None],
+        channel: Channel,
         failures: LimitedLog,
         fields: Mapping[str, object],
     ) -> None:
         self._contract = contract
-        self._check = check
+        self._check = channel.check
+        self._largest = channel.max_frame_bytes
         self._log = failures
         self._fields = fields
 
@@ -55,7 +57,8 @@ class Responses(Generic[RequestT, ResponseT]):
             raise TypeError(f"the handler returned {type(response).__name__}, must be {wanted}")
         try:
             payload = encode(response)
-            self._check(payload)
+            if not 0 < len(payload) <= self._largest:
+                self._check(payload)  # says what is wrong with it
             return payload
         except MessageTooLargeError as exc:
             reason = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"

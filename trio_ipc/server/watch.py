@@ -77,7 +77,6 @@ class Watch:
 
     def begin_reading(self) -> None:
         """A frame is waited for, or the rest of one, and has all of its time from now on."""
-        self._reading.end(self)
         self._reading.begin(self, self._now())
 
     def end_reading(self) -> None:

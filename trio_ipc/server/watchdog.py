@@ -40,7 +40,8 @@ class Waits(Generic[_WaiterT]):
         self._due: dict[_WaiterT, float] = {}
 
     def begin(self, waiter: _WaiterT, now: float) -> None:
-        """Note that somebody waits from now on. One waits in one wait of a length at a time."""
+        """Note that somebody waits from now on. Who waited already begins anew."""
+        self._due.pop(waiter, None)  # its place is behind all others again
         self._due[waiter] = deadline = now + self.seconds
         if deadline < self._watchdog.wakes_at:
             self._watchdog.wake_by(deadline)

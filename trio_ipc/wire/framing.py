@@ -105,7 +105,7 @@ class FrameDecoder:
     Feed it what was read, then take payloads until there is none::
 
         decoder.feed(data)
-        while (payload := decoder.next_payload()) is not None:
+        while payloads := decoder.next_payloads(64):
             ...
 
     It holds at most one frame besides what the last :meth:`feed` brought, and a partial frame's buffer
@@ -141,9 +141,14 @@ class FrameDecoder:
         self._error: ProtocolError | None = None
 
     @property
+    def in_frame(self) -> bool:
+        """Whether bytes are in hand that no payload was made of yet."""
+        return bool(self._input or self._pieces is not None or self._ahead)
+
+    @property
     def has_input(self) -> bool:
-        """Whether :meth:`next_payload` has anything to look at."""
-        return bool(self._input or self._pieces is not None or self._ahead or self._error)
+        """Whether :meth:`next_payloads` has anything to look at, or an error to tell."""
+        return self._error is not None or self.in_frame
 
     @property
     def buffered(self) -> int:
@@ -162,58 +167,71 @@ class FrameDecoder:
         Raises:
             BufferError: the decoder is full, because nothing was taken for longer than a frame.
         """
-        if self.is_full:
-            raise BufferError(f"{self.buffered} bytes wait in the decoder: take payloads before feeding more")
         if type(data) is not bytes:
             data = bytes(data)
+        if not self.in_frame:
+            self._input = data
+            return
+        if self.is_full:
+            raise BufferError(f"{self.buffered} bytes wait in the decoder: take payloads before feeding more")
         if self._pieces is not None:
             data = self._add_piece(self._pieces, data)
-        if self._ahead or self._start < len(self._input):
+        if self._ahead or self._input:
             self._ahead += data
         else:
-            self._input, self._start = data, 0
+            self._input = data
 
     def next_payload(self) -> bytes | None:
         """Return the next whole payload, or None until more bytes are fed.
+
+        Raises what :meth:`next_payloads` raises.
+        """
+        payloads = self.next_payloads(1)
+        return payloads[0] if payloads else None
+
+    def next_payloads(self, at_most: int) -> list[bytes]:
+        """Return the next whole payloads, as many as are in hand.
+
+        Args:
+            at_most: how many, from 1.
 
         Raises:
             InvalidLengthError: a header announces no bytes.
             FrameTooLargeError: a header announces more than the limit; its payload is not buffered.
             ChecksumMismatchError: a payload does not have its header's checksum.
+
+        Payloads ahead of such an error are returned first.
         """
         if self._error is not None:
             raise self._error
+        payloads: list[bytes] = []
         if self._pieces is not None:
-            return self._put_together(self._pieces)
+            if self._came < self._length:
+                return payloads
+            payloads.append(self._put_together(self._pieces))
         if self._ahead:
             self._input = self._input[self._start :] + self._ahead
             self._start = 0
             self._ahead = bytearray()
         data, start = self._input, self._start
-        in_hand = len(data) - start - HEADER_BYTES
-        if in_hand < 0:
-            return None
-        length, expected = _unpack_header(data, start)
-        if not 0 < length <= self._limit:
-            raise self._fail(self._bad_length(length))
-        start += HEADER_BYTES
-        if in_hand < length:
-            self._pieces = []
-            self._came = 0
-            self._partial_crc = 0
-            self._length, self._expected_crc = length, expected
-            self._input, rest = b"", data[start:]
-            self._start = 0
-            self._add_piece(self._pieces, rest)
-            return None
-        payload = data[start : start + length]
-        if in_hand == length:
-            self._input, self._start = b"", 0  # lets go of the read that brought it
-        else:
-            self._start = start + length
-        if self._checksum(payload) != expected:
-            raise self._fail(self._bad_checksum(payload, expected))
-        return payload
+        size, limit, checksum = len(data), self._limit, self._checksum
+        # One loop for all that is in hand: a method called for each was a tenth of a pipelined call.
+        while len(payloads) < at_most and (begin := start + HEADER_BYTES) <= size:
+            length, expected = _unpack_header(data, start)
+            end = begin + length
+            if not 0 < length <= limit:
+                return self._fail(self._bad_length(length), payloads)
+            if end > size:
+                self._begin_pieces(length, expected, data[begin:])
+                return payloads
+            payload = data[begin:end]
+            if checksum(payload) != expected:
+                return self._fail(self._bad_checksum(payload, expected), payloads)
+            payloads.append(payload)
+            start = end
+        # Lets go of the read that brought it, once there is no more in it.
+        self._input, self._start = (data, start) if start < size else (b"", 0)
+        return payloads
 
     def end(self) -> None:
         """Say that no more bytes will come.
@@ -227,7 +245,16 @@ class FrameDecoder:
             got, wanted = self.buffered, f"{HEADER_BYTES} bytes of header"
         else:
             return
-        raise self._fail(TruncatedFrameError(f"the peer closed inside a frame: {got} of {wanted} came"))
+        self._fail(TruncatedFrameError(f"the peer closed inside a frame: {got} of {wanted} came"), [])
+
+    def _begin_pieces(self, length: int, expected_crc: int, rest: bytes) -> None:
+        """Collect a payload that is not all in hand."""
+        self._pieces = []
+        self._came = 0
+        self._partial_crc = 0
+        self._length, self._expected_crc = length, expected_crc
+        self._input, self._start = b"", 0
+        self._add_piece(self._pieces, rest)
 
     def _add_piece(self, pieces: list[bytes], data: bytes) -> bytes:
         """Add what belongs to the partial frame, and return the rest."""
@@ -243,9 +270,7 @@ class FrameDecoder:
         self._partial_crc = self._checksum(own, self._partial_crc)
         return rest
 
-    def _put_together(self, pieces: list[bytes]) -> bytes | None:
-        if self._came < self._length:
-            return None
+    def _put_together(self, pieces: list[bytes]) -> bytes:
         self._pieces = None
         if self._length > self._largest:
             self._largest = self._length
@@ -254,13 +279,16 @@ class FrameDecoder:
         # pages from the system, again and again: measured with 1 MiB, that took longer than all the rest.
         payload = b"".join(pieces)
         if self._partial_crc != self._expected_crc:
-            raise self._fail(self._bad_checksum(payload, self._expected_crc))
+            self._fail(self._bad_checksum(payload, self._expected_crc), [])
         return payload
 
-    def _fail(self, error: ProtocolError) -> ProtocolError:
+    def _fail(self, error: ProtocolError, payloads: list[bytes]) -> list[bytes]:
+        """Keep an error, and raise it unless there are payloads ahead of it."""
         self._error = error
         self._input, self._start, self._ahead, self._pieces = b"", 0, bytearray(), None
-        return error
+        if not payloads:
+            raise error
+        return payloads
 
     def _bad_length(self, length: int) -> ProtocolError:
         if length == 0:
