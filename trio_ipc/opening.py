@@ -6,6 +6,7 @@ is open.
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import attrs
@@ -25,6 +26,7 @@ class _Transport(Protocol):
     def adopt(self, detached: Detached, config: IpcConfig) -> DetachableListener[Channel]: ...
 
 
+@functools.cache  # an import that finds everything loaded takes 5 of the 300 µs of a connection for one call
 def _load(transport: TransportType) -> _Transport:
     if transport is TransportType.LEGACY:
         from trio_ipc import legacy  # noqa: PLC0415

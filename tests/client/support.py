@@ -47,7 +47,12 @@ async def client_over(
 ) -> AsyncIterator[DetectionClient]:
     if isinstance(connection, trio.abc.Stream):
         connection = FramedChannel(connection, config, endpoint="memory", peer=ME)
-    async with client.client_over(connection, contract, config, max_in_flight=max_in_flight) as made:
+    channel = connection
+
+    async def connect() -> Channel:
+        return channel
+
+    async with client.client_over(connect, contract, config, max_in_flight=max_in_flight) as made:
         yield made
 
 

@@ -186,13 +186,14 @@ class Channel(trio.abc.AsyncResource):
         Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
         """
         try:
-            if self.has_input:
+            in_frame = self.has_input
+            if in_frame:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 payloads = self.receive_nowait(1)
                 if payloads:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     return payloads[0]
-            return await self._receive_by(deadline)
+            return await self._receive_by(deadline, in_frame=in_frame)
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
@@ -201,28 +202,28 @@ class Channel(trio.abc.AsyncResource):
                 await close_at_once(self)
             raise
 
-    async def _receive_by(self, callers: float) -> bytes:
-        own, was_in_frame, late_looks = math.inf, None, _LATE_LOOKS
+    async def _receive_by(self, callers: float, *, in_frame: bool) -> bytes:
+        # From its first byte on a frame has one budget for header and payload together: a peer that drips
+        # bytes does not get longer.
+        own, late_looks = self._now() + self.read_timeout, _LATE_LOOKS
         while True:
-            in_frame = self.in_frame
-            if in_frame is not was_in_frame:
-                # From its first byte on a frame has one budget for header and payload together: a peer that
-                # drips bytes does not get longer.
-                own, was_in_frame = self._now() + self.read_timeout, in_frame
             in_time = await self.fill(min(own, callers))
             payloads = self.receive_nowait(1)
             if payloads:
                 return payloads[0]
             now = self._now()
+            was_in_frame, in_frame = in_frame, self.in_frame
+            begins_anew = in_frame is not was_in_frame
             if in_time and now >= callers and late_looks:
                 late_looks -= 1  # what was there by then may take several reads
-                continue
-            if not in_time or now >= callers or (own <= now < own + STOPPED and self.in_frame is in_frame):
+            elif not in_time or now >= callers or (own <= now < own + STOPPED and not begins_anew):
                 if callers <= own:
                     raise trio.TooSlowError
-                raise too_late(self.read_timeout, self.endpoint, in_frame=in_frame, peer=self.peer)
-            if now >= own:
-                was_in_frame = None  # the process was stopped: the time begins anew
+                raise too_late(self.read_timeout, self.endpoint, in_frame=was_in_frame, peer=self.peer)
+            else:
+                begins_anew = begins_anew or now >= own  # the process was stopped
+            if begins_anew:
+                own = now + self.read_timeout
 
     async def send(self, payload: bytes) -> None:
         """Hand over one payload.

@@ -7,8 +7,9 @@ behind the caller's back. This module must never know how calls get over the con
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Generic
 
 import trio
@@ -231,16 +232,21 @@ class Client(Generic[RequestT, ResponseT]):
 
 @asynccontextmanager
 async def client_over(
-    channel: Channel,
+    connect: Callable[[], Awaitable[Channel]],
     contract: Contract[RequestT, ResponseT],
     config: IpcConfig,
     *,
     max_in_flight: int = 1,
 ) -> AsyncIterator[Client[RequestT, ResponseT]]:
-    """Give a client over a connection, which is closed in the end; see :class:`Client`.
+    """Give a client over a new connection, which is closed in the end; see :class:`Client`.
+
+    Args:
+        connect: makes the connection.
+        contract, config, max_in_flight: as for :class:`Client`.
 
     What the block raises comes out as it is, not in a group.
     """
+    channel = await connect()
     try:
         client = Client(channel, contract, config, max_in_flight=max_in_flight)
         if max_in_flight == 1:
@@ -253,14 +259,13 @@ async def client_over(
         await close_at_once(channel)
 
 
-@asynccontextmanager
-async def open_client(
+def open_client(
     contract: Contract[RequestT, ResponseT],
     config: IpcConfig | None = None,
     *,
     peers: PeerPolicy | None = None,
     max_in_flight: int = 1,
-) -> AsyncIterator[Client[RequestT, ResponseT]]:
+) -> AbstractAsyncContextManager[Client[RequestT, ResponseT]]:
     """Connect to the configured endpoint, for the length of an ``async with`` block.
 
     Args:
@@ -279,16 +284,16 @@ async def open_client(
         ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
             where ``config`` is None.
         ServerNotFoundError, ServerRefusedError, EndpointPermissionError, ConnectTimeoutError,
-        PeerNotAllowedError: no connection could be had; all are :exc:`ConnectError`.
+        PeerNotAllowedError: no connection could be had, when the block is entered; all are
+            :exc:`ConnectError`.
 
     Cancellation closes the connection. What the block raises comes out as it is, not in a group.
     """
     contract_of(contract)
     config = config_of(config)
     check_max_in_flight(max_in_flight)
-    channel = await open_trusted_channel(config, PeerPolicy.of(peers))
-    async with client_over(channel, contract, config, max_in_flight=max_in_flight) as client:
-        yield client
+    connect = partial(open_trusted_channel, config, PeerPolicy.of(peers))
+    return client_over(connect, contract, config, max_in_flight=max_in_flight)
 
 
 def _seconds(timeout: object) -> float:

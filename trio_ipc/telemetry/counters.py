@@ -80,6 +80,10 @@ def _none_of(kinds: Iterable[_Kind]) -> dict[_Kind, int]:
     return dict.fromkeys(kinds, 0)
 
 
+#: Copied for each client: to go through an enumeration took 3 of the 300 µs of a connection for one call.
+_NO_CALLS_FAILED = _none_of(CallFailure)
+
+
 def _frozen(counts: Mapping[_Kind, int]) -> Counts:
     return MappingProxyType({kind.value: count for kind, count in counts.items()})
 
@@ -164,7 +168,10 @@ class ServerTelemetry:
 
     def counters_of(self, transport: str) -> ServerCounters:
         """Return a transport's counters. A connection counts there for as long as it lasts."""
-        return self._by_transport.setdefault(transport, ServerCounters(transport=transport))
+        counters = self._by_transport.get(transport)
+        if counters is None:
+            counters = self._by_transport[transport] = ServerCounters(transport=transport)
+        return counters
 
     def end(self) -> None:
         """Stop the uptime's clock."""
@@ -200,7 +207,7 @@ class ClientTelemetry(Traffic):
         self.now = self._clock.now
         self.calls = 0
         self.calls_in_flight = 0
-        self.calls_failed = _none_of(CallFailure)
+        self.calls_failed = _NO_CALLS_FAILED.copy()
         self.call_seconds = Histogram()
 
     def snapshot(self) -> ClientSnapshot:

@@ -136,9 +136,9 @@ async def open_client_at(
         ValueError: something is to be wrapped, and the endpoint's transport has no stream.
     """
     config = config_for(endpoint, config, settings)
-    connect = endpoint.open_channel if wrap is None else partial(endpoint.open_channel, wrap=wrap)
-    channel = await open_trusted_channel(config, PeerPolicy.of(peers), connect)
-    async with client_over(channel, contract, config, max_in_flight=max_in_flight) as client:
+    open_channel = endpoint.open_channel if wrap is None else partial(endpoint.open_channel, wrap=wrap)
+    connect = partial(open_trusted_channel, config, PeerPolicy.of(peers), open_channel)
+    async with client_over(connect, contract, config, max_in_flight=max_in_flight) as client:
         yield client
 
 

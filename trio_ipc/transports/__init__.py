@@ -45,7 +45,8 @@ else:
         if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, its_name = _WHERE[name]
-        return getattr(importlib.import_module(f".{module}", __name__), its_name)
+        found = globals()[name] = getattr(importlib.import_module(f".{module}", __name__), its_name)
+        return found
 
 
 __all__ = [

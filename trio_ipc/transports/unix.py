@@ -57,9 +57,14 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
 
     async def wait_readable(self) -> None:
         """Wait until there is something to read; see :meth:`Duplex.wait_readable`."""
-        if self._sock.fileno() == -1:
+        await trio.lowlevel.wait_readable(self._open_fd())
+
+    def _open_fd(self) -> int:
+        # Asked for each time: in a forked child the socket is closed behind this stream's back.
+        fd = self._sock.fileno()
+        if fd == -1:
             raise trio.ClosedResourceError("this stream was closed")
-        await trio.lowlevel.wait_readable(self._sock)
+        return fd
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Hand over what the system takes; see :meth:`Duplex.write`."""
@@ -86,9 +91,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
         """Wait for room, and hand over what the system takes; see :meth:`Duplex.write_some`."""
         while True:
-            if self._sock.fileno() == -1:
-                raise trio.ClosedResourceError("this stream was closed")
-            await trio.lowlevel.wait_writable(self._sock)
+            await trio.lowlevel.wait_writable(self._open_fd())
             sent = self.write(data)
             if sent:
                 return sent
@@ -96,9 +99,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`."""
         with self._sending:
-            if self._sock.fileno() == -1:
-                raise trio.ClosedResourceError("this stream was closed")
-            await trio.lowlevel.wait_writable(self._sock)
+            await trio.lowlevel.wait_writable(self._open_fd())
 
     async def send_eof(self) -> None:
         """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
