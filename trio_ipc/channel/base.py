@@ -165,6 +165,15 @@ class Channel(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """Close at once. Raises nothing but cancellation, and closes even then. Idempotent."""
 
+    async def keep_time(self) -> None:
+        """Keep the deadlines of all that waits in :meth:`fill`, until the channel is closed.
+
+        While this runs a wait needs no cancel scope, and a deadline that goes by while nothing has come
+        closes the connection. For the owner of a channel who closes it then anyway, in a nursery of its own.
+        Returns at once where a channel has no use for it. Raises nothing but cancellation.
+        """
+        await trio.lowlevel.checkpoint()
+
     # --- What follows from it ---
 
     async def receive(self, *, deadline: float = math.inf) -> bytes:

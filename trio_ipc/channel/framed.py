@@ -16,6 +16,7 @@ from trio_ipc.errors import ChannelError, ProtocolError, WriteTimeoutError
 from trio_ipc.transports import Duplex, LocalStream, PeerCredentials, PeerState, StreamDuplex
 from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
+from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken
 from .spin import Spin
 
@@ -60,6 +61,8 @@ class FramedChannel(Channel):
         self._reads_in_a_row = _READS_IN_A_ROW
         self._at_eof = False
         self._closed = False
+        self._alarm: Alarm | None = None
+        self._time_was_up = False
         # What the system did not take at once, in bytes and in frames.
         self._unsent = memoryview(b"")
         self._frames_unsent = 0
@@ -115,6 +118,8 @@ class FramedChannel(Channel):
             return True
         if deadline is None:
             return await self._wait_until_something_came()
+        if self._alarm is not None and deadline > self._now():
+            return await self._wait_until_the_alarm(self._alarm, deadline)
         with trio.CancelScope(deadline=deadline):
             return await self._wait_until_something_came()
         return self._look()
@@ -124,6 +129,34 @@ class FramedChannel(Channel):
             await self._duplex.wait_readable()
             if self._look():
                 return True
+
+    async def _wait_until_the_alarm(self, alarm: Alarm, deadline: float) -> bool:
+        alarm.set(deadline)
+        try:
+            return await self._wait_until_something_came()
+        except trio.ClosedResourceError:
+            if not self._time_was_up:
+                raise
+            return False
+        finally:
+            alarm.clear()
+
+    async def keep_time(self) -> None:
+        """Keep the deadlines of what waits; see :meth:`Channel.keep_time`."""
+        if isinstance(self._duplex, StreamDuplex) or self._closed:
+            await trio.lowlevel.checkpoint()  # it cannot be closed without a wait
+            return
+        self._alarm = Alarm(self._ring)
+        try:
+            await self._alarm.run()
+        finally:
+            self._alarm = None
+
+    def _ring(self) -> None:
+        # If something has come, who waits is about to wake and see: this process may have been stopped.
+        if self._duplex.peer_state() is PeerState.OPEN:
+            self._time_was_up = True
+            self._duplex.close()
 
     def _look(self) -> bool:
         """Read what is there; return whether that was anything, the end included."""
@@ -257,13 +290,18 @@ class FramedChannel(Channel):
 
     def close(self) -> bool:
         """Close the connection without a wait, if its stream can; see :meth:`Channel.close`."""
-        self._closed = True
+        self._end()
         return self._duplex.close()
 
     async def aclose(self) -> None:
         """Close the connection at once; see :meth:`Channel.aclose`."""
-        self._closed = True
+        self._end()
         await self._stream.aclose()
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._alarm is not None:
+            self._alarm.end()
 
 
 class FramedChannelListener(trio.abc.Listener[Channel]):

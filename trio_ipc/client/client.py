@@ -36,6 +36,7 @@ class Client(Generic[RequestT, ResponseT]):
         contract: the message types.
         config: deadlines.
         max_in_flight: how many calls may be under way at a time. Above 1 somebody must run :meth:`run`.
+        nursery: for a task of its own, which ends when it is closed; None for none.
 
     Attributes:
         endpoint: where it leads.
@@ -53,6 +54,7 @@ class Client(Generic[RequestT, ResponseT]):
         config: IpcConfig,
         *,
         max_in_flight: int = 1,
+        nursery: trio.Nursery | None = None,
     ) -> None:
         if not isinstance(channel, Channel):
             raise TypeError(
@@ -61,7 +63,7 @@ class Client(Generic[RequestT, ResponseT]):
         contract_of(contract)
         if not isinstance(config, IpcConfig):
             raise TypeError(f"config is {config!r}, must be an IpcConfig: IpcConfig(endpoint_path=...)")
-        self._line = open_line(channel, contract, max_in_flight)
+        self._line = open_line(channel, contract, max_in_flight, nursery)
         self.endpoint = channel.endpoint
         self.peer: PeerCredentials | None = channel.peer
         self._contract = contract
@@ -242,21 +244,21 @@ async def client_over(
 
     Args:
         connect: makes the connection.
-        contract, config, max_in_flight: as for :class:`Client`.
+        contract: the message types.
+        config: deadlines.
+        max_in_flight: how many calls may be under way at a time.
 
     What the block raises comes out as it is, not in a group.
     """
     channel = await connect()
-    try:
-        client = Client(channel, contract, config, max_in_flight=max_in_flight)
-        if max_in_flight == 1:
-            yield client  # it has no task, and needs no nursery
-        else:
-            async with nursery_of_our_own() as nursery:
+    async with nursery_of_our_own() as nursery:
+        try:
+            client = Client(channel, contract, config, max_in_flight=max_in_flight, nursery=nursery)
+            if max_in_flight > 1:
                 nursery.start_soon(client.run)
-                yield client
-    finally:
-        await close_at_once(channel)
+            yield client
+        finally:
+            await close_at_once(channel)  # first: who still calls must not start a task any longer
 
 
 def open_client(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import trio
+
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
@@ -59,7 +61,10 @@ async def open_trusted_channel(
 
 
 def open_line(
-    channel: Channel, contract: Contract[RequestT, ResponseT], max_in_flight: int
+    channel: Channel,
+    contract: Contract[RequestT, ResponseT],
+    max_in_flight: int,
+    nursery: trio.Nursery | None = None,
 ) -> Line[RequestT, ResponseT]:
     """Return what carries calls over a connection.
 
@@ -68,13 +73,14 @@ def open_line(
         contract: the message types.
         max_in_flight: how many calls there may be at a time, which the caller sees to. Above 1 it must also
             run the line's ``run()``.
+        nursery: for tasks of the line's own, which end when the connection is closed; None for none.
 
     Raises:
         ConfigError: ``max_in_flight`` is no whole number from 1.
     """
     check_max_in_flight(max_in_flight)
     if max_in_flight == 1:
-        return Single(channel, contract)
+        return Single(channel, contract, nursery)
     from .pipeline import Pipeline  # noqa: PLC0415 - not everybody has several callers
 
     return Pipeline(channel, contract)

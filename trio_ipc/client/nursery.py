@@ -25,7 +25,8 @@ async def nursery_of_our_own() -> AsyncIterator[trio.Nursery]:
                 yield nursery
             except BaseException as exc:  # noqa: BLE001 - raised again below, outside of the nursery
                 raised = exc
-            nursery.cancel_scope.cancel()
+            if nursery.child_tasks:
+                nursery.cancel_scope.cancel()
     except trio.Cancelled:
         # The scope around the block is cancelled; what the block raised all the same goes first.
         if raised is not None:

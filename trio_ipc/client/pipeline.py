@@ -146,6 +146,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._channel.keep_time)
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._read)
         finally:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import trio
 
-from trio_ipc.channel import close_at_once
-from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.channel import Channel, close_at_once
+from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelError, IpcError, PeerClosedError, ProtocolError
 
 from .batch import Batch, Exchange
@@ -32,7 +32,21 @@ class Single(Line[RequestT, ResponseT]):
     """A connection that carries one call at a time.
 
     Its owner sees to it that there is no more than one. See :class:`Line`.
+
+    Args:
+        channel, contract: as for :class:`Line`.
+        nursery: where the channel's deadlines are kept from the second call on: a task is more than the first
+            one is worth. None for none.
     """
+
+    def __init__(
+        self,
+        channel: Channel,
+        contract: Contract[RequestT, ResponseT],
+        nursery: trio.Nursery | None = None,
+    ) -> None:
+        super().__init__(channel, contract)
+        self._nursery = nursery
 
     @trio.lowlevel.enable_ki_protection
     async def call(
@@ -48,6 +62,7 @@ class Single(Line[RequestT, ResponseT]):
             payload = self._payload(request, deadline)
             if not self._channel.is_reusable():
                 raise await not_reusable(self._channel, self._contract, answered=self._answered)
+            self._begin_keeping_time()
             try:
                 # No checkpoint of its own where there is room: receive() is one.
                 all_sent = self._channel.send_nowait((payload,))
@@ -91,6 +106,8 @@ class Single(Line[RequestT, ResponseT]):
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_good(deadline)
+            if self._channel.is_reusable():  # else the exchange says what is wrong with it
+                self._begin_keeping_time()
             exchange = Exchange(
                 self._channel, self._contract, batch, deadline=deadline, answered=self._answered
             )
@@ -103,6 +120,11 @@ class Single(Line[RequestT, ResponseT]):
                 self._answered = self._answered or bool(batch.responses)
         finally:
             turns.give_back()
+
+    def _begin_keeping_time(self) -> None:
+        if self._nursery is not None and self._answered:
+            self._nursery.start_soon(self._channel.keep_time)
+            self._nursery = None
 
     async def _flush(self, deadline: float) -> None:
         with trio.CancelScope(deadline=deadline) as scope:

@@ -26,6 +26,7 @@ class Connection(trio.abc.AsyncResource):
         channel: what it is made of, and owns.
         contract: the message types.
         max_in_flight: how many calls may use it at a time. Above 1 :meth:`run` has to run meanwhile.
+        nursery: for a task of its own, which ends when it is closed; None for none.
 
     Attributes:
         lane: as given.
@@ -46,6 +47,7 @@ class Connection(trio.abc.AsyncResource):
         contract: Contract[Any, Any],
         *,
         max_in_flight: int,
+        nursery: trio.Nursery | None = None,
     ) -> None:
         self.lane = lane
         self.upstream = lane.upstream
@@ -56,7 +58,7 @@ class Connection(trio.abc.AsyncResource):
         self.failure_told = False
         self.has_answered = False
         self.was_refused = False
-        self._line = open_line(channel, contract, max_in_flight)
+        self._line = open_line(channel, contract, max_in_flight, nursery)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:

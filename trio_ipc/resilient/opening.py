@@ -102,7 +102,9 @@ class Opener:
 
     async def _connect(self, lane: Lane) -> Connection:
         channel = await open_trusted_channel(lane.upstream.endpoint.config, self._peers, self._connector)
-        connection = Connection(lane, channel, self._contract, max_in_flight=self._max_in_flight)
+        connection = Connection(
+            lane, channel, self._contract, max_in_flight=self._max_in_flight, nursery=self._nursery
+        )
         channel.traffic = self._traffic
         try:
             if self._max_in_flight > 1:
