@@ -18,6 +18,7 @@ from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken
+from .cores import usable_cores
 from .spin import Spin
 
 #: Bytes asked for by one read; transports/duplex.py says why not more.
@@ -25,6 +26,10 @@ _READ_SIZE: Final = 65_536
 
 #: Bytes of a payload up to which it is joined with its header for the first write.
 _MOST_TO_COPY: Final = 16_384
+
+#: Cores that client and server need to look again at the same time. With a quota of less, shared by both,
+#: they would be stopped until its next period.
+_CORES_TO_SPIN: Final = 2
 
 #: Reads of one frame before other tasks have their turn, where all of it is there: some 0.4 ms.
 _READS_IN_A_ROW: Final = 16
@@ -52,11 +57,15 @@ class FramedChannel(Channel):
         self._duplex: Duplex = stream if isinstance(stream, LocalStream) else StreamDuplex(stream)
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
-        looks = config.poll_attempts if isinstance(stream, LocalStream) else 0
-        self._spins = looks > 0
+        # On a single core a look is in vain: the peer runs once this process sleeps.
+        spins = (
+            config.poll_attempts > 0 and isinstance(stream, LocalStream) and usable_cores() >= _CORES_TO_SPIN
+        )
+        looks = config.poll_attempts if spins else 0
+        self._spins = spins
         self._spin = Spin(looks)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
-        self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, backs_off=False)
+        self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, adapts=False)
         # Only the rest of a frame is read in a row: before each frame others have their turn.
         self._reads_in_a_row = _READS_IN_A_ROW
         self._at_eof = False

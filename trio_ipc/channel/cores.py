@@ -1,0 +1,83 @@
+"""How many of the machine's cores this process may use.
+
+This module must never decide what follows from that.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+_CGROUPS: Final = "/sys/fs/cgroup"
+_OWN_CGROUP: Final = "/proc/self/cgroup"
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use at a time, such as 1.5.
+
+    That is the least of its CPU affinity (sched_getaffinity(2)), which is looked at each time, and of the
+    quotas of its cgroup and those above (``cpu.max``: Linux, Documentation/admin-guide/cgroup-v2.rst; for
+    version 1 ``cpu.cfs_quota_us``), which are looked at once.
+    """
+    return min(_affinity(), quota())
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def quota(cgroups: str = _CGROUPS, own: str = _OWN_CGROUP) -> float:
+    """Return how many cores' time the cgroups of this process give it; infinity if they don't say.
+
+    Args:
+        cgroups: where the file system of the cgroups is.
+        own: the file that names those of this process.
+    """
+    least = math.inf
+    with suppress(OSError, ValueError):
+        with open(own, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                least = min(least, _least_of(cgroups, path, _quota_v2))
+            elif "cpu" in controllers.split(","):
+                least = min(least, _least_of(os.path.join(cgroups, "cpu"), path, _quota_v1))
+    return least
+
+
+def _least_of(root: str, path: str, quota_of: Callable[[str], float]) -> float:
+    """Return the least quota from a cgroup up to the root, which is what a container sees as its own."""
+    least, path = quota_of(root), path.strip("/")
+    while path:
+        least = min(least, quota_of(os.path.join(root, path)))
+        path = os.path.dirname(path)
+    return least
+
+
+def _quota_v2(directory: str) -> float:
+    with (
+        suppress(OSError, ArithmeticError, ValueError),
+        open(os.path.join(directory, "cpu.max"), encoding="ascii") as file,
+    ):
+        limit, period = file.read().split()
+        return int(limit) / int(period)  # no number, but "max", for none
+    return math.inf
+
+
+def _quota_v1(directory: str) -> float:
+    values = []
+    with suppress(OSError, ArithmeticError, ValueError):
+        for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"):
+            with open(os.path.join(directory, name), encoding="ascii") as file:
+                values.append(int(file.read()))
+        if values[0] > 0:  # -1 for none
+            return values[0] / values[1]
+    return math.inf
