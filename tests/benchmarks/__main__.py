@@ -23,24 +23,34 @@ from .pieces import NAMES, chosen
 from .processes import ROOT, ContenderError
 from .results import document, text_of
 from .suite import Plan, Run
+from .surroundings import Surroundings, cores
 from .tables import Rows, tables
 
 _OUTPUT: Final = os.path.join(ROOT, "build", "benchmarks")
 _DOCS: Final = os.path.join(ROOT, "docs")
 _PAGE: Final = os.path.join(_DOCS, "benchmarks.md")
 
-#: Where the page has the tables of its JSON file.
-SECTION: Final = re.compile(r"(?<=<!-- tables -->\n).*?(?=<!-- end of tables -->)", re.DOTALL)
+#: What is measured in other surroundings if nothing else is said: memory and start-up are the same there.
+_STRAINED_WORK: Final = [name for name in NAMES if name not in {"g", "h"}]
+_STRAINED_CONTENDERS: Final = [name for name in CONTENDERS if name not in {"grpc", "zeromq", "uvloop"}]
+_STRAINED_ROUNDS: Final = 10
+
+
+def section_of(surroundings: Surroundings) -> re.Pattern[str]:
+    """Find where the page has the tables of these surroundings."""
+    return re.compile(
+        rf"(?<=<!-- {surroundings} tables -->\n).*?(?=<!-- end of {surroundings} tables -->)", re.DOTALL
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     found.add_argument("--quick", action="store_true", help="less than a minute, and rougher")
-    found.add_argument("--work", default=",".join(NAMES), metavar="NAMES", help=f"some of {', '.join(NAMES)}")
-    everyone = ", ".join(CONTENDERS)
-    found.add_argument(
-        "--contender", default=",".join(CONTENDERS), metavar="NAMES", help=f"some of {everyone}"
-    )
+    found.add_argument("--work", metavar="NAMES", help=f"some of {', '.join(NAMES)}")
+    found.add_argument("--contender", metavar="NAMES", help=f"some of {', '.join(CONTENDERS)}")
+    where = found.add_mutually_exclusive_group()
+    where.add_argument("--one-core", action="store_true", help="client and server share one core")
+    where.add_argument("--busy", action="store_true", help="every core has something else to do as well")
     found.add_argument("--rounds", type=int, metavar="N", help="how often everything is measured")
     found.add_argument("--seconds", type=float, metavar="S", help="how long a load is timed in a round")
     found.add_argument("--output", default=_OUTPUT, metavar="DIR", help="for the JSON file and the chart")
@@ -57,21 +67,27 @@ def plan_of(options: argparse.Namespace) -> Plan:
     Raises:
         ValueError: there is no such work or contender.
     """
-    names = options.contender.split(",")
+    surroundings = Surroundings.QUIET
+    if options.one_core or options.busy:
+        surroundings = Surroundings.ONE_CORE if options.one_core else Surroundings.BUSY
+        cores()  # or this system cannot do it
+    strained = surroundings is not Surroundings.QUIET
+    names = _STRAINED_CONTENDERS if strained else [*CONTENDERS]
+    if options.contender is not None:
+        names = options.contender.split(",")
     for name in names:
         if name not in CONTENDERS:
             raise ValueError(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    plan = Plan(work=chosen(options.work), contenders=[name for name in CONTENDERS if name in names])
+    work = _STRAINED_WORK if strained else [*NAMES]
+    plan = Plan(
+        work=work if options.work is None else chosen(options.work),
+        contenders=[name for name in CONTENDERS if name in names],
+        surroundings=surroundings,
+    )
+    if strained:
+        plan = plan.but(rounds=_STRAINED_ROUNDS, seconds=0.3)
     if options.quick:
-        plan = Plan(
-            work=plan.work,
-            contenders=plan.contenders,
-            rounds=2,
-            seconds=0.06,
-            least=3,
-            idle_seconds=2,
-            imports=2,
-        )
+        plan = plan.but(rounds=2, seconds=0.06, least=3, idle_seconds=2, imports=2)
     return plan.but(rounds=options.rounds, seconds=options.seconds)
 
 
@@ -112,7 +128,7 @@ def publish(found: dict[str, Any], rows: Sequence[Rows]) -> None:
     write(found, _DOCS)
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
-    [before, after] = SECTION.split(page)
+    [before, after] = section_of(Surroundings(found["surroundings"])).split(page)
     with open(_PAGE, "w", encoding="utf-8") as file:
         file.write(before + section(found, rows) + after)
 
@@ -123,13 +139,19 @@ def section(found: dict[str, Any], rows: Sequence[Rows]) -> str:
     return "\n".join(["", f"{heading}\n", *(table.as_markdown() for table in rows), ""])
 
 
+def file_of(surroundings: Surroundings) -> str:
+    """Return the name of the files of a run, without what follows the dot."""
+    return "benchmarks" if surroundings is Surroundings.QUIET else f"benchmarks-{surroundings}"
+
+
 def write(found: dict[str, Any], directory: str) -> None:
     """Write the JSON file and the chart."""
     os.makedirs(directory, exist_ok=True)
-    with open(os.path.join(directory, "benchmarks.json"), "w", encoding="utf-8") as file:
+    name = file_of(Surroundings(found["surroundings"]))
+    with open(os.path.join(directory, f"{name}.json"), "w", encoding="utf-8") as file:
         file.write(text_of(found))
     try:
-        chart.draw(found, os.path.join(directory, "benchmarks.svg"))
+        chart.draw(found, os.path.join(directory, f"{name}.svg"))
     except ImportError as exc:
         print(f"no chart: {exc}", file=sys.stderr)
 
@@ -164,7 +186,8 @@ def main() -> int:
         publish(found, rows)
     else:
         write(found, options.output)
-        console.print(f"written: {os.path.relpath(options.output)}/benchmarks.json and benchmarks.svg")
+        name = file_of(Surroundings(found["surroundings"]))
+        console.print(f"written: {os.path.relpath(options.output)}/{name}.json and {name}.svg")
     return 0
 
 

@@ -15,6 +15,11 @@ _PANELS: Final[tuple[_Panel, ...]] = (
     ("d", "16 callers on one client: calls a second", "us_per_call", True),
     ("f", "Connect, call, close: µs", "us", False),
 )
+_TITLES: Final = {
+    "quiet": "Local calls between two Python processes",
+    "one-core": "Local calls between two Python processes that share one core",
+    "busy": "Local calls between two Python processes on a busy machine",
+}
 _OURS: Final = "#d9480f"
 _OTHERS: Final = "#74a0c4"
 _FLOORS: Final = "#c9ced3"
@@ -34,7 +39,7 @@ def draw(document: dict[str, Any], path: str) -> None:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "trio_ipc", "font.family": "sans-serif"}
     with mpl.rc_context(settings):
         figure = Figure(figsize=(11, 7.5), layout="constrained")
-        figure.suptitle("Local calls between two Python processes", fontsize=14, fontweight="bold")
+        figure.suptitle(_TITLES[document["surroundings"]], fontsize=14, fontweight="bold")
         figure.supxlabel(caption(document), fontsize=8, color="#555555")
         for axes, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
             _panel(axes, document, panel)

@@ -62,6 +62,8 @@ class Job(NamedTuple):
     seconds: float = 0.0
     least: int = 3
     """How often each operation is done, however long that takes."""
+    pause_us: int = 0
+    """How long a caller sleeps between two operations; that is not in their times."""
 
 
 class Sample(NamedTuple):
@@ -92,9 +94,9 @@ async def do(
 ) -> Sample | Figures:
     """Do a job in an event loop."""
     if job.action == "time":
-        await _repeat(load, job.seconds / 8, min(3, job.least), together)  # warms up
+        await _repeat(load, job, job.seconds / 8, min(3, job.least), together)  # warms up
         watch = Watch(job.server)
-        return watch.sample(load.calls_each, await _repeat(load, job.seconds, job.least, together))
+        return watch.sample(load.calls_each, await _repeat(load, job, job.seconds, job.least, together))
     for operation in load.operations:
         await operation()
     if job.action == "call":
@@ -108,9 +110,9 @@ async def do(
 def do_blocking(job: Job, load: Load[Operation]) -> Sample | Figures:
     """Do a job in threads, as :func:`do` does it in tasks."""
     if job.action == "time":
-        _repeat_blocking(load, job.seconds / 8, min(3, job.least))
+        _repeat_blocking(load, job, job.seconds / 8, min(3, job.least))
         watch = Watch(job.server)
-        return watch.sample(load.calls_each, _repeat_blocking(load, job.seconds, job.least))
+        return watch.sample(load.calls_each, _repeat_blocking(load, job, job.seconds, job.least))
     for operation in load.operations:
         operation()
     if job.action == "call":
@@ -121,8 +123,11 @@ def do_blocking(job: Job, load: Load[Operation]) -> Sample | Figures:
     return watch.figures()
 
 
-async def _repeat(load: Load[AsyncOperation], seconds: float, least: int, together: Together) -> list[int]:
+async def _repeat(
+    load: Load[AsyncOperation], job: Job, seconds: float, least: int, together: Together
+) -> list[int]:
     times: list[int] = []
+    pause = job.pause_us / 1e6
     until = time.perf_counter_ns() + int(seconds * 1e9)
 
     def caller(operation: AsyncOperation) -> AsyncOperation:
@@ -135,6 +140,8 @@ async def _repeat(load: Load[AsyncOperation], seconds: float, least: int, togeth
                 end = now()
                 note(end - begin)
                 number += 1
+                if pause:
+                    time.sleep(pause)
 
         return repeat
 
@@ -146,8 +153,9 @@ async def _repeat(load: Load[AsyncOperation], seconds: float, least: int, togeth
     return times
 
 
-def _repeat_blocking(load: Load[Operation], seconds: float, least: int) -> list[int]:
+def _repeat_blocking(load: Load[Operation], job: Job, seconds: float, least: int) -> list[int]:
     times: list[int] = []
+    pause = job.pause_us / 1e6
     until = time.perf_counter_ns() + int(seconds * 1e9)
 
     def caller(operation: Operation) -> Operation:
@@ -160,6 +168,8 @@ def _repeat_blocking(load: Load[Operation], seconds: float, least: int) -> list[
                 end = now()
                 note(end - begin)
                 number += 1
+                if pause:
+                    time.sleep(pause)
 
         return repeat
 

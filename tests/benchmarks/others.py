@@ -21,6 +21,9 @@ from .processes import ROOT, Pair, environment
 #: steps.
 MANY_IDLE: Final = 128
 
+#: Pauses between the calls of a caller, in microseconds.
+PAUSES_US: Final = (50, 150, 500)
+
 #: What is imported, each in a new process, if it is installed. The goal is about the first two.
 IMPORTS: Final = {
     "trio_ipc": "trio_ipc",
@@ -106,6 +109,22 @@ async def slow_handlers(pair: Pair, seconds: float, least: int) -> Sample:
     or not, and differs from one moment to the next.
     """
     return await pair.time(Use.ONE, SLOW, 1, 4 * seconds, least)
+
+
+async def paused(pair: Pair, seconds: float, least: int) -> dict[str, float | None]:
+    """One caller that pauses between its calls: CPU time of a call, both sides, by the pause.
+
+    How it falls out differs from one moment to the next, as for slow handlers.
+    """
+    found: dict[str, float | None] = {}
+    for pause in PAUSES_US:
+        sample = await pair.time(Use.ONE, MINIMAL, 1, 2 * seconds, least, pause_us=pause)
+        cpu = None
+        if sample.server_cpu_s is not None:
+            cpu = (sample.client_cpu_s + sample.server_cpu_s) / sample.calls * 1e6
+        found[f"paused_{pause}_cpu_us_per_call"] = cpu
+        found[f"paused_{pause}_us"] = sample.median_us
+    return found
 
 
 async def many_connections(pair: Pair, seconds: float, least: int) -> Sample:

@@ -111,8 +111,11 @@ class Pair:
     client: Worker
     seconds_to_first_answer: float
 
-    async def time(self, use: Use, message: str, number: int, seconds: float, least: int) -> Sample:
-        job = self._job("time", use, message, number)._replace(seconds=seconds, least=least)
+    async def time(
+        self, use: Use, message: str, number: int, seconds: float, least: int, *, pause_us: int = 0
+    ) -> Sample:
+        job = self._job("time", use, message, number)
+        job = job._replace(seconds=seconds, least=least, pause_us=pause_us)
         return Sample(**await self.client.tell(job))
 
     async def idle(self, connections: int, seconds: float) -> Figures:

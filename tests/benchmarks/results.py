@@ -28,6 +28,7 @@ def document(run: Run, *, quick: bool) -> dict[str, Any]:
         "format": FORMAT,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "quick": quick,
+        "surroundings": str(run.plan.surroundings),
         "rounds": run.plan.rounds,
         "seconds": run.plan.seconds,
         "machine": {**machine(), "load": run.load},
@@ -35,7 +36,7 @@ def document(run: Run, *, quick: bool) -> dict[str, Any]:
         "contenders": {name: CONTENDERS[name].label for name in run.plan.contenders},
         "left_out": run.left_out,
         "measured": _rounded(run.measured),
-        "goals": [verdict.as_json() for verdict in verdicts(run.measured)],
+        "goals": [verdict.as_json() for verdict in verdicts(run.measured, run.plan.surroundings)],
     }
 
 

@@ -15,6 +15,7 @@ from .contenders import CONTENDERS
 from .loads import Sample
 from .pieces import TIMED
 from .processes import Pair, Worker, client, serving
+from .surroundings import Surroundings, surrounded
 
 #: ``measured[work][contender][figure]`` has a number for each round.
 Measured: TypeAlias = dict[str, dict[str, dict[str, list[float]]]]
@@ -31,6 +32,7 @@ class Plan:
         least: how often each of its operations is done, however long that takes.
         idle_seconds: how long connections are idle while their CPU time is measured, twice in all.
         imports: how often each import is done, in each round.
+        surroundings: what else the machine does, and which of it the processes may use.
     """
 
     work: Sequence[str]
@@ -40,6 +42,7 @@ class Plan:
     least: int = 20
     idle_seconds: float = 10.0
     imports: int = 5
+    surroundings: Surroundings = Surroundings.QUIET
 
     @property
     def timed(self) -> list[str]:
@@ -50,7 +53,7 @@ class Plan:
         """How many measurements there are at the most; contenders that are left out have none."""
         of_a_round = 0
         for work in self.work:
-            each = {"g": 1, "p": 2}.get(work, 1 if work in TIMED else 0)
+            each = {"g": 1, "p": 3}.get(work, 1 if work in TIMED else 0)
             of_a_round += each * len(self._at(work)) if each else 1
         return self.rounds * of_a_round + ("p" in self.work)
 
@@ -83,8 +86,9 @@ class Run:
     async def go(self) -> None:
         """Measure all of the plan. Processes and sockets are gone when this ends, however it does."""
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            for index in range(self.plan.rounds):
-                await self._round(directory, index)
+            async with surrounded(self.plan.surroundings):
+                for index in range(self.plan.rounds):
+                    await self._round(directory, index)
 
     def note(self, work: str, contender: str, **figures: float | None) -> None:
         """Add a round's figures; None is for what this system doesn't tell."""
@@ -142,6 +146,9 @@ class Run:
             self._step(index, f"p {pair.name}, slow handlers")
             slow = await others.slow_handlers(pair, self.plan.seconds, self.plan.least)
             self.note("p", pair.name, slow_cpu_us_per_call=figures_of(slow)["cpu_us_per_call"])
+        for pair in pairs:
+            self._step(index, f"p {pair.name}, pauses")
+            self.note("p", pair.name, **await others.paused(pair, self.plan.seconds, self.plan.least))
         for pair in pairs:
             self._step(index, f"p {pair.name}, many connections")
             many = await others.many_connections(pair, self.plan.seconds, self.plan.least)

@@ -10,6 +10,7 @@ import attrs
 from rich.table import Table
 
 from .figures import Spread, ratios
+from .others import PAUSES_US
 from .pieces import NAMES, OTHER, TIMED
 
 OURS: Final = "trio_ipc"
@@ -104,6 +105,7 @@ def _polling(document: dict[str, Any]) -> Rows:
             _number(figures.get("idle_cpu_ms"), 2),
             _number(figures.get("connection_idle_cpu_us"), 1),
             _number(figures.get("slow_cpu_us_per_call")),
+            *(_number(figures.get(f"paused_{pause}_cpu_us_per_call")) for pause in PAUSES_US),
             _number(figures["many_p99_us"]),
             _number([1e6 / each for each in figures["many_us_per_call"]]),
         ]
@@ -114,6 +116,7 @@ def _polling(document: dict[str, Any]) -> Rows:
         "idle with one connection, CPU ms",
         "each of 128 more, CPU µs",
         "CPU µs a call, handlers of 1 ms",
+        *(f"pauses of {pause} µs" for pause in PAUSES_US),
         "p99 of 16 connections, µs",
         "their calls/s",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -41,6 +42,7 @@ from tests.benchmarks.pieces import NAMES, TIMED, chosen
 from tests.benchmarks.processes import ROOT, ContenderError, client, environment, serving
 from tests.benchmarks.results import document, text_of
 from tests.benchmarks.suite import Measured, Plan, Run, takes_part
+from tests.benchmarks.surroundings import Surroundings, cores, surrounded
 from tests.benchmarks.tables import tables
 from tests.platforms import needs_proc, unix_only
 
@@ -266,6 +268,7 @@ def check_shape(found: dict[str, Any]) -> None:
         "format",
         "date",
         "quick",
+        "surroundings",
         "rounds",
         "seconds",
         "machine",
@@ -326,46 +329,117 @@ def test_a_goal_whose_contenders_were_not_measured_is_no_goal_missed() -> None:
     assert {verdict.met for verdict in rest} == {None}
 
 
+def test_a_goal_may_have_another_limit_on_a_machine_that_is_not_quiet() -> None:
+    measured: Measured = {"a": {"trio_ipc": {"us": [80.0]}, "asyncio": {"us": [100.0]}}}
+    for surroundings, limit, met in (
+        (Surroundings.QUIET, 0.5, False),
+        (Surroundings.ONE_CORE, 1.0, True),
+        (Surroundings.BUSY, 1.0, True),
+    ):
+        [verdict] = [
+            one for one in verdicts(measured, surroundings) if "asyncio" in one.goal.what and one.values
+        ]
+        assert (verdict.goal.limit, verdict.met) == (limit, met)
+    quiet, busy = verdicts(measured), verdicts(measured, Surroundings.BUSY)
+    assert {one.goal.what for one in busy} < {one.goal.what for one in quiet}
+
+
 def test_there_is_a_goal_for_everything_that_has_one() -> None:
     assert {goal.work for goal in GOALS} == {"a", "b1000", "c", "d", "e", "f", "g", "h", "p"}
+
+
+# --- Surroundings -------------------------------------------------------------------------------------------
+
+
+def children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+AFFINITY = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+AT_WORK = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+
+
+@AFFINITY
+@pytest.mark.parametrize(("surroundings", "one"), [("quiet", False), ("one-core", True), ("busy", False)])
+async def test_processes_have_the_cores_of_their_surroundings(surroundings: str, one: bool) -> None:
+    before = os.sched_getaffinity(0)
+    async with surrounded(Surroundings(surroundings)):
+        done = await trio.run_process(AT_WORK, capture_stdout=True)
+        assert int(done.stdout) == (1 if one else len(before))
+    assert os.sched_getaffinity(0) == before
+
+
+@AFFINITY
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_busy_machine_has_a_process_on_each_core_which_ends_with_it(fails: bool) -> None:
+    before = children()
+    with contextlib.suppress(ZeroDivisionError):
+        async with surrounded(Surroundings.BUSY):
+            burning = set(children()) - set(before)
+            assert sorted(os.sched_getaffinity(pid) for pid in burning) == [{core} for core in cores()]
+            if fails:
+                raise ZeroDivisionError
+    assert children() == before
+
+
+def test_a_plan_for_other_surroundings_is_longer_and_leaves_out_what_they_do_not_change() -> None:
+    found = program.plan_of(program.parser().parse_args(["--busy"]))
+    assert (found.surroundings, found.rounds) == (Surroundings.BUSY, 10)
+    assert not {"g", "h"} & set(found.work)
+    found = program.plan_of(program.parser().parse_args(["--one-core", "--quick", "--work", "a,g"]))
+    assert (found.surroundings, found.rounds, list(found.work)) == (Surroundings.ONE_CORE, 2, ["a", "g"])
 
 
 # --- What is published --------------------------------------------------------------------------------------
 
 
-def published() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))
+EVERYWHERE = pytest.mark.parametrize("surroundings", Surroundings, ids=str)
+
+
+def published(surroundings: Surroundings = Surroundings.QUIET) -> dict[str, Any]:
+    path = DOCS / f"{program.file_of(surroundings)}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def test_the_published_result_is_a_full_one() -> None:
-    check_shape(published())
-    assert published()["quick"] is False
-    assert set(published()["measured"]) == set(NAMES)
+@EVERYWHERE
+def test_the_published_result_is_a_full_one(surroundings: Surroundings) -> None:
+    found = published(surroundings)
+    check_shape(found)
+    assert found["quick"] is False
+    assert found["surroundings"] == surroundings
+    [*arguments] = [] if surroundings is Surroundings.QUIET else [f"--{surroundings}"]
+    wanted = program.plan_of(program.parser().parse_args(arguments))
+    assert set(found["measured"]) == set(wanted.work)
+    assert found["rounds"] >= (3 if surroundings is Surroundings.QUIET else 10)
 
 
-def test_the_page_has_the_tables_of_the_published_result() -> None:
+@EVERYWHERE
+def test_the_page_has_the_tables_of_the_published_result(surroundings: Surroundings) -> None:
     page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    [tables_there] = program.SECTION.findall(page)
-    assert tables_there == program.section(published(), tables(published()))
+    [tables_there] = program.section_of(surroundings).findall(page)
+    assert tables_there == program.section(published(surroundings), tables(published(surroundings)))
 
 
-def test_the_chart_is_that_of_the_published_result(tmp_path: Path) -> None:
+@EVERYWHERE
+def test_the_chart_is_that_of_the_published_result(surroundings: Surroundings, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", exc_type=ImportError)
     chart = importlib.import_module("tests.benchmarks.chart")
-    chart.draw(published(), str(tmp_path / "chart.svg"))
+    chart.draw(published(surroundings), str(tmp_path / "chart.svg"))
     drawn = (tmp_path / "chart.svg").read_text(encoding="utf-8")
-    assert drawn == (DOCS / "benchmarks.svg").read_text(encoding="utf-8")
+    assert drawn == (DOCS / f"{program.file_of(surroundings)}.svg").read_text(encoding="utf-8")
 
 
-def test_the_chart_says_where_and_when() -> None:
-    text = (DOCS / "benchmarks.svg").read_text(encoding="utf-8")
-    for said in (published()["date"], published()["machine"]["processor"], published()["machine"]["python"]):
+@EVERYWHERE
+def test_the_chart_says_where_and_when(surroundings: Surroundings) -> None:
+    found = published(surroundings)
+    text = (DOCS / f"{program.file_of(surroundings)}.svg").read_text(encoding="utf-8")
+    for said in (found["date"], found["machine"]["processor"], found["machine"]["python"]):
         assert said in text
 
 
 def test_the_page_tells_of_every_contender_and_every_work() -> None:
-    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8").partition("<!-- tables -->")[0]
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8").partition("<!-- quiet tables -->")[0]
     assert [name for name in (*CONTENDERS, *NAMES) if f"| `{name}` |" not in page] == []
 
 
