@@ -53,11 +53,11 @@ async def surrounded(by: Surroundings) -> AsyncIterator[None]:
     """Make the machine like that for the length of a block, for processes that are started in it."""
     if by is Surroundings.ONE_CORE:
         before = set(cores())
-        os.sched_setaffinity(0, {min(before)})  # which processes inherit (sched_setaffinity(2))
+        _tie({min(before)})
         try:
             yield
         finally:
-            os.sched_setaffinity(0, before)
+            _tie(before)
     elif by is Surroundings.BUSY:
         async with AsyncExitStack() as stack:
             for core in cores():
@@ -65,6 +65,16 @@ async def surrounded(by: Surroundings) -> AsyncIterator[None]:
             yield
     else:
         yield
+
+
+def _tie(to: set[int]) -> None:
+    """Have this process and those that it starts use these cores.
+
+    A process inherits the affinity of the thread that starts it (sched_setaffinity(2)), which may be any:
+    Trio has threads for that.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), to)
 
 
 @asynccontextmanager
