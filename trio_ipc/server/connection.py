@@ -1,23 +1,14 @@
 """The server's side of one connection, as a state machine.
 
-=========  ========================================================================  ======================
-state      what it means                                                             what may follow
-=========  ========================================================================  ======================
-READING    no whole request is in hand; nothing, or a part of one, has come          HANDLING FLUSHING ENDED
-HANDLING   requests are in hand, and a handler runs; its turn ends after 1 ms        FLUSHING ENDED
-FLUSHING   responses are handed over                                                 READING HANDLING ENDED
-ENDED      with one reason, decided once                                             nothing
-=========  ========================================================================  ======================
-
-A state has one method, which returns once the next state is set. While it waits, the watchdog may cancel it,
-and says why by a :class:`Verdict`; :meth:`Connection._judged` decides what follows. This module must never
-let what happens here reach another connection, and never swallow a cancellation.
+states.py has its states, and which may follow which. A state has one method here, which returns once the next
+state is set. While it waits, the watchdog may cancel it, and says why by a :class:`Verdict`;
+:meth:`Connection._judged` decides what follows. This module must never let what happens here reach another
+connection, and never swallow a cancellation.
 """
 
 from __future__ import annotations
 
 import contextvars
-import enum
 import math
 from collections import deque
 from collections.abc import Awaitable
@@ -42,6 +33,7 @@ from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters, Time
 from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, leaves, resume
 from .outbox import Outbox
 from .responses import Responses, UnsendableError
+from .states import State
 from .watch import Verdict, Watch
 from .watchdog import Watchdog
 
@@ -61,15 +53,6 @@ _REQUEST_LOST: Final = {
     CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
     CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
 }
-
-
-class State(enum.Enum):
-    """What a connection does; the module's table says what follows what."""
-
-    READING = "reading"
-    HANDLING = "handling"
-    FLUSHING = "flushing"
-    ENDED = "ended"
 
 
 @attrs.frozen(kw_only=True)
