@@ -22,6 +22,7 @@ from trio_ipc.errors import (
     ChannelClosedError,
     ConfigError,
     NoEndpointError,
+    shown,
 )
 from trio_ipc.opening import open_channel
 from trio_ipc.telemetry import Traffic
@@ -208,7 +209,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         if timeout is None:
             timeout = self._settings.call_timeout_ms / 1000
         elif not timeout >= 0:  # which is true of nan, too
-            raise ValueError(f"timeout is {timeout}, must be a number of seconds from 0")
+            raise ValueError(f"timeout is {shown(timeout)}, must be a number of seconds from 0")
+        try:
+            timeout = float(timeout)
+        except OverflowError:  # an int beyond all floats
+            raise ValueError(
+                f"timeout is {shown(timeout)}, must be seconds, or None for the setting"
+            ) from None
         if self._loop.closed.is_set():
             raise ChannelClosedError(CLOSED, hint="open a new one")
         return PendingCall(request, needs, seconds=timeout, repeatable=self._contract.may_repeat(request))
