@@ -48,6 +48,13 @@ class ConfigError(IpcError, ValueError):
     field: str | None = None
 
 
+class ContractError(IpcError, TypeError):
+    """A function of a contract returned what it must not. It is the program's own mistake, and no server's.
+
+    A call that meets it in an answer has been done. Its connection is closed.
+    """
+
+
 # --- Setting up an endpoint (server side) ---------------------------------------------------------------
 
 
