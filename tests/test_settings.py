@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.hardening.record import Attack
 from trio_ipc import (
     ConfigError,
     Crc32Variant,
@@ -211,7 +212,9 @@ def test_a_strict_load_refuses_variables_that_are_no_settings(kind: Kind, prefix
     assert kind.load(environ=environ, strict=True).max_connections == 1
 
 
-def test_a_program_goes_on_where_kubernetes_has_a_service_of_this_name(tmp_path: Path) -> None:
+def test_a_program_goes_on_where_kubernetes_has_a_service_of_this_name(
+    tmp_path: Path, attack: Attack
+) -> None:
     program = (
         "import trio, trio_ipc, trio_ipc.daemoneye as d\n"
         "async def main():\n"
@@ -228,6 +231,11 @@ def test_a_program_goes_on_where_kubernetes_has_a_service_of_this_name(tmp_path:
     assert run.stdout == "asked\nasked\n"
     assert len(run.stderr.splitlines()) == 1
     assert "TRIO_IPC_SERVICE_HOST" in run.stderr
+    attack(
+        "the variables of a Kubernetes service called `trio-ipc` in a program's environment",
+        tried=1,
+        outcome="one warning that names all of them, and the program goes on",
+    )
 
 
 # --- Several endpoints in one process ---

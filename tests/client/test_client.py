@@ -15,6 +15,7 @@ import trio.testing
 from google.protobuf.descriptor_pb2 import UninterpretedOption
 from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
+from tests.hardening.record import Attack
 from tests.support import (
     ME,
     MIB,
@@ -350,7 +351,7 @@ async def test_whatever_the_contracts_own_functions_raise_comes_out_and_breaks_t
 @BOTH_LINES
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_mismatch_that_is_no_text_is_the_contracts_error_and_breaks_the_client(
-    max_in_flight: int, many: bool
+    max_in_flight: int, many: bool, attack: Attack
 ) -> None:
     near, far = memory_streams()
     contract = attrs.evolve(DETECTION, name="strange", mismatch=cast(Any, lambda *_: False))
@@ -363,6 +364,11 @@ async def test_a_mismatch_that_is_no_text_is_the_contracts_error_and_breaks_the_
         assert caught.value.endpoint == client.endpoint
         await expect_broken_by(client, ContractError)
         assert client.snapshot().calls_failed["other"] == 1
+    attack(
+        "a contract's `mismatch` returns a bool for a right answer",
+        tried=1,
+        outcome="`ContractError` that names the contract; no server blamed",
+    )
 
 
 @BOTH_LINES

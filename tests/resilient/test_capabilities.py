@@ -366,7 +366,7 @@ async def test_what_the_users_own_functions_must_not_return_is_the_callers_error
         assert client.metrics().active_connections_current == 0
         assert not openings_of(client)
         for found in client.statistics():
-            assert (found.breaker.failures, found.breaker.probing) == (0, False)
+            assert (found.healthy, found.failures, found.breaker.probing) == (True, 0, False)
         assert len(server.worked + other.worked) <= 1  # it is not asked again
 
 

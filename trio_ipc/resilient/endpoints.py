@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trio_ipc.config import IpcConfig
-from trio_ipc.errors import ChannelClosedError, IpcError, MessageError
+from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError
 from trio_ipc.settings import WholeNumber
 
 from .balancing import Candidate
@@ -180,6 +180,7 @@ def is_its_fault(outcome: BaseException) -> bool:
     """Return whether a try that ended by this exception is a failure of the server.
 
     A :exc:`MessageError` is the request's fault, and a :exc:`ChannelClosedError` says that this side has
-    closed. What is no :exc:`IpcError` came out of users' code.
+    closed. A :exc:`ContractError`, and what is no :exc:`IpcError`, came out of users' code.
     """
-    return isinstance(outcome, IpcError) and not isinstance(outcome, (MessageError, ChannelClosedError))
+    ours = (MessageError, ChannelClosedError, ContractError)
+    return isinstance(outcome, IpcError) and not isinstance(outcome, ours)
