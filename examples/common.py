@@ -78,7 +78,11 @@ def add_endpoint_options(parser: argparse.ArgumentParser, *, several: bool = Fal
         + ("; may be given several times" if several else ""),
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="a TOML file with a table [ipc]; TRIO_IPC_... variables win over it"
+        "--config",
+        metavar="FILE",
+        help="a TOML file with a table [ipc]"
+        + (" and, for how several are called, one [ipc.resilient]" if several else "")
+        + "; TRIO_IPC_... variables win over it",
     )
 
 

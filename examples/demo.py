@@ -85,7 +85,7 @@ class Demo:
 
     async def _expect_no_endpoint(self) -> None:
         with contextlib.suppress(ServerNotFoundError):
-            async with open_client(DETECTION, IpcConfig.load().replace(endpoint_path=self._endpoint)):
+            async with open_client(DETECTION, IpcConfig.load(endpoint_path=self._endpoint)):
                 pass
             raise DemoFailed(f"the collector still answers at {self._endpoint}")
 
@@ -102,7 +102,7 @@ class Demo:
     async def _verify_hash(self, path: str) -> None:
         expected = await trio.to_thread.run_sync(_sha256, path)
         task = _hash_check(path, expected)
-        async with open_client(DETECTION, IpcConfig.load().replace(endpoint_path=self._endpoint)) as client:
+        async with open_client(DETECTION, IpcConfig.load(endpoint_path=self._endpoint)) as client:
             result = await client.call(task)
         found = result.hash_result
         if not result.success or not found.success:

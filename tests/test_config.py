@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -91,94 +90,6 @@ def test_a_path_object_is_a_path() -> None:
 def test_a_path_of_exactly_the_limit_is_good() -> None:
     path = "/" + "x" * (MAX_PATH_BYTES - 1)
     assert IpcConfig(endpoint_path=path).endpoint_path == path
-
-
-@pytest.fixture
-def toml(tmp_path: Path) -> Path:
-    file = tmp_path / "settings.toml"
-    file.write_text('ipc.transport = "interprocess"\nipc.max_connections = 2\nipc.read_timeout_ms = 2\n')
-    return file
-
-
-def test_a_file_goes_over_keywords_and_the_environment_over_the_file(toml: Path) -> None:
-    environ = {"TRIO_IPC_READ_TIMEOUT_MS": "3", "TRIO_IPC_CRC32_VARIANT": "castagnoli", "PATH": "/bin"}
-    config = IpcConfig.load(toml, environ=environ, write_timeout_ms=1, max_connections=1, read_timeout_ms=1)
-    assert config == IpcConfig(
-        write_timeout_ms=1, max_connections=2, read_timeout_ms=3, crc32_variant=Crc32Variant.CASTAGNOLI
-    )
-
-
-def test_the_process_environment_is_read_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIO_IPC_MAX_CONNECTIONS", "3")
-    assert IpcConfig.load().max_connections == 3
-    assert IpcConfig.load(environ={}).max_connections == 16
-
-
-def test_an_empty_environment_variable_counts_as_not_set() -> None:
-    assert IpcConfig.load(environ={"TRIO_IPC_MAX_CONNECTIONS": ""}) == IpcConfig()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("MAX_CONNECTIONS", "many"), ("MAX_CONNECTIONS", "1.5"), ("MAX_CONNECTIONS", "1_0")]
-)
-def test_a_number_in_the_environment_must_be_one(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"max_connections is '{value}', must be a whole number"):
-        IpcConfig.load(environ={"TRIO_IPC_MAX_CONNECTIONS": value})
-
-
-def test_a_wrong_value_is_traced_to_where_it_was_set(toml: Path) -> None:
-    toml.write_text("[ipc]\nread_timeout_ms = 0\n")
-    with pytest.raises(ConfigError, match=rf"it was set by table \[ipc\] of {re.escape(str(toml))}"):
-        IpcConfig.load(toml, environ={})
-    with pytest.raises(ConfigError, match="it was set by environment variable TRIO_IPC_TRANSPORT"):
-        IpcConfig.load(environ={"TRIO_IPC_TRANSPORT": "x"})
-    with pytest.raises(ConfigError, match="it was set by a keyword"):
-        IpcConfig.load(environ={}, transport="x")
-
-
-def test_an_unknown_setting_is_refused_wherever_it_stands(tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
-    file.write_text("[ipc]\nread_timeout = 5\n")
-    with pytest.raises(ConfigError, match=r"'read_timeout' \(table \[ipc\].*did you mean read_timeout_ms"):
-        IpcConfig.load(file, environ={})
-    with pytest.raises(ConfigError, match=r"'TRIO_IPC_BOGUS' \(an environment variable"):
-        IpcConfig.load(environ={"TRIO_IPC_BOGUS": "1"})
-    with pytest.raises(ConfigError, match="did you mean TRIO_IPC_MAX_CONNECTIONS"):
-        IpcConfig.load(environ={"TRIO_IPC_MAX_conNECTIONS": "1"})
-    with pytest.raises(ConfigError, match=r"'bogus' \(a keyword"):
-        IpcConfig.load(environ={}, bogus=1)
-    with pytest.raises(ConfigError, match=r"'bogus' \(a keyword"):
-        IpcConfig().replace(bogus=1)
-
-
-def test_other_tables_of_a_file_are_left_alone(tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
-    file.write_text("[agent]\ninterval = 5\n")
-    assert IpcConfig.load(file, environ={}) == IpcConfig()
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"[ipc", "is not valid TOML"),
-        (b"x=" + b"[" * 100_000, "is not valid TOML"),
-        (b"\xff", "is not valid TOML"),
-        (b"ipc = 1", "must be a table"),
-    ],
-)
-def test_a_file_that_makes_no_sense_is_refused_by_its_name(
-    tmp_path: Path, content: bytes, problem: str
-) -> None:
-    file = tmp_path / "settings.toml"
-    file.write_bytes(content)
-    with pytest.raises(ConfigError, match=problem) as caught:
-        IpcConfig.load(file, environ={})
-    assert str(file) in str(caught.value)
-
-
-def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the configuration file .*none.toml: No such file"):
-        IpcConfig.load(tmp_path / "none.toml", environ={})
 
 
 def test_a_copy_with_changes_is_checked_like_a_new_one() -> None:

@@ -353,7 +353,7 @@ def check_python(option: str, module: str, *arguments: str) -> None:
 
 def check_export(setting: str) -> None:
     name, _, value = setting.partition("=")
-    config = IpcConfig.load(environ={name: value.replace("$HOME", "/h")})
+    config = IpcConfig.load(environ={name: value.replace("$HOME", "/h")}, strict=True)
     assert config != IpcConfig(), setting
 
 
@@ -475,7 +475,7 @@ def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
     told = set(re.findall(r"^\| `(trio_ipc\.[\w.]+)` \|", text, re.MULTILINE))
     package = Path(trio_ipc.__file__).parent
     logging = {file for file in package.rglob("*.py") if "_log = Log(__name__)" in file.read_text("utf-8")}
-    names = {f"trio_ipc.{file.relative_to(package).parts[0]}" for file in logging}
+    names = {f"trio_ipc.{file.relative_to(package).parts[0].removesuffix('.py')}" for file in logging}
     assert told == names
     fields = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     for file in logging:
@@ -583,9 +583,10 @@ async def setting_errors(directory: str) -> dict[str, str]:
         "value": lambda: IpcConfig(read_timeout_ms=0),
         "choice": lambda: IpcConfig(crc32_variant="crc32"),
         "unknown": lambda: IpcConfig.load(read_timeout=5),
-        "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}),
+        "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}, strict=True),
         "transport": lambda: IpcConfig(transport="tcp"),
         "file": lambda: IpcConfig.load(Path(directory, "settings.toml")),
+        "huge": lambda: IpcConfig(max_connections=10**5_000),
     }
     return {name: (await complaint(action)).replace(directory + os.sep, "") for name, action in wrong.items()}
 

@@ -20,6 +20,7 @@ ROOMS = [
     "errors",
     "logs",
     "endpoint",
+    "settings",
     "config",
     "wire",
     "contract",

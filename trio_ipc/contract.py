@@ -6,13 +6,15 @@ transport, and nothing in it may block.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
 from google.protobuf.message import EncodeError, Message
 
-from .errors import MessageError, ResponseMismatchError, UndecodableMessageError
+from .errors import ContractError, MessageError, ResponseMismatchError, UndecodableMessageError, shown
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -27,9 +29,49 @@ def _never_mismatched(_request: Message, _response: Message) -> str | None:
     return None
 
 
+def is_async(function: Any) -> bool:
+    """Return whether this is an async function, or a partial, method, wrapper or object that is one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
+    return any(inspect.iscoroutinefunction(candidate) for candidate in (function, wrapped, called))
+
+
+def dismiss(returned: object) -> None:
+    """Close a coroutine that a function returned by mistake: Python would say that it was never awaited."""
+    if inspect.iscoroutine(returned):
+        returned.close()
+
+
+def _function(owner: object, field: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what is no ordinary function: nothing here may wait."""
+    if value is None and field.default is None:
+        return
+    if not callable(value) or is_async(value):
+        what = "which is async" if callable(value) else "which cannot be called"
+        whose = f"the contract {owner.name}" if isinstance(owner, Contract) else "a Negotiation"
+        raise TypeError(f"{field.name} of {whose} is {shown(value)}, {what}: it must be an ordinary function")
+
+
+def _message_type(owner: Contract[Any, Any], field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, type) or not issubclass(value, Message):
+        raise TypeError(
+            f"{field.name} of the contract {owner.name} is {shown(value)}, must be a class of protobuf "
+            "messages"
+        )
+
+
+def _yes_no_or_function(owner: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        _function(owner, field, value)
+
+
 @attrs.frozen(kw_only=True)
 class Negotiation(Generic[RequestT, ResponseT]):
     """How a client asks a server what it can do, in messages of the contract itself.
+
+    Raises:
+        TypeError: one of these is async, or no function.
 
     Attributes:
         ask: makes the request that asks; a new one each time.
@@ -38,14 +80,20 @@ class Negotiation(Generic[RequestT, ResponseT]):
         can_do: says whether a server of these capabilities can answer a request.
     """
 
-    ask: Callable[[], RequestT]
-    learn: Callable[[ResponseT], Any]
-    can_do: Callable[[Any, RequestT], bool]
+    ask: Callable[[], RequestT] = attrs.field(validator=_function)
+    learn: Callable[[ResponseT], Any] = attrs.field(validator=_function)
+    can_do: Callable[[Any, RequestT], bool] = attrs.field(validator=_function)
 
 
 @attrs.frozen(kw_only=True)
 class Contract(Generic[RequestT, ResponseT]):
     """One request type, one response type, and the rules between them.
+
+    What its functions return is checked wherever they are used: another type than the one given here is a
+    :exc:`~trio_ipc.ContractError` that names the contract.
+
+    Raises:
+        TypeError: a field has the wrong type, or a function is async.
 
     Attributes:
         name: what logs and counters call it.
@@ -61,17 +109,92 @@ class Contract(Generic[RequestT, ResponseT]):
         negotiation: how servers are asked what they can do, None if they can't be.
     """
 
-    name: str
-    request_type: type[RequestT]
-    response_type: type[ResponseT]
-    failure: Callable[[RequestT | None, str], ResponseT] | None = None
-    mismatch: Callable[[RequestT, ResponseT], str | None] = _never_mismatched
-    repeatable: bool | Callable[[RequestT], bool] = False
-    negotiation: Negotiation[RequestT, ResponseT] | None = None
+    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    request_type: type[RequestT] = attrs.field(validator=_message_type)
+    response_type: type[ResponseT] = attrs.field(validator=_message_type)
+    failure: Callable[[RequestT | None, str], ResponseT] | None = attrs.field(
+        default=None, validator=_function
+    )
+    mismatch: Callable[[RequestT, ResponseT], str | None] = attrs.field(
+        default=_never_mismatched, validator=_function
+    )
+    repeatable: bool | Callable[[RequestT], bool] = attrs.field(default=False, validator=_yes_no_or_function)
+    negotiation: Negotiation[RequestT, ResponseT] | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(Negotiation)),
+    )
 
     def may_repeat(self, request: RequestT) -> bool:
-        """Return whether it does no harm to make this request again."""
-        return self.repeatable if isinstance(self.repeatable, bool) else self.repeatable(request)
+        """Return whether it does no harm to make this request again.
+
+        Raises:
+            ContractError: :attr:`repeatable` returned no bool.
+        """
+        if isinstance(self.repeatable, bool):
+            return self.repeatable
+        said: object = self.repeatable(request)
+        return said if isinstance(said, bool) else self._refuse("repeatable", said, "a bool")
+
+    def failed_response(self, request: RequestT | None, reason: str) -> ResponseT | None:
+        """Return the response that reports a failure, None if the protocol has none.
+
+        Args:
+            request: what could not be answered, None where it could not be read.
+            reason: for people.
+
+        Raises:
+            ContractError: :attr:`failure` returned no response.
+        """
+        if self.failure is None:
+            return None
+        made = self.failure(request, reason)
+        if isinstance(made, self.response_type):
+            return made
+        return self._refuse("failure", made, self.response_type.__name__)
+
+    def capabilities_request(self) -> RequestT:
+        """Return a request that asks what a server can do. There must be a :attr:`negotiation`.
+
+        Raises:
+            ContractError: its ``ask`` returned no request.
+        """
+        asked = self._negotiation.ask()
+        if isinstance(asked, self.request_type):
+            return asked
+        return self._refuse("ask", asked, self.request_type.__name__)
+
+    def capabilities_in(self, response: ResponseT) -> Any:
+        """Return the capabilities in a response. There must be a :attr:`negotiation`.
+
+        Raises:
+            ContractError: its ``learn`` returned what is to be awaited.
+        """
+        learnt = self._negotiation.learn(response)
+        if inspect.isawaitable(learnt):
+            self._refuse("learn", learnt, "the capabilities themselves")
+        return learnt
+
+    def can_do(self, capabilities: Any, request: RequestT) -> bool:
+        """Return whether a server can answer a request. There must be a :attr:`negotiation`.
+
+        Raises:
+            ContractError: its ``can_do`` returned no bool.
+        """
+        said: object = self._negotiation.can_do(capabilities, request)
+        return said if isinstance(said, bool) else self._refuse("can_do", said, "a bool")
+
+    @property
+    def _negotiation(self) -> Negotiation[RequestT, ResponseT]:
+        if self.negotiation is None:
+            raise TypeError(f"the contract {self.name} has no negotiation")
+        return self.negotiation
+
+    def _refuse(self, function: str, returned: object, wanted: str) -> NoReturn:
+        dismiss(returned)
+        raise ContractError(
+            f"{function} of the contract {self.name} returned {type(returned).__name__}, must be {wanted}",
+            hint="mend that function",
+        )
 
     def decode_request(self, payload: bytes | bytearray) -> RequestT:
         """Return the request in a payload.
@@ -95,10 +218,13 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             UndecodableMessageError: the payload is no such message.
             ResponseMismatchError: it answers another request, as far as :attr:`mismatch` can tell.
+            ContractError: :attr:`mismatch` returned neither a str nor None.
         """
         response = _decode(self.response_type, payload)
         mismatch = self.mismatch(request, response)
         if mismatch is not None:
+            if not isinstance(mismatch, str):
+                self._refuse("mismatch", mismatch, "a str that says why, or None")
             raise ResponseMismatchError(mismatch, hint="the connection was closed: open a new one")
         return response
 

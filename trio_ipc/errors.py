@@ -7,7 +7,7 @@ is chained. This module imports nothing of the project and must never do any I/O
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 
 class IpcError(Exception):
@@ -46,6 +46,13 @@ class ConfigError(IpcError, ValueError):
     """
 
     field: str | None = None
+
+
+class ContractError(IpcError, TypeError):
+    """A function of a contract returned what it must not. It is the program's own mistake, and no server's.
+
+    A call that meets it in an answer has been done. Its connection is closed.
+    """
 
 
 # --- Setting up an endpoint (server side) ---------------------------------------------------------------
@@ -230,6 +237,28 @@ class NoEndpointError(CallError):
 
 class PoolTimeoutError(CallError):
     """No connection came free in time: all that the limits allow were in use; nothing was sent."""
+
+
+# --- Values in messages ------------------------------------------------------------------------------------
+
+
+#: Characters of a wrong value that a message shows: more than the longest path of a socket.
+_LONGEST_VALUE: Final = 150
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, for an error that says what is wrong with it.
+
+    What is long is cut. What can't be written at all is told by its kind: Python refuses to write out a
+    number of more than 4,300 digits, and a value of somebody else's class may raise anything.
+    """
+    if isinstance(value, int) and value.bit_length() > 4 * _LONGEST_VALUE:
+        return f"a number of about {value.bit_length() * 3 // 10:,} digits"  # log10(2) is 0.301
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a class of the caller's
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
 
 
 # --- Names of files ---------------------------------------------------------------------------------------

@@ -147,12 +147,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     # What the library only warns of is an error here, and the agent says it in its own line.
     logging.basicConfig(level=logging.ERROR, format=f"{PROGRAM}: %(levelname)s %(name)s: %(message)s")
+    # A setting with a typing mistake in its name is something else: nothing fails of it.
+    logging.getLogger("trio_ipc.settings").setLevel(logging.WARNING)
     question = Question(options.name, options.pid, "sha256" if options.hash else "")
     display: Display = (
         JsonDisplay() if options.json else TableDisplay(limit=options.limit, with_hashes=options.hash)
     )
     endpoints = [Endpoint(config) for config in load_configs(options)]
-    agent = Agent(endpoints, settings(options.strategy), question, display)
+    agent = Agent(endpoints, settings(options.strategy, options.config), question, display)
     status = trio.run(run, agent, None if options.once else options.interval)
     if status == 0:
         agent.report()
@@ -167,8 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strategy",
         choices=[str(strategy) for strategy in Strategy],
-        default=str(Strategy.ROUND_ROBIN),
-        help="which collector to ask, where there are several (default: %(default)s)",
+        help="which collector to ask, where there are several; wins over file and environment "
+        f"(default: {Strategy.ROUND_ROBIN})",
     )
     parser.add_argument("--once", action="store_true", help="show them once and end")
     parser.add_argument(
@@ -191,9 +193,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def settings(strategy: str) -> ResilientConfig:
-    """Return how collectors are called: a person watches, who would rather hear of a failure than wait."""
-    return ResilientConfig(strategy=Strategy(strategy), connect_attempts=3, breaker_reset_ms=1_000)
+def settings(strategy: str | None, file: str | None = None) -> ResilientConfig:
+    """Return how collectors are called, by a strategy that was asked for; else as file and environment say.
+
+    A person watches, who would rather hear of a failure than wait.
+    """
+    asked: dict[str, Any] = {} if strategy is None else {"strategy": strategy}
+    impatient = {"connect_attempts": 3, "breaker_reset_ms": 1_000}
+    return ResilientConfig.load(file, defaults=impatient, **asked)
 
 
 def seconds(text: str) -> float:

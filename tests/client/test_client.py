@@ -6,7 +6,7 @@ import math
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -15,6 +15,7 @@ import trio.testing
 from google.protobuf.descriptor_pb2 import UninterpretedOption
 from trio.testing import MockClock, lockstep_stream_pair, wait_all_tasks_blocked
 
+from tests.hardening.record import Attack
 from tests.support import (
     ME,
     MIB,
@@ -29,11 +30,13 @@ from tests.support import (
     task,
 )
 from trio_ipc import (
+    Call,
     ChannelClosedError,
     ChecksumMismatchError,
     Client,
     ConfigError,
     Contract,
+    ContractError,
     Crc32Variant,
     FramedChannel,
     FrameTooLargeError,
@@ -343,6 +346,69 @@ async def test_whatever_the_contracts_own_functions_raise_comes_out_and_breaks_t
                 await client.call(task())
         await expect_broken_by(client, kind)
         assert client.snapshot().calls_failed["other"] == 1
+
+
+@BOTH_LINES
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_mismatch_that_is_no_text_is_the_contracts_error_and_breaks_the_client(
+    max_in_flight: int, many: bool, attack: Attack
+) -> None:
+    near, far = memory_streams()
+    contract = attrs.evolve(DETECTION, name="strange", mismatch=cast(Any, lambda *_: False))
+    async with client_over(near, max_in_flight, contract=contract) as client:
+        async with answering(far, frame(success())):
+            with pytest.raises(
+                ContractError, match="mismatch of the contract strange returned bool"
+            ) as caught:
+                await (client.call_many([task()]) if many else client.call(task()))
+        assert caught.value.endpoint == client.endpoint
+        await expect_broken_by(client, ContractError)
+        assert client.snapshot().calls_failed["other"] == 1
+    attack(
+        "a contract's `mismatch` returns a bool for a right answer",
+        tried=1,
+        outcome="`ContractError` that names the contract; no server blamed",
+    )
+
+
+@BOTH_LINES
+@pytest.mark.parametrize("many", [False, True])
+async def test_where_the_contract_has_no_failure_the_hint_names_a_failed_handler(
+    config: IpcConfig, max_in_flight: int, many: bool
+) -> None:
+    """Such a server closes the connection instead, and can say no word."""
+    silent = attrs.evolve(DETECTION, name="silent", failure=None)
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "bad":
+            raise ValueError("its bug")
+        return success(request.task_id)
+
+    said = "its handler may have failed, which its log tells: the contract silent has no failure, and so"
+    async with serving(handler, config, silent):
+        for before, others in (([], "connection limit or stopping"), ([task()], "may be stopping or gone")):
+            async with open_client(silent, config, max_in_flight=max_in_flight) as client:
+                await client.call_many(before)
+                with pytest.raises(PeerClosedError, match=f"; {said} .*; or it .*{others}"):
+                    await (client.call_many([task("bad")]) if many else client.call(task("bad")))
+
+
+@BOTH_LINES
+async def test_where_the_contract_has_a_failure_or_nothing_was_asked_the_hint_names_no_handler(
+    max_in_flight: int,
+) -> None:
+    silent = attrs.evolve(DETECTION, name="silent", failure=None)
+    near, far = memory_streams()
+    async with client_over(near, max_in_flight) as client, answering(far, Then.CLOSE):
+        with pytest.raises(PeerClosedError, match="over its connection limit") as caught:
+            await client.call(task())
+        assert "handler" not in str(caught.value)
+    near, far = memory_streams()
+    async with client_over(near, max_in_flight, contract=silent) as client:
+        far.close()
+        with pytest.raises(PeerClosedError, match="over its connection limit") as caught:
+            await client.call(task())
+        assert "handler" not in str(caught.value)
 
 
 @BOTH_LINES

@@ -37,6 +37,15 @@ async def test_a_timeout_below_zero_is_refused_and_is_no_call(seconds: float, ma
         assert client.snapshot().calls == 0
 
 
+@pytest.mark.parametrize("seconds", [10**400, 10**5_000, -(10**5_000)], ids=["large", "huge", "huge below 0"])
+async def test_a_timeout_beyond_all_floats_is_a_short_error(seconds: int) -> None:
+    async with client_over(memory_streams()[0]) as client:
+        with pytest.raises(ValueError, match=r"timeout is .*, must be .*or None for no limit") as caught:
+            await client.call(task(), timeout=seconds)
+        assert len(str(caught.value)) < 250
+        assert client.snapshot().calls == 0
+
+
 @pytest.mark.parametrize("seconds", [True, "5", b"5", [5], task])
 async def test_a_timeout_that_is_no_number_is_refused(seconds: Any) -> None:
     async with client_over(memory_streams()[0]) as client:

@@ -220,7 +220,7 @@ async def test_an_endpoint_in_use_is_one_line_that_names_its_owner(endpoint: str
         ("", {}, "endpoint_path is ''"),
         ("/tmp/s", {"TRIO_IPC_MAX_CONNECTIONS": "none"}, "max_connections is 'none'"),
         ("/tmp/s", {"TRIO_IPC_TRANSPORT": "pigeon"}, "transport is 'pigeon'"),
-        ("/tmp/s", {"TRIO_IPC_MAX_CONECTIONS": "1"}, "did you mean TRIO_IPC_MAX_CONNECTIONS?"),
+        ("/tmp/s", {"TRIO_IPC_MAX_CONNECTIONS": "9" * 5_000}, "max_connections is '999"),
     ],
 )
 async def test_a_wrong_setting_is_one_line_to_both_programs(
@@ -228,6 +228,29 @@ async def test_a_wrong_setting_is_one_line_to_both_programs(
 ) -> None:
     assert reason in await fails_with_one_line(procmond(endpoint), environ)
     assert reason in await fails_with_one_line(agent(endpoint, "--once"), environ)
+
+
+async def test_a_variable_that_is_no_setting_is_one_line_and_both_programs_go_on(endpoint: str) -> None:
+    environ = {"TRIO_IPC_SERVICE_HOST": "10.96.0.7", "TRIO_IPC_MAX_CONECTIONS": "1"}
+    said = "TRIO_IPC_MAX_CONECTIONS (did you mean TRIO_IPC_MAX_CONNECTIONS?), TRIO_IPC_SERVICE_HOST in the"
+    async with (
+        collector_at(endpoint, environ=environ) as collector,
+        spawn(*agent(endpoint, "--once", "--json"), environ=environ) as asking,
+    ):
+        assert await asking.end() == 0
+        assert [said in line for line in asking.stderr.seen] == [True]
+        assert said in await collector.stderr.until(lambda line: "TRIO_IPC" in line)
+
+
+async def test_how_the_agent_calls_is_in_its_file_and_its_environment(endpoint: str, short_dir: Path) -> None:
+    file = short_dir / "config.toml"
+    write(file, "[ipc.resilient]\nconnect_attempts = 0\n")
+    command = agent(endpoint, "--once", "--config", str(file))
+    assert f"table [ipc.resilient] of {file}" in await fails_with_one_line(command)
+    environ = {"TRIO_IPC_RESILIENT_CONNECT_ATTEMPTS": "1", "TRIO_IPC_RESILIENT_STRATEGY": "none"}
+    assert "TRIO_IPC_RESILIENT_STRATEGY" in await fails_with_one_line(command, environ)
+    line = await fails_with_one_line([*command, "--strategy", "priority"], environ)
+    assert "nothing is there" in line or "not found" in line or "no server" in line, line
 
 
 async def test_a_configuration_file_that_is_missing_is_one_line(endpoint: str, short_dir: Path) -> None:

@@ -7,11 +7,15 @@ computes its bounds with the largest. Linux only: other systems have no ``VmHWM`
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+
+import attrs
+from google.protobuf.internal import api_implementation
 
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
@@ -20,12 +24,30 @@ MIB: Final = 1024 * 1024
 #: The decoder's memory grows in steps, so that a frame just above a step takes most for each of its bytes.
 LIMITS: Final = (MIB, MIB * 9 // 16)
 
-#: Bytes of memory for each byte of a frame: what docs/security.md computes with.
-MOST_FOR_REQUESTS: Final = 32
-MOST_FOR_RESPONSES: Final = 100
-
-WORST_REQUEST: Final = "thresholds with fields that nobody knows"
+_THRESHOLDS: Final = "thresholds with fields that nobody knows"
+_GROUPS: Final = "groups that nobody knows"
 WORST_RESPONSE: Final = "empty process records"
+
+
+@attrs.frozen
+class Decoder:
+    """What docs/security.md computes with for one of protobuf's decoders, in bytes for each byte of a frame.
+
+    Attributes:
+        requests, responses: the most that is expected of any message.
+        worst: the request that takes most.
+    """
+
+    requests: int
+    responses: int
+    worst: str
+
+
+COMPILED: Final = Decoder(32, 100, _THRESHOLDS)
+IN_PYTHON: Final = Decoder(96, 240, _GROUPS)
+
+#: The one of this process.
+DECODER: Final = IN_PYTHON if api_implementation.Type() == "python" else COMPILED
 
 
 def _field(number: int, wire_type: int) -> bytes:
@@ -89,7 +111,8 @@ REQUESTS: Final[Mapping[str, Callable[[int], bytes]]] = {
         _field(15, 0) + b"\0" + _field(2, 0) + b"\0", limit
     ),
     "filters again and again": lambda limit: _many(_within(3, b""), limit),
-    WORST_REQUEST: lambda limit: _within(8, _many(_within(3, _field(15, 0) + b"\0"), limit)),
+    _GROUPS: lambda limit: _many(_field(15, 3) + _field(15, 4), limit),
+    _THRESHOLDS: lambda limit: _within(8, _many(_within(3, _field(15, 0) + b"\0"), limit)),
     "the same and empty names in turns": lambda limit: _within(
         8, _many(_within(3, _field(15, 0) + b"\0") + _within(1, b""), limit)
     ),
@@ -143,17 +166,25 @@ def _factor(kind: str, data: bytes) -> float:
     return taken / len(data)
 
 
-def factors() -> list[tuple[str, str, list[float]]]:
-    """Return the bytes of memory that each byte of each message takes, one figure for each of ``LIMITS``."""
-    command = [sys.executable, "-m", "tests.hardening.amplification"]
-    done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=Path(__file__).parents[2])
+def factors(*names: str, in_python: bool = False) -> list[tuple[str, str, list[float]]]:
+    """Return the bytes of memory that each byte of each message takes, one figure for each of ``LIMITS``.
+
+    Args:
+        names: of the messages; all if there are none.
+        in_python: whether protobuf's decoder in Python is to be taken, whatever else there is.
+    """
+    command = [sys.executable, "-m", "tests.hardening.amplification", *names]
+    environ = {**os.environ, **({"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"} if in_python else {})}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=root, env=environ)
     lines = [line.split(maxsplit=1 + len(LIMITS)) for line in done.stdout.splitlines()]
     return [(kind, name, [float(figure) for figure in figures]) for kind, *figures, name in lines]
 
 
 def main() -> None:
+    wanted = sys.argv[1:]
     for kind, names in KINDS.items():
-        for name in names:
+        for name in names if not wanted else [name for name in names if name in wanted]:
             figures = "  ".join(f"{_factor(kind, payload(kind, name, limit)):6.1f}" for limit in LIMITS)
             print(f"{kind:8}  {figures}  {name}")
 

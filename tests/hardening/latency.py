@@ -32,7 +32,7 @@ _ROUNDS: Final = 6
 _CALLS: Final = 400
 _LARGE: Final = frame(task("x" * 1_000_000))
 _WORST: Final = FrameEncoder(amplification.MIB, Crc32Variant.IEEE).encode(
-    amplification.payload("request", amplification.WORST_REQUEST)
+    amplification.payload("request", amplification.DECODER.worst)
 )
 
 

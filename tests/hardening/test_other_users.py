@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from subprocess import PIPE
 
 import pytest
@@ -145,4 +146,45 @@ async def test_the_client_sends_nothing_to_a_server_of_another_user(
         "a path squatted by a server of another user",
         tried=5,
         outcome="`PeerNotAllowedError` and a warning in the log; nothing was sent",
+    )
+
+
+async def test_who_renames_a_server_out_of_a_shared_volume_gets_neither_calls_nor_clients(
+    directory: str, config: IpcConfig, attack: Attack
+) -> None:
+    os.chmod(directory, 0o777)  # an emptyDir volume of Kubernetes
+    private = f"{directory}/private"
+    config = config.replace(endpoint_path=f"{private}/s.sock")
+    async with serving(succeed, config) as server, open_client(DETECTION, config) as honest:
+        assert await strangers_try(config) == ["EndpointPermissionError"] * 5
+        steal = (
+            "import os, sys\n"
+            f"os.setgid({STRANGER}); os.setuid({STRANGER})\n"
+            "os.rename(sys.argv[1], sys.argv[1] + '-gone')\n"
+            "os.mkdir(sys.argv[1], 0o700)\n"
+        )
+        await trio.run_process([sys.executable, "-c", steal, private])
+        command = [sys.executable, "-c", SERVER, config.endpoint_path, str(config.transport)]
+        async with trio.open_nursery() as nursery:
+            run = partial(trio.run_process, command, stdout=PIPE, cwd=ROOT, check=False)
+            process: trio.Process = await nursery.start(run)
+            assert process.stdout is not None
+            assert (await process.stdout.receive_some()).startswith(b"ready")
+            for _ in range(5):
+                with pytest.raises(PeerNotAllowedError, match=f"uid {STRANGER}"):
+                    async with open_client(DETECTION, config) as client:
+                        await client.call(task())
+            process.terminate()
+            said = b"".join([data async for data in process.stdout])
+            assert b"asked" not in said
+        gone = config.replace(endpoint_path=f"{private}-gone/s.sock")
+        assert await strangers_try(gone) == ["EndpointPermissionError"] * 5
+        assert await honest.call(task()) == success()
+        assert server.snapshot().connections_accepted == 1
+    attack(
+        "in a volume that everyone can write, a server's private directory renamed by another user, who "
+        "serves at its path",
+        tried=15,
+        outcome="the stranger reached nobody: `EndpointPermissionError` before and after; new clients met "
+        "`PeerNotAllowedError` and sent nothing; the old one was served on. The endpoint was gone",
     )

@@ -878,6 +878,15 @@ async def test_a_server_that_hangs_is_known_though_the_callers_own_deadline_is_t
         assert found.breaker.failures == found.failures == 5
 
 
+@pytest.mark.parametrize("seconds", [10**400, 10**5_000, -(10**5_000)], ids=["large", "huge", "huge below 0"])
+async def test_a_timeout_beyond_all_floats_is_a_short_error(seconds: int) -> None:
+    async with calling(FakeServer("a")) as client:
+        with pytest.raises(ValueError, match=r"timeout is .*, must be ") as caught:
+            await client.call(task(), timeout=seconds)
+        assert len(str(caught.value)) < 250
+        assert client.metrics().tasks_sent_total == 0
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
 async def test_a_timeout_that_is_no_time_is_refused(seconds: float) -> None:
     async with calling(FakeServer("a")) as client:

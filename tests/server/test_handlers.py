@@ -16,6 +16,7 @@ import trio.lowlevel
 from google.protobuf.wrappers_pb2 import StringValue
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.hardening.record import Attack
 from tests.support import (
     IN_MEMORY,
     DetectionClient,
@@ -470,7 +471,7 @@ async def test_logging_that_raises_costs_a_line_and_nothing_else(
 
 @pytest.mark.parametrize("made", [StringValue(value="no"), "no", None, object()])
 async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_says_so(
-    made: Any, caplog: pytest.LogCaptureFixture
+    made: Any, caplog: pytest.LogCaptureFixture, attack: Attack
 ) -> None:
     contract = Contract(
         name="strange",
@@ -489,3 +490,8 @@ async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_
         assert await near.receive_some() == b""
         assert server.snapshot().connections_closed["unanswerable"] == 1
     assert f"failure of the contract strange returned {type(made).__name__}" in caplog.text
+    attack(
+        "a contract's `failure` returns another type",
+        tried=1,
+        outcome="never sent as a success: the connection closed, the log names the contract",
+    )

@@ -449,11 +449,12 @@ async def test_a_directory_that_others_can_write_is_refused(directory: str, mode
 async def test_a_directory_that_somebody_else_could_replace_is_refused(
     directory: str, mode: int, uid: int, gid: int, who: str
 ) -> None:
-    os.mkdir(f"{directory}/own", 0o700)
+    os.makedirs(f"{directory}/own/deeper", 0o700)
     os.chown(directory, uid, gid)
     os.chmod(directory, mode)
-    with pytest.raises(EndpointUnsafeError, match=f"{who} can replace the directory {directory}/own, by way"):
-        await listen(f"{directory}/own/test.sock")
+    deeper = f"{directory}/own/deeper"
+    with pytest.raises(EndpointUnsafeError, match=f"{who} can replace the directory {deeper}, by way"):
+        await listen(f"{deeper}/test.sock")
 
 
 @for_both

@@ -261,7 +261,7 @@ class Exchange(Generic[RequestT, ResponseT]):
     async def _closed_while_sending(self, exc: IpcError, first: int, end: int) -> PeerClosedError:
         said = await last_words(self._channel, self._contract)
         which = self._batch.named(first, end)
-        return closed_while_sending(exc, said, answered=self._has_answered, which=which)
+        return closed_while_sending(self._contract, exc, said, answered=self._has_answered, which=which)
 
     def _unsent(self) -> str:
         if not self._sent:
@@ -289,7 +289,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             which = f"answer {len(batch.responses) + 1} of {len(batch.requests)}"
             raise answer_timed_out(channel.endpoint, which) from None
         except PeerClosedError as exc:
-            exc.hint = why_closed(answered=self._has_answered)
+            exc.hint = why_closed(self._contract, answered=self._has_answered)
             raise
         self._work.begin()
         return payload

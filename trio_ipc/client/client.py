@@ -17,7 +17,7 @@ import trio
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.errors import IpcError
+from trio_ipc.errors import IpcError, shown
 from trio_ipc.telemetry import ClientSnapshot, ClientTelemetry
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
@@ -301,7 +301,10 @@ def open_client(
 def _seconds(timeout: object) -> float:
     """Return a call's timeout, if it is one."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {timeout!r}, must be a number of seconds or None")
+        raise TypeError(f"timeout is {shown(timeout)}, must be a number of seconds or None")
     if not timeout >= 0:
-        raise ValueError(f"timeout is {timeout!r}, must be 0 or more seconds, or None for no limit")
-    return timeout
+        raise ValueError(f"timeout is {shown(timeout)}, must be 0 or more seconds, or None for no limit")
+    try:
+        return float(timeout)
+    except OverflowError:  # an int beyond all floats
+        raise ValueError(f"timeout is {shown(timeout)}, must be seconds, or None for no limit") from None

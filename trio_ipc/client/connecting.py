@@ -12,7 +12,7 @@ import trio
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.errors import ConfigError, PeerNotAllowedError
+from trio_ipc.errors import ConfigError, PeerNotAllowedError, shown
 from trio_ipc.logs import Log
 from trio_ipc.opening import open_channel
 from trio_ipc.transports import PeerPolicy
@@ -89,4 +89,4 @@ def open_line(
 def check_max_in_flight(number: object) -> None:
     """Raise :exc:`~trio_ipc.ConfigError` if this is no number of calls."""
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"max_in_flight is {number!r}, must be a whole number of calls from 1")
+        raise ConfigError(f"max_in_flight is {shown(number)}, must be a whole number of calls from 1")

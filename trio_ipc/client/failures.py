@@ -64,13 +64,20 @@ def told(exc: BaseException) -> str:
     return exc.message if isinstance(exc, IpcError) else repr(exc)
 
 
-def why_closed(*, answered: bool) -> str:
+def why_closed(contract: Contract[Any, Any] | None, *, answered: bool) -> str:
     """Return a hint at why a server closed without a word, as those of other makes do.
 
     Args:
+        contract: by which a request was under way, which may be why; None if there was none.
         answered: whether it had answered anything on this connection. What it means depends on that.
     """
-    return _CLOSED_LATER if answered else _CLOSED_FIRST
+    others = _CLOSED_LATER if answered else _CLOSED_FIRST
+    if contract is None or contract.failure is not None:
+        return others
+    return (
+        f"its handler may have failed, which its log tells: the contract {contract.name} has no failure, and "
+        f"so the connection is closed instead; or {others}"
+    )
 
 
 def for_another(reason: BaseException, endpoint: str, *, unsent: bool) -> IpcError:
@@ -163,10 +170,13 @@ def words(contract: Contract[Any, Any], payload: bytes) -> str:
     return f"; it said: {escape(MessageToString(message, as_one_line=True), _LONGEST_QUOTE)}"
 
 
-def closed_while_sending(closed: IpcError, said: str, *, answered: bool, which: str = "") -> PeerClosedError:
+def closed_while_sending(
+    contract: Contract[Any, Any], closed: IpcError, said: str, *, answered: bool, which: str = ""
+) -> PeerClosedError:
     """Return the error for a server that closed while something was sent to it.
 
     Args:
+        contract: by which it was sent.
         closed: how the channel told it, for the endpoint.
         said: its :func:`last_words`.
         answered: whether it had answered anything on this connection.
@@ -175,7 +185,7 @@ def closed_while_sending(closed: IpcError, said: str, *, answered: bool, which: 
     error = PeerClosedError(
         f"the server closed the connection while {which or 'the request'} was sent{said}",
         endpoint=closed.endpoint,
-        hint="open a new client" if said else why_closed(answered=answered),
+        hint="open a new client" if said else why_closed(contract, answered=answered),
     )
     error.__cause__ = closed
     return error
@@ -237,7 +247,7 @@ def _closed_before(
     error = PeerClosedError(
         f"the server had closed the connection{said}" + (f"; {unsent}" if unsent else ""),
         endpoint=channel.endpoint,
-        hint="open a new client" if said else why_closed(answered=answered),
+        hint="open a new client" if said else why_closed(None, answered=answered),
     )
     error.__cause__ = cause
     return error

@@ -292,7 +292,7 @@ class Pipeline(Line[RequestT, ResponseT]):
             exc: how that was noticed.
             not_taken: what the server cannot have got whole, and will not answer.
         """
-        exc.hint = why_closed(answered=self._answered)
+        exc.hint = why_closed(self._contract, answered=self._answered)
         self._writing_ended_by = exc
         for pending in reversed(not_taken):
             if self._in_flight and self._in_flight[-1] is pending:
@@ -324,7 +324,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         except IpcError as exc:
             exc.endpoint = self.endpoint
             if isinstance(exc, PeerClosedError):
-                exc.hint = why_closed(answered=self._answered)
+                exc.hint = why_closed(self._contract, answered=self._answered)
             self._break(exc)
             return False
         return await self._give(payloads)
@@ -365,7 +365,9 @@ class Pipeline(Line[RequestT, ResponseT]):
     # --- The end ---
 
     def _end(self, closed: PeerClosedError, said: str) -> None:
-        self._break(closed_while_sending(closed, said, answered=self._answered) if said else closed)
+        self._break(
+            closed_while_sending(self._contract, closed, said, answered=self._answered) if said else closed
+        )
 
     def _break(self, exc: BaseException) -> None:
         super()._break(exc)

@@ -71,13 +71,13 @@ class Single(Line[RequestT, ResponseT]):
                     await self._flush(deadline)
             except PeerClosedError as exc:
                 said = await last_words(self._channel, self._contract)
-                raise closed_while_sending(exc, said, answered=self._answered) from exc
+                raise closed_while_sending(self._contract, exc, said, answered=self._answered) from exc
             try:
                 payload = await self._channel.receive(deadline=deadline)
             except trio.TooSlowError:
                 raise answer_timed_out(self.endpoint) from None
             except PeerClosedError as exc:
-                exc.hint = why_closed(answered=self._answered)
+                exc.hint = why_closed(self._contract, answered=self._answered)
                 raise
             response = self._contract.decode_answer(request, payload)
         except BaseException as exc:

@@ -15,7 +15,7 @@ import attrs
 import trio
 from google.protobuf.message import Message
 
-from trio_ipc.contract import ResponseT
+from trio_ipc.contract import ResponseT, dismiss
 from trio_ipc.errors import (
     CircuitOpenError,
     ConnectTimeoutError,
@@ -218,6 +218,20 @@ class PendingCall:
         """Return whether a server may be chosen in this round."""
         known = self.tries.get(upstream)
         return known is None or known.state is TryState.OPEN
+
+    def suits(self, capabilities: Any) -> bool:
+        """Return whether these capabilities will do for what the caller needs.
+
+        Raises:
+            TypeError: the caller's function returned no bool.
+        """
+        if self.needs is None:
+            return True
+        said: object = self.needs(capabilities)
+        if isinstance(said, bool):
+            return said
+        dismiss(said)
+        raise TypeError(f"needs returned {type(said).__name__}, must be a bool")
 
     # --- What becomes of a try --------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ never end the client, whatever a server or the contract's functions do.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
-from trio_ipc.contract import Negotiation
-from trio_ipc.errors import IpcError
+from trio_ipc.contract import Contract
+from trio_ipc.errors import ContractError, IpcError
 from trio_ipc.logs import Log
 
 from .calls import PendingCall
@@ -20,6 +20,8 @@ from .endpoints import Upstream
 from .settings import ResilientConfig
 
 _log = Log(__name__)
+
+_BROKEN: Final = "the contract's negotiation failed"
 
 #: Makes a call, and returns its response.
 Caller: TypeAlias = Callable[[PendingCall], Awaitable[Any]]
@@ -29,7 +31,7 @@ class Refresher:
     """Asks servers again what they can do.
 
     Args:
-        negotiation: how they are asked.
+        contract: how they are asked.
         settings: how often, and how long an answer may take.
         call: makes a call.
         has_connection: says whether there is a connection to ask by.
@@ -37,13 +39,13 @@ class Refresher:
 
     def __init__(
         self,
-        negotiation: Negotiation[Any, Any],
+        contract: Contract[Any, Any],
         settings: ResilientConfig,
         *,
         call: Caller,
         has_connection: Callable[[Upstream], bool],
     ) -> None:
-        self._negotiation = negotiation
+        self._contract = contract
         self._believed = settings.capabilities_refresh_ms / 1000
         self._timeout = settings.call_timeout_ms / 1000
         self._call = call
@@ -70,15 +72,17 @@ class Refresher:
     async def _ask(self, upstream: Upstream) -> None:
         fields = {"endpoint": upstream.path}
         try:
-            request = self._negotiation.ask()
+            request = self._contract.capabilities_request()
             response = await self._call(
                 PendingCall(request, seconds=self._timeout, repeatable=False, only=upstream)
             )
-            upstream.learned(self._negotiation.learn(response))
+            upstream.learned(self._contract.capabilities_in(response))
+        except ContractError:
+            _log.exception(_BROKEN, extra=fields)
         except IpcError as exc:
             # What it says about the server is noted; the next connection will ask again. Its text may
             # hold what the server sent, and no payload is logged.
             _log.debug("capabilities were not refreshed: %s", type(exc).__name__, extra=fields)
         except Exception:  # noqa: BLE001 - logged
             # The contract's functions are users' code; what they raise must not end the client.
-            _log.exception("the contract's negotiation failed", extra=fields)
+            _log.exception(_BROKEN, extra=fields)

@@ -17,11 +17,12 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.client.nursery import nursery_of_our_own
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_async
 from trio_ipc.errors import (
     ChannelClosedError,
     ConfigError,
     NoEndpointError,
+    shown,
 )
 from trio_ipc.opening import open_channel
 from trio_ipc.telemetry import Traffic
@@ -53,7 +54,6 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._settings = settings
         self._nursery = nursery
         self._contract = contract
-        self._negotiation = contract.negotiation
         self._metrics = ClientMetrics()
         self._traffic = Traffic()
         self._pool: Pool = Pool(
@@ -97,9 +97,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._upstreams[endpoint.id] = upstream
         self._loop.rotation.replace(self._upstreams.values())
         self._pool.add(upstream)
-        if self._negotiation is not None:
+        if self._contract.negotiation is not None:
             refresher = Refresher(
-                self._negotiation,
+                self._contract,
                 self._settings,
                 call=self._loop.make,
                 has_connection=self._pool.has_good_connection,
@@ -203,12 +203,21 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         needs: Callable[[Any], bool] | None,
     ) -> PendingCall:
         self._contract.check_request(request)
-        if needs is not None and self._negotiation is None:
+        if needs is not None and self._contract.negotiation is None:
             raise TypeError(f"needs was given, but the contract {self._contract.name} has no negotiation")
+        given: object = needs
+        if given is not None and (not callable(given) or is_async(given)):
+            raise TypeError(f"needs is {shown(needs)}, must be a function that is not async, or None")
         if timeout is None:
             timeout = self._settings.call_timeout_ms / 1000
         elif not timeout >= 0:  # which is true of nan, too
-            raise ValueError(f"timeout is {timeout}, must be a number of seconds from 0")
+            raise ValueError(f"timeout is {shown(timeout)}, must be a number of seconds from 0")
+        try:
+            timeout = float(timeout)
+        except OverflowError:  # an int beyond all floats
+            raise ValueError(
+                f"timeout is {shown(timeout)}, must be seconds, or None for the setting"
+            ) from None
         if self._loop.closed.is_set():
             raise ChannelClosedError(CLOSED, hint="open a new one")
         return PendingCall(request, needs, seconds=timeout, repeatable=self._contract.may_repeat(request))

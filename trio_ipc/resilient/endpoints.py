@@ -13,8 +13,9 @@ from typing import Any
 import attrs
 import trio
 
-from trio_ipc.config import IpcConfig, whole_number
-from trio_ipc.errors import ChannelClosedError, IpcError, MessageError
+from trio_ipc.config import IpcConfig
+from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError
+from trio_ipc.settings import WholeNumber
 
 from .balancing import Candidate
 from .breaker import BreakerStatistics, CircuitBreaker
@@ -41,7 +42,7 @@ class Endpoint:
 
     config: IpcConfig
     id: str = attrs.field(default=attrs.Factory(_default_id, takes_self=True), kw_only=True)
-    priority: int = attrs.field(default=1, validator=whole_number("ranks"), kw_only=True)
+    priority: int = attrs.field(default=1, validator=WholeNumber("ranks"), kw_only=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -179,6 +180,7 @@ def is_its_fault(outcome: BaseException) -> bool:
     """Return whether a try that ended by this exception is a failure of the server.
 
     A :exc:`MessageError` is the request's fault, and a :exc:`ChannelClosedError` says that this side has
-    closed. What is no :exc:`IpcError` came out of users' code.
+    closed. A :exc:`ContractError`, and what is no :exc:`IpcError`, came out of users' code.
     """
-    return isinstance(outcome, IpcError) and not isinstance(outcome, (MessageError, ChannelClosedError))
+    ours = (MessageError, ChannelClosedError, ContractError)
+    return isinstance(outcome, IpcError) and not isinstance(outcome, ours)

@@ -59,7 +59,8 @@ class CallLoop:
         metrics: ClientMetrics,
         chance: random.Random,
     ) -> None:
-        self._negotiation = contract.negotiation
+        self._contract = contract
+        self._negotiates = contract.negotiation is not None
         self._settings = settings
         self._pool = pool
         self._metrics = metrics
@@ -120,9 +121,9 @@ class CallLoop:
             return None
         standing = Standing.ABLE
         capabilities = upstream.capabilities
-        if capabilities is not None and self._negotiation is not None:
-            suits = call.needs is None or call.needs(capabilities)
-            if not suits or not self._negotiation.can_do(capabilities, call.request):
+        if capabilities is not None and self._negotiates:
+            suits = call.suits(capabilities)
+            if not suits or not self._contract.can_do(capabilities, call.request):
                 if self.is_doubtful(upstream, now):
                     standing = Standing.PERHAPS
                 elif suits:
@@ -187,13 +188,14 @@ class CallLoop:
 
         There may be one that can. If not, this one's refusal is the answer.
         """
-        capabilities, negotiation, will_do = connection.upstream.capabilities, self._negotiation, False
-        if capabilities is known or negotiation is None or call.only is not None:
+        capabilities, will_do = connection.upstream.capabilities, False
+        if capabilities is known or not self._negotiates or call.only is not None:
             return True
         try:
-            seemed_able = known is None or negotiation.can_do(known, call.request)
-            suits = call.needs is None or call.needs(capabilities)
-            will_do = suits and (not seemed_able or negotiation.can_do(capabilities, call.request))
+            seemed_able = known is None or self._contract.can_do(known, call.request)
+            will_do = call.suits(capabilities) and (
+                not seemed_able or self._contract.can_do(capabilities, call.request)
+            )
         finally:
             if not will_do:  # also where these functions raise, which are users' code
                 self._pool.release(connection)

@@ -117,15 +117,16 @@ class Opener:
 
     async def _negotiate(self, connection: Connection) -> None:
         """Ask first of all what the server can do: it may be another one by now."""
-        negotiation = self._contract.negotiation
-        if negotiation is None:
+        if self._contract.negotiation is None:
             return
         try:
-            answer = await connection.call(negotiation.ask(), float("inf"), lambda _: None)
+            answer = await connection.call(
+                self._contract.capabilities_request(), float("inf"), lambda _: None
+            )
         except MessageError:
             return  # frames too small to ask: it is taken to be able to do everything, and may refuse
         connection.has_answered = True
-        connection.upstream.learned(negotiation.learn(answer))
+        connection.upstream.learned(self._contract.capabilities_in(answer))
         if not connection.is_reusable():
             # What came after the answer would be taken for the next one.
             raise PeerClosedError(

@@ -18,7 +18,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.channel import close_at_once
-from trio_ipc.errors import CallTimeoutError, ChannelClosedError, IpcError, PoolTimeoutError
+from trio_ipc.errors import CallTimeoutError, ChannelClosedError, ContractError, IpcError, PoolTimeoutError
 from trio_ipc.logs import Log
 
 from .calls import PendingCall
@@ -370,7 +370,7 @@ class Pool:
         if waiter is not None and error is not None:
             waiter.opening = None
             self._let_go(lane, waiter, error=error)
-        elif error is not None and not isinstance(error, IpcError):
+        elif error is not None and (isinstance(error, ContractError) or not isinstance(error, IpcError)):
             # It came out of the contract's functions, which are users' code, and no call is there to tell.
             fields = {"endpoint": lane.upstream.path}
             _log.error("the contract's negotiation failed", exc_info=error, extra=fields)

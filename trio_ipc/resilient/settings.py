@@ -6,9 +6,11 @@ anything.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 
-from trio_ipc.config import choice, whole_number
+from trio_ipc.settings import ENV_PREFIX, Settings, WholeNumber, choice
 
 from .balancing import Strategy
 
@@ -18,7 +20,7 @@ def _strategy(value: Strategy | str) -> Strategy:
 
 
 @attrs.frozen(kw_only=True)
-class ResilientConfig:
+class ResilientConfig(Settings):
     """How a resilient client calls its servers.
 
     Raises:
@@ -50,20 +52,23 @@ class ResilientConfig:
             after that where a connection is there; else by the next one.
     """
 
+    _PREFIX: ClassVar[str] = f"{ENV_PREFIX}RESILIENT_"
+    _TABLE: ClassVar[str] = "ipc.resilient"
+
     strategy: Strategy = attrs.field(default=Strategy.ROUND_ROBIN, converter=_strategy)
-    call_timeout_ms: int = attrs.field(default=60_000, validator=whole_number("milliseconds"))
-    pool_timeout_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
+    call_timeout_ms: int = attrs.field(default=60_000, validator=WholeNumber("milliseconds"))
+    pool_timeout_ms: int = attrs.field(default=30_000, validator=WholeNumber("milliseconds"))
     max_connections: int | None = attrs.field(
-        default=None, validator=whole_number("connections", optional=True)
+        default=None, validator=WholeNumber("connections", optional=True)
     )
-    max_connections_per_endpoint: int = attrs.field(default=4, validator=whole_number("connections"))
-    max_in_flight: int = attrs.field(default=1, validator=whole_number("calls"))
-    idle_timeout_ms: int = attrs.field(default=300_000, validator=whole_number("milliseconds"))
-    lifetime_ms: int = attrs.field(default=3_600_000, validator=whole_number("milliseconds"))
-    connect_attempts: int = attrs.field(default=10, validator=whole_number("tries"))
-    backoff_first_ms: int = attrs.field(default=100, validator=whole_number("milliseconds"))
-    backoff_longest_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
-    breaker_failures: int = attrs.field(default=5, validator=whole_number("failures"))
-    breaker_reset_ms: int = attrs.field(default=30_000, validator=whole_number("milliseconds"))
-    breaker_successes: int = attrs.field(default=3, validator=whole_number("successes"))
-    capabilities_refresh_ms: int = attrs.field(default=300_000, validator=whole_number("milliseconds"))
+    max_connections_per_endpoint: int = attrs.field(default=4, validator=WholeNumber("connections"))
+    max_in_flight: int = attrs.field(default=1, validator=WholeNumber("calls"))
+    idle_timeout_ms: int = attrs.field(default=300_000, validator=WholeNumber("milliseconds"))
+    lifetime_ms: int = attrs.field(default=3_600_000, validator=WholeNumber("milliseconds"))
+    connect_attempts: int = attrs.field(default=10, validator=WholeNumber("tries"))
+    backoff_first_ms: int = attrs.field(default=100, validator=WholeNumber("milliseconds"))
+    backoff_longest_ms: int = attrs.field(default=30_000, validator=WholeNumber("milliseconds"))
+    breaker_failures: int = attrs.field(default=5, validator=WholeNumber("failures"))
+    breaker_reset_ms: int = attrs.field(default=30_000, validator=WholeNumber("milliseconds"))
+    breaker_successes: int = attrs.field(default=3, validator=WholeNumber("successes"))
+    capabilities_refresh_ms: int = attrs.field(default=300_000, validator=WholeNumber("milliseconds"))

@@ -7,8 +7,6 @@ means for the connection.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -17,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 import trio
 
-from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.contract import RequestT, ResponseT, is_async
 from trio_ipc.transports import PeerCredentials
 
 _ResultT = TypeVar("_ResultT")
@@ -50,12 +48,7 @@ Handler: TypeAlias = Callable[[RequestT, Call], Awaitable[ResponseT]]
 
 def check_handler(handler: object) -> None:
     """Raise :exc:`TypeError` if this is no async function, nor a partial, method or object that is one."""
-    function: Any = handler
-    while isinstance(function, functools.partial):
-        function = function.func
-    wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
-    candidates = [function, wrapped, called]
-    if any(inspect.iscoroutinefunction(candidate) for candidate in candidates):
+    if is_async(handler):
         return
     what = "which is not async" if callable(handler) else "which cannot be called"
     raise TypeError(

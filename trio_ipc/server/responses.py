@@ -77,19 +77,13 @@ class Responses(Generic[RequestT, ResponseT]):
             request: what could not be answered, None where it could not be read.
             reason: for people.
         """
-        contract = self._contract
-        if contract.failure is None:
-            return None
         # An exception's text may hold what is no Unicode (a file name of arbitrary bytes); protobuf
         # would refuse that.
         reason = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
         try:
-            response = contract.failure(request, reason)
-            if not isinstance(response, contract.response_type):
-                raise TypeError(
-                    f"failure of the contract {contract.name} returned {type(response).__name__}, must be "
-                    f"{contract.response_type.__name__}"
-                )
+            response = self._contract.failed_response(request, reason)
+            if response is None:
+                return None
             payload = encode(response)
             self._check(payload)
             return payload

@@ -15,11 +15,12 @@ from typing import Final, Generic
 import trio
 
 from trio_ipc.channel import Channel, close_at_once
-from trio_ipc.config import IpcConfig, TransportType, choice, config_of
+from trio_ipc.config import IpcConfig, TransportType, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import EndpointError
 from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.opening import EndpointListener, open_channel_listener
+from trio_ipc.settings import choice
 from trio_ipc.telemetry import ServerSnapshot, ServerTelemetry
 from trio_ipc.transports import PeerPolicy
 

@@ -81,8 +81,7 @@ class Reply(Generic[RequestT, ResponseT]):
 
     def failed(self, message: str) -> ResponseT | None:
         """Return the contract's failed response, None if it has none."""
-        failure = self._server.contract.failure
-        return None if failure is None else failure(self._request, message)
+        return self._server.contract.failed_response(self._request, message)
 
     def too_large_header(self) -> bytes:
         """Return the header of a frame that is one byte larger than allowed."""

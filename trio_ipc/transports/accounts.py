@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from trio_ipc.errors import ConfigError
+from trio_ipc.errors import ConfigError, shown
 
 #: The largest id. The number above it means "none" to the system (chown(2)).
 _LARGEST_ID: Final = 2**32 - 2
@@ -64,15 +64,9 @@ if sys.platform != "win32":
         raise _no_account("group", group)
 
 
-def _shown(account: object) -> str:
-    # Python refuses to write out a number of thousands of digits.
-    text = "a number of many digits" if isinstance(account, int) and abs(account) >> 64 else repr(account)
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
 def _no_account(kind: str, account: object, cause: Exception | None = None) -> ConfigError:
     why = f" ({cause.strerror})" if isinstance(cause, OSError) else ""
     return ConfigError(
-        f"{_shown(account)} is no {kind} of this system{why}",
+        f"{shown(account)} is no {kind} of this system{why}",
         hint=f"give a {kind}'s name or its number from 0 to {_LARGEST_ID}",
     )

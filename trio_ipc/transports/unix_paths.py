@@ -99,6 +99,8 @@ class _Way:
         # A group of one's own, of the same name as the user, is usual; its umask lets the group write. It is
         # not one's own if others shall reach the socket by it.
         self._own_groups = {0, os.getegid()} - {group}
+        # The directory above the last one, and who can rename in it, where these are others.
+        self._shared: tuple[str, str] | None = None
 
     def opened(self) -> int:
         """Judge the way, make what is missing, and return a descriptor of the directory."""
@@ -111,7 +113,10 @@ class _Way:
                 raise self._no_directory() from exc
             raise
         try:
-            self._refuse_shared(os.fstat(directory_fd))
+            found = os.fstat(directory_fd)
+            self._refuse_shared(found)
+            if self._shared is not None:
+                self._refuse_exposed(found, *self._shared)
             return directory_fd
         except BaseException:
             os.close(directory_fd)
@@ -121,8 +126,8 @@ class _Way:
         reached, links = "/", 0
         parts = _parts(self._directory)
         while parts:
-            self._refuse_replaceable(reached, os.lstat(reached))
             part = parts.pop()
+            self._refuse_replaceable(reached, os.lstat(reached), last=not parts and part != "..")
             if part == "..":
                 reached = os.path.dirname(reached)  # no link is left in it
                 continue
@@ -177,9 +182,7 @@ class _Way:
             raise EndpointUnsafeError(
                 f"others can write the directory {self._directory} (mode {mode:04o})",
                 endpoint=self._endpoint,
-                hint="use a directory of your own in it; a missing one is created"
-                if mode & stat.S_ISVTX
-                else f"use a directory of your own, or chmod 700 {self._directory}",
+                hint=self._narrower(found),
             )
         if self._group is not None:
             self._refuse_closed_to_group(found)
@@ -188,6 +191,38 @@ class _Way:
             _log.info(
                 "%s has mode %04o; the socket in it is 0600 all the same", self._directory, mode, extra=fields
             )
+
+    def _narrower(self, found: os.stat_result) -> str:
+        """Advise where others can write the directory. Who is not its owner can't change that."""
+        below = f"{self._directory}/private/{os.path.basename(self._endpoint)}"
+        advice = []
+        if self._me in {0, found.st_uid}:
+            advice.append(f"chmod {700 if self._group is None else 750} {self._directory}")
+        if self._group is None or found.st_mode & stat.S_ISVTX:
+            advice.append(f"use a directory of your own in it, such as {below}; a missing one is created")
+        return ", or ".join(advice) or f"have its owner chmod +t {self._directory}, and then use {below}"
+
+    def _refuse_exposed(self, found: os.stat_result, path: str, who: str) -> None:
+        """Judge a directory that others can rename. They can't pass it, if it is this user's alone."""
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid != self._me or mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise EndpointUnsafeError(
+                f"{who} can replace the directory {self._directory}, by way of {path}, and it is not "
+                f"private to uid {self._me} (mode {mode:04o}, uid {found.st_uid})",
+                endpoint=self._endpoint,
+                hint=f"chmod 700 {self._directory}"
+                if found.st_uid == self._me
+                else "use one that does not exist yet",
+            )
+        _log.warning(
+            "%s can rename %s in %s, and so take the endpoint away; nobody else can reach or replace the "
+            "server. chmod +t %s prevents that",
+            who,
+            self._directory,
+            path,
+            path,
+            extra={"endpoint": self._endpoint},
+        )
 
     def _refuse_closed_to_group(self, found: os.stat_result) -> None:
         mode = stat.S_IMODE(found.st_mode)
@@ -201,19 +236,40 @@ class _Way:
             "that does not exist yet",
         )
 
-    def _refuse_replaceable(self, path: str, found: os.stat_result) -> None:
-        """Judge a directory or a link on the way, by which another directory could take this one's place."""
+    def _refuse_replaceable(self, path: str, found: os.stat_result, *, last: bool = False) -> None:
+        """Judge a directory or a link on the way, by which another directory could take this one's place.
+
+        Args:
+            path: of it.
+            found: what it is.
+            last: whether the endpoint's directory is the next step. Its own mode can keep others out then,
+                since it is opened once and judged by its descriptor. Of a step further, what others put in
+                its place would be followed.
+        """
         problem = self._replaceable_by(found)
         if problem is not None:
             who, advice = problem
+            if advice is None and last and self._group is None:
+                self._shared = (path, who)
+                return
             raise EndpointUnsafeError(
                 f"{who} can replace the directory {self._directory}, by way of {path}",
                 endpoint=self._endpoint,
-                hint=advice,
+                hint=advice or self._sticky(path),
             )
 
-    def _replaceable_by(self, found: os.stat_result) -> tuple[str, str] | None:
-        """Say who besides root and this user can rename what is in it or point it elsewhere, and advise."""
+    def _sticky(self, path: str) -> str:
+        advice = f"have its owner chmod +t {path}"
+        if self._group is not None:
+            return advice
+        below = os.path.join(path, "private", os.path.basename(self._endpoint))
+        return f"{advice}, or use a directory of your own right in it, such as {below}"
+
+    def _replaceable_by(self, found: os.stat_result) -> tuple[str, str | None] | None:
+        """Say who besides root and this user can rename what is in it or point it elsewhere, and advise.
+
+        No advice is where they can because of its mode alone.
+        """
         if found.st_uid == self._hidden_uid:
             return hidden_words("uid", found.st_uid), _NAMESPACE_ADVICE
         if found.st_uid not in self._as_good_as_root:
@@ -221,11 +277,11 @@ class _Way:
         if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
             return None  # in a sticky directory, such as /tmp, everyone can only rename what is their own
         if found.st_mode & stat.S_IWOTH:
-            return "anyone", _ADVICE
+            return "anyone", None
         if found.st_mode & stat.S_IWGRP and found.st_gid == self._hidden_gid:
             return hidden_words("gid", found.st_gid), _NAMESPACE_ADVICE
         if found.st_mode & stat.S_IWGRP and found.st_gid not in self._own_groups:
-            return f"group {found.st_gid}", _ADVICE
+            return f"group {found.st_gid}", None
         return None
 
 
