@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import types
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import attrs
 import pytest
@@ -16,6 +13,7 @@ import trio
 import trio.testing
 
 import trio_ipc.client
+from tests.interrupts import InterruptAt, interrupts_are_trios
 from tests.support import DetectionClient, frame, success, task
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import MemoryStream, memory_streams
@@ -23,39 +21,13 @@ from trio_ipc.wire import FrameDecoder
 
 from .support import BOTH_LINES, CONFIG, client_over, counts_are_whole
 
-_ROOM = os.path.dirname(trio_ipc.client.__file__)
-
 Use: TypeAlias = Callable[[DetectionClient], Awaitable[object]]
-
-
-class InterruptAt:
-    """Sends this process a SIGINT at the so-and-so-manieth line that runs in the client's room."""
-
-    def __init__(self, line: int) -> None:
-        self.left = line
-
-    def __enter__(self) -> None:
-        sys.settrace(self._trace)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(_ROOM):
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                signal.raise_signal(signal.SIGINT)
-        return self._trace
 
 
 @pytest.fixture(autouse=True)
 def _interrupts_are_trios() -> Iterator[None]:
-    before, traced = signal.signal(signal.SIGINT, signal.default_int_handler), sys.gettrace()
-    yield
-    sys.settrace(traced)
-    signal.signal(signal.SIGINT, before)
+    with interrupts_are_trios():
+        yield
 
 
 async def answer_all(far: MemoryStream) -> None:
@@ -92,12 +64,14 @@ async def _call_where_others_are_ahead(client: DetectionClient) -> None:
         await client.call(task("x"))
 
 
-async def use_and_use_again(line: int, use: Use, max_in_flight: int) -> bool:
+async def use_and_use_again(line: int, use: Use, max_in_flight: int, warm: int) -> bool:
     """Return whether the line was reached."""
     near, far = memory_streams()
-    interrupt = InterruptAt(line)
+    interrupt = InterruptAt(trio_ipc.client, line)
     async with trio.open_nursery() as nursery, client_over(near, max_in_flight) as client:
         nursery.start_soon(answer_all, far)
+        for _ in range(warm):
+            await client.call(task("warm"))
         try:
             with interrupt:
                 await use(client)
@@ -116,12 +90,15 @@ async def use_and_use_again(line: int, use: Use, max_in_flight: int) -> bool:
     return interrupt.left <= 0
 
 
-# Where several calls are in flight, it may end a task of the client's own, and so the client as a whole.
+@BOTH_LINES
+@pytest.mark.parametrize("warm", [0, 2], ids=["cold", "warm"])
 @pytest.mark.parametrize("use", [_call, _call_with_a_timeout, _call_many, _call_where_others_are_ahead])
-def test_an_interrupt_at_any_line_loses_no_turn_no_place_and_no_count(use: Use) -> None:
+def test_an_interrupt_at_any_line_loses_no_turn_no_place_and_no_count(
+    use: Use, warm: int, max_in_flight: int
+) -> None:
     line, reached = 1, True
     while reached:
-        reached = trio.run(use_and_use_again, line, use, 1)
+        reached = trio.run(use_and_use_again, line, use, max_in_flight, warm)
         line += 1
     assert line > 30
 

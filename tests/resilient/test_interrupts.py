@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import types
 from typing import Any
 
 import pytest
@@ -13,40 +9,17 @@ import trio
 import trio.lowlevel
 
 import trio_ipc.resilient
+from tests.interrupts import InterruptAt, interrupts_are_trios
 from tests.support import success, task
 from trio_ipc.daemoneye import DETECTION
 
 from .support import PLAIN, FakeServer, calling, openings_of, waiters_of
 
-_ROOM = os.path.dirname(trio_ipc.resilient.__file__)
-
-
-class InterruptAt:
-    """Sends this process a SIGINT at the so-and-so-manieth line that runs in the resilient client."""
-
-    def __init__(self, line: int) -> None:
-        self.left = line
-
-    def __enter__(self) -> None:
-        sys.settrace(self._trace)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(_ROOM):
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left == 0:
-                signal.raise_signal(signal.SIGINT)
-        return self._trace
-
 
 async def call_and_call_again(line: int, *, warm: bool, settings: dict[str, Any]) -> bool:
     """Return whether the line was reached."""
     server = FakeServer("a")
-    interrupt = InterruptAt(line)
+    interrupt = InterruptAt(trio_ipc.resilient, line)
     async with calling(server, max_connections_per_endpoint=1, **settings) as client:
         if warm:
             await client.call(task("warm"))
@@ -76,10 +49,8 @@ async def call_and_call_again(line: int, *, warm: bool, settings: dict[str, Any]
     ids=["negotiating", "shared"],
 )
 def test_an_interrupt_at_any_line_loses_no_place_of_the_pool(warm: bool, settings: dict[str, Any]) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    traced = sys.gettrace()
-    try:
-        line, reached = 1, True
+    line, reached = 1, True
+    with interrupts_are_trios():
         while reached:
 
             async def live(line: int = line) -> bool:
@@ -87,7 +58,4 @@ def test_an_interrupt_at_any_line_loses_no_place_of_the_pool(warm: bool, setting
 
             reached = trio.run(live)
             line += 1
-        assert line > 50
-    finally:
-        sys.settrace(traced)
-        signal.signal(signal.SIGINT, before)
+    assert line > 50
