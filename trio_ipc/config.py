@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import attrs
 
 from .endpoint import default_endpoint, endpoint_problem
+from .errors import shown_argument
 from .settings import ENV_PREFIX, Settings, WholeNumber, choice, refuse
 
 
@@ -138,5 +139,7 @@ def config_of(given: object) -> IpcConfig:
     if given is None:
         return IpcConfig.load()
     if not isinstance(given, IpcConfig):
-        raise TypeError(f"config is {given!r}, must be an IpcConfig or None: IpcConfig(endpoint_path=...)")
+        raise TypeError(
+            f"config is {shown_argument(given)}, must be an IpcConfig or None: IpcConfig(endpoint_path=...)"
+        )
     return given

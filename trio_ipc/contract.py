@@ -14,7 +14,14 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import attrs
 from google.protobuf.message import EncodeError, Message
 
-from .errors import ContractError, MessageError, ResponseMismatchError, UndecodableMessageError, shown
+from .errors import (
+    ContractError,
+    MessageError,
+    ResponseMismatchError,
+    UndecodableMessageError,
+    shown,
+    shown_argument,
+)
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -243,7 +250,8 @@ def contract_of(given: object) -> Contract[Any, Any]:
     """
     if not isinstance(given, Contract):
         raise TypeError(
-            f"contract is {given!r}, must be a Contract: the message types and what a failure becomes"
+            f"contract is {shown_argument(given)}, must be a Contract: the message types and what a failure "
+            "becomes"
         )
     return given
 

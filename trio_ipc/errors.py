@@ -246,6 +246,10 @@ class PoolTimeoutError(CallError):
 _LONGEST_VALUE: Final = 150
 
 
+#: Characters of an argument that an error shows whole.
+_LONGEST_ARGUMENT: Final = 80
+
+
 def shown(value: object) -> str:
     """Return a value as Python writes it, for an error that says what is wrong with it.
 
@@ -259,6 +263,18 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - a class of the caller's
         return f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
+
+
+def shown_argument(value: object) -> str:
+    """Return a wrong argument for an error: as Python writes it if that is short, else only its kind.
+
+    Arguments in the wrong order are whole objects: a page of settings would hide what is wrong with them.
+    """
+    text = shown(value)
+    if len(text) <= _LONGEST_ARGUMENT:
+        return text
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
 # --- Names of files ---------------------------------------------------------------------------------------

@@ -540,10 +540,10 @@ async def test_a_server_over_its_limit_closes_and_the_client_sees_that(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((CONFIG, DETECTION), "contract is IpcConfig.*, must be a Contract"),
+        ((CONFIG, DETECTION), "contract is an IpcConfig, must be a Contract"),
         (("/run/x.sock",), "contract is '/run/x.sock', must be a Contract"),
         ((DETECTION, "/run/x.sock"), "config is '/run/x.sock', must be an IpcConfig"),
-        ((DETECTION, DETECTION), "config is Contract.*, must be an IpcConfig"),
+        ((DETECTION, DETECTION), "config is a Contract, must be an IpcConfig"),
         ((None, CONFIG), "contract is None, must be a Contract"),
     ],
 )

@@ -17,7 +17,7 @@ import trio
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.errors import IpcError, shown
+from trio_ipc.errors import IpcError, shown, shown_argument
 from trio_ipc.telemetry import ClientSnapshot, ClientTelemetry
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
@@ -57,12 +57,13 @@ class Client(Generic[RequestT, ResponseT]):
         nursery: trio.Nursery | None = None,
     ) -> None:
         if not isinstance(channel, Channel):
-            raise TypeError(
-                f"channel is {channel!r}, must be a Channel: open_client() makes one and its client"
-            )
+            given = shown_argument(channel)
+            raise TypeError(f"channel is {given}, must be a Channel: open_client() makes one and its client")
         contract_of(contract)
         if not isinstance(config, IpcConfig):
-            raise TypeError(f"config is {config!r}, must be an IpcConfig: IpcConfig(endpoint_path=...)")
+            raise TypeError(
+                f"config is {shown_argument(config)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
+            )
         self._line = open_line(channel, contract, max_in_flight, nursery)
         self.endpoint = channel.endpoint
         self.peer: PeerCredentials | None = channel.peer

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from trio_ipc.contract import RequestT, ResponseT, is_async
+from trio_ipc.errors import shown_argument
 from trio_ipc.transports import PeerCredentials
 
 _ResultT = TypeVar("_ResultT")
@@ -52,7 +53,8 @@ def check_handler(handler: object) -> None:
         return
     what = "which is not async" if callable(handler) else "which cannot be called"
     raise TypeError(
-        f"handler is {handler!r}, {what}: it must be an async function, async def handler(request, call)"
+        f"handler is {shown_argument(handler)}, {what}: it must be an async function, "
+        "async def handler(request, call)"
     )
 
 
