@@ -101,12 +101,28 @@ def test_importing_it_loads_nothing_that_only_some_need() -> None:
     code = (
         "import sys, trio_ipc; "
         "some = ('trio_ipc.daemoneye', 'trio_ipc.resilient', 'trio_ipc.client.shared', "
-        "'google.protobuf.descriptor'); "
+        "'google.protobuf'); "
         "print([name for name in sys.modules if name.startswith(some)]);"
         "from trio_ipc import *; print(open_resilient_client.__name__, 'Strategy' in dir(trio_ipc))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[]", "open_resilient_client True"]
+
+
+def test_pipes_and_sockets_are_to_be_had_without_protobuf_and_without_the_rest() -> None:
+    code = (
+        "import sys, trio_ipc.transports; "
+        "from trio_ipc.transports import *; "
+        "print(sorted({name.split('.')[1] for name in sys.modules if name.startswith('trio_ipc.')})); "
+        "print('google.protobuf' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["['endpoint', 'errors', 'logs', 'transports']", "False"]
+
+
+def test_each_public_name_is_found_where_it_is_said_to_be() -> None:
+    assert [name for name in trio_ipc.__all__ if not hasattr(trio_ipc, name)] == []
+    assert {*trio_ipc._ROOM_OF} == {name for name in trio_ipc.__all__ if not name.endswith(("Error", "__"))}
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
