@@ -12,6 +12,7 @@ import pytest
 
 import trio_ipc
 import trio_ipc.testing
+import trio_ipc.transports
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
@@ -81,11 +82,28 @@ def test_legacy_shares_neither_input_and_output_nor_framing_with_the_default() -
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:
-    public = [(module, name) for module in (trio_ipc, trio_ipc.testing) for name in module.__all__]
+    modules = (trio_ipc, trio_ipc.testing, trio_ipc.transports)
+    public = [(module, name) for module in modules for name in module.__all__]
     for module, name in public:
         thing = getattr(module, name)
         if isinstance(thing, type) or inspect.isfunction(thing):
             assert thing.__doc__, name
+
+
+def test_each_method_of_streams_and_listeners_says_what_a_cancellation_does() -> None:
+    silent = []
+    memory = [PACKAGE / "testing" / name for name in ("memory.py", "memorystream.py")]
+    legacy = [PACKAGE / "legacy" / name for name in ("unix.py", "listener.py", "pipe_listener.py")]
+    for file in [*(PACKAGE / "transports").rglob("*.py"), *memory, *legacy]:
+        for kind in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(kind, ast.ClassDef) or not kind.name.endswith(("Stream", "Listener", "Duplex")):
+                continue
+            for method in kind.body:
+                if isinstance(method, ast.AsyncFunctionDef) and not method.name.startswith("_"):
+                    paragraphs = (ast.get_docstring(method) or "").split("\n\n")
+                    if not any(paragraph.startswith("Cancellation ") for paragraph in paragraphs):
+                        silent.append(f"{file.name}: {kind.name}.{method.name}")
+    assert not silent, silent
 
 
 def test_importing_it_brings_in_no_network_client_and_no_example_dependency() -> None:
