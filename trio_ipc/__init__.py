@@ -1,6 +1,7 @@
 """Protobuf messages between processes of one machine, on Trio.
 
-What is not named here is private. The messages of DaemonEye are in :mod:`trio_ipc.daemoneye`.
+What is not named here is private. Pipes and sockets alone are in :mod:`trio_ipc.transports`, the messages of
+DaemonEye in :mod:`trio_ipc.daemoneye`.
 """
 
 import importlib
