@@ -52,7 +52,7 @@ lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc.py examples tests/testing tests/windows \
-		tests/transports/test_named_pipe.py tests/legacy
+		tests/transports/test_named_pipe.py tests/transports/test_pipe_opening.py tests/legacy
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo

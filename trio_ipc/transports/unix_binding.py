@@ -1,9 +1,10 @@
 """Unix sockets at their paths: how one is made, found, reached and removed.
 
 Both transports come here, so that what is security exists once: only those whom it is for reach the socket,
-from the instant it exists; a live server's endpoint is never taken over, a dead one's is reclaimed without a
-race, and what is no socket is never touched (docs/security.md). Which directory may be used, and whose turn
-it is, :mod:`.unix_paths` says. This module must never read or write a byte of what a connection carries.
+from the instant it exists. A live server's endpoint is taken over only where that is asked for, without a
+moment in which nobody listens; a dead one's is reclaimed without a race, and what is no socket is never
+touched (docs/security.md). Which directory may be used, and whose turn it is, :mod:`.unix_paths` says. This
+module must never read or write a byte of what a connection carries.
 """
 
 from __future__ import annotations
