@@ -1,6 +1,8 @@
 # Every target does its own set-up: `make test` works on a fresh clone and is quick the second time.
 
 PYTHON ?= python3
+# CPython for Windows, of `make test-windows`: 3.11, 3.12 or 3.13.
+PYTHON_WINDOWS ?= 3.11
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
 VENV := .venv
@@ -19,7 +21,7 @@ PROTO := trio_ipc/daemoneye/detection.proto
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage"
-	@echo "make test-windows    the same suite in CPython for Windows, under Wine"
+	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
@@ -50,7 +52,7 @@ lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc.py examples tests/testing tests/windows \
-		tests/transports/test_named_pipe.py tests/legacy
+		tests/transports/test_named_pipe.py tests/transports/test_pipe_opening.py tests/legacy
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
@@ -119,4 +121,4 @@ clean:
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)
-	$(BIN)/python tests/windows/environment.py $(ARGS)
+	$(BIN)/python tests/windows/environment.py --python $(PYTHON_WINDOWS) $(ARGS)

@@ -104,6 +104,7 @@ def refuse_to_accept(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> 
 
 
 unix_only = pytest.mark.skipif(sys.platform == "win32", reason="speaks of what only Unix has")
+windows_only = pytest.mark.skipif(sys.platform != "win32", reason="speaks of what only Windows has")
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc")
 
 

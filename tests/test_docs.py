@@ -32,7 +32,8 @@ import trio_ipc.daemoneye
 import trio_ipc.telemetry.opentelemetry
 import trio_ipc.telemetry.prometheus
 import trio_ipc.testing
-from tests.platforms import UNDER_WINE, unix_only
+import trio_ipc.transports
+from tests.platforms import UNDER_WINE, unix_only, windows_only
 from tests.test_package import ROOMS
 from trio_ipc import (
     Call,
@@ -62,8 +63,12 @@ PAGES = [README, CHANGELOG, *sorted(DOCS.glob("*.md"))]
 #: The only hosts that a page may name.
 HOSTS = {"keepachangelog.com", "semver.org"}
 
+#: Public names that only one system has.
+OF_ONE_SYSTEM = {"NamedPipeListener", "NamedPipeStream", "UnixListener", "UnixStream"}
+
 PUBLIC = [
     *trio_ipc.__all__,
+    *{*trio_ipc.transports.__all__, *OF_ONE_SYSTEM},
     *trio_ipc.daemoneye.__all__,
     *trio_ipc.testing.__all__,
     *trio_ipc.telemetry.opentelemetry.__all__,
@@ -97,13 +102,26 @@ def fences_of(page: Path) -> list[Fence]:
 
 
 def of_unix(fence: Fence) -> bool:
-    """Whether a block gives the path of a socket as a setting."""
-    return re.search(r"endpoint_path.*\.sock", fence.text, re.IGNORECASE) is not None
+    """Whether a block gives the path of a socket as a setting, or wants no other system's."""
+    if "sys.platform" in fence.text:
+        return False
+    return re.search(r"endpoint_path.*\.sock|_unix_", fence.text, re.IGNORECASE) is not None
+
+
+def of_windows(fence: Fence) -> bool:
+    return "named_pipe" in fence.text and "sys.platform" not in fence.text
 
 
 def each(found: Iterable[Fence]) -> list[Any]:
-    """Blocks as parameters of a test; on Windows, less those of Unix."""
-    return [pytest.param(fence, marks=unix_only if of_unix(fence) else (), id=str(fence)) for fence in found]
+    """Blocks as parameters of a test; less those of another system."""
+    return [
+        pytest.param(
+            fence,
+            marks=unix_only if of_unix(fence) else windows_only if of_windows(fence) else (),
+            id=str(fence),
+        )
+        for fence in found
+    ]
 
 
 def fences(language: str) -> list[Fence]:
@@ -304,6 +322,15 @@ async def test_a_server_and_a_client_open_unix_sockets_only(directory: str) -> N
 def test_the_readmes_first_server_and_client_have_ten_lines() -> None:
     for fence in fences_of(README)[1:3]:
         assert len([line for line in fence.text.splitlines() if line]) <= 10, fence
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in trio_ipc.transports.__all__ if name.startswith(("open_", "serve_"))]
+)
+def test_each_function_for_pipes_and_sockets_has_a_program_of_ten_lines(name: str) -> None:
+    programs = [fence.text for fence in fences("python") if re.search(rf"[( ]{name}[(,]", fence.text)]
+    lines = [[line for line in text.splitlines() if line and "import " not in line] for text in programs]
+    assert min(map(len, lines)) <= 10
 
 
 def test_every_block_says_what_it_is() -> None:

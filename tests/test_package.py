@@ -12,6 +12,7 @@ import pytest
 
 import trio_ipc
 import trio_ipc.testing
+import trio_ipc.transports
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
@@ -82,11 +83,28 @@ def test_legacy_shares_neither_input_and_output_nor_framing_with_the_default() -
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:
-    public = [(module, name) for module in (trio_ipc, trio_ipc.testing) for name in module.__all__]
+    modules = (trio_ipc, trio_ipc.testing, trio_ipc.transports)
+    public = [(module, name) for module in modules for name in module.__all__]
     for module, name in public:
         thing = getattr(module, name)
         if isinstance(thing, type) or inspect.isfunction(thing):
             assert thing.__doc__, name
+
+
+def test_each_method_of_streams_and_listeners_says_what_a_cancellation_does() -> None:
+    silent = []
+    memory = [PACKAGE / "testing" / name for name in ("memory.py", "memorystream.py")]
+    legacy = [PACKAGE / "legacy" / name for name in ("unix.py", "listener.py", "pipe_listener.py")]
+    for file in [*(PACKAGE / "transports").rglob("*.py"), *memory, *legacy]:
+        for kind in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(kind, ast.ClassDef) or not kind.name.endswith(("Stream", "Listener", "Duplex")):
+                continue
+            for method in kind.body:
+                if isinstance(method, ast.AsyncFunctionDef) and not method.name.startswith("_"):
+                    paragraphs = (ast.get_docstring(method) or "").split("\n\n")
+                    if not any(paragraph.startswith("Cancellation ") for paragraph in paragraphs):
+                        silent.append(f"{file.name}: {kind.name}.{method.name}")
+    assert not silent, silent
 
 
 def test_importing_it_brings_in_no_network_client_and_no_example_dependency() -> None:
@@ -102,12 +120,30 @@ def test_importing_it_loads_nothing_that_only_some_need() -> None:
     code = (
         "import sys, trio_ipc; "
         "some = ('trio_ipc.daemoneye', 'trio_ipc.resilient', 'trio_ipc.client.shared', "
-        "'google.protobuf.descriptor'); "
+        "'google.protobuf'); "
         "print([name for name in sys.modules if name.startswith(some)]);"
         "from trio_ipc import *; print(open_resilient_client.__name__, 'Strategy' in dir(trio_ipc))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[]", "open_resilient_client True"]
+
+
+def test_pipes_and_sockets_are_to_be_had_without_protobuf_and_without_the_rest() -> None:
+    code = (
+        "import sys, trio_ipc.transports; "
+        "from trio_ipc.transports import *; "
+        "print(*{name.split('.')[1] for name in sys.modules if name.startswith('trio_ipc.')}); "
+        "print('google.protobuf' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms, protobuf = run.stdout.splitlines()
+    assert {*rooms.split()} <= {"endpoint", "errors", "logs", "transports"}
+    assert protobuf == "False"
+
+
+def test_each_public_name_is_found_where_it_is_said_to_be() -> None:
+    assert [name for name in trio_ipc.__all__ if not hasattr(trio_ipc, name)] == []
+    assert {*trio_ipc._ROOM_OF} == {name for name in trio_ipc.__all__ if not name.endswith(("Error", "__"))}
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -1,63 +1,54 @@
 """Protobuf messages between processes of one machine, on Trio.
 
-What is not named here is private. The messages of DaemonEye are in :mod:`trio_ipc.daemoneye`.
+What is not named here is private. Pipes and sockets alone are in :mod:`trio_ipc.transports`, the messages of
+DaemonEye in :mod:`trio_ipc.daemoneye`.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from .channel import Channel, FramedChannel, FramedChannelListener
-from .client import Client, open_client
-from .config import Crc32Variant, IpcConfig, TransportType
-from .contract import RESPONSE_TOO_LARGE, Contract, Negotiation
-from .errors import (
-    AttemptsFailedError,
-    CallError,
-    CallTimeoutError,
-    ChannelClosedError,
-    ChannelError,
-    ChecksumMismatchError,
-    CircuitOpenError,
-    ConfigError,
-    ConnectError,
-    ConnectTimeoutError,
-    ContractError,
-    EndpointError,
-    EndpointInUseError,
-    EndpointPermissionError,
-    EndpointUnsafeError,
-    FrameTooLargeError,
-    InvalidLengthError,
-    IpcError,
-    MessageEmptyError,
-    MessageError,
-    MessageTooLargeError,
-    NoEndpointError,
-    PeerClosedError,
-    PeerNotAllowedError,
-    PoolTimeoutError,
-    ProtocolError,
-    ReadTimeoutError,
-    ResponseMismatchError,
-    ServerNotFoundError,
-    ServerRefusedError,
-    TruncatedFrameError,
-    TurnTimeoutError,
-    UndecodableMessageError,
-    UnsolicitedResponseError,
-    WriteTimeoutError,
-)
-from .server import Call, Handler, Server, serve, serve_listener
-from .telemetry import (
-    LATENCY_BOUNDS,
-    ClientSnapshot,
-    HistogramSnapshot,
-    ServerCounts,
-    ServerSnapshot,
-    Traffic,
-)
-from .transports import PeerCredentials, PeerPolicy
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .channel import Channel, FramedChannel, FramedChannelListener
+    from .client import Client, open_client
+    from .config import Crc32Variant, IpcConfig, TransportType
+    from .contract import RESPONSE_TOO_LARGE, Contract, Negotiation
+    from .errors import (
+        AttemptsFailedError,
+        CallError,
+        CallTimeoutError,
+        ChannelClosedError,
+        ChannelError,
+        ChecksumMismatchError,
+        CircuitOpenError,
+        ConfigError,
+        ConnectError,
+        ConnectTimeoutError,
+        ContractError,
+        EndpointError,
+        EndpointInUseError,
+        EndpointPermissionError,
+        EndpointUnsafeError,
+        FrameTooLargeError,
+        InvalidLengthError,
+        IpcError,
+        MessageEmptyError,
+        MessageError,
+        MessageTooLargeError,
+        NoEndpointError,
+        PeerClosedError,
+        PeerNotAllowedError,
+        PoolTimeoutError,
+        ProtocolError,
+        ReadTimeoutError,
+        ResponseMismatchError,
+        ServerNotFoundError,
+        ServerRefusedError,
+        TruncatedFrameError,
+        TurnTimeoutError,
+        UndecodableMessageError,
+        UnsolicitedResponseError,
+        WriteTimeoutError,
+    )
     from .resilient import (
         Answer,
         BreakerState,
@@ -70,6 +61,17 @@ if TYPE_CHECKING:
         Strategy,
         open_resilient_client,
     )
+    from .server import Call, Handler, Server, serve_listener
+    from .server.serve import serve  # for mypy, which in the line above would take its module
+    from .telemetry import (
+        LATENCY_BOUNDS,
+        ClientSnapshot,
+        HistogramSnapshot,
+        ServerCounts,
+        ServerSnapshot,
+        Traffic,
+    )
+    from .transports import PeerCredentials, PeerPolicy
 
 __version__ = "0.1.0"
 
@@ -146,15 +148,73 @@ __all__ = [
     "serve_listener",
 ]
 
+#: In which room each public name is that is no error. A room is loaded when something in it is asked for: who
+#: only wants pipes or sockets needs no protobuf, and who has one collector no resilient client.
+_ROOM_OF: Final = {
+    name: room
+    for room, names in {
+        "channel": (
+            "Channel",
+            "FramedChannel",
+            "FramedChannelListener",
+        ),
+        "client": (
+            "Client",
+            "open_client",
+        ),
+        "config": (
+            "Crc32Variant",
+            "IpcConfig",
+            "TransportType",
+        ),
+        "contract": (
+            "RESPONSE_TOO_LARGE",
+            "Contract",
+            "Negotiation",
+        ),
+        "resilient": (
+            "Answer",
+            "BreakerState",
+            "BreakerStatistics",
+            "ClientMetrics",
+            "Endpoint",
+            "EndpointStatistics",
+            "ResilientClient",
+            "ResilientConfig",
+            "Strategy",
+            "open_resilient_client",
+        ),
+        "server": (
+            "Call",
+            "Handler",
+            "Server",
+            "serve",
+            "serve_listener",
+        ),
+        "telemetry": (
+            "LATENCY_BOUNDS",
+            "ClientSnapshot",
+            "HistogramSnapshot",
+            "ServerCounts",
+            "ServerSnapshot",
+            "Traffic",
+        ),
+        "transports": (
+            "PeerCredentials",
+            "PeerPolicy",
+        ),
+    }.items()
+    for name in names
+}
+
 
 def __getattr__(name: str) -> Any:
-    # The resilient client takes as long to import as all the rest of this package, and not everybody has
-    # several collectors.
-    if name in __all__:
-        from . import resilient  # noqa: PLC0415
-
-        return getattr(resilient, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    room = "errors" if name.endswith("Error") else _ROOM_OF[name]
+    thing = getattr(importlib.import_module(f".{room}", __name__), name)
+    globals()[name] = thing  # so that this is asked once
+    return thing
 
 
 def __dir__() -> list[str]:

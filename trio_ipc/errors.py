@@ -63,7 +63,7 @@ class EndpointError(IpcError):
 
 
 class EndpointInUseError(EndpointError):
-    """Another live server owns the endpoint. It is never taken over.
+    """Another live server owns the endpoint. It is left alone.
 
     Attributes:
         pid: the process that listens there, or None where the system does not tell.

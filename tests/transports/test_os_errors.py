@@ -68,7 +68,7 @@ else:
         assert "something else than a socket" in said
 
     def test_a_directory_too_long_to_make_the_socket_aside_says_what_would_do() -> None:
-        said = str(os_errors.too_long("/d/.aside/s", "/d/s", 107))
+        said = str(os_errors.too_long("/d/.aside/s", "/d/s", 107, "chmod 700 /d, or "))
         assert "/d/.aside/s, where the socket is made, is longer than 107 bytes; chmod 700 /d" in said
 
     @pytest.mark.parametrize(

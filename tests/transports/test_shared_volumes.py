@@ -162,7 +162,7 @@ def test_a_directory_of_roots_in_it_is_none_of_another_users(
     with pytest.raises(
         EndpointUnsafeError, match=rf"not private to uid {STRANGER} .mode 0700, uid 0.*not exist"
     ):
-        unix_paths._Way(f"{volume}/private/test.sock", None).opened()
+        unix_paths._Way(f"{volume}/private/test.sock", None, others=False).opened()
 
 
 async def test_a_link_in_it_is_refused(volume: str, start: Starts) -> None:

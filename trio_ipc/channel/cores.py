@@ -65,7 +65,7 @@ def _least_of(root: str, path: str, quota_of: Callable[[str], float]) -> float:
 def _quota_v2(directory: str) -> float:
     with (
         suppress(OSError, ArithmeticError, ValueError),
-        open(os.path.join(directory, "cpu.max"), encoding="ascii") as file,
+        open(os.path.join(directory, "cpu.max"), encoding="utf-8") as file,
     ):
         limit, period = file.read().split()
         return int(limit) / int(period)  # no number, but "max", for none
@@ -76,7 +76,7 @@ def _quota_v1(directory: str) -> float:
     values = []
     with suppress(OSError, ArithmeticError, ValueError):
         for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"):
-            with open(os.path.join(directory, name), encoding="ascii") as file:
+            with open(os.path.join(directory, name), encoding="utf-8") as file:
                 values.append(int(file.read()))
         if values[0] > 0:  # -1 for none
             return values[0] / values[1]

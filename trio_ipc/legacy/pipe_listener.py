@@ -43,8 +43,10 @@ _SERVER_MODE: Final = (
 class PipeListener(LegacyListener):
     """Accepts channels. Made by :func:`listen` and :func:`adopt`.
 
-    It always holds one instance that a client can connect to, so that no client is told that there is no
-    server while there is one, and nobody else can take the name.
+    It always holds an instance, and by that the name: no client is told that there is no server while there
+    is one, and nobody else can take it. One client can connect to that instance ahead of :meth:`accept`. From
+    then until :meth:`accept` has made the next one nobody else can: they are told that the pipe is busy, and
+    wait in :func:`connect`.
 
     Args:
         detached: an instance that waits for its client, which the listener owns when this returns.
@@ -135,7 +137,10 @@ class PipeListener(LegacyListener):
             raise
 
     async def aclose(self) -> None:
-        """Stop listening; the name is free once the last channel of it is closed too. Idempotent."""
+        """Stop listening; the name is free once the last channel of it is closed too. Idempotent.
+
+        Cancellation closes all the same.
+        """
         if self._owns:
             self.release()
             win32.close_handle(self._handle)

@@ -177,7 +177,10 @@ class SocketListener(LegacyListener):
         return SocketChannel(sock, self._config, endpoint=self.endpoint, peer=peer, count=self.connections)
 
     async def aclose(self) -> None:
-        """Stop listening and remove the socket file, if it is still this listener's. Idempotent."""
+        """Stop listening and remove the socket file, if it is still this listener's. Idempotent.
+
+        Cancellation closes all the same.
+        """
         if self._owns:
             # The file goes first, as long as this socket listens.
             unix_binding.remove(self._detached)

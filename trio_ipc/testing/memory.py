@@ -71,7 +71,10 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
         return accepted
 
     async def aclose(self) -> None:
-        """Stop listening. Who was not accepted yet is closed, as a socket's backlog is. Idempotent."""
+        """Stop listening. Who was not accepted yet is closed, as a socket's backlog is. Idempotent.
+
+        Cancellation closes all the same.
+        """
         self._close()
         await trio.lowlevel.checkpoint()
 

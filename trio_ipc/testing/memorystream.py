@@ -71,7 +71,10 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         return b"" if self._in.ended else None
 
     async def wait_readable(self) -> None:
-        """Wait until there is something to read; see :meth:`Duplex.wait_readable`."""
+        """Wait until there is something to read; see :meth:`Duplex.wait_readable`.
+
+        Cancellation loses no bytes.
+        """
         self._check_open()
         if self._in.readers:
             raise trio.BusyResourceError("another task is receiving on this stream")
@@ -94,7 +97,10 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         return sent
 
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
-        """Wait for room, and put into it what fits; see :meth:`Duplex.write_some`."""
+        """Wait for room, and put into it what fits; see :meth:`Duplex.write_some`.
+
+        Cancellation hands over nothing.
+        """
         while True:
             await self._wait_for_room()
             sent = self.write(data)
@@ -102,7 +108,10 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
                 return sent
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for some bytes; see :class:`trio.abc.SendStream`."""
+        """Wait until there is room for some bytes; see :class:`trio.abc.SendStream`.
+
+        Cancellation changes nothing.
+        """
         with self._sending:
             await self._wait_for_room()
 
@@ -114,7 +123,10 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         self._check_open()
 
     async def send_eof(self) -> None:
-        """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
+        """Close the sending side; the peer reads end of file and may still answer. Idempotent.
+
+        Cancellation leaves the sending side open.
+        """
         with self._sending:
             await trio.lowlevel.checkpoint()
             if self._eof_sent:
@@ -133,7 +145,10 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
         return PeerState.HALF_CLOSED if self._in.ended else PeerState.OPEN
 
     async def wait_until_gone(self) -> None:
-        """Wait until the peer is gone as :meth:`peer_state` has it. Can be cancelled freely."""
+        """Wait until the peer is gone as :meth:`peer_state` has it.
+
+        Cancellation changes nothing.
+        """
         await trio.lowlevel.checkpoint()
         while not self._is_gone:
             await self._in.watchers.park()

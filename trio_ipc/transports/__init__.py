@@ -1,9 +1,12 @@
-"""Where bytes travel: local streams and listeners, and nothing that reaches a network.
+"""Unix sockets and Windows named pipes on Trio: streams and listeners of this machine, and of no network.
 
-:func:`connect` and :func:`listen` open what this system has for the processes of one machine: a Unix
-socket or a Windows named pipe. Platform code lives in this package, and in the rollback's, and nowhere
-else. The modules with the input and output are not loaded before they are asked for: who has chosen the
-legacy transport never runs them.
+For programs that want no more than that there are :func:`open_unix_listeners`, :func:`serve_unix`,
+:func:`open_unix_stream`, :func:`open_named_pipe_listeners`, :func:`serve_named_pipe`, :func:`open_named_pipe`
+and :func:`open_local_stream`, in the shapes of Trio's own; who is at the other end, each stream tells. No
+protobuf is loaded for it. What is not in ``__all__`` is private.
+
+Platform code lives in this package, and in the rollback's, and nowhere else. The modules with the input and
+output are not loaded before they are asked for: who has chosen the legacy transport never runs them.
 """
 
 from __future__ import annotations
@@ -13,31 +16,74 @@ import sys
 from typing import TYPE_CHECKING
 
 from trio_ipc.transports.credentials import PeerCredentials
-from trio_ipc.transports.detach import DetachableListener, Detached
-from trio_ipc.transports.duplex import Duplex, DuplexStream, LocalStream, PeerState, StreamDuplex
+from trio_ipc.transports.detach import DetachableListener as DetachableListener
+from trio_ipc.transports.detach import Detached as Detached
+from trio_ipc.transports.duplex import Duplex as Duplex
+from trio_ipc.transports.duplex import DuplexStream as DuplexStream
+from trio_ipc.transports.duplex import LocalStream, PeerState
+from trio_ipc.transports.duplex import StreamDuplex as StreamDuplex
 from trio_ipc.transports.monitor import EndpointState
 from trio_ipc.transports.peer_process import Executable
 from trio_ipc.transports.policy import PeerPolicy
 
 if TYPE_CHECKING:
     if sys.platform == "win32":
-        from trio_ipc.transports.windows.pipe import adopt, listen
-        from trio_ipc.transports.windows.pipe import open_named_pipe as connect
+        from trio_ipc.transports.elsewhere import open_unix_listeners, open_unix_stream, serve_unix
+        from trio_ipc.transports.windows.opening import (
+            open_local_stream,
+            open_named_pipe,
+            open_named_pipe_listeners,
+            serve_named_pipe,
+        )
+        from trio_ipc.transports.windows.pipe import NamedPipeListener, NamedPipeStream
+        from trio_ipc.transports.windows.pipe import adopt as adopt
+        from trio_ipc.transports.windows.pipe import listen as listen
+
+        connect = open_named_pipe
     else:
-        from trio_ipc.transports.unix import connect_unix as connect
-        from trio_ipc.transports.unix_listener import adopt, listen
+        from trio_ipc.transports.elsewhere import open_named_pipe, open_named_pipe_listeners, serve_named_pipe
+        from trio_ipc.transports.unix import UnixStream, connect_unix
+        from trio_ipc.transports.unix_listener import UnixListener
+        from trio_ipc.transports.unix_listener import adopt as adopt
+        from trio_ipc.transports.unix_listener import listen as listen
+        from trio_ipc.transports.unix_opening import (
+            open_local_stream,
+            open_unix_listeners,
+            open_unix_stream,
+            serve_unix,
+        )
+
+        connect = connect_unix
 else:
     _WHERE = (
         {
+            "NamedPipeListener": ("windows.pipe", "NamedPipeListener"),
+            "NamedPipeStream": ("windows.pipe", "NamedPipeStream"),
             "adopt": ("windows.pipe", "adopt"),
             "connect": ("windows.pipe", "open_named_pipe"),
             "listen": ("windows.pipe", "listen"),
+            "open_local_stream": ("windows.opening", "open_local_stream"),
+            "open_named_pipe": ("windows.opening", "open_named_pipe"),
+            "open_named_pipe_listeners": ("windows.opening", "open_named_pipe_listeners"),
+            "open_unix_listeners": ("elsewhere", "open_unix_listeners"),
+            "open_unix_stream": ("elsewhere", "open_unix_stream"),
+            "serve_named_pipe": ("windows.opening", "serve_named_pipe"),
+            "serve_unix": ("elsewhere", "serve_unix"),
         }
         if sys.platform == "win32"
         else {
+            "UnixListener": ("unix_listener", "UnixListener"),
+            "UnixStream": ("unix", "UnixStream"),
             "adopt": ("unix_listener", "adopt"),
             "connect": ("unix", "connect_unix"),
             "listen": ("unix_listener", "listen"),
+            "open_local_stream": ("unix_opening", "open_local_stream"),
+            "open_named_pipe": ("elsewhere", "open_named_pipe"),
+            "open_named_pipe_listeners": ("elsewhere", "open_named_pipe_listeners"),
+            "open_unix_listeners": ("unix_opening", "open_unix_listeners"),
+            "open_unix_stream": ("unix_opening", "open_unix_stream"),
+            "serve_named_pipe": ("elsewhere", "serve_named_pipe"),
+            "serve_unix": ("unix_opening", "serve_unix"),
         }
     )
 
@@ -50,18 +96,22 @@ else:
 
 
 __all__ = [
-    "DetachableListener",
-    "Detached",
-    "Duplex",
-    "DuplexStream",
     "EndpointState",
     "Executable",
     "LocalStream",
     "PeerCredentials",
     "PeerPolicy",
     "PeerState",
-    "StreamDuplex",
-    "adopt",
-    "connect",
-    "listen",
+    "open_local_stream",
+    "open_named_pipe",
+    "open_named_pipe_listeners",
+    "open_unix_listeners",
+    "open_unix_stream",
+    "serve_named_pipe",
+    "serve_unix",
 ]
+
+if sys.platform == "win32":
+    __all__ += ["NamedPipeListener", "NamedPipeStream"]
+else:
+    __all__ += ["UnixListener", "UnixStream"]

@@ -85,8 +85,9 @@ class Duplex(abc.ABC):
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
         """Wait for room, hand over a part or all of the data, and return how many bytes that was, from 1.
 
-        Raises what :meth:`write` raises. After a cancellation a part may be handed over, nobody knows how
-        much: the caller must close.
+        Raises what :meth:`write` raises.
+
+        Cancellation may leave a part handed over, nobody knows how much: the caller must close.
         """
 
     @abc.abstractmethod
@@ -184,7 +185,9 @@ class DuplexStream(Duplex, trio.abc.Stream):
     async def aclose(self) -> None:
         """Close both directions at once. A task that waits in this stream wakes. Idempotent.
 
-        What was sent may still be read by the peer. A cancelled call closes, too.
+        What was sent may still be read by the peer.
+
+        Cancellation closes all the same.
         """
         self.close()
         await trio.lowlevel.checkpoint()
@@ -234,7 +237,10 @@ class StreamDuplex(Duplex):
         return data[:max_bytes]
 
     async def wait_readable(self) -> None:
-        """Receive something, and keep it for :meth:`read`."""
+        """Receive something, and keep it for :meth:`read`.
+
+        Cancellation loses what the stream's own ``receive_some()`` loses then.
+        """
         self._check_open()
         if self._arrived is None:
             self._arrived = await self._stream.receive_some(READ_SIZE)
@@ -248,7 +254,10 @@ class StreamDuplex(Duplex):
         return 0
 
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
-        """Send all of it."""
+        """Send all of it.
+
+        Cancellation may leave a part sent; the caller must then close.
+        """
         await self._stream.send_all(data)
         return len(data)
 
@@ -263,7 +272,10 @@ class StreamDuplex(Duplex):
         return False
 
     async def aclose(self) -> None:
-        """Close the stream."""
+        """Close the stream.
+
+        Cancellation closes it by force, as :class:`trio.abc.AsyncResource` has it.
+        """
         self._closed = True
         await self._stream.aclose()
 

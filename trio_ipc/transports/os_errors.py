@@ -51,6 +51,19 @@ def left_to_others(endpoint: str, pid: int) -> EndpointInUseError:
     )
 
 
+def speak_of(what: str, exc: EndpointError, *, instead: str = "") -> None:
+    """Put an error's hint in words for somebody who has no settings.
+
+    Args:
+        what: what an endpoint was given as, such as ``path``.
+        exc: the error, which is changed.
+        instead: what else can be done where a server is in the way; may be empty.
+    """
+    exc.hint = exc.hint.replace("endpoint_path", what)
+    if instead and isinstance(exc, EndpointInUseError):
+        exc.hint += f", or {instead}"
+
+
 if sys.platform == "win32":
 
     def connect_error(exc: OSError, endpoint: str) -> ConnectError:
@@ -178,10 +191,17 @@ else:
             hint="choose another endpoint_path, or remove it yourself",
         )
 
-    def too_long(aside: str, endpoint: str, limit: int) -> EndpointError:
-        """Return the error for a directory in which the socket can't be made aside, for its long name."""
+    def too_long(aside: str, endpoint: str, limit: int, instead: str) -> EndpointError:
+        """Return the error for a directory in which the socket can't be made aside, for its long name.
+
+        Args:
+            aside: where it would be.
+            endpoint: where it belongs.
+            limit: bytes that a path may have.
+            instead: what else can be done than to use a shorter directory; may be empty.
+        """
         return EndpointError(
             f"{aside}, where the socket is made, is longer than {limit} bytes",
             endpoint=endpoint,
-            hint=f"chmod 700 {os.path.dirname(endpoint)}, or use a shorter directory",
+            hint=f"{instead}use a shorter directory",
         )

@@ -56,7 +56,10 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
             raise _stream_error(exc) from exc
 
     async def wait_readable(self) -> None:
-        """Wait until there is something to read; see :meth:`Duplex.wait_readable`."""
+        """Wait until there is something to read; see :meth:`Duplex.wait_readable`.
+
+        Cancellation loses no bytes.
+        """
         await trio.lowlevel.wait_readable(self._open_fd())
 
     def _open_fd(self) -> int:
@@ -89,7 +92,10 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
             raise _stream_error(exc) from exc
 
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
-        """Wait for room, and hand over what the system takes; see :meth:`Duplex.write_some`."""
+        """Wait for room, and hand over what the system takes; see :meth:`Duplex.write_some`.
+
+        Cancellation hands over nothing.
+        """
         while True:
             await trio.lowlevel.wait_writable(self._open_fd())
             sent = self.write(data)
@@ -97,12 +103,23 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
                 return sent
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`."""
+        """Wait until the system has room for some bytes; see :class:`trio.abc.SendStream`.
+
+        Cancellation changes nothing.
+        """
         with self._sending:
             await trio.lowlevel.wait_writable(self._open_fd())
 
     async def send_eof(self) -> None:
-        """Close the sending side; the peer reads end of file and may still answer. Idempotent."""
+        """Close the sending side; the peer reads end of file and may still answer. Idempotent.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+            trio.BusyResourceError: another task is sending.
+            trio.ClosedResourceError: this stream was closed.
+
+        Cancellation leaves the sending side open.
+        """
         with self._sending:
             await trio.lowlevel.checkpoint()
             if self._eof_sent:

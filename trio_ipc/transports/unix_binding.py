@@ -1,9 +1,10 @@
 """Unix sockets at their paths: how one is made, found, reached and removed.
 
 Both transports come here, so that what is security exists once: only those whom it is for reach the socket,
-from the instant it exists; a live server's endpoint is never taken over, a dead one's is reclaimed without a
-race, and what is no socket is never touched (docs/security.md). Which directory may be used, and whose turn
-it is, :mod:`.unix_paths` says. This module must never read or write a byte of what a connection carries.
+from the instant it exists. A live server's endpoint is taken over only where that is asked for, without a
+moment in which nobody listens; a dead one's is reclaimed without a race, and what is no socket is never
+touched (docs/security.md). Which directory may be used, and whose turn it is, :mod:`.unix_paths` says. This
+module must never read or write a byte of what a connection carries.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ import os
 import socket
 import stat
 import sys
-import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_ipc.endpoint import MAX_PATH_BYTES
 from trio_ipc.errors import EndpointError
 from trio_ipc.logs import Log
-from trio_ipc.transports import accounts, forks, os_errors, unix_lock, unix_paths
+from trio_ipc.transports import accounts, forks, os_errors, unix_lock, unix_paths, unix_placing
 from trio_ipc.transports.credentials import peer_credentials
 from trio_ipc.transports.detach import Detached
 from trio_ipc.transports.monitor import EndpointState, is_mounted_alone
@@ -36,11 +36,12 @@ _log = Log(__name__)
 
 #: More than any system allows, so that each makes of it the most that it does (listen(2): somaxconn; some
 #: systems keep 16 bits of it). Trio's own listeners ask for the same.
-_BACKLOG: Final = 0xFFFF
+LARGEST_BACKLOG: Final = 0xFFFF
 
-#: Linux gives a socket file the mode of the unbound socket (unix_bind_bsd() in net/unix/af_unix.c), so
-#: that fchmod() before bind() leaves no moment in which it is wider. Other systems ignore that fchmod().
-_BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
+#: Kinds of Unix sockets that carry no streams (unix(7); only Linux and some BSDs have the first).
+_OTHER_KINDS: Final = (
+    (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM) if sys.platform == "linux" else (socket.SOCK_DGRAM,)
+)
 
 #: What accept(2) says of the one client it would have given, rather than of the listener.
 ERRORS_OF_ONE_CLIENT: Final = frozenset({errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ETIMEDOUT})
@@ -50,36 +51,58 @@ ERRORS_OF_ONE_CLIENT: Final = frozenset({errno.ECONNABORTED, errno.ECONNRESET, e
 
 
 async def listening(endpoint: str, group: int | str | None = None) -> Detached:
-    """Create the socket, for its owner alone from its first instant, and listen.
-
-    Missing directories are created with mode 0700. Whatever stands at the path is judged first: a live
-    server is left alone, a dead one's socket is removed, anything else is refused.
+    """Create the socket for its owner alone, or for a group as well; see :func:`listening_for`.
 
     Args:
         endpoint: absolute path of the socket.
         group: id or name of the group that shall reach it too; its mode is 0660 then, and that of directories
             that are missing 0750.
 
+    Raises:
+        ConfigError: there is no such group.
+        EndpointError: also if the group is not this user's to give.
+    """
+    if group is None:
+        return await listening_for(unix_placing.Access(), endpoint)
+    gid = accounts.gid_of(group)
+    _refuse_foreign_group(gid, endpoint)
+    return await listening_for(unix_placing.Access(mode=unix_paths.GROUP_SOCKET, group=gid), endpoint)
+
+
+async def listening_for(
+    access: unix_placing.Access, endpoint: str, *, backlog: int = LARGEST_BACKLOG, replace: bool = False
+) -> Detached:
+    """Create the socket, for its owner alone from its first instant, let in who is meant, and listen.
+
+    Missing directories are created, with mode 0700 unless others have to pass them. Whatever stands at the
+    path is judged first: a live server is left alone unless it shall be replaced, a dead one's socket is
+    removed, anything else is refused.
+
+    Args:
+        access: who reaches it.
+        endpoint: absolute path of the socket.
+        backlog: how many clients may wait to be accepted; the system has a limit of its own.
+        replace: whether to take the place of a server that listens there. The path leads to a socket that
+            listens at every instant.
+
     Returns:
         The listening socket, which the caller owns, and its file, which goes by :func:`remove`.
 
     Raises:
-        ConfigError: there is no such group.
         EndpointInUseError: a server listens there.
         EndpointUnsafeError: the path is no socket or a symbolic link, or the directory is one or can be
             written by others.
-        EndpointError: the system refuses, the group is not this user's to give, or another starter does not
-            let go of the directory.
+        EndpointError: the system refuses, who is let in cannot pass the directory, or another starter does
+            not let go of it.
 
     Cancellation leaves nothing behind but directories.
     """
-    gid = None if group is None else accounts.gid_of(group)
-    if gid is not None:
-        _refuse_foreign_group(gid, endpoint)
-    async with unix_paths.claimed(endpoint, gid) as directory_fd:
-        _make_way(directory_fd, endpoint)
+    async with unix_paths.claimed(endpoint, access.group, others=access.others) as directory_fd:
+        judge = _refuse_what_is_no_server if replace else _make_way
+        judge(directory_fd, endpoint)
         with contextlib.ExitStack() as undo:
-            detached = _bound(directory_fd, endpoint, gid, undo)
+            bound = _bound_beside if replace else _bound
+            detached = bound(directory_fd, endpoint, access, backlog, undo)
             undo.pop_all()
         return detached
 
@@ -107,20 +130,13 @@ def _refuse_foreign_group(gid: int, endpoint: str) -> None:
 
 def _make_way(directory_fd: int, endpoint: str) -> None:
     """Remove a dead server's socket; refuse anything else that stands at the path."""
-    name = os.path.basename(endpoint)
-    try:
-        found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-    except FileNotFoundError:
+    if not _is_socket(directory_fd, endpoint):
         return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise os_errors.no_socket(endpoint, found.st_mode)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        forks.keep_from_children(probe)
-        probe.setblocking(False)
+    with _new_socket() as probe:
         try:
             probe.connect(endpoint)
         except ConnectionRefusedError:
-            _remove_dead(directory_fd, name, endpoint)
+            _remove_dead(directory_fd, os.path.basename(endpoint), endpoint)
             return
         except FileNotFoundError:
             return
@@ -131,14 +147,60 @@ def _make_way(directory_fd: int, endpoint: str) -> None:
         _refuse_live(probe, endpoint)
 
 
-def _remove_dead(directory_fd: int, name: str, endpoint: str) -> None:
+def _refuse_what_is_no_server(directory_fd: int, endpoint: str) -> None:
+    """Refuse what stands at the path if it is no socket of streams.
+
+    A server of streams notices nothing: the system refuses a socket of another kind before it looks at the
+    server's backlog (unix_find_other() in net/unix/af_unix.c, unp_connect() in BSD's uipc_usrreq.c).
+    """
+    if not _is_socket(directory_fd, endpoint):
+        return
+    for kind in _OTHER_KINDS:
+        with _new_socket(kind) as probe:
+            try:
+                probe.connect(endpoint)
+            except (ConnectionRefusedError, FileNotFoundError):
+                return
+            except OSError as exc:
+                if exc.errno == errno.EPROTOTYPE:
+                    continue
+                raise os_errors.another_kind(endpoint, exc.strerror) from exc
+        raise os_errors.another_kind(endpoint, os.strerror(errno.EPROTOTYPE))
+
+
+def _is_socket(directory_fd: int, endpoint: str) -> bool:
+    """Return whether a socket stands at the path, or nothing. Refuse all else."""
     try:
+        found = os.stat(os.path.basename(endpoint), dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(found.st_mode):
+        raise os_errors.no_socket(endpoint, found.st_mode)
+    return True
+
+
+def _new_socket(kind: int = socket.SOCK_STREAM) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, kind)
+    forks.keep_from_children(sock)
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_dead(directory_fd: int, name: str, endpoint: str) -> None:
+    with _no_mount(endpoint):
         os.unlink(name, dir_fd=directory_fd)
+    _log.info("%s was left by a dead server; reclaimed", endpoint, extra={"endpoint": endpoint})
+
+
+@contextlib.contextmanager
+def _no_mount(endpoint: str) -> Iterator[None]:
+    """Say so where the system refuses to remove or replace a socket because it is a mount."""
+    try:
+        yield
     except OSError as exc:
         if exc.errno == errno.EBUSY and is_mounted_alone(endpoint):
             raise os_errors.mounted_alone(endpoint) from exc
         raise
-    _log.info("%s was left by a dead server; reclaimed", endpoint, extra={"endpoint": endpoint})
 
 
 def _refuse_live(probe: socket.socket, endpoint: str) -> None:
@@ -161,13 +223,13 @@ def _has_no_process(pid: int) -> bool:
     return False
 
 
-def _bound(directory_fd: int, endpoint: str, gid: int | None, undo: contextlib.ExitStack) -> Detached:
+def _bound(
+    directory_fd: int, endpoint: str, access: unix_placing.Access, backlog: int, undo: contextlib.ExitStack
+) -> Detached:
     name = os.path.basename(endpoint)
-    sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    forks.keep_from_children(sock)
-    sock.setblocking(False)
+    sock = undo.enter_context(_new_socket())
     try:
-        _bind_owner_only(sock, directory_fd, endpoint)
+        unix_placing.bind(sock, directory_fd, endpoint)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             # A server of another make: ours would have waited for the lock.
@@ -177,40 +239,27 @@ def _bound(directory_fd: int, endpoint: str, gid: int | None, undo: contextlib.E
     found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     detached = Detached(endpoint=endpoint, socket=sock, inode=(found.st_dev, found.st_ino))
     undo.callback(_remove_quietly, directory_fd, detached)
-    mode = unix_paths.OWNER_ONLY_SOCKET
-    if gid is not None:
-        # The mode stays the owner's until the group is the right one.
-        os.chown(name, -1, gid, dir_fd=directory_fd, follow_symlinks=False)
-        mode = unix_paths.GROUP_SOCKET
-    if stat.S_IMODE(found.st_mode) != mode:
-        os.chmod(name, mode, dir_fd=directory_fd)
-    sock.listen(_BACKLOG)
+    access.let_in(name, directory_fd)
+    sock.listen(backlog)
     return detached
 
 
-def _bind_owner_only(sock: socket.socket, directory_fd: int, endpoint: str) -> None:
-    if _BIND_HONOURS_FCHMOD:
-        os.fchmod(sock.fileno(), unix_paths.OWNER_ONLY_SOCKET)
-        sock.bind(endpoint)
-    elif not stat.S_IMODE(os.fstat(directory_fd).st_mode) & ~unix_paths.OWNER_ONLY_DIRECTORY:
-        sock.bind(endpoint)  # nobody else can pass the directory while the mode is wider
-    else:
-        _bind_aside(sock, endpoint)
-
-
-def _bind_aside(sock: socket.socket, endpoint: str) -> None:
-    """Bind inside a private directory, narrow the mode there, then move the socket into place.
-
-    Elsewhere than on Linux the mode can only be set after bind(); here nobody sees it before that.
-    """
-    directory = os.path.dirname(endpoint)
-    with tempfile.TemporaryDirectory(prefix=".", dir=directory) as private:
-        aside = os.path.join(private, "s")
-        if len(os.fsencode(aside)) > MAX_PATH_BYTES:
-            raise os_errors.too_long(aside, endpoint, MAX_PATH_BYTES)
+def _bound_beside(
+    directory_fd: int, endpoint: str, access: unix_placing.Access, backlog: int, undo: contextlib.ExitStack
+) -> Detached:
+    """Have the socket listen where nobody looks, then put it in the place of what is there, in one step."""
+    name = os.path.basename(endpoint)
+    sock = undo.enter_context(_new_socket())
+    with unix_placing.private_place(endpoint) as aside:
         sock.bind(aside)
-        os.chmod(aside, unix_paths.OWNER_ONLY_SOCKET)
-        os.rename(aside, endpoint)
+        access.let_in(aside)
+        sock.listen(backlog)
+        found = os.stat(aside)
+        detached = Detached(endpoint=endpoint, socket=sock, inode=(found.st_dev, found.st_ino))
+        undo.callback(_remove_quietly, directory_fd, detached)
+        with _no_mount(endpoint):
+            os.rename(aside, name, dst_dir_fd=directory_fd)
+    return detached
 
 
 # --- While it is served, and after --------------------------------------------------------------------------
@@ -300,12 +349,10 @@ async def connected(endpoint: str) -> socket.socket:
     Cancellation closes the half-made connection.
     """
     try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _new_socket()
     except OSError as exc:
         raise os_errors.connect_error(exc, endpoint) from exc
     try:
-        forks.keep_from_children(sock)
-        sock.setblocking(False)
         pause = 0.001
         while True:
             await trio.lowlevel.checkpoint()

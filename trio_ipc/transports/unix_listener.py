@@ -24,7 +24,7 @@ _log = Log(__name__)
 
 
 class UnixListener(DetachableListener[unix.UnixStream]):
-    """Accepts streams. Made by :func:`listen_unix` and :func:`adopt`.
+    """Accepts streams. Made by :func:`open_unix_listeners`.
 
     Args:
         detached: a listening socket, which the listener owns from now on.
@@ -41,6 +41,9 @@ class UnixListener(DetachableListener[unix.UnixStream]):
 
     async def accept(self) -> unix.UnixStream:
         """Wait for the next client.
+
+        Returns:
+            Its stream, which the caller owns.
 
         Raises:
             OSError: with EMFILE, ENFILE, ENOBUFS or ENOMEM if the system is short of resources, with EACCES
@@ -86,7 +89,12 @@ class UnixListener(DetachableListener[unix.UnixStream]):
             return None
 
     async def aclose(self) -> None:
-        """Stop listening and remove the socket file, if it is still this listener's. Idempotent."""
+        """Stop listening and remove the socket file, if it is still this listener's. Idempotent.
+
+        A client that connected and was not accepted yet reads end of file. What was accepted goes on.
+
+        Cancellation closes all the same.
+        """
         if not self._released and self._sock.fileno() != -1:
             unix_binding.remove(self._detached)
             trio.lowlevel.notify_closing(self._sock)

@@ -24,11 +24,12 @@ assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the 
 
 _log = Log(__name__)
 
-#: The modes that ADR-0004 fixes, and those for a group that was let in on purpose.
+#: The modes that ADR-0004 fixes, and those for a group or for others that were let in on purpose.
 OWNER_ONLY_SOCKET: Final = 0o600
 OWNER_ONLY_DIRECTORY: Final = 0o700
 GROUP_SOCKET: Final = 0o660
 GROUP_DIRECTORY: Final = 0o750
+OTHERS_DIRECTORY: Final = 0o755
 
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -42,28 +43,29 @@ _NAMESPACE_ADVICE: Final = (
 
 
 @contextlib.asynccontextmanager
-async def claimed(endpoint: str, group: int | None = None) -> AsyncIterator[int]:
+async def claimed(endpoint: str, group: int | None = None, *, others: bool = False) -> AsyncIterator[int]:
     """Judge the directory of a path, and keep every other starter of a server there away for a block.
 
-    Missing directories are created with mode 0700, for a group with mode 0750. In the block, which should
-    not wait for anything, the path may be looked at, cleared and bound.
+    Missing directories are created with mode 0700, for a group with mode 0750, for others with mode 0755. In
+    the block, which should not wait for anything, the path may be looked at, cleared and bound.
 
     Args:
         endpoint: absolute path of a socket.
-        group: id of the group that shall reach the socket; None for its owner alone.
+        group: id of the group that shall reach the socket; None for none.
+        others: whether all other users shall reach it, too.
 
     Returns:
         A descriptor of the directory.
 
     Raises:
         EndpointUnsafeError: the directory is a symbolic link, or others can write or replace it.
-        EndpointError: the system refuses, in the block too; the group cannot pass the directory; or another
-            starter does not let go of the lock.
+        EndpointError: the system refuses, in the block too; the group or the others cannot pass the
+            directory; or another starter does not let go of the lock.
 
     Cancellation leaves nothing behind but directories.
     """
     try:
-        directory_fd = _Way(endpoint, group).opened()
+        directory_fd = _Way(endpoint, group, others).opened()
         try:
             # One starter at a time: between finding a dead socket, removing it and listening, no other
             # may come to the same conclusion.
@@ -87,10 +89,11 @@ class _Way:
     was judged stays as it was.
     """
 
-    def __init__(self, endpoint: str, group: int | None) -> None:
+    def __init__(self, endpoint: str, group: int | None, others: bool) -> None:
         self._endpoint = endpoint
         self._directory = os.path.dirname(endpoint)
         self._group = group
+        self._others = others
         self._me = os.geteuid()
         self._hidden_uid = hidden_uid()
         self._hidden_gid = hidden_gid()
@@ -152,8 +155,10 @@ class _Way:
         # All above it was judged by now. If somebody is quicker, theirs is judged like any other.
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, OWNER_ONLY_DIRECTORY)
-            if self._group is not None:
-                _give_to_group(path, self._group)
+            if self._others:
+                _open_up(path, self._group, OTHERS_DIRECTORY)
+            elif self._group is not None:
+                _open_up(path, self._group, GROUP_DIRECTORY)
         return os.lstat(path)
 
     def _no_directory(self) -> EndpointUnsafeError:
@@ -184,7 +189,9 @@ class _Way:
                 endpoint=self._endpoint,
                 hint=self._narrower(found),
             )
-        if self._group is not None:
+        if self._others:
+            self._refuse_closed_to_others(mode)
+        elif self._group is not None:
             self._refuse_closed_to_group(found)
         elif mode & ~OWNER_ONLY_DIRECTORY:
             fields = {"endpoint": self._endpoint}
@@ -234,6 +241,16 @@ class _Way:
             endpoint=self._endpoint,
             hint=f"chgrp {self._group} {self._directory} && chmod 750 {self._directory}, or use a directory "
             "that does not exist yet",
+        )
+
+    def _refuse_closed_to_others(self, mode: int) -> None:
+        if mode & stat.S_IXOTH:
+            return
+        raise EndpointError(
+            f"other users, who shall reach the socket, cannot pass the directory {self._directory} "
+            f"(mode {mode:04o})",
+            endpoint=self._endpoint,
+            hint=f"chmod 755 {self._directory}, or use a directory that does not exist yet",
         )
 
     def _refuse_replaceable(self, path: str, found: os.stat_result, *, last: bool = False) -> None:
@@ -290,11 +307,12 @@ def _parts(path: str) -> list[str]:
     return [part for part in reversed(path.split("/")) if part not in {"", "."}]
 
 
-def _give_to_group(directory: str, group: int) -> None:
+def _open_up(directory: str, group: int | None, mode: int) -> None:
     # By a descriptor, and the group before the mode: nobody can pass it meanwhile.
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fchown(directory_fd, -1, group)
-        os.fchmod(directory_fd, GROUP_DIRECTORY)
+        if group is not None:
+            os.fchown(directory_fd, -1, group)
+        os.fchmod(directory_fd, mode)
     finally:
         os.close(directory_fd)

@@ -90,7 +90,10 @@ class PipeEnd:
         self._released.set()
 
     async def aclose(self) -> None:
-        """Close, and wait until the system has let go of the handle. A cancelled call closes, too."""
+        """Close, and wait until the system has let go of the handle.
+
+        Cancellation closes all the same; only the wait is cut short.
+        """
         self.close()
         await self._released.wait()
 

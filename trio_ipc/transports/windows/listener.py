@@ -40,11 +40,12 @@ _SERVER_MODE: Final = (
 
 
 class NamedPipeListener(DetachableListener[NamedPipeStream]):
-    """A named pipe that waits for clients. Made by :func:`open_named_pipe_listener`.
+    """A named pipe that waits for clients. Made by :func:`open_named_pipe_listeners`.
 
-    It always holds an instance, so that no client is told that there is no server while there is one, and
-    nobody else can take the name. One client can connect ahead of :meth:`accept`; others are told that the
-    pipe is busy, and wait in :func:`open_named_pipe`.
+    It always holds an instance, and by that the name: no client is told that there is no server while there
+    is one, and nobody else can take it. One client can connect to that instance ahead of :meth:`accept`. From
+    then until :meth:`accept` has made the next one nobody else can: they are told that the pipe is busy, and
+    wait in :func:`open_named_pipe`.
 
     Attributes:
         endpoint: the pipe's name, in full.
@@ -118,8 +119,9 @@ class NamedPipeListener(DetachableListener[NamedPipeStream]):
     async def aclose(self) -> None:
         """Stop listening; the name is free once the last stream of it is closed too. Idempotent.
 
-        A client that connected and was not accepted yet reads end of file. A cancelled call closes too;
-        only the wait for the system to let go of the handle is cut short.
+        A client that connected and was not accepted yet reads end of file. What was accepted goes on.
+
+        Cancellation closes all the same; only the wait for the system to let go of the handle is cut short.
         """
         await self._waiting.aclose()
 

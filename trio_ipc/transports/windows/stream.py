@@ -106,7 +106,8 @@ class NamedPipeStream(LocalStream):
     async def wait_readable(self) -> None:
         """Wait until something has come, and keep it for :meth:`read`; see :meth:`Duplex.wait_readable`.
 
-        A cancelled wait returns once the kernel is done with the stream's memory. What came first is kept.
+        Cancellation loses no bytes: what came first is kept. It takes effect once the kernel is done with the
+        stream's memory.
         """
         if self._waits:
             raise trio.BusyResourceError("another task is receiving on this stream")
@@ -150,6 +151,8 @@ class NamedPipeStream(LocalStream):
 
         See :meth:`Duplex.write_some`. What was taken is the peer's to read, even if this end closes right
         after.
+
+        Cancellation may leave a part taken, nobody knows how much: the caller must close.
         """
         with self._end.in_use() as handle, memoryview(data).cast("B")[:_WRITE_SIZE] as part:
             try:
@@ -163,7 +166,10 @@ class NamedPipeStream(LocalStream):
             return written
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return at once, which :class:`trio.abc.SendStream` allows: Windows tells no pipe's free room."""
+        """Return at once, which :class:`trio.abc.SendStream` allows: Windows tells no pipe's free room.
+
+        Cancellation changes nothing.
+        """
         with self._sending:
             self._end.check_open()
             await trio.lowlevel.checkpoint()
@@ -202,8 +208,9 @@ class NamedPipeStream(LocalStream):
     async def aclose(self) -> None:
         """Close both directions at once. A task that waits in this stream wakes. Idempotent.
 
-        What was sent may still be read by the peer. A cancelled call closes too; only the wait for the
-        system to let go of the handle is cut short.
+        What was sent may still be read by the peer.
+
+        Cancellation closes all the same; only the wait for the system to let go of the handle is cut short.
         """
         self.close()
         await self._end.aclose()
