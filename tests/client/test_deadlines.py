@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support import Ends, frame, success, task
-from trio_ipc import CallTimeoutError, ReadTimeoutError
+from tests.support import DetectionClient, Ends, frame, success, task
+from trio_ipc import CallTimeoutError, ReadTimeoutError, TurnTimeoutError
 from trio_ipc.daemoneye import DetectionResult
 from trio_ipc.testing import memory_streams
 
@@ -334,3 +334,90 @@ async def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(mock_
         far.write(frame(success("2")))
         await wait_all_tasks_blocked()
         assert client.snapshot().calls_answered == 2
+
+
+# --- Turns --------------------------------------------------------------------------------------------------
+
+
+@BOTH_LINES
+async def test_each_who_waits_for_a_turn_has_all_of_its_time(
+    ends: Ends, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    _, near = ends.raw(CONFIG.replace(read_timeout_ms=1_000_000))
+    given_up: dict[float, float] = {}
+
+    async def wait(client: DetectionClient, seconds: float) -> None:
+        await trio.sleep(seconds)
+        with pytest.raises(TurnTimeoutError, match="behind .* calls, the limit read_timeout_ms is 30000"):
+            await client.call(task())
+        given_up[seconds] = trio.current_time()
+
+    async with client_over(near, max_in_flight) as client, trio.open_nursery() as nursery:
+        for _ in range(max_in_flight):
+            nursery.start_soon(client.call, task())
+        async with trio.open_nursery() as waiting:
+            for seconds in (1, 2, 2.5, 20):
+                waiting.start_soon(wait, client, seconds)
+        nursery.cancel_scope.cancel()
+    assert given_up == pytest.approx({1: 31, 2: 32, 2.5: 32.5, 20: 50})
+
+
+@BOTH_LINES
+async def test_who_is_cancelled_in_the_line_takes_no_turn_and_the_others_have_their_time(
+    ends: Ends, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    _, near = ends.raw(CONFIG.replace(read_timeout_ms=1_000_000))
+    async with client_over(near, max_in_flight) as client, trio.open_nursery() as nursery:
+        for _ in range(max_in_flight):
+            nursery.start_soon(client.call, task())
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(1) as first:
+            await client.call(task())
+        assert first.cancelled_caught
+        with pytest.raises(TurnTimeoutError):
+            await client.call(task())
+        assert trio.current_time() == pytest.approx(31)
+        nursery.cancel_scope.cancel()
+    counts_are_whole(client)
+
+
+@BOTH_LINES
+async def test_a_turn_that_was_late_because_this_process_was_stopped_is_waited_for_anew(
+    mock_clock: MockClock, max_in_flight: int
+) -> None:
+    near, far = memory_streams()
+    answers = []
+
+    async def call(client: DetectionClient, name: str) -> None:
+        answers.append((await client.call(task(name))).task_id)
+
+    async with client_over(near, max_in_flight) as client, trio.open_nursery() as nursery:
+        for number in range(max_in_flight):
+            nursery.start_soon(call, client, str(number))
+            await wait_all_tasks_blocked()
+        nursery.start_soon(call, client, "late")
+        await wait_all_tasks_blocked()
+        for number in range(max_in_flight):
+            far.write(frame(success(str(number))))
+        mock_clock.jump(1_000)
+        await wait_all_tasks_blocked()
+        far.write(frame(success("late")))
+    assert answers[-1] == "late"
+
+
+async def test_turns_come_in_the_order_of_the_calls(ends: Ends) -> None:
+    far, near = ends.raw(CONFIG)
+    order = []
+
+    async def call(client: DetectionClient, number: int) -> None:
+        await client.call(task(str(number)), timeout=60 if number % 2 else None)
+        order.append(number)
+
+    async with client_over(near) as client, trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(call, client, number)
+            await wait_all_tasks_blocked()
+        async with answering(far, *[frame(success(str(number))) for number in range(9)]):
+            while len(order) < 9:
+                await trio.lowlevel.checkpoint()
+    assert order == list(range(9))

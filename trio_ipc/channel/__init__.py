@@ -1,10 +1,12 @@
 """Whole messages in and out of one connection, each under its deadline."""
 
+from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, too_late
 from .framed import FramedChannel, FramedChannelListener, framed
 
 __all__ = [
     "STOPPED",
+    "Alarm",
     "Channel",
     "FramedChannel",
     "FramedChannelListener",

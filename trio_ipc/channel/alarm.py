@@ -17,28 +17,32 @@ class Alarm:
     """Rings once a deadline goes by, while :meth:`run` runs.
 
     Args:
-        ring: called when the time is up. It must not raise, and whoever waited wakes by what it does.
+        ring: called when the time is up. It must not raise, and whoever waited wakes by what it does. It may
+            set the alarm again.
+
+    Attributes:
+        deadline: when it rings, infinity for never.
     """
 
-    __slots__ = ("_deadline", "_ended", "_now", "_ring", "_sleep", "_wakes_at")
+    __slots__ = ("_ended", "_now", "_ring", "_sleep", "_wakes_at", "deadline")
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._now = trio.lowlevel.current_clock().current_time
-        self._deadline = math.inf
+        self.deadline = math.inf
         self._wakes_at = math.inf
         self._sleep = trio.CancelScope()
         self._ended = False
 
     def set(self, deadline: float) -> None:
         """Have it ring at this time, on :func:`trio.current_time`'s clock."""
-        self._deadline = deadline
+        self.deadline = deadline
         if deadline < self._wakes_at:
             self._wakes_at = self._sleep.deadline = deadline
 
     def clear(self) -> None:
         """Have it not ring."""
-        self._deadline = math.inf
+        self.deadline = math.inf
 
     def end(self) -> None:
         """End :meth:`run`. Idempotent."""
@@ -49,9 +53,9 @@ class Alarm:
     async def run(self) -> None:
         """Sleep until the time is up, ring, and so on until :meth:`end` or cancelled."""
         while not self._ended:
-            self._wakes_at = self._deadline
+            self._wakes_at = self.deadline
             with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
                 await trio.sleep_forever()
-            if self._deadline <= self._now():
+            if self.deadline <= self._now():
                 self.clear()
                 self._ring()

@@ -36,7 +36,7 @@ class Client(Generic[RequestT, ResponseT]):
         contract: the message types.
         config: deadlines.
         max_in_flight: how many calls may be under way at a time. Above 1 somebody must run :meth:`run`.
-        nursery: for a task of its own, which ends when it is closed; None for none.
+        nursery: for tasks of its own, which end with the nursery; None for none.
 
     Attributes:
         endpoint: where it leads.
@@ -73,7 +73,12 @@ class Client(Generic[RequestT, ResponseT]):
             transport=channel.transport, endpoint=self.endpoint, contract=contract.name
         )
         channel.traffic = self._telemetry
-        self._turns = Turns(max_in_flight, endpoint=self.endpoint, read_timeout_ms=config.read_timeout_ms)
+        self._turns = Turns(
+            max_in_flight,
+            endpoint=self.endpoint,
+            read_timeout_ms=config.read_timeout_ms,
+            nursery=nursery,
+        )
 
     @trio.lowlevel.enable_ki_protection  # its first step is a task's: an interrupt there would end no call
     async def run(self) -> None:

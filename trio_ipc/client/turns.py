@@ -10,27 +10,54 @@ import math
 
 import trio
 
-from trio_ipc.channel import STOPPED
-from trio_ipc.errors import TurnTimeoutError
+from trio_ipc.channel import STOPPED, Alarm
+from trio_ipc.errors import CallTimeoutError, TurnTimeoutError
 
 from .failures import call_timed_out
+
+_HINT = "open more clients, or make fewer calls at a time"
+
+
+class _Waiter:
+    """Somebody who waits for a turn.
+
+    Attributes:
+        task: whose.
+        due: when the wait is over by ``read_timeout_ms``, if the alarm is to end it; else infinity.
+        has_turn: whether it got one.
+    """
+
+    __slots__ = ("due", "has_turn", "task")
+
+    def __init__(self, due: float) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.due = due
+        self.has_turn = False
 
 
 class Turns:
     """Leave to use a connection, first come, first served.
 
+    All who wait have the same time, and so one alarm for the first of them is enough: a cancel scope for each
+    took half as long again as the call.
+
     Args:
         at_a_time: how many callers may have it at the same time.
         endpoint: where the connection leads, for the error.
         read_timeout_ms: how long a caller waits.
+        nursery: where the alarm is kept; None for a cancel scope for each wait.
     """
 
-    def __init__(self, at_a_time: int, *, endpoint: str, read_timeout_ms: int) -> None:
+    def __init__(
+        self, at_a_time: int, *, endpoint: str, read_timeout_ms: int, nursery: trio.Nursery | None = None
+    ) -> None:
         self._at_a_time = at_a_time
         self._endpoint = endpoint
         self._read_timeout_ms = read_timeout_ms
         self._free = at_a_time
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: dict[_Waiter, None] = {}  # in the order in which they came
+        self._nursery = nursery
+        self._alarm: Alarm | None = None
 
     @trio.lowlevel.enable_ki_protection
     def take_nowait(self) -> bool:
@@ -59,33 +86,80 @@ class Turns:
         ahead = self._at_a_time + len(self._waiting)
         limit = self._read_timeout_ms / 1000 if limited else math.inf
         until = trio.current_time() + limit
+        if self._nursery is not None and deadline == math.inf:
+            if not await self._in_line(self._nursery, until):
+                raise self._too_late(ahead)
+            return
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
-                await self._waiting.park()
+                await self._park(_Waiter(math.inf))
                 return
             now = trio.current_time()
             if now >= deadline:
-                raise call_timed_out(
-                    f"waiting for a turn behind {ahead} calls; nothing was sent",
-                    self._endpoint,
-                    hint="open more clients, or make fewer calls at a time",
-                )
+                raise self._called_too_late(ahead)
             if now < until + STOPPED:
-                raise TurnTimeoutError(
-                    f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
-                    f"{self._read_timeout_ms}",
-                    endpoint=self._endpoint,
-                    hint="open more clients, or make fewer calls at a time",
-                )
-            # It was this process that was stopped, not the calls ahead.
-            if self.take_nowait():
-                return
-            until = now + limit
+                raise self._too_late(ahead)
+            until = now + limit  # it was this process that was stopped, not the calls ahead
 
     @trio.lowlevel.enable_ki_protection
     def give_back(self, _outcome: BaseException | None = None) -> None:
         """End a turn. It goes to whoever waits longest."""
         if self._waiting:
-            self._waiting.unpark()
+            waiter = next(iter(self._waiting))
+            waiter.has_turn = True
+            self._wake(waiter)
         else:
             self._free += 1
+
+    # --- Waiting ---
+
+    async def _in_line(self, nursery: trio.Nursery, until: float) -> bool:
+        """Wait for a turn; return whether it came before the alarm."""
+        if self._alarm is None:
+            self._alarm = Alarm(self._time_is_up)
+            nursery.start_soon(self._alarm.run)
+        if until < self._alarm.deadline:
+            self._alarm.set(until)
+        waiter = _Waiter(until)
+        await self._park(waiter)
+        return waiter.has_turn
+
+    async def _park(self, waiter: _Waiter) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del self._waiting[waiter]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiting[waiter] = None
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self, waiter: _Waiter) -> None:
+        del self._waiting[waiter]
+        trio.lowlevel.reschedule(waiter.task)
+
+    def _time_is_up(self) -> None:
+        """End the waits whose time is up, and set the alarm for the next one."""
+        assert self._alarm is not None  # noqa: S101 - it has rung
+        now = trio.current_time()
+        for waiter in [*self._waiting]:
+            if waiter.due <= now < waiter.due + STOPPED:
+                self._wake(waiter)
+            elif waiter.due <= now:
+                waiter.due = now + self._read_timeout_ms / 1000  # this process was stopped
+        due = min((waiter.due for waiter in self._waiting), default=math.inf)
+        if due < math.inf:
+            self._alarm.set(due)
+
+    # --- Errors ---
+
+    def _too_late(self, ahead: int) -> TurnTimeoutError:
+        return TurnTimeoutError(
+            f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
+            f"{self._read_timeout_ms}",
+            endpoint=self._endpoint,
+            hint=_HINT,
+        )
+
+    def _called_too_late(self, ahead: int) -> CallTimeoutError:
+        return call_timed_out(
+            f"waiting for a turn behind {ahead} calls; nothing was sent", self._endpoint, hint=_HINT
+        )

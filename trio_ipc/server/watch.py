@@ -67,13 +67,14 @@ class Watch:
         self._first_look = watchdog.waits(_FIRST_LOOK, _look)
         self._next_look = watchdog.waits(_NEXT_LOOK, _look)
         self.late = 0.0
-        self.new_scope()
+        self.verdict: Verdict | None = None
+        self.scope: trio.CancelScope | None = None
 
     def new_scope(self) -> trio.CancelScope:
         """Return a scope in which nothing was cancelled yet."""
-        self.verdict: Verdict | None = None
-        self.scope = trio.CancelScope()
-        return self.scope
+        self.verdict = None
+        self.scope = scope = trio.CancelScope()
+        return scope
 
     def begin_reading(self) -> None:
         """A frame is waited for, or the rest of one, and has all of its time from now on."""
@@ -98,7 +99,8 @@ class Watch:
         """Cancel what the connection does."""
         if self.verdict is None:
             self.verdict = verdict
-            self.scope.cancel()
+            if self.scope is not None:  # it has begun
+                self.scope.cancel()
 
     def send_failed(self, exc: ChannelError) -> None:
         """Be told that the client does not take what was answered before."""
