@@ -150,10 +150,18 @@ def _connected(path: str) -> socket.socket:
             time.sleep(0.01)
 
 
-def server_calls(directory: str, repeats: int, *, burst: int = 1, reconnect: bool = False) -> Counter[str]:
+def server_calls(
+    directory: str,
+    repeats: int,
+    *,
+    burst: int = 1,
+    reconnect: bool = False,
+    role: str = "serve",
+    pause: float = 0.0,
+) -> Counter[str]:
     """Trace a server, to which so many bursts of requests come, or connections with a burst."""
     path, summary = f"{directory}/s", f"{directory}/summary"
-    with _traced(summary, "serve", path) as server:
+    with _traced(summary, role, path) as server:
         sock = _connected(path)
         for _ in range(repeats):
             if reconnect:
@@ -162,6 +170,7 @@ def server_calls(directory: str, repeats: int, *, burst: int = 1, reconnect: boo
                 server.wait_asleep()
                 sock = _connected(path)
             server.wait_asleep()
+            time.sleep(pause)
             sock.sendall(_REQUEST * burst)
             if _receive(sock, len(_RESPONSE) * burst) != _RESPONSE * burst:
                 raise ValueError("wrong answer")
@@ -215,6 +224,24 @@ def _system_calls(traced: Callable[..., Counter[str]], **options: Any) -> Count:
         with tempfile.TemporaryDirectory(prefix="count-") as directory:
             found.append(traced(directory, repeats, **options))
     return of_a_unit(found[0], found[1], _LONG - _SHORT)
+
+
+#: Calls that are some time apart, so that alarms ring in between if there are any.
+_APART: Final = 0.025
+_SHORT_APART, _LONG_APART = 10, 90
+
+
+def _wake_ups() -> Count:
+    """Count how often a server comes back from its one wait for all that may happen, by the real clock."""
+    found = []
+    for repeats in (_SHORT_APART, _LONG_APART):
+        with tempfile.TemporaryDirectory(prefix="count-") as directory:
+            calls = server_calls(directory, repeats, role="serve-timed", pause=_APART)
+            waits = {
+                name: number for name, number in calls.items() if name.startswith("epoll_") and "wait" in name
+            }
+            found.append(Counter(waits))
+    return of_a_unit(found[0], found[1], _LONG_APART - _SHORT_APART)
 
 
 # --- Instructions -------------------------------------------------------------------------------------------
@@ -289,6 +316,7 @@ COUNTED: Final[dict[str, tuple[str, Callable[[], Count]]]] = {
         "system calls of a server, for a connection with one call",
         lambda: _system_calls(server_calls, reconnect=True),
     ),
+    "server-wake-ups": ("wake-ups of a server, for a call each 25 ms", _wake_ups),
     "client-call": ("system calls of a client, for a call", lambda: _system_calls(client_calls)),
     "client-connection": (
         "system calls of a client, for connecting, a call and closing",

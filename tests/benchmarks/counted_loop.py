@@ -1,8 +1,9 @@
 """What is counted: ``python -m tests.benchmarks.counted_loop ROLE CONTENDER PATH NUMBER``.
 
-``serve`` until standard input ends; ``call`` or ``connect`` so often; ask for ``large`` results, and tell
-the page faults of each; or both sides in one process, as ``round-trip``, where everything happens in the same
-order each time. The clock stands still, so that no alarm rings in one run and not in another.
+``serve`` until standard input ends, or ``serve-timed``, by the real clock; ``call`` or ``connect`` so often;
+ask for ``large`` results, and tell the page faults of each; or both sides in one process, as ``round-trip``,
+where everything happens in the same order each time. But for ``serve-timed`` the clock stands still, so that no alarm rings
+in one run and not in another.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .contenders.on_trio import TrioContender
 from .loads import Job, Use
 from .messages import LARGEST, MINIMAL, request
 from .worker import end_with_stdin
+
+_SERVERS: Final = frozenset({"serve", "serve-timed"})
 
 #: Calls until the C library has found out what it is asked for.
 _WARM_UP: Final = 20
@@ -58,7 +61,7 @@ async def round_trips(contender: TrioContender, path: str, number: int) -> None:
 
 
 async def play(role: str, contender: TrioContender, path: str, number: int) -> None:
-    if role == "serve":
+    if role in _SERVERS:
         await contender.serving(path)
     elif role == "large":
         await large_calls(path, number)
@@ -69,11 +72,12 @@ async def play(role: str, contender: TrioContender, path: str, number: int) -> N
 
 
 def main(role: str, name: str, path: str, number: str) -> None:
-    if role == "serve":
+    if role in _SERVERS:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     contender = load(name)
     assert isinstance(contender, TrioContender)
-    trio.run(play, role, contender, path, int(number), clock=trio.testing.MockClock())
+    clock = None if role == "serve-timed" else trio.testing.MockClock()
+    trio.run(play, role, contender, path, int(number), clock=clock)
 
 
 if __name__ == "__main__":
