@@ -2,8 +2,8 @@
 
 ``serve`` until standard input ends, or ``serve-timed``, by the real clock; ``call`` or ``connect`` so often;
 ask for ``large`` results, and tell the page faults of each; or both sides in one process, as ``round-trip``,
-where everything happens in the same order each time. But for ``serve-timed`` the clock stands still, so that no alarm rings
-in one run and not in another.
+where everything happens in the same order each time. But for ``serve-timed`` the clock stands still, so that
+no alarm rings in one run and not in another.
 """
 
 from __future__ import annotations

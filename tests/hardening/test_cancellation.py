@@ -100,7 +100,8 @@ class World:
 
     async def drive(self, moment: Moment, operation: Operation) -> None:
         """Cancel the operation at every wait, and look around after each."""
-        await self.neighbour.call(task())  # so that it is served, and not only connected
+        for _ in range(2):  # so that it is served, and has the task that keeps its deadlines
+            await self.neighbour.call(task())
         await trio.testing.wait_all_tasks_blocked()
         before = self.around()
         handles = open_handles() if sys.platform == "win32" else 0
