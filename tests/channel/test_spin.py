@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
 
@@ -57,6 +58,17 @@ class World:
 
     async def waits(self, number: int) -> Counter[Way]:
         return Counter([await self.wait() for _ in range(number)])
+
+
+async def test_a_peer_that_pauses_as_it_likes_is_waited_for_asleep(autojump_clock: MockClock) -> None:
+    chance = random.Random(1)
+    world = World({way: (0.0, cpu) for way, (_, cpu) in SLOW_HANDLERS.items()})
+    world.found = False
+    slept = 0
+    for _ in range(2_000):
+        slept += await world.wait() is Way.SLEEP
+        world.time += chance.uniform(0.003, 0.1)
+    assert slept > 1_900
 
 
 @pytest.mark.parametrize(

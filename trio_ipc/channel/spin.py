@@ -46,6 +46,11 @@ _MOST_IN_VAIN: Final = 4
 _WORTH: Final = 2.0
 
 
+#: Seconds from one wait to the next that are told apart. Peers whose messages are further apart differ by more
+#: than could be gained, so that CPU time alone decides.
+_LONGEST_CYCLE: Final = 0.003
+
+
 class Way(enum.Enum):
     """What is done in a wait."""
 
@@ -165,7 +170,8 @@ class Spin:
         """Note what it took from the last wait to this one."""
         cpu = self._cpu_clock()
         if self._left < _TRIAL - 1:  # what was under way before that began in the other way
-            self._prices[self.way].append(now - self._began + _WORTH * (cpu - self._cpu_began))
+            cycle = min(now - self._began, _LONGEST_CYCLE)
+            self._prices[self.way].append(cycle + _WORTH * (cpu - self._cpu_began))
         self._began, self._cpu_began = now, cpu
 
     def _end_trial(self) -> None:
