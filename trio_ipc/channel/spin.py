@@ -46,8 +46,8 @@ _MOST_IN_VAIN: Final = 4
 _WORTH: Final = 2.0
 
 
-#: Seconds from one wait to the next that are told apart. Peers whose messages are further apart differ by more
-#: than could be gained, so that CPU time alone decides.
+#: Seconds from one wait to the next that are told apart. Where messages are further apart than that, pauses
+#: differ by more than could be gained, and CPU time alone decides.
 _LONGEST_CYCLE: Final = 0.003
 
 
