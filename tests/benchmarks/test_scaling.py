@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import re
@@ -26,8 +25,8 @@ from tests.benchmarks.processes import ROOT, ContenderError
 from tests.benchmarks.results import text_of
 from tests.benchmarks.scaling import __main__ as program
 from tests.benchmarks.scaling.asked import Question, answer
+from tests.benchmarks.scaling.chart import draw, labels_of
 from tests.benchmarks.scaling.curves import (
-    AT_ONCE,
     BARE,
     CONTENDERS,
     CURVES,
@@ -167,10 +166,6 @@ def test_points_that_need_more_files_than_are_allowed_are_left_out_and_said() ->
         "callers": "1,024: a process may open 1,024 files here",
     }
     assert f"Left out of `callers`: {run.left_out['callers']}." in section(document(run, quick=True))
-
-
-def test_a_machine_that_allows_few_files_has_enough_for_the_other_curves() -> None:
-    assert AT_ONCE <= 1024 - 64
 
 
 # --- Processes ----------------------------------------------------------------------------------------------
@@ -447,8 +442,7 @@ def test_the_page_has_the_tables_of_the_published_result() -> None:
 
 def test_the_curves_are_those_of_the_published_result(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", exc_type=ImportError)
-    chart = importlib.import_module("tests.benchmarks.scaling.chart")
-    chart.draw(published(), str(tmp_path / "scaling.svg"))
+    draw(published(), str(tmp_path / "scaling.svg"))
     drawn = (tmp_path / "scaling.svg").read_text(encoding="utf-8")
     assert drawn == (DOCS / "scaling.svg").read_text(encoding="utf-8")
 
@@ -460,6 +454,13 @@ def test_the_picture_says_where_and_when_and_who() -> None:
         assert said in text
     for name in (OURS, NO_POLLING, BARE):
         assert f">{CONTENDERS[name]}</text>" in text
+
+
+def test_a_point_has_no_label_where_it_would_stand_on_the_one_before() -> None:
+    callers = CURVES["callers"]
+    assert labels_of(callers, callers.points, 1) == ["1", "4", "16", "64", "", "256", "1,024"]
+    pauses = CURVES["pauses"]
+    assert "" not in labels_of(pauses, pauses.points, 50)
 
 
 def test_the_page_tells_of_every_curve_and_contender() -> None:
