@@ -16,7 +16,7 @@ FUZZ_VENV := .venv-fuzz
 FUZZ_STAMP := $(FUZZ_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench counted fuzz soak hardening-table proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
+	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
 	@echo "make fuzz    fuzz framing and server, a minute each; ARGS=\"--seconds 600 server\" as long as you like"
 	@echo "make soak    the example programs under chaos, for a minute; ARGS=\"--seconds 3600\" as long as you like"
@@ -71,6 +72,9 @@ $(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml
 
 bench: $(BENCH_STAMP)
 	@$(BENCH_VENV)/bin/python -m tests.benchmarks $(ARGS)
+
+scale: $(BENCH_STAMP)
+	@$(BENCH_VENV)/bin/python -m tests.benchmarks.scaling $(ARGS)
 
 # Times can't have bounds, counts can. Needs strace and valgrind.
 counted: $(STAMP)

@@ -285,7 +285,8 @@ def open_client(
 
     Returns:
         A context manager that gives a :class:`Client`. When the block ends the connection is closed, and
-        calls that other tasks have under way end by :exc:`ChannelClosedError`.
+        calls that other tasks have under way end by :exc:`ChannelClosedError`. There is a nursery in it:
+        leave the block in the task that entered it, and before all blocks around it.
 
     Raises:
         TypeError: an argument is of the wrong type.

@@ -6,7 +6,7 @@ This module must never import pytest: the plugin does, and nothing else here nee
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import trio
@@ -86,13 +86,21 @@ async def _run(opened: Any, *, task_status: trio.TaskStatus[Server[Any, Any]]) -
 @asynccontextmanager
 async def client_opener(endpoint: IpcEndpoint) -> AsyncIterator[OpenClient]:
     """Give a function that connects clients; they are closed when the block ends."""
-    async with AsyncExitStack() as clients:
+    async with trio.open_nursery() as nursery:
 
         async def connect(
             contract: Contract[Any, Any], config: IpcConfig | None = None, **settings: Any
         ) -> Client[Any, Any]:
             opened = open_client_at(contract, endpoint, config, **settings)
-            client: Client[Any, Any] = await clients.enter_async_context(opened)
+            client: Client[Any, Any] = await nursery.start(_hold, opened)
             return client
 
         yield connect
+        nursery.cancel_scope.cancel()
+
+
+async def _hold(opened: Any, *, task_status: trio.TaskStatus[Client[Any, Any]]) -> None:
+    # In a task of its own: the test's task must not leave what it has not entered last.
+    async with opened as client:
+        task_status.started(client)
+        await trio.sleep_forever()

@@ -1,0 +1,151 @@
+"""How costs grow: with connections, callers, sizes, pauses, and handlers that take time; beside bare Trio."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from typing import Any, Final
+
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from examples.common import leaves
+from tests.benchmarks.processes import ROOT, ContenderError
+from tests.benchmarks.results import text_of
+
+from . import chart
+from .curves import CURVES
+from .page import SECTION, document, section, tables
+from .run import Plan, Run
+
+_OUTPUT: Final = os.path.join(ROOT, "build", "scaling")
+_DOCS: Final = os.path.join(ROOT, "docs")
+_PAGE: Final = os.path.join(_DOCS, "scaling.md")
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="python -m tests.benchmarks.scaling", description=__doc__)
+    found.add_argument("--quick", action="store_true", help="less than a minute, and rougher")
+    names = ", ".join(CURVES)
+    found.add_argument("--curves", default=",".join(CURVES), metavar="NAMES", help=f"some of {names}")
+    found.add_argument("--rounds", type=int, metavar="N", help="how often everything is measured")
+    found.add_argument("--output", default=_OUTPUT, metavar="DIR", help="for the JSON file and the curves")
+    found.add_argument(
+        "--publish", action="store_true", help="put the JSON file, the curves and the tables into docs/"
+    )
+    found.add_argument("--render", metavar="JSON", help="measure nothing; show the result in this file")
+    return found
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return the plan that the options mean.
+
+    Raises:
+        ValueError: there is no such curve, or less than one round.
+    """
+    names = options.curves.split(",")
+    for name in names:
+        if name not in CURVES:
+            raise ValueError(f"there is no curve {name!r}; there are {', '.join(CURVES)}")
+    if options.rounds is not None and options.rounds < 1:
+        raise ValueError(f"--rounds is {options.rounds}, must be from 1")
+    chosen = {name: curve for name, curve in CURVES.items() if name in names}
+    if options.quick:
+        points = {name: curve.quick for name, curve in chosen.items()}
+        return Plan(points, rounds=options.rounds or 1, seconds=0.1, warm=2)
+    points = {name: curve.points for name, curve in chosen.items()}
+    return Plan(points, rounds=options.rounds or Plan(points).rounds)
+
+
+def measure(plan: Plan, console: Console) -> Run | None:
+    """Carry out a plan and show how far it has come; None if a signal ended it."""
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=plan.steps)
+
+        def on_step(step: str) -> None:
+            progress.update(bar, advance=1, description=step)
+            if not console.is_terminal:
+                console.print(step, markup=False, highlight=False)
+
+        run = Run(plan, on_step)
+        return run if trio.run(_until_signal, run) else None
+
+
+async def _until_signal(run: Run) -> bool:
+    """Run to the end, or until a signal; either way nothing is left behind."""
+    finished = False
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(cancel)
+            await run.go()
+            finished = True
+            nursery.cancel_scope.cancel()
+    return finished
+
+
+def publish(found: dict[str, Any]) -> None:
+    """Put a result into the docs."""
+    write(found, _DOCS)
+    with open(_PAGE, encoding="utf-8") as file:
+        page = file.read()
+    [before, after] = SECTION.split(page)
+    with open(_PAGE, "w", encoding="utf-8") as file:
+        file.write(before + section(found) + after)
+
+
+def write(found: dict[str, Any], directory: str) -> None:
+    """Write the JSON file and the curves."""
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, "scaling.json"), "w", encoding="utf-8") as file:
+        file.write(text_of(found))
+    try:
+        chart.draw(found, os.path.join(directory, "scaling.svg"))
+    except ImportError as exc:
+        print(f"no curves: {exc}", file=sys.stderr)
+
+
+def main() -> int:
+    options = parser().parse_args()
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    if options.render:
+        with open(options.render, encoding="utf-8") as file:
+            found = json.load(file)
+    else:
+        try:
+            plan = plan_of(options)
+        except ValueError as exc:
+            parser().error(str(exc))
+        run = None
+        try:
+            run = measure(plan, console)
+        except* ContenderError as group:
+            console.print(*(str(exc) for exc in leaves(group)), style="red", markup=False)
+        if run is None:
+            return 1
+        found = document(run, quick=options.quick)
+    for table in tables(found):
+        console.print(table.for_terminal())
+    for name, reason in found["left_out"].items():
+        console.print(f"left out of {name}: {reason}", markup=False)
+    if options.publish:
+        publish(found)
+    else:
+        write(found, options.output)
+        console.print(f"written: {os.path.relpath(options.output)}/scaling.json and scaling.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Carrying out a plan: processes for each curve and round, and its points by all contenders in turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tests.benchmarks.processes import ROOT, ContenderError, environment
+
+from .curves import CONTENDERS, CURVES, MIB, Measured, key
+from .loops import Job
+
+_WORKER: Final = "tests.benchmarks.scaling.worker"
+
+#: Seconds until a process that measures a point counts as hung.
+_PATIENCE: Final = 120.0
+
+#: Files that a process has open apart from its connections, and a few more.
+_OTHER_FILES: Final = 64
+
+#: Calls of a connection until polling has tried both ways and chosen (`trio_ipc/channel/spin.py`), and those
+#: where the answer takes so long that polling is no matter.
+_WARM: Final = 13
+_WARM_LARGE: Final = 3
+
+
+@attrs.frozen
+class Plan:
+    """What is measured, and how thoroughly.
+
+    Attributes:
+        points: where, by the names of the curves.
+        rounds: how often everything is measured.
+        seconds: how long a point is timed, in each round.
+        warm: how many calls each connection or caller makes first.
+        contenders: who takes part.
+    """
+
+    points: Mapping[str, Sequence[float]]
+    rounds: int = 3
+    seconds: float = 0.3
+    warm: int = _WARM
+    contenders: Sequence[str] = tuple(CONTENDERS)
+
+    @property
+    def steps(self) -> int:
+        return self.rounds * sum(map(len, self.points.values())) * len(self.contenders)
+
+
+@attrs.define
+class Run:
+    """A plan under way, and what came of it.
+
+    Attributes:
+        plan: what to do.
+        on_step: told what begins.
+        measured: what was measured so far.
+        left_out: points that this machine does not allow, with the reason, by curve.
+        load: how many processes were at work on this machine when the run began, as getloadavg(3) says.
+    """
+
+    plan: Plan
+    on_step: Callable[[str], None] = lambda _: None
+    measured: Measured = attrs.field(factory=dict)
+    left_out: dict[str, str] = attrs.field(factory=dict)
+    load: float = attrs.field(factory=lambda: round(os.getloadavg()[0], 1))
+
+    async def go(self) -> None:
+        """Measure all of the plan. Processes and sockets are gone when this ends, however it does."""
+        points = self.allowed(raise_limit_of_files())
+        with tempfile.TemporaryDirectory(prefix="scale-") as directory:
+            for index in range(self.plan.rounds):
+                for curve in points:
+                    if points[curve]:
+                        await self._curve(directory, curve, points[curve], index)
+
+    def allowed(self, files: int) -> dict[str, list[float]]:
+        """Return the points that so many open files allow, and note the others."""
+        found = {}
+        for curve, points in self.plan.points.items():
+            most = files - _OTHER_FILES if curve in {"connections", "callers"} else float("inf")
+            found[curve] = [point for point in points if point <= most]
+            lost = [CURVES[curve].label(point) for point in points if point > most]
+            if lost:
+                self.left_out[curve] = f"{', '.join(lost)}: a process may open {files:,} files here"
+        return found
+
+    async def _curve(self, directory: str, curve: str, points: Sequence[float], index: int) -> None:
+        connections = int(max(*points, 256))
+        # In turns forwards and backwards, so that none is always the one after a demanding one.
+        names = self.plan.contenders[:: -1 if index % 2 else 1]
+        async with AsyncExitStack() as stack:
+            pairs = {}
+            for name in names:
+                path = f"{directory}/{curve}.{name}.{index}"
+                common = (name, curve, f"{connections}")
+                server = await stack.enter_async_context(worker(f"{path}.server.log", "serve", *common, path))
+                await server.answer()  # it serves
+                client = await stack.enter_async_context(worker(f"{path}.client.log", "call", *common))
+                pairs[name] = path, server.pid, client
+            for point in points:
+                for name, (path, server_pid, client) in pairs.items():
+                    label = CURVES[curve].label(point)
+                    self.on_step(f"round {index + 1} of {self.plan.rounds}: {curve} {label}, {name}")
+                    warm = _WARM_LARGE if curve == "sizes" and point > MIB else self.plan.warm
+                    least = min(CURVES[curve].least, 20 * warm)
+                    job = Job(curve, point, path, server_pid, self.plan.seconds, least, warm)
+                    self._note(curve, name, point, await client.tell(job))
+
+    def _note(self, curve: str, contender: str, point: float, figures: dict[str, float]) -> None:
+        noted = self.measured.setdefault(curve, {}).setdefault(contender, {})
+        for figure, value in figures.items():
+            of_point = noted.setdefault(figure, {}).setdefault(key(point), [])
+            of_point.append(float(f"{value:.4g}"))  # more digits would be noise
+
+
+def raise_limit_of_files() -> int:
+    """Let this process and its children open as many files as they may; return how many that is."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
+
+
+class Worker:
+    """A process of a contender at work."""
+
+    def __init__(self, name: str, process: trio.Process, log: str) -> None:
+        self.pid = process.pid
+        self._name = name
+        self._process = process
+        self._log = log
+        self._unread = b""
+
+    async def tell(self, job: Job) -> dict[str, Any]:
+        """Have a client do a job; return what it answers."""
+        assert self._process.stdin is not None
+        try:
+            with trio.fail_after(_PATIENCE):
+                await self._process.stdin.send_all(json.dumps(job._asdict()).encode() + b"\n")
+                return await self.answer()
+        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
+            raise self._failed(repr(exc)) from exc
+
+    async def answer(self) -> dict[str, Any]:
+        """Read one line."""
+        assert self._process.stdout is not None
+        while b"\n" not in self._unread:
+            received = await self._process.stdout.receive_some()
+            if not received:
+                raise self._failed(f"it ended with status {await self._process.wait()}")
+            self._unread += received
+        line, _, self._unread = self._unread.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _failed(self, what: str) -> ContenderError:
+        with open(self._log, encoding="utf-8", errors="replace") as file:
+            said = file.read()[-2_000:]
+        return ContenderError(f"{CONTENDERS[self._name]}: {what}\n{said}".rstrip())
+
+
+@asynccontextmanager
+async def worker(log: str, role: str, name: str, *arguments: str) -> AsyncIterator[Worker]:
+    """Run a process for the length of a block; what it complains of goes to a log."""
+    with open(log, "wb") as errors:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", _WORKER, role, name, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=ROOT,
+            env=environment(),
+            start_new_session=True,  # Ctrl-C is for the program, which ends them
+        )
+    try:
+        yield Worker(name, process, log)
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()  # does nothing to one that has ended
+            await process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await pipe.aclose()
