@@ -60,15 +60,27 @@ class World:
         return Counter([await self.wait() for _ in range(number)])
 
 
-async def test_a_peer_that_pauses_as_it_likes_is_waited_for_asleep(autojump_clock: MockClock) -> None:
+async def test_where_messages_are_rare_nobody_spins(autojump_clock: MockClock) -> None:
     chance = random.Random(1)
-    world = World({way: (0.0, cpu) for way, (_, cpu) in SLOW_HANDLERS.items()})
+    world = World(SLOW_HANDLERS)
     world.found = False
-    slept = 0
+    ways = []
     for _ in range(2_000):
-        slept += await world.wait() is Way.SLEEP
+        ways.append(await world.wait())
         world.time += chance.uniform(0.003, 0.1)
-    assert slept > 1_900
+    assert ways.count(Way.SPIN) == 1
+    world.found, world.costs = True, SMALL_CALLS
+    assert (await world.waits(100))[Way.SPIN] >= 80, "and it is tried once they are not"
+
+
+async def test_a_pause_belongs_to_neither_way(autojump_clock: MockClock) -> None:
+    world = World(SMALL_CALLS)
+    for number in range(40):
+        await world.wait()
+        if number % 3 == 2:
+            world.time += 5
+    assert await world.waits(200)
+    assert world.spin.way is Way.SPIN
 
 
 @pytest.mark.parametrize(

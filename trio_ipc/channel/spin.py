@@ -46,9 +46,9 @@ _MOST_IN_VAIN: Final = 4
 _WORTH: Final = 2.0
 
 
-#: Seconds from one wait to the next that are told apart. Where messages are further apart than that, pauses
-#: differ by more than could be gained, and CPU time alone decides.
-_LONGEST_CYCLE: Final = 0.003
+#: Seconds from one wait to the next after which nobody spins: what could be gained is small beside them, and
+#: would be paid for in each wait. Such waits say nothing of those that follow one another faster.
+_RARE: Final = 0.003
 
 
 class Way(enum.Enum):
@@ -130,6 +130,9 @@ class Spin:
         now = self._now()
         waited_at, self._waited_at = self._waited_at, now
         if self._adapts:
+            if _RARE < now - waited_at < math.inf:
+                self._skip()
+                return False
             self._next_wait(now)
         if self.way is Way.SLEEP:
             return False
@@ -159,6 +162,11 @@ class Spin:
             self._settled = None
             self._begin_trial(Way.SPIN)
 
+    def _skip(self) -> None:
+        """Leave a wait out; a trial begins anew, as the time until then belongs to neither way."""
+        if self._on_trial:
+            self._begin_trial(self.way)
+
     def _begin_trial(self, way: Way) -> None:
         self.way = way
         self._on_trial = True
@@ -170,8 +178,7 @@ class Spin:
         """Note what it took from the last wait to this one."""
         cpu = self._cpu_clock()
         if self._left < _TRIAL - 1:  # what was under way before that began in the other way
-            cycle = min(now - self._began, _LONGEST_CYCLE)
-            self._prices[self.way].append(cycle + _WORTH * (cpu - self._cpu_began))
+            self._prices[self.way].append(now - self._began + _WORTH * (cpu - self._cpu_began))
         self._began, self._cpu_began = now, cpu
 
     def _end_trial(self) -> None:
