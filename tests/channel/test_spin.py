@@ -139,7 +139,7 @@ async def test_one_slow_wait_among_those_tried_does_not_count(autojump_clock: Mo
     world = World(SMALL_CALLS)
     await world.wait()
     await world.wait()
-    await world.wait(factor=1_000)
+    await world.wait(factor=50)
     await world.waits(10)
     assert world.spin.way is Way.SPIN
 
