@@ -50,7 +50,12 @@ class Reply(Generic[RequestT, ResponseT]):
     """
 
     def __init__(
-        self, server: SimulatedServer[RequestT, ResponseT], stream: LocalStream, call: Call, request: RequestT
+        self,
+        server: SimulatedServer[RequestT, ResponseT],
+        stream: LocalStream,
+        call: Call,
+        request: RequestT,
+        encoder: FrameEncoder,
     ) -> None:
         self.closed = False
         self._server = server
@@ -58,7 +63,7 @@ class Reply(Generic[RequestT, ResponseT]):
         self.call = call
         self._request = request
         self._left: list[BaseException] = []
-        self._encoder = FrameEncoder(server.config.max_frame_bytes, server.config.crc32_variant)
+        self._encoder = encoder
 
     async def proper(self) -> ResponseT:
         """Return what the server's handler answers."""
@@ -251,7 +256,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
     async def _answer_all(self, stream: LocalStream, call: Call) -> None:
         requests = _Requests(stream, self.contract, self.config)
         while (request := await requests.next()) is not None:
-            reply = Reply(self, stream, call, request)
+            reply = Reply(self, stream, call, request, requests.encoder)
             try:
                 await self._behaviour_for(request)(request, reply)
             except Exception as exc:
@@ -277,7 +282,9 @@ class _Requests(Generic[RequestT, ResponseT]):
     ) -> None:
         self._stream = stream
         self._contract = contract
-        self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
+        #: Of the answers, in the variant of the requests.
+        self.encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
+        self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self.encoder.use)
 
     async def next(self) -> RequestT | None:
         """Return the next request, None if the client leaves or breaks the protocol."""
