@@ -97,6 +97,8 @@ READERS = pytest.mark.parametrize("read", [by_default, by_legacy])
 def test_auto_reads_whatever_the_first_frame_is_of(
     read: Reader, payloads: list[bytes], variant: Crc32Variant, step: int
 ) -> None:
+    # Of up to four bytes of ones, which are no message, both checksums are the same.
+    payloads[0] = b"\x0a" + payloads[0]
     found, told = read("auto", frames(*payloads, of=variant), step)
     assert found == payloads
     assert told == ([] if variant is IEEE else [CASTAGNOLI])

@@ -135,6 +135,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         asked: the requests that the script, or the default, was for.
         connections: how many it has accepted.
         close_next: how many of the next connections it closes at once, as one that is over its limit does.
+        places: how many connections it serves at a time, closing one more at once; None for any number.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         self.asked: list[RequestT] = []
         self.connections = 0
         self.close_next = 0
+        self.places: int | None = None
         self._script: deque[Behaviour] = deque()
         self._streams: dict[LocalStream, trio.CancelScope] = {}
         self._listener: trio.abc.Listener[Any] | None = None
@@ -246,6 +248,8 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
             with scope:
                 if self.close_next > 0:
                     self.close_next -= 1
+                    return
+                if self.places is not None and self.open_connections > self.places:
                     return
                 await self._answer_all(stream, Call(peer=stream.peer, deadline=math.inf, connection=number))
         finally:
