@@ -35,6 +35,10 @@ else:
     IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {}
 
 
+#: What the programs are set to where nobody says otherwise: binaries in the field speak CRC-32C, others IEEE.
+DEFAULTS: Final[Mapping[str, Any]] = {"crc32_variant": "auto"}
+
+
 class OutputError(Exception):
     """Standard output takes nothing, though somebody may well be waiting for it."""
 
@@ -92,7 +96,7 @@ def load_config(options: argparse.Namespace) -> IpcConfig:
     Raises:
         ConfigError: a setting is wrong.
     """
-    config = IpcConfig.load(options.config)
+    config = IpcConfig.load(options.config, defaults=DEFAULTS)
     return config if options.endpoint is None else _at(config, options.endpoint)
 
 
@@ -102,7 +106,7 @@ def load_configs(options: argparse.Namespace) -> list[IpcConfig]:
     Raises:
         ConfigError: a setting is wrong, or two endpoints are the same.
     """
-    config = IpcConfig.load(options.config)
+    config = IpcConfig.load(options.config, defaults=DEFAULTS)
     configs = [config] if options.endpoint is None else [_at(config, one) for one in options.endpoint]
     for path, count in Counter(config.endpoint_path for config in configs).items():
         if count > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
@@ -28,20 +28,33 @@ class TransportType(enum.StrEnum):
 
 
 class Crc32Variant(enum.StrEnum):
-    """Which CRC-32 a frame's header carries. Both sides must be set to the same one."""
+    """Which CRC-32 a frame's header carries. Both sides must use the same one."""
 
     IEEE = "ieee"
     """The zlib and PNG polynomial; the ADR's default."""
     CASTAGNOLI = "castagnoli"
     """CRC-32C (RFC 3720, appendix B.4); what DaemonEye binaries in the field use."""
 
+    @property
+    def other(self) -> Crc32Variant:
+        """The one that this is not."""
+        return Crc32Variant.CASTAGNOLI if self is Crc32Variant.IEEE else Crc32Variant.IEEE
+
+
+#: The setting of who finds out which variant a peer uses: a server by each connection's first frame, a client
+#: by a request that does no harm.
+AUTO: Final = "auto"
+
+#: What ``crc32_variant`` may be set to.
+Crc32Setting: TypeAlias = Crc32Variant | Literal["auto"]
+
 
 def _transport(value: TransportType | str) -> TransportType:
     return choice(TransportType, "transport", value)
 
 
-def _crc32_variant(value: Crc32Variant | str) -> Crc32Variant:
-    return choice(Crc32Variant, "crc32_variant", value)
+def _crc32_variant(value: Crc32Setting | str) -> Crc32Setting:
+    return AUTO if value == AUTO else choice(Crc32Variant, "crc32_variant", value, AUTO)
 
 
 def _path_text(value: str | os.PathLike[str]) -> str:
@@ -91,7 +104,9 @@ class IpcConfig(Settings):
         socket_group: on the server, name or number of a group whose members may connect as well: the socket's
             mode is 0660 then, that of directories that it makes 0750, and the default policy of peers lets
             members in (:meth:`PeerPolicy.group`). None for the owner alone. Only for Unix.
-        crc32_variant: which checksum the frames carry.
+        crc32_variant: which checksum the frames carry; or ``"auto"``, to find out which the peer uses. A
+            server judges each connection by its first frame. A client makes a request that does no harm, on
+            two connections if need be, and believes the answer.
         handler_timeout_ms: how long a handler may take, or None for ``read_timeout_ms``.
         shutdown_grace_ms: how long requests in flight may go on after a stop was asked for.
         poll_attempts: how often a connection looks for the peer's next bytes before its task falls
@@ -115,7 +130,7 @@ class IpcConfig(Settings):
     write_timeout_ms: int = attrs.field(default=10_000, validator=WholeNumber("milliseconds"))
     max_connections: int = attrs.field(default=16, validator=WholeNumber("connections"))
     socket_group: str | None = attrs.field(default=None, converter=_group_text, validator=_group)
-    crc32_variant: Crc32Variant = attrs.field(default=Crc32Variant.IEEE, converter=_crc32_variant)
+    crc32_variant: Crc32Setting = attrs.field(default=Crc32Variant.IEEE, converter=_crc32_variant)
     handler_timeout_ms: int | None = attrs.field(
         default=None, validator=WholeNumber("milliseconds", optional=True)
     )

@@ -31,6 +31,10 @@ _MessageT = TypeVar("_MessageT", bound=Message)
 #: for it, and ask for less at a time.
 RESPONSE_TOO_LARGE: Final = "response too large"
 
+#: What a failed response says of a request whose frame has the other checksum variant, before the name of
+#: that one. A client that is set to ``auto`` looks for it.
+OTHER_VARIANT: Final = "the crc32_variant of this frame is"
+
 
 def _never_mismatched(_request: Message, _response: Message) -> str | None:
     return None

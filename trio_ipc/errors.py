@@ -149,7 +149,14 @@ class FrameTooLargeError(ProtocolError):
 
 
 class ChecksumMismatchError(ProtocolError):
-    """A payload does not have the checksum that its header promised."""
+    """A payload does not have the checksum that its header promised.
+
+    Attributes:
+        peer_variant: the ``crc32_variant`` by which it does, where it is the first frame of its connection:
+            the peer is set to that one. None for damage.
+    """
+
+    peer_variant: str | None = None
 
 
 class TruncatedFrameError(ProtocolError):

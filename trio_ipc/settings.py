@@ -48,12 +48,19 @@ def refuse(field: str, value: object, allowed: str) -> ConfigError:
     return error
 
 
-def choice(kind: type[_EnumT], field: str, value: Any) -> _EnumT:
-    """Return the member of an enumeration that ``value`` is or names; refuse anything else."""
+def choice(kind: type[_EnumT], field: str, value: Any, *others: str) -> _EnumT:
+    """Return the member of an enumeration that ``value`` is or names; refuse anything else.
+
+    Args:
+        kind: the enumeration.
+        field: the setting.
+        value: what it was given.
+        others: what else it may be, for the error.
+    """
     try:
         return kind(value)
     except ValueError:
-        raise refuse(field, value, " or ".join(f'"{choice}"' for choice in kind)) from None
+        raise refuse(field, value, " or ".join(f'"{choice}"' for choice in (*kind, *others))) from None
 
 
 @attrs.frozen

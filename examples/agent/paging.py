@@ -1,9 +1,10 @@
 """Whole answers to large questions.
 
 One frame holds only so much. When the collector says that its result was too large, the agent asks which
-pids there are and then for these, a page at a time, halving a page that is still too large. This module
-knows nothing of connections: it gets a function that asks. It must never take a part for the whole: a
-record that fits no frame at all is named in the answer.
+pids there are and then for these, a page at a time, halving a page that is still too large. Other makes of
+collectors close the connection instead; after that the agent asks once in pages. Some give records that
+nobody asked for, which are left out. This module knows nothing of connections: it gets a function that asks.
+It must never take a part for the whole: a record that fits no frame at all is named in the answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from trio_ipc import RESPONSE_TOO_LARGE, MessageTooLargeError
+from trio_ipc import RESPONSE_TOO_LARGE, AttemptsFailedError, IpcError, MessageTooLargeError, PeerClosedError
 from trio_ipc.daemoneye import DetectionResult, DetectionTask, HashCheck, ProcessFilter, ProcessRecord
 
 PAGE: Final = 200
@@ -57,6 +58,7 @@ class Enumeration:
         records: by pid, as the collector sorted them.
         skipped: pids of records that fit no frame.
         pages: how many answers it took.
+        unasked: how many records the collector gave that nobody had asked for; they are left out.
         collectors: whose answers they are, for the user.
         telemetry: what the client that asked has done so far, by name.
     """
@@ -64,6 +66,7 @@ class Enumeration:
     records: Sequence[ProcessRecord]
     skipped: Sequence[int] = ()
     pages: int = 1
+    unasked: int = 0
     collectors: Sequence[str] = ()
     telemetry: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -76,9 +79,35 @@ async def enumerate_processes(ask: Ask, question: Question) -> Enumeration:
         IpcError: as `ask` raises it.
     """
     try:
-        return Enumeration(await _records(ask, question))
+        return _wanted(question, Enumeration(await _records(ask, question)))
     except _TooLargeError:
-        return await _in_pages(ask, question, await _pids(ask, question))
+        return _wanted(question, await _in_pages(ask, question, await _pids(ask, question)))
+    except (PeerClosedError, AttemptsFailedError) as exc:
+        if not _has_closed(exc):
+            raise
+        try:
+            return _wanted(question, await _in_pages(ask, question, await _pids(ask, question)))
+        except (IpcError, CollectorError):
+            raise exc from None  # it was not the size
+
+
+def _has_closed(exc: IpcError) -> bool:
+    """Return whether a collector may have closed the connection as its result was too large."""
+    errors = exc.attempts if isinstance(exc, AttemptsFailedError) else (exc,)
+    return any(isinstance(error, PeerClosedError) for error in errors)
+
+
+def _wanted(question: Question, seen: Enumeration) -> Enumeration:
+    """Leave out what a collector gave that ignores filters, and each process that it gave again."""
+    names, pids = frozenset(question.names), frozenset(question.pids)
+    found: dict[int, ProcessRecord] = {}
+    unasked: set[int] = set()
+    for record in seen.records:
+        if (names and record.name not in names) or (pids and record.pid not in pids):
+            unasked.add(record.pid)
+        else:
+            found.setdefault(record.pid, record)
+    return attrs.evolve(seen, records=list(found.values()), unasked=len(unasked))
 
 
 async def _pids(ask: Ask, question: Question) -> list[int]:

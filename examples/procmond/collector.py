@@ -12,6 +12,8 @@ Conventions of this collector, beyond the meaning of the messages:
 - `metadata = "pids_only"` on an enumeration gives records of pid, name and start time alone. An agent asks
   so when a whole result was too large for a frame. It is this example's extension: other collectors do not
   know it and answer with whole records.
+- VERIFY_EXECUTABLE without pids and path is about all processes of the filter that have an image. The record
+  of one that cannot be read has no hash. To find none is no failure.
 - CHECK_PROCESS_HASH and VERIFY_EXECUTABLE give their verdict in `hash_result`, and only there: the task
   itself is a success whenever the question could be answered, be the answer good or bad.
 """
@@ -129,11 +131,18 @@ class Collector:
         if selection.pids:
             sightings = self._existing(selection, question.algorithm)
             return question.verdict(sightings, _image_problems(sightings))
-        if not question.path:
+        if question.path:
+            return self._verify_path(question)
+        if task.HasField("hash_check") and not task.hash_check.hash_algorithm:
             raise CollectionError(
                 "VERIFY_EXECUTABLE needs processes in process_filter.pids, or hash_check.executable_path"
             )
-        return self._verify_path(question)
+        # What the reference's planner sends: no hash_check, and names or no filter at all.
+        sightings = [one for one in self._select(selection, question.algorithm) if one.image is not None]
+        hashed = [one for one in sightings if not one.hash_problem]
+        result = question.verdict(hashed, _image_problems(sightings))
+        result.processes.extend(one.record for one in sightings if one.hash_problem)
+        return result
 
     def _verify_path(self, question: _HashQuestion) -> DetectionResult:
         try:

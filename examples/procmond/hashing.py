@@ -12,11 +12,17 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .bounded import BoundedCache
 
 DEFAULT_ALGORITHM: Final = "sha256"
+
+#: Not in hashlib: a package of its own, which belongs to the examples' extra.
+BLAKE3: Final = "blake3"
+
+#: What agents call an algorithm, and hashlib by another name.
+_HASHLIB_NAMES: Final = {f"sha3-{bits}": f"sha3_{bits}" for bits in (224, 256, 384, 512)}
 
 #: Whether st_ctime tells the last change of a file. On Windows it is its creation, so that nothing tells a
 #: file whose modification time was set back from the one it was; there nothing is remembered.
@@ -37,21 +43,31 @@ _OPEN_FLAGS: Final = (
 Checkpoint = Callable[[], None]
 
 
+def _new(algorithm: str) -> Any:
+    """Return a hasher; raises what hashlib.new does."""
+    if algorithm == BLAKE3:
+        from blake3 import blake3  # noqa: PLC0415 - only for who asks for it
+
+        return blake3()
+    return hashlib.new(_HASHLIB_NAMES.get(algorithm, algorithm), usedforsecurity=False)
+
+
 class HashError(Exception):
     """A file could not be hashed. The message names the file and the reason."""
 
 
 def canonical_algorithm(name: str) -> str:
-    """Return hashlib's own name for an algorithm; an empty name means sha256.
+    """Return an algorithm's name in lower case; an empty one means sha256.
 
     Raises:
-        HashError: hashlib has no such algorithm, or its digests have no fixed length.
+        HashError: there is no such algorithm, or its digests have no fixed length.
     """
     canonical = name.strip().lower() or DEFAULT_ALGORITHM
     try:
-        digest_size = hashlib.new(canonical, usedforsecurity=False).digest_size
+        digest_size = _new(canonical).digest_size
     except (ValueError, TypeError):  # a name with a NUL byte is no string to hashlib
-        known = ", ".join(sorted(hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}))
+        fixed = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
+        known = ", ".join(sorted({*fixed, BLAKE3, *_HASHLIB_NAMES}))
         raise HashError(f"unknown hash algorithm {name[:40]!r}; known are {known}") from None
     if digest_size == 0:
         raise HashError(f"hash algorithm {canonical!r} has no digest length of its own; use sha256, for one")
@@ -65,7 +81,7 @@ def canonical_digest(text: str, algorithm: str) -> str:
         HashError: no digest of this algorithm looks like that, so that no file could ever match it.
     """
     digest = text.strip().lower()
-    length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+    length = 2 * int(_new(algorithm).digest_size)
     if len(digest) != length or set(digest) - set("0123456789abcdef"):
         raise HashError(f"expected_hash {text[:160]!r} is no {algorithm} digest: {length} hexadecimal digits")
     return digest
@@ -133,7 +149,7 @@ def _require_regular(path: str, status: os.stat_result) -> None:
 
 def _read_and_hash(descriptor: int, algorithm: str, size: int, checkpoint: Checkpoint) -> str | None:
     """Hash exactly `size` bytes; None if the file has fewer or more by now (so a growing file ends too)."""
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    hasher = _new(algorithm)
     remaining = size
     while block := os.read(descriptor, _BLOCK_BYTES):
         checkpoint()
@@ -141,4 +157,4 @@ def _read_and_hash(descriptor: int, algorithm: str, size: int, checkpoint: Check
         if remaining < 0:
             return None
         hasher.update(block)
-    return hasher.hexdigest() if remaining == 0 else None
+    return str(hasher.hexdigest()) if remaining == 0 else None

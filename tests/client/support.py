@@ -49,7 +49,7 @@ async def client_over(
         connection = FramedChannel(connection, config, endpoint="memory", peer=ME)
     channel = connection
 
-    async def connect() -> Channel:
+    async def connect(_config: IpcConfig) -> Channel:
         return channel
 
     async with client.client_over(connect, contract, config, max_in_flight=max_in_flight) as made:

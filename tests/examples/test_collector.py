@@ -112,8 +112,8 @@ async def test_an_algorithm_alone_asks_an_enumeration_for_hashes() -> None:
 
 
 async def test_an_unknown_algorithm_fails_an_enumeration() -> None:
-    result = await ask(DetectionTask(hash_check=HashCheck(hash_algorithm="blake3")))
-    assert result.error_message.startswith("unknown hash algorithm 'blake3'; known are ")
+    result = await ask(DetectionTask(hash_check=HashCheck(hash_algorithm="blake4")))
+    assert result.error_message.startswith("unknown hash algorithm 'blake4'; known are ")
 
 
 @without_names
@@ -358,3 +358,15 @@ async def test_no_more_threads_look_at_the_system_than_allowed() -> None:
             await collector.handle(DetectionTask(), CALL)
         assert scope.cancelled_caught
     assert (await ask(DetectionTask(process_filter=ProcessFilter(pids=[1])), collector)).success
+
+
+@pytest.mark.parametrize("names", [[], ["no such name"]], ids=["all", "none"])
+async def test_an_executable_is_verified_without_a_hash_check(names: list[str]) -> None:
+    """As the reference's planner asks: by names, or without any filter."""
+    result = await ask(
+        DetectionTask(task_type=TaskType.VERIFY_EXECUTABLE, process_filter=ProcessFilter(process_names=names))
+    )
+    assert result.success, result.error_message
+    assert result.hash_result.algorithm == "sha256"
+    own = [record for record in result.processes if record.pid == os.getpid()]
+    assert [record.executable_hash for record in own] == ([] if names else [sha256_of(sys.executable)])

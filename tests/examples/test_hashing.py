@@ -37,6 +37,21 @@ def test_sizes_around_the_block_size_are_hashed_whole(tmp_path: Path, size: int)
     assert FileHasher().digest(str(path), "sha256") == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "of_abc"),
+    [  # the test vectors of FIPS 202 (NIST's examples) and of BLAKE3's own
+        ("sha3-256", "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532"),
+        ("blake3", "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"),
+    ],
+)
+def test_what_the_reference_names_is_known(tmp_path: Path, algorithm: str, of_abc: str) -> None:
+    file = tmp_path / "abc"
+    file.write_bytes(b"abc")
+    assert canonical_algorithm(algorithm.upper()) == algorithm
+    assert canonical_digest(of_abc.upper(), algorithm) == of_abc
+    assert FileHasher().digest(str(file), algorithm) == of_abc
+
+
 def test_an_empty_algorithm_name_means_sha256() -> None:
     assert canonical_algorithm("") == "sha256"
 
@@ -44,7 +59,7 @@ def test_an_empty_algorithm_name_means_sha256() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("blake3", "unknown hash algorithm 'blake3'; known are blake2b, "),
+        ("blake4", "unknown hash algorithm 'blake4'; known are blake2b, "),
         ("a\0b", "unknown hash algorithm"),
         ("\udcff", "unknown hash algorithm"),
         ("x" * 10_000, f"unknown hash algorithm '{'x' * 40}'"),

@@ -38,11 +38,11 @@ class FakeCollector:
 
 async def test_an_answer_that_fits_is_asked_for_once() -> None:
     collector = FakeCollector({1: 10, 2: 10}, limit=20)
-    seen = await enumerate_processes(collector.ask, Question(names=["a"], algorithm="sha256"))
+    seen = await enumerate_processes(collector.ask, Question(names=["1", "2"], algorithm="sha256"))
     assert [record.pid for record in seen.records] == [1, 2]
     assert (seen.pages, list(seen.skipped)) == (1, [])
     (task,) = collector.asked
-    assert list(task.process_filter.process_names) == ["a"]
+    assert list(task.process_filter.process_names) == ["1", "2"]
     assert task.hash_check.hash_algorithm == "sha256"
 
 

@@ -109,6 +109,86 @@ async def test_each_connection_begins_by_asking(autojump_clock: MockClock) -> No
         assert client.statistics()[0].capabilities.domains == {PROCESS, NETWORK}
 
 
+class Old(FakeServer):
+    """A server that does not know the marker: to be asked what it can do is a task like any other to it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("old", self.work, **settings)
+
+    async def work(self, task: DetectionTask, call: Call) -> DetectionResult:
+        await trio.sleep(1)
+        return await succeed(task, call)
+
+    @property
+    def negotiations(self) -> int:
+        return sum(name.startswith(CAPABILITY_TASK_PREFIX) for name in self.asked)
+
+
+async def call_at_once(client: Any, count: int) -> None:
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(client.call, task(str(number)))
+
+
+async def test_a_server_is_asked_once_for_the_endpoint_and_for_each_place_once(
+    autojump_clock: MockClock,
+) -> None:
+    server = Old()
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000) as client:
+        await client.call(task())
+        assert server.negotiations == 1
+        for _ in range(10):
+            await trio.sleep(20)
+            assert server.connections.now == 0
+            await client.call(task())
+        assert (server.connections.total, server.negotiations) == (11, 1), "it was not lost"
+        await trio.sleep(300)
+        await client.call(task())
+        assert server.negotiations == 2, "it is five minutes old"
+        server.drop_connections()
+        await client.call(task())
+        assert server.negotiations == 3, "it was lost"
+
+
+async def test_what_shows_its_places_is_asked_once(autojump_clock: MockClock) -> None:
+    server = Old()
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000) as client:
+        await call_at_once(client, 8)
+        assert (server.connections.total, server.negotiations) == (4, 4)
+        await trio.sleep(20)
+        assert server.connections.now == 0
+        await call_at_once(client, 8)
+        assert (server.connections.total, server.negotiations) == (8, 4)
+
+
+async def test_an_old_server_of_one_place_keeps_no_call_waiting(autojump_clock: MockClock) -> None:
+    server = Old()
+    async with calling(server, contract=DETECTION) as client:
+        await client.call(task())
+        server.closes = 3  # there is one place, so that the others are closed at once
+        await call_at_once(client, 8)
+        assert server.negotiations == 1
+        [said] = client.statistics()
+        assert (said.failures, said.healthy) == (0, True)
+        assert client.metrics().tasks_failed_total == 0
+
+
+async def test_one_who_asks_and_hangs_holds_up_the_others_for_a_while_only(autojump_clock: MockClock) -> None:
+    server, hung = Old(accept_timeout_ms=3_000), False
+
+    async def hang_first(task: DetectionTask, call: Call) -> DetectionResult:
+        nonlocal hung
+        if not hung:
+            hung = True
+            await trio.sleep_forever()
+        return await succeed(task, call)
+
+    server.handler = hang_first
+    async with calling(server, contract=DETECTION) as client:
+        await call_at_once(client, 4)
+        assert trio.current_time() == pytest.approx(3)
+
+
 async def test_the_marker_on_the_wire_is_the_one_that_existing_peers_know(autojump_clock: MockClock) -> None:
     seen: list[DetectionTask] = []
 

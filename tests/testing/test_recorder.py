@@ -24,6 +24,7 @@ from tests.support import ME, UNPRINTABLE, frame, succeed, success, task
 from trio_ipc import (
     Call,
     ChecksumMismatchError,
+    Crc32Variant,
     FramedChannel,
     FrameTooLargeError,
     IpcConfig,
@@ -48,6 +49,7 @@ from trio_ipc.testing import (
     read_recording,
 )
 from trio_ipc.testing.__main__ import main
+from trio_ipc.wire import FrameEncoder
 
 
 @pytest.fixture
@@ -559,3 +561,17 @@ async def test_a_recording_of_a_contract_that_is_not_at_hand_is_shown_as_bytes(
     assert "!! no contract 'other' at hand: payloads are shown as bytes" in shown
     assert "client: 3 bytes\n    0a 01 61\n" in shown
     assert "DetectionTask" not in shown
+
+
+async def test_what_was_recorded_with_auto_is_read_in_the_variant_of_each_connection(tmp_path: Path) -> None:
+    path = tmp_path / "auto"
+    with Recorder(path, DETECTION, IpcConfig(crc32_variant="auto")) as recorder:
+        for variant in Crc32Variant:
+            near, far = memory_streams("memory")
+            stream = recorder.wrap(near)
+            await stream.send_all(FrameEncoder(1000, variant).encode(b"\x0a\x01t"))
+            await stream.aclose()
+            await far.aclose()
+    recording = read_recording(path)
+    assert recording.crc32_variant == "auto"
+    assert [frame.payload for frame in recording.frames()] == [b"\x0a\x01t"] * 2

@@ -44,6 +44,8 @@ from trio_ipc.daemoneye import (
     HashCheck,
     HashResult,
     MonitoringDomain,
+    ProcessFilter,
+    ProcessRecord,
     TaskType,
 )
 from trio_ipc.resilient import Endpoint, ResilientConfig
@@ -57,12 +59,14 @@ from trio_ipc.testing import (
     bad_checksum,
     close_instead,
     close_mid_frame,
+    close_on_failure,
     drip,
     fail,
     garbage,
     hang,
     open_client_at,
     simulate_collector,
+    simulate_reference,
     simulate_server,
     slow,
     temporary_endpoint,
@@ -524,3 +528,30 @@ async def test_two_collectors_in_memory_do_not_meet() -> None:
     ):
         assert (await one.call(task())).error_message == "a"
         assert (await other.call(task())).error_message == "b"
+
+
+async def test_a_collector_like_the_references_has_one_place_and_ignores_what_is_asked() -> None:
+    records = [ProcessRecord(pid=pid) for pid in (1, 2)]
+    question = DetectionTask(task_id="1", process_filter=ProcessFilter(pids=[1]))
+    async with (
+        simulate_reference(records, max_frame_bytes=100) as collector,
+        open_client_at(DETECTION, collector.endpoint, collector.config) as client,
+    ):
+        assert [one.pid for one in (await client.call(question)).processes] == [1, 2]
+        async with open_client_at(DETECTION, collector.endpoint, collector.config) as second:
+            with pytest.raises(PeerClosedError):
+                await second.call(question)
+        result = await client.call(DetectionTask(task_id="2", task_type=TaskType.VERIFY_EXECUTABLE))
+        assert (result.success, result.error_message) == (False, "not yet implemented")
+        with pytest.raises(PeerClosedError):
+            await client.call(DetectionTask(task_id="3" * 96))
+
+
+async def test_whatever_fails_is_closed_without_a_word() -> None:
+    async def panic(_task: DetectionTask, _call: Call) -> DetectionResult:
+        raise RuntimeError
+
+    async with simulate_collector(close_on_failure(), handler=panic) as collector:
+        async with open_client_at(DETECTION, collector.endpoint, collector.config) as client:
+            with pytest.raises(PeerClosedError):
+                await client.call(DetectionTask(task_id="1"))

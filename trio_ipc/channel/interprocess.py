@@ -10,7 +10,7 @@ from trio_ipc import transports
 from trio_ipc.channel import Channel, FramedChannelListener, framed
 from trio_ipc.config import IpcConfig
 from trio_ipc.transports import DetachableListener, Detached, EndpointState, LocalStream, PeerPolicy
-from trio_ipc.wire import checksum_for
+from trio_ipc.wire import check_libraries
 
 
 class _Listener(FramedChannelListener, DetachableListener[Channel]):
@@ -46,5 +46,5 @@ def adopt(detached: Detached, config: IpcConfig) -> DetachableListener[Channel]:
         ImportError: a library that the channels need is missing. Better now than at each connection.
         OSError: the system refuses.
     """
-    checksum_for(config.crc32_variant)
+    check_libraries(config.crc32_variant)
     return _Listener(transports.adopt(detached), config)

@@ -15,7 +15,7 @@ from typing import Generic
 import trio
 
 from trio_ipc.channel import Channel, close_at_once
-from trio_ipc.config import IpcConfig, config_of
+from trio_ipc.config import AUTO, IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import IpcError, shown, shown_argument
 from trio_ipc.telemetry import ClientSnapshot, ClientTelemetry
@@ -69,6 +69,7 @@ class Client(Generic[RequestT, ResponseT]):
         self.peer: PeerCredentials | None = channel.peer
         self._contract = contract
         self._channel = channel
+        self._config = config
         self._telemetry = ClientTelemetry(
             transport=channel.transport, endpoint=self.endpoint, contract=contract.name
         )
@@ -140,7 +141,7 @@ class Client(Generic[RequestT, ResponseT]):
         self._contract.check_request(request)
         telemetry = self._telemetry
         began = telemetry.now()
-        deadline = math.inf if timeout is None else began + _seconds(timeout)
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
         telemetry.calls += 1
         telemetry.calls_in_flight += 1
         try:
@@ -187,7 +188,7 @@ class Client(Generic[RequestT, ResponseT]):
         responses so far are lost.
         """
         began = self._telemetry.now()
-        deadline = math.inf if timeout is None else began + _seconds(timeout)
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
         batch = Batch[RequestT, ResponseT]()
         await batch.add(requests, self._contract, self._channel)
         if not batch.requests:
@@ -240,7 +241,7 @@ class Client(Generic[RequestT, ResponseT]):
 
 @asynccontextmanager
 async def client_over(
-    connect: Callable[[], Awaitable[Channel]],
+    connect: Callable[[IpcConfig], Awaitable[Channel]],
     contract: Contract[RequestT, ResponseT],
     config: IpcConfig,
     *,
@@ -249,14 +250,20 @@ async def client_over(
     """Give a client over a new connection, which is closed in the end; see :class:`Client`.
 
     Args:
-        connect: makes the connection.
+        connect: makes the connection by its settings.
         contract: the message types.
-        config: deadlines.
+        config: the settings.
         max_in_flight: how many calls may be under way at a time.
 
     What the block raises comes out as it is, not in a group.
     """
-    channel = await connect()
+    if config.crc32_variant == AUTO:
+        from .auto import auto_client_over  # noqa: PLC0415 - only for those who want it
+
+        async with auto_client_over(connect, contract, config, max_in_flight=max_in_flight) as auto:
+            yield auto
+        return
+    channel = await connect(config)
     async with nursery_of_our_own() as nursery:
         try:
             client = Client(channel, contract, config, max_in_flight=max_in_flight, nursery=nursery)
@@ -301,11 +308,11 @@ def open_client(
     contract_of(contract)
     config = config_of(config)
     check_max_in_flight(max_in_flight)
-    connect = partial(open_trusted_channel, config, PeerPolicy.of(peers))
+    connect = partial(open_trusted_channel, peers=PeerPolicy.of(peers))
     return client_over(connect, contract, config, max_in_flight=max_in_flight)
 
 
-def _seconds(timeout: object) -> float:
+def seconds_of(timeout: object) -> float:
     """Return a call's timeout, if it is one."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is {shown(timeout)}, must be a number of seconds or None")

@@ -15,6 +15,7 @@ from trio_ipc.errors import (
     CallTimeoutError,
     ChannelClosedError,
     ChannelError,
+    ChecksumMismatchError,
     IpcError,
     MessageError,
     PeerClosedError,
@@ -47,6 +48,12 @@ _FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
     (ChannelClosedError, CallFailure.CLOSED),
     (trio.Cancelled, CallFailure.CANCELLED),
 )
+
+#: How the error begins of a call on a connection that was closed before anything was sent.
+CLOSED_BEFORE: Final = "the server had closed the connection"
+
+#: What stands in an error before a server's own words.
+SAID: Final = "; it said: "
 
 #: Characters of a peer's own words that go into an error.
 _LONGEST_QUOTE: Final = 1_000
@@ -94,9 +101,14 @@ def for_another(reason: BaseException, endpoint: str, *, unsent: bool) -> IpcErr
         error: IpcError = type(reason)(reason.message + note, endpoint=endpoint, hint=reason.hint)
     else:
         said = f"an answer ahead of this one could not be trusted: {told(reason)}{note}"
-        error = ChannelClosedError(said, endpoint=endpoint, hint="open a new client")
+        hint = reason.hint if isinstance(reason, ProtocolError) else ""
+        error = ChannelClosedError(said, endpoint=endpoint, hint=_and_open_a_new_client(hint))
     error.__cause__ = reason
     return error
+
+
+def _and_open_a_new_client(hint: str) -> str:
+    return f"{hint}; open a new client" if hint else "open a new client"
 
 
 # --- The call's own deadline ---
@@ -152,6 +164,8 @@ async def last_words(channel: Channel, contract: Contract[Any, Any]) -> str:
     """
     try:
         return words(contract, await channel.receive(deadline=trio.current_time()))
+    except ChecksumMismatchError as exc:
+        return "" if exc.peer_variant is None else f"; what it said cannot be read: {exc.message}; {exc.hint}"
     except (IpcError, trio.TooSlowError):
         return ""
 
@@ -167,7 +181,7 @@ def words(contract: Contract[Any, Any], payload: bytes) -> str:
         message = contract.decode_response(payload)
     except ProtocolError:
         return ""
-    return f"; it said: {escape(MessageToString(message, as_one_line=True), _LONGEST_QUOTE)}"
+    return f"{SAID}{escape(MessageToString(message, as_one_line=True), _LONGEST_QUOTE)}"
 
 
 def closed_while_sending(
@@ -245,7 +259,7 @@ def _closed_before(
     channel: Channel, cause: Exception | None, said: str, unsent: str, *, answered: bool
 ) -> PeerClosedError:
     error = PeerClosedError(
-        f"the server had closed the connection{said}" + (f"; {unsent}" if unsent else ""),
+        f"{CLOSED_BEFORE}{said}" + (f"; {unsent}" if unsent else ""),
         endpoint=channel.endpoint,
         hint="open a new client" if said else why_closed(None, answered=answered),
     )
@@ -256,10 +270,11 @@ def _closed_before(
 def _unsolicited(
     channel: Channel, came: str, said: str, unsent: str, cause: Exception | None = None
 ) -> UnsolicitedResponseError:
+    hint = "see whether the server answers some requests twice; open a new client"
+    if isinstance(cause, ChecksumMismatchError):
+        hint = _and_open_a_new_client(cause.hint)
     error = UnsolicitedResponseError(
-        came + said + (f"; {unsent}" if unsent else ""),
-        endpoint=channel.endpoint,
-        hint="see whether the server answers some requests twice; open a new client",
+        came + said + (f"; {unsent}" if unsent else ""), endpoint=channel.endpoint, hint=hint
     )
     error.__cause__ = cause
     return error

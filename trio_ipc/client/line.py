@@ -15,7 +15,7 @@ import trio
 
 from trio_ipc.channel import Channel, closed_here
 from trio_ipc.contract import Contract, RequestT, ResponseT, encode
-from trio_ipc.errors import ChannelClosedError, MessageError
+from trio_ipc.errors import ChannelClosedError, MessageError, ProtocolError
 
 from .failures import call_timed_out, told
 
@@ -102,6 +102,11 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
         return self._broken_by is None
 
     @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered anything on this connection."""
+        return self._answered
+
+    @property
     def is_broken(self) -> bool:
         """Whether the connection was closed, by :meth:`aclose` or by what a call met."""
         return self._broken_by is not None
@@ -148,6 +153,9 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
             said = told(ended_by)
             if not isinstance(ended_by, ChannelClosedError):
                 said = f"this connection was broken by an earlier call: {said}"
-            raise ChannelClosedError(said, endpoint=self.endpoint, hint="open a new client") from ended_by
+            error = ChannelClosedError(said, endpoint=self.endpoint, hint="open a new client")
+            if isinstance(ended_by, ProtocolError) and ended_by.hint:
+                error.hint = f"{ended_by.hint}; {error.hint}"
+            raise error from ended_by
         if deadline < math.inf and trio.current_time() >= deadline:
             raise call_timed_out("before anything was sent", self.endpoint)

@@ -43,8 +43,11 @@ class LegacyChannel(Channel):
         self, config: IpcConfig, *, endpoint: str, peer: PeerCredentials | None, count: ConnectionCount | None
     ) -> None:
         super().__init__(config, endpoint=endpoint, peer=peer)
-        self._reader = FrameReader(config.max_frame_bytes, config.crc32_variant, endpoint)
         self._writer = FrameWriter(config.max_frame_bytes, config.crc32_variant)
+        # What goes back is in the peer's variant, be it the reason why its first frame is refused.
+        self._reader = FrameReader(
+            config.max_frame_bytes, config.crc32_variant, endpoint, on_other=self._writer.use
+        )
         self._unsent = memoryview(b"")
         self._frames_unsent = self._bytes_unsent = 0
         self._flushing = False

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from trio_ipc.config import Crc32Variant
+from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.errors import (
     ChecksumMismatchError,
     FrameTooLargeError,
@@ -48,16 +48,26 @@ def checksum_of(variant: Crc32Variant) -> _Checksum:
     return zlib.crc32 if variant is Crc32Variant.IEEE else _castagnoli()
 
 
+def load_checksums(setting: Crc32Setting) -> None:
+    """Load what a setting needs. Raises ImportError where a library is missing."""
+    for variant in Crc32Variant if setting == AUTO else (setting,):
+        checksum_of(variant)
+
+
 class FrameWriter:
     """Makes frames.
 
     Args:
         max_frame_bytes: the largest payload, in bytes, that may be sent.
-        variant: which CRC-32 the headers carry.
+        variant: which CRC-32 the headers carry; of ``auto`` IEEE, until :meth:`use` says more.
     """
 
-    def __init__(self, max_frame_bytes: int, variant: Crc32Variant) -> None:
+    def __init__(self, max_frame_bytes: int, variant: Crc32Setting) -> None:
         self._limit = max_frame_bytes
+        self._checksum = checksum_of(Crc32Variant.IEEE if variant == AUTO else variant)
+
+    def use(self, variant: Crc32Variant) -> None:
+        """Put this variant's checksum into the headers from now on."""
         self._checksum = checksum_of(variant)
 
     def frames(self, payloads: Iterable[bytes]) -> bytes:
@@ -97,15 +107,26 @@ class FrameReader:
 
     Args:
         max_frame_bytes: the largest payload, in bytes, that is accepted.
-        variant: which CRC-32 the headers carry.
+        variant: which CRC-32 the headers carry; ``auto`` to judge by the first frame.
         endpoint: what errors call the connection.
+        on_other: told which variant the first frame is of, where that is not the expected one: ``auto`` goes
+            on with it, and any other setting refuses the frame.
     """
 
-    def __init__(self, max_frame_bytes: int, variant: Crc32Variant, endpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        max_frame_bytes: int,
+        variant: Crc32Setting,
+        endpoint: str | None = None,
+        on_other: Callable[[Crc32Variant], None] | None = None,
+    ) -> None:
         self._limit = max_frame_bytes
-        self._variant = variant
+        self._variant = Crc32Variant.IEEE if variant == AUTO else variant
+        self._adapts = variant == AUTO
+        self._is_first = True
+        self._on_other = on_other
         self._endpoint = endpoint
-        self._checksum = checksum_of(variant)
+        self._checksum = checksum_of(self._variant)
         self._header = b""
         self._length = self._expected_crc = self._crc = 0
         # It gives out what was written to it as it is. To copy 64 MiB in the end took 60 ms without a pause.
@@ -191,9 +212,16 @@ class FrameReader:
             )
 
     def _finish(self, payload: bytes) -> None:
+        is_first, self._is_first = self._is_first, False
         if self._crc != self._expected_crc:
-            self._fail(self._bad_checksum(payload))
-            return
+            theirs = self._variant.other
+            is_theirs = checksum_of(theirs)(payload, 0) == self._expected_crc
+            if is_first and is_theirs and self._on_other is not None:
+                self._on_other(theirs)
+            if not (is_first and is_theirs and self._adapts):
+                self._fail(self._bad_checksum(payload, is_theirs=is_theirs, is_first=is_first))
+                return
+            self._variant, self._checksum = theirs, checksum_of(theirs)
         self._payload = payload
         self._header, self._partial, self._crc = b"", io.BytesIO(), 0
 
@@ -202,14 +230,17 @@ class FrameReader:
         self._error = error
         self._header, self._partial = b"", io.BytesIO()
 
-    def _bad_checksum(self, payload: bytes) -> ChecksumMismatchError:
-        other = Crc32Variant.CASTAGNOLI if self._variant is Crc32Variant.IEEE else Crc32Variant.IEEE
-        if checksum_of(other)(payload, 0) == self._expected_crc:
+    def _bad_checksum(self, payload: bytes, *, is_theirs: bool, is_first: bool) -> ChecksumMismatchError:
+        other = self._variant.other
+        if is_theirs:
             hint = f"the peer uses the {other} variant: set crc32_variant to the same on both sides"
         else:
             hint = "the bytes were damaged, or the peer speaks another protocol"
-        return ChecksumMismatchError(
+        error = ChecksumMismatchError(
             f"checksum mismatch: the header says {self._expected_crc:08x}, the payload of {len(payload)} "
             f"bytes has {self._crc:08x} ({self._variant})",
             hint=hint,
         )
+        if is_theirs and is_first:
+            error.peer_variant = str(other)
+        return error

@@ -18,7 +18,7 @@ import trio
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig
 from trio_ipc.endpoint import pipe_path
-from trio_ipc.legacy.frames import checksum_of
+from trio_ipc.legacy.frames import load_checksums
 from trio_ipc.legacy.listener import LegacyListener
 from trio_ipc.transports import Detached, PeerPolicy, credentials, os_errors, policy
 from trio_ipc.transports.windows import win32
@@ -207,7 +207,7 @@ def adopt(detached: Detached, config: IpcConfig) -> PipeListener:
         ImportError: a library that the channels need is missing. Better now than at each connection.
         OSError: the system refuses.
     """
-    checksum_of(config.crc32_variant)
+    load_checksums(config.crc32_variant)
     return PipeListener(detached, config)
 
 

@@ -18,7 +18,7 @@ import trio
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig
 from trio_ipc.legacy.channel import LegacyChannel
-from trio_ipc.legacy.frames import checksum_of
+from trio_ipc.legacy.frames import load_checksums
 from trio_ipc.legacy.listener import ConnectionCount, LegacyListener
 from trio_ipc.logs import Log
 from trio_ipc.transports import (
@@ -233,5 +233,5 @@ def adopt(detached: Detached, config: IpcConfig) -> SocketListener:
     Raises:
         ImportError: a library that the channels need is missing. Better now than at each connection.
     """
-    checksum_of(config.crc32_variant)
+    load_checksums(config.crc32_variant)
     return SocketListener(detached, config)

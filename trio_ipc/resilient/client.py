@@ -67,6 +67,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
                 traffic=self._traffic,
                 metrics=self._metrics,
                 max_in_flight=settings.max_in_flight,
+                believed=settings.capabilities_refresh_ms / 1000,
             ),
         )
         self._loop = CallLoop(contract, settings, self._pool, self._metrics, chance)

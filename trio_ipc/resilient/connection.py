@@ -37,7 +37,10 @@ class Connection(trio.abc.AsyncResource):
         closing: set when it is about to be closed: it is not handed out any longer.
         failure_told: set when its breaking was told to the breaker.
         has_answered: whether the server has answered anything on it.
-        was_refused: whether it was closed as the server has no place for one more.
+        was_refused: whether it was closed as the server has no place for one more, or speaks the other
+            checksum variant.
+        variant: its checksum variant.
+        process: the server's, None where the system does not tell.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Connection(trio.abc.AsyncResource):
     ) -> None:
         self.lane = lane
         self.upstream = lane.upstream
+        self.variant = lane.upstream.variants.current
+        self.process: int | None = None
         self.load = 0
         self.left = 0
         self.opened_at = self.idle_since = trio.current_time()
@@ -80,6 +85,13 @@ class Connection(trio.abc.AsyncResource):
             IpcError: as the line's ``call`` raises it.
         """
         return await self._line.call(request, deadline=deadline, done=done)
+
+    def answered(self) -> None:
+        """Note that the server has answered on it, for the first time."""
+        self.has_answered = True
+        self.upstream.variants.answered(self.variant)
+        served = sum(one.has_answered for one in self.lane.connections if one is not self) + 1
+        self.upstream.places_proven = max(self.upstream.places_proven, served)
 
     def is_reusable(self) -> bool:
         """Return whether it is good for another call, as far as can be seen while it is idle."""

@@ -20,6 +20,7 @@ from trio_ipc.settings import WholeNumber
 from .balancing import Candidate
 from .breaker import BreakerStatistics, CircuitBreaker
 from .settings import ResilientConfig
+from .variants import Variants
 
 
 def _default_id(endpoint: Endpoint) -> str:
@@ -96,6 +97,11 @@ class Upstream(Candidate):
         breaker: whether it may be called at all.
         capabilities, capabilities_at: what it said that it can do, and when.
         capabilities_learnt: set when it says so.
+        asks_anew: whether the next connection has to ask for them: the server was lost since.
+        asking: held by the connection that asks; others wait for what it learns.
+        told_by: the process that said what it can do, None where the system does not tell.
+        variants: which checksum variant it speaks.
+        places_proven: how many connections it has served at a time since it was last lost.
         connection_failures: tries to connect that came to nothing.
         removed: set when it is no longer to be used.
         keeper: what is done for it in the background, to be cancelled when it is removed.
@@ -121,6 +127,11 @@ class Upstream(Candidate):
         self.capabilities: Any = None
         self.capabilities_at: float | None = None
         self.capabilities_learnt = trio.Event()
+        self.asks_anew = False
+        self.asking = trio.Lock()
+        self.told_by: int | None = None
+        self.places_proven = 0
+        self.variants = Variants(endpoint.config.crc32_variant)
         self.connection_failures = 0
         self.removed = False
         self.keeper = trio.CancelScope()
@@ -146,12 +157,20 @@ class Upstream(Candidate):
 
         May be said several times of one failure. Those are counted by the breaker's verdicts.
         """
+        self.lost()
         self.last_failure = trio.current_time()
         self._unhealthy_until = self.last_failure + self._unhealthy_for
         self._on_failure(self)
 
+    def lost(self) -> None:
+        """Note that it may be another server by now, which can do other things."""
+        self.asks_anew = True
+        self.places_proven = 0
+        self.variants.doubt()
+
     def learned(self, capabilities: Any) -> None:
         """Note what it said that it can do."""
+        self.asks_anew = False
         self.capabilities = capabilities
         self.capabilities_at = trio.current_time()
         self.capabilities_learnt.set()

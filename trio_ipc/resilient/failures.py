@@ -10,13 +10,16 @@ from typing import Any, Final
 
 import trio
 
+from trio_ipc.contract import OTHER_VARIANT
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
+    ChecksumMismatchError,
     CircuitOpenError,
     IpcError,
     NoEndpointError,
     PoolTimeoutError,
+    ResponseMismatchError,
 )
 
 from .calls import PendingCall, Step
@@ -47,14 +50,31 @@ def failure(errors: list[IpcError]) -> IpcError:
         )
         in_use.attempts = tuple(errors)
         return in_use
+    likeliest = _of_variants(errors)
     error = AttemptsFailedError(
-        f"no server answered, {len(errors)} tries failed: {_told(errors)}",
+        f"no server answered, {len(errors)} tries failed"
+        + (f"; {likeliest.hint}" if likeliest is not None else "")
+        + f": {_told(sorted(errors, key=lambda one: one is not likeliest))}",
         hint="see whether they run, and what they log",
     )
     error.attempts = tuple(errors)
     error.__cause__ = ExceptionGroup("the tries of one call", errors)
     error.endpoint = _where(errors)
     return error
+
+
+def _of_variants(errors: list[IpcError]) -> IpcError | None:
+    """Return the error that points to different checksum variants, the clearest one; None if none does.
+
+    It is nearly always the cause, and all the other tries say only that a connection was closed.
+    """
+    for error in errors:
+        if isinstance(error, ChecksumMismatchError) and error.peer_variant is not None:
+            return error
+    for error in errors:
+        if isinstance(error, ResponseMismatchError) and OTHER_VARIANT in error.message:
+            return error
+    return next((error for error in errors if "crc32_variant" in error.hint), None)
 
 
 def _all_open(errors: list[CircuitOpenError]) -> CircuitOpenError:

@@ -45,9 +45,12 @@ class KeptConnections:
         while lane.idle:
             connection = lane.idle.pop()
             del self._all[connection]
-            if self.expiry(connection) > now and connection.is_reusable():
+            is_fresh = self.expiry(connection) > now
+            if is_fresh and connection.is_reusable():
                 return connection
             self._retire(connection)
+            if is_fresh and not lane.live():
+                lane.upstream.lost()  # it has closed the last one
         return None
 
     def take_longest_unused(self) -> Connection | None:

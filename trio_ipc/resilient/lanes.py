@@ -113,6 +113,8 @@ class Server:
         if not live and not (coming and isinstance(error, (PeerClosedError, ConnectTimeoutError))):
             return False
         self._places = live + coming
+        for lane in self.lanes:
+            lane.upstream.places_proven = min(lane.upstream.places_proven, live)
         self._believed_until = trio.current_time() + seconds
         return True
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from trio_ipc.client.variants import untried
 from trio_ipc.contract import Contract
 from trio_ipc.errors import (
     CallTimeoutError,
@@ -219,14 +220,18 @@ class CallLoop:
         if call.is_late:
             pass  # what comes now is too late to say more
         elif outcome is None:
-            connection.has_answered = True
+            if not connection.has_answered:
+                connection.answered()
             connection.upstream.succeeded()
         elif isinstance(outcome, trio.Cancelled):
             if trio.current_time() >= call.deadline:
                 connection.upstream.failed()
         elif is_its_fault(outcome):
             if not connection.has_answered:
-                connection.was_refused = self._pool.is_full_after(connection, outcome)
+                variants = connection.upstream.variants
+                connection.was_refused = variants.tries_other(
+                    connection.variant, outcome
+                ) or self._pool.is_full_after(connection, outcome)
             if not connection.was_refused:
                 connection.upstream.failed()
         self._pool.release(connection, used=call.is_task)
@@ -253,6 +258,8 @@ class CallLoop:
         connection.failure_told = True
         call.not_answered(connection.upstream, exc, is_known=is_known)
         if not call.repeatable:
+            if connection.was_refused and not connection.upstream.variants.is_known:
+                exc.hint = untried(connection.variant)
             error = failure(call.errors)
             raise error from error.__cause__
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+import attrs
 import trio
 
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.client.connecting import open_trusted_channel
+from trio_ipc.client.variants import both_failed, notices_refusal
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract
 from trio_ipc.errors import ChannelClosedError, MessageError, PeerClosedError
@@ -36,6 +38,7 @@ class Opener:
         connect: opens channels.
         traffic, metrics: where it is counted.
         max_in_flight: how many calls may use a connection at a time.
+        believed: seconds for which what a server said that it can do holds for new connections.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Opener:
         traffic: Traffic,
         metrics: ClientMetrics,
         max_in_flight: int,
+        believed: float,
     ) -> None:
+        self._believed = believed
         self._contract = contract
         self._nursery = nursery
         self._peers = peers
@@ -101,37 +106,110 @@ class Opener:
             self._metrics.connection_failures_total += 1
 
     async def _connect(self, lane: Lane) -> Connection:
-        channel = await open_trusted_channel(lane.upstream.endpoint.config, self._peers, self._connector)
+        """Connect; and once more in the other checksum variant, where that may be the server's."""
+        upstream, variants = lane.upstream, lane.upstream.variants
+        while True:
+            connection = await self._connect_once(lane)
+            try:
+                await self._negotiate(connection)
+                return connection
+            except BaseException as exc:
+                await close_at_once(connection)
+                was_known = variants.is_known
+                if connection.has_answered or not variants.tries_other(connection.variant, exc):
+                    if isinstance(exc, PeerClosedError) and not was_known:
+                        exc.hint = both_failed(exc.hint)
+                    raise
+            upstream.connection_failures += 1
+            self._metrics.connection_failures_total += 1
+            self._metrics.connection_attempts_total += 1
+
+    async def _connect_once(self, lane: Lane) -> Connection:
+        config, variants, contract = lane.upstream.endpoint.config, lane.upstream.variants, self._contract
+        variant = variants.current
+        if config.crc32_variant != variant:
+            config = config.replace(crc32_variant=variant)
+        if not variants.is_known:
+            contract = attrs.evolve(contract, mismatch=notices_refusal(contract))
+        channel = await open_trusted_channel(config, self._peers, self._connector)
         connection = Connection(
-            lane, channel, self._contract, max_in_flight=self._max_in_flight, nursery=self._nursery
+            lane, channel, contract, max_in_flight=self._max_in_flight, nursery=self._nursery
         )
+        connection.variant = variant
+        connection.process = None if channel.peer is None else channel.peer.pid
         channel.traffic = self._traffic
-        try:
-            if self._max_in_flight > 1:
-                self._nursery.start_soon(connection.run)
-            await self._negotiate(connection)
-        except BaseException:
-            await close_at_once(connection)
-            raise
+        if self._max_in_flight > 1:
+            self._nursery.start_soon(connection.run)
         return connection
 
+    def _has_to_learn(self, connection: Connection) -> bool:
+        """Return whether what is known of the server at the other end is not enough."""
+        upstream = connection.upstream
+        return (
+            upstream.capabilities_at is None
+            or upstream.asks_anew
+            or not upstream.variants.is_known
+            or connection.process != upstream.told_by
+            or trio.current_time() >= upstream.capabilities_at + self._believed
+        )
+
     async def _negotiate(self, connection: Connection) -> None:
-        """Ask first of all what the server can do: it may be another one by now."""
+        """Ask first of all what the server can do, unless that is known and it costs more than it tells."""
         if self._contract.negotiation is None:
             return
+        asking = connection.upstream.asking
+        if not self._has_to_learn(connection):
+            await self._find_place(connection)
+            return
+        has_turn = False
+        # One asks for all connections that are opened at the same time. If it hangs, the others go on.
+        with trio.move_on_after(connection.upstream.endpoint.config.accept_timeout_ms / 1000):
+            await asking.acquire()
+            has_turn = True
+        try:
+            if self._has_to_learn(connection):
+                await self._ask(connection)
+                return
+        finally:
+            if has_turn:
+                asking.release()
+        await self._find_place(connection)
+
+    async def _find_place(self, connection: Connection) -> None:
+        """See whether the server has a place for one more connection, before a call has to wait for it.
+
+        A server may keep one in a queue, where nothing but an answer shows that its turn has come. Where as
+        many were answered at a time since it was last lost, nothing is asked: if others have taken the
+        places meanwhile, the call is kept waiting, and is made again. It must be one that may be.
+        """
+        upstream = connection.upstream
+        if connection.variant is not upstream.variants.current:
+            raise PeerClosedError(
+                "this connection is of another checksum variant than the server's",
+                endpoint=upstream.path,
+                hint="connect again",
+            )
+        lane = connection.lane
+        is_proven = len(lane.connections) + len(lane.openings) <= upstream.places_proven
+        if self._contract.repeatable is not True or not is_proven:
+            await self._ask(connection)
+
+    async def _ask(self, connection: Connection) -> None:
+        upstream = connection.upstream
         try:
             answer = await connection.call(
                 self._contract.capabilities_request(), float("inf"), lambda _: None
             )
         except MessageError:
             return  # frames too small to ask: it is taken to be able to do everything, and may refuse
-        connection.has_answered = True
-        connection.upstream.learned(self._contract.capabilities_in(answer))
+        connection.answered()
+        upstream.told_by = connection.process
+        upstream.learned(self._contract.capabilities_in(answer))
         if not connection.is_reusable():
             # What came after the answer would be taken for the next one.
             raise PeerClosedError(
                 "the server closed the connection, or sent more than it was asked for, right after it had "
                 "said what it can do",
-                endpoint=connection.upstream.path,
+                endpoint=upstream.path,
                 hint="it is stopping, or speaks another protocol",
             )

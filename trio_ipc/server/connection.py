@@ -22,6 +22,7 @@ from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import (
     ChannelClosedError,
+    ChecksumMismatchError,
     PeerClosedError,
     ProtocolError,
     ReadTimeoutError,
@@ -34,6 +35,7 @@ from .handling import Call, Handler, begin, describe, ends_the_server, is_cancel
 from .outbox import Outbox
 from .responses import Responses, UnsendableError
 from .states import State
+from .variants import VariantLog, refusal
 from .watch import Verdict, Watch
 from .watchdog import Watchdog
 
@@ -65,6 +67,7 @@ class Shared(Generic[RequestT, ResponseT]):
     watchdog: Watchdog
     nursery: trio.Nursery
     failures: LimitedLog
+    variants: VariantLog = attrs.field(factory=VariantLog)
 
 
 class Connection(Generic[RequestT, ResponseT]):
@@ -249,7 +252,11 @@ class Connection(Generic[RequestT, ResponseT]):
         """Tell the peer what it did wrong, where that is still possible, and end."""
         exc.__traceback__ = None  # the channel keeps the error, which need not keep us
         self._end_after(CloseReason.PROTOCOL_ERROR, exc.message)
-        self._add_failure(None, f"protocol violation: {exc.message}")
+        theirs = exc.peer_variant if isinstance(exc, ChecksumMismatchError) else None
+        ours = str(self._shared.config.crc32_variant)
+        if theirs is not None:
+            self._shared.variants.tell(theirs, ours, self._fields)
+        self._add_failure(None, refusal(exc, theirs, ours))
 
     def _end_after(self, reason: CloseReason, said: str) -> None:
         """End once the responses that are made were handed over."""

@@ -47,6 +47,7 @@ from .memorystream import MemoryStream, memory_streams
 from .pair import Pair, open_client_at, open_pair, open_server
 from .recorder import Recorder
 from .recording import Exchange, RecordedFrame, Recording, RecordingError, read_recording
+from .reference import close_on_failure, simulate_reference
 from .relay import relay
 from .replay import Difference, RecordedHandler, replay_requests
 from .simulator import Behaviour, Reply, SimulatedServer, simulate_server
@@ -98,6 +99,7 @@ __all__ = [
     "cancel_everywhere",
     "close_instead",
     "close_mid_frame",
+    "close_on_failure",
     "drip",
     "fail",
     "garbage",
@@ -111,6 +113,7 @@ __all__ = [
     "replay_requests",
     "same_task",
     "simulate_collector",
+    "simulate_reference",
     "simulate_server",
     "slow",
     "temporary_endpoint",

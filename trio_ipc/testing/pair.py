@@ -137,7 +137,7 @@ async def open_client_at(
     """
     config = config_for(endpoint, config, settings)
     open_channel = endpoint.open_channel if wrap is None else partial(endpoint.open_channel, wrap=wrap)
-    connect = partial(open_trusted_channel, config, PeerPolicy.of(peers), open_channel)
+    connect = partial(open_trusted_channel, peers=PeerPolicy.of(peers), connect=open_channel)
     async with client_over(connect, contract, config, max_in_flight=max_in_flight) as client:
         yield client
 

@@ -18,7 +18,7 @@ import attrs
 from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
-from trio_ipc.config import Crc32Variant
+from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.contract import Contract
 from trio_ipc.errors import ProtocolError, UndecodableMessageError
 from trio_ipc.wire import FrameDecoder
@@ -111,7 +111,7 @@ class Recording:
 
     started: str
     contract: str
-    crc32_variant: Crc32Variant
+    crc32_variant: Crc32Setting
     max_frame_bytes: int
     events: tuple[Event, ...]
     damage: str | None = None
@@ -242,11 +242,15 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     return Recording(
         started=str(header["started"]),
         contract=str(header["contract"]),
-        crc32_variant=Crc32Variant(header["crc32_variant"]),
+        crc32_variant=_variant(header["crc32_variant"]),
         max_frame_bytes=int(header["max_frame_bytes"]),
         events=tuple(events),
         damage=damage,
     )
+
+
+def _variant(name: str) -> Crc32Setting:
+    return AUTO if name == AUTO else Crc32Variant(name)
 
 
 def _header(line: bytes, path: str) -> dict[str, Any]:
@@ -255,7 +259,7 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
         if header["format"] != FORMAT:
             raise ValueError(line)
         if header["version"] == VERSION:
-            Crc32Variant(header["crc32_variant"])
+            _variant(header["crc32_variant"])
             return {**header, "max_frame_bytes": int(header["max_frame_bytes"])}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RecordingError(f"{path} is no recording of trio_ipc") from None

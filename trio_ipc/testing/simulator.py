@@ -50,7 +50,12 @@ class Reply(Generic[RequestT, ResponseT]):
     """
 
     def __init__(
-        self, server: SimulatedServer[RequestT, ResponseT], stream: LocalStream, call: Call, request: RequestT
+        self,
+        server: SimulatedServer[RequestT, ResponseT],
+        stream: LocalStream,
+        call: Call,
+        request: RequestT,
+        encoder: FrameEncoder,
     ) -> None:
         self.closed = False
         self._server = server
@@ -58,7 +63,7 @@ class Reply(Generic[RequestT, ResponseT]):
         self.call = call
         self._request = request
         self._left: list[BaseException] = []
-        self._encoder = FrameEncoder(server.config.max_frame_bytes, server.config.crc32_variant)
+        self._encoder = encoder
 
     async def proper(self) -> ResponseT:
         """Return what the server's handler answers."""
@@ -130,6 +135,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         asked: the requests that the script, or the default, was for.
         connections: how many it has accepted.
         close_next: how many of the next connections it closes at once, as one that is over its limit does.
+        places: how many connections it serves at a time, closing one more at once; None for any number.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         self.asked: list[RequestT] = []
         self.connections = 0
         self.close_next = 0
+        self.places: int | None = None
         self._script: deque[Behaviour] = deque()
         self._streams: dict[LocalStream, trio.CancelScope] = {}
         self._listener: trio.abc.Listener[Any] | None = None
@@ -242,6 +249,8 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                 if self.close_next > 0:
                     self.close_next -= 1
                     return
+                if self.places is not None and self.open_connections > self.places:
+                    return
                 await self._answer_all(stream, Call(peer=stream.peer, deadline=math.inf, connection=number))
         finally:
             await close_at_once(stream)
@@ -251,7 +260,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
     async def _answer_all(self, stream: LocalStream, call: Call) -> None:
         requests = _Requests(stream, self.contract, self.config)
         while (request := await requests.next()) is not None:
-            reply = Reply(self, stream, call, request)
+            reply = Reply(self, stream, call, request, requests.encoder)
             try:
                 await self._behaviour_for(request)(request, reply)
             except Exception as exc:
@@ -277,7 +286,9 @@ class _Requests(Generic[RequestT, ResponseT]):
     ) -> None:
         self._stream = stream
         self._contract = contract
-        self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant)
+        #: Of the answers, in the variant of the requests.
+        self.encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
+        self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self.encoder.use)
 
     async def next(self) -> RequestT | None:
         """Return the next request, None if the client leaves or breaks the protocol."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from trio_ipc.config import Crc32Variant
+from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 
 #: ``checksum(data, value=0)``: the CRC-32 of ``data``, going on from ``value``.
 #: ``data`` is ``bytes``; google-crc32c takes nothing else.
@@ -40,3 +40,18 @@ def checksum_for(variant: Crc32Variant) -> Checksum:
         return crc
 
     return crc32c
+
+
+def first_guess(setting: Crc32Setting) -> Crc32Variant:
+    """Return the variant to begin with: of ``auto`` the ADR's default."""
+    return Crc32Variant.IEEE if setting == AUTO else setting
+
+
+def check_libraries(setting: Crc32Setting) -> None:
+    """Load what a setting needs.
+
+    Raises:
+        ImportError: a library is missing.
+    """
+    for variant in Crc32Variant if setting == AUTO else (setting,):
+        checksum_for(variant)

@@ -9,10 +9,10 @@ compared.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from trio_ipc.config import Crc32Variant
+from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.errors import (
     ChecksumMismatchError,
     FrameTooLargeError,
@@ -23,7 +23,7 @@ from trio_ipc.errors import (
     TruncatedFrameError,
 )
 
-from .checksum import checksum_for
+from .checksum import checksum_for, first_guess
 
 _HEADER = struct.Struct("<II")
 _unpack_header = _HEADER.unpack_from
@@ -46,11 +46,15 @@ class FrameEncoder:
 
     Args:
         max_frame_bytes: the largest payload, in bytes, that may be sent.
-        variant: which CRC-32 goes into the header.
+        variant: which CRC-32 goes into the header; of ``auto`` IEEE, until :meth:`use` says more.
     """
 
-    def __init__(self, max_frame_bytes: int, variant: Crc32Variant) -> None:
+    def __init__(self, max_frame_bytes: int, variant: Crc32Setting) -> None:
         self._limit = max_frame_bytes
+        self._checksum = checksum_for(first_guess(variant))
+
+    def use(self, variant: Crc32Variant) -> None:
+        """Put this variant's checksum into the headers from now on."""
         self._checksum = checksum_for(variant)
 
     def encode(self, payload: bytes) -> bytes:
@@ -116,13 +120,24 @@ class FrameDecoder:
 
     Args:
         max_frame_bytes: the largest payload, in bytes, that is accepted.
-        variant: which CRC-32 the headers carry.
+        variant: which CRC-32 the headers carry; ``auto`` to judge by the first frame.
+        on_other: told which variant the first frame is of, where that is not the one that was expected:
+            ``auto`` goes on with it, and any other setting refuses the frame.
     """
 
-    def __init__(self, max_frame_bytes: int, variant: Crc32Variant) -> None:
+    def __init__(
+        self,
+        max_frame_bytes: int,
+        variant: Crc32Setting,
+        on_other: Callable[[Crc32Variant], None] | None = None,
+    ) -> None:
         self._limit = max_frame_bytes
-        self._variant = variant
-        self._checksum = checksum_for(variant)
+        self._variant = first_guess(variant)
+        self._adapts = variant == AUTO
+        self._on_other = on_other
+        self._checksum = checksum_for(self._variant)
+        # Before the first frame was taken, and after an error. One question for both: it is asked each time.
+        self._is_unusual = True
         # Bytes not looked at yet, from _start on.
         self._input = b""
         self._start = 0
@@ -138,6 +153,7 @@ class FrameDecoder:
         self._expected_crc = 0
         self._partial_crc = 0
         self._largest = _LARGE
+        self._is_first = False
         self._error: ProtocolError | None = None
 
     @property
@@ -202,8 +218,8 @@ class FrameDecoder:
 
         Payloads ahead of such an error are returned first.
         """
-        if self._error is not None:
-            raise self._error
+        if self._is_unusual:
+            return self._next_unusual(at_most)
         payloads: list[bytes] = []
         if self._pieces is not None:
             if self._came < self._length:
@@ -226,7 +242,9 @@ class FrameDecoder:
                 return payloads
             payload = data[begin:end]
             if checksum(payload) != expected:
-                return self._fail(self._bad_checksum(payload, expected), payloads)
+                if payloads or not self._is_first or not self._adapt(payload, expected):
+                    return self._fail(self._bad_checksum(payload, expected, payloads), payloads)
+                checksum = self._checksum
             payloads.append(payload)
             start = end
         # Lets go of the read that brought it, once there is no more in it.
@@ -278,13 +296,37 @@ class FrameDecoder:
         # One allocation of the final size. A buffer that grew with the pieces would be moved, or get new
         # pages from the system, again and again: measured with 1 MiB, that took longer than all the rest.
         payload = b"".join(pieces)
-        if self._partial_crc != self._expected_crc:
-            self._fail(self._bad_checksum(payload, self._expected_crc), [])
+        expected = self._expected_crc
+        if self._partial_crc != expected and not (self._is_first and self._adapt(payload, expected)):
+            self._fail(self._bad_checksum(payload, expected, []), [])
         return payload
+
+    def _next_unusual(self, at_most: int) -> list[bytes]:
+        """Give the error there was; or look for the first frame of all, and for what follows it."""
+        if self._error is not None:
+            raise self._error
+        self._is_unusual, self._is_first = False, True
+        try:
+            payloads = self.next_payloads(at_most)
+        finally:
+            self._is_first = False
+        self._is_unusual = not payloads or self._error is not None
+        return payloads
+
+    def _adapt(self, payload: bytes, expected: int) -> bool:
+        """See whether the first frame is of the other variant; return whether to go on with that one."""
+        other = self._variant.other
+        if checksum_for(other)(payload) != expected:
+            return False
+        if self._adapts:
+            self._variant, self._checksum = other, checksum_for(other)
+        if self._on_other is not None:
+            self._on_other(other)
+        return self._adapts
 
     def _fail(self, error: ProtocolError, payloads: list[bytes]) -> list[bytes]:
         """Keep an error, and raise it unless there are payloads ahead of it."""
-        self._error = error
+        self._error, self._is_unusual = error, True
         self._input, self._start, self._ahead, self._pieces = b"", 0, bytearray(), None
         if not payloads:
             raise error
@@ -301,17 +343,21 @@ class FrameDecoder:
             hint="raise max_frame_bytes, unless this peer speaks another protocol",
         )
 
-    def _bad_checksum(self, payload: bytes, expected: int) -> ProtocolError:
-        other = Crc32Variant.CASTAGNOLI if self._variant is Crc32Variant.IEEE else Crc32Variant.IEEE
-        if checksum_for(other)(payload) == expected:
+    def _bad_checksum(self, payload: bytes, expected: int, before: list[bytes]) -> ProtocolError:
+        other = self._variant.other
+        theirs = checksum_for(other)(payload)
+        if theirs == expected:
             hint = f"the peer uses the {other} variant: set crc32_variant to the same on both sides"
         else:
             hint = "the bytes were damaged, or the peer speaks another protocol"
-        return ChecksumMismatchError(
+        error = ChecksumMismatchError(
             f"checksum mismatch: the header says {expected:08x}, the payload of {len(payload)} bytes has "
             f"{self._checksum(payload):08x} ({self._variant})",
             hint=hint,
         )
+        if theirs == expected and self._is_first and not before:
+            error.peer_variant = str(other)
+        return error
 
 
 def _have_memory_kept(size: int) -> None:
