@@ -42,8 +42,8 @@ _LONGEST_TERM: Final = 4_096
 _MOST_IN_VAIN: Final = 4
 
 #: Seconds of latency that a second of CPU time has to save. Measured on a quiet machine: a call after a pause
-#: of 150 µs took 112 instead of 240 µs, for 1.2 times the CPU time; one for 1,000 records 357 instead of 462 µs,
-#: for 1.16 times. With 2 instead of a quarter neither would spin.
+#: of 150 µs took 112 instead of 240 µs, for 1.2 times the CPU time; one for 1,000 records 357 instead of
+#: 462 µs, for 1.16 times. With a price of 2 neither would spin.
 _WORTH: Final = 0.25
 
 #: Seconds from one wait to the next after which nobody spins: what could be gained is small beside them, and
