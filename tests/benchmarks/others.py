@@ -26,7 +26,7 @@ PAUSES_US: Final = (50, 150, 500)
 
 #: What is imported, each in a new process, if it is installed. The goal is about the first two.
 IMPORTS: Final = {
-    "trio_ipc": "trio_ipc",
+    "trio_ipc": "trio_ipc.server, trio_ipc.client",  # of itself the package loads what is asked for
     "trio and protobuf": "trio, google.protobuf.message",
     "asyncio and protobuf": "asyncio, google.protobuf.message",
     "grpc.aio and protobuf": "grpc.aio, google.protobuf.message",

