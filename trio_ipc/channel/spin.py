@@ -45,9 +45,9 @@ _MOST_IN_VAIN: Final = 4
 
 #: Seconds of latency that a second of CPU time has to save, and what sleeping may take of what spinning takes
 #: to be chosen. Medians of five differ by chance, and to sleep by mistake costs more than to spin by mistake:
-#: with a price of 0.75 and a tenth of doubt, calls for 1,000 records took 393 instead of 313 µs, and 16 callers
-#: on one client 956 instead of 756. What it does not catch are pauses of 100 to 300 µs: there a call takes half
-#: the time, for 1.4 times the CPU time.
+#: with a price of 0.75 and a tenth of doubt, calls for 1,000 records took 393 instead of 313 µs, and 16
+#: callers on one client 956 instead of 756. What it does not catch are pauses of 100 to 300 µs: there a call
+#: takes half the time, for 1.4 times the CPU time.
 _WORTH: Final = 0.25
 _CLEARLY: Final = 0.8
 
