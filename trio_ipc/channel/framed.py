@@ -66,7 +66,7 @@ class FramedChannel(Channel):
         self._spins = spins
         self._spin = Spin(looks)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
-        self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, adapts=False)
+        self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, backs_off=False)
         # Only the rest of a frame is read in a row: before each frame others have their turn.
         self._reads_in_a_row = _READS_IN_A_ROW
         self._at_eof = False
