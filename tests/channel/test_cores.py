@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import IN_MEMORY
 from trio_ipc import IpcConfig
 from trio_ipc.channel import FramedChannel
 from trio_ipc.channel.cores import quota, usable_cores
@@ -84,6 +85,6 @@ async def test_a_channel_spins_only_where_its_peer_has_a_core_too(
     # Not by its dotted name: the package has a function of the module's name.
     monkeypatch.setattr(sys.modules["trio_ipc.channel.framed"], "usable_cores", lambda: cores)
     for attempts in (75, 0):
-        config = IpcConfig(endpoint_path="/x", poll_attempts=attempts)
+        config = IpcConfig(endpoint_path=IN_MEMORY, poll_attempts=attempts)
         channel = FramedChannel(memory_streams()[0], config, endpoint="memory", peer=None)
         assert channel._spins is (spins and attempts > 0)

@@ -360,7 +360,9 @@ async def test_no_more_threads_look_at_the_system_than_allowed() -> None:
     assert (await ask(DetectionTask(process_filter=ProcessFilter(pids=[1])), collector)).success
 
 
-@pytest.mark.parametrize("names", [[], ["no such name"]], ids=["all", "none"])
+@pytest.mark.parametrize(
+    "names", [pytest.param([], id="all", marks=without_names), pytest.param(["no such name"], id="none")]
+)
 async def test_an_executable_is_verified_without_a_hash_check(names: list[str]) -> None:
     """As the reference's planner asks: by names, or without any filter."""
     result = await ask(
