@@ -25,6 +25,7 @@ from trio_ipc import (
     serve_listener,
     testing,
 )
+from trio_ipc.config import Crc32Setting
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
@@ -78,7 +79,7 @@ def frame(message: DetectionTask | DetectionResult) -> bytes:
     return _encoder.encode(message.SerializeToString())
 
 
-def results_in(data: bytes, variant: Crc32Variant = Crc32Variant.IEEE) -> list[DetectionResult]:
+def results_in(data: bytes, variant: Crc32Setting = Crc32Variant.IEEE) -> list[DetectionResult]:
     """The whole frames in what a server sent."""
     decoder = FrameDecoder(4 * MIB, variant)
     decoder.feed(data)
