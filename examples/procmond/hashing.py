@@ -69,6 +69,10 @@ def canonical_algorithm(name: str) -> str:
         fixed = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
         known = ", ".join(sorted({*fixed, BLAKE3, *_HASHLIB_NAMES}))
         raise HashError(f"unknown hash algorithm {name[:40]!r}; known are {known}") from None
+    except ImportError as exc:
+        raise HashError(
+            f"hash algorithm {canonical!r} is not to be had here: {exc}; install blake3, or use sha256"
+        ) from exc
     if digest_size == 0:
         raise HashError(f"hash algorithm {canonical!r} has no digest length of its own; use sha256, for one")
     return canonical
