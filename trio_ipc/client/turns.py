@@ -38,8 +38,8 @@ class _Waiter:
 class Turns:
     """Leave to use a connection, first come, first served.
 
-    All who wait have the same time, and so one alarm for the first of them is enough: a cancel scope for each
-    took half as long again as the call.
+    All who wait have the same time, and so one alarm for the first of them is enough, instead of a cancel
+    scope for each.
 
     Args:
         at_a_time: how many callers may have it at the same time.

@@ -80,7 +80,7 @@ def _none_of(kinds: Iterable[_Kind]) -> dict[_Kind, int]:
     return dict.fromkeys(kinds, 0)
 
 
-#: Copied for each client: to go through an enumeration took 3 of the 300 µs of a connection for one call.
+#: Copied for each client, which is cheaper than to go through an enumeration.
 _NO_CALLS_FAILED = _none_of(CallFailure)
 
 

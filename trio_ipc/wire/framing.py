@@ -231,7 +231,7 @@ class FrameDecoder:
             self._ahead = bytearray()
         data, start = self._input, self._start
         size, limit, checksum = len(data), self._limit, self._checksum
-        # One loop for all that is in hand: a method called for each was a tenth of a pipelined call.
+        # One loop for all that is in hand, instead of a method call for each.
         while len(payloads) < at_most and (begin := start + HEADER_BYTES) <= size:
             length, expected = _unpack_header(data, start)
             end = begin + length
