@@ -393,7 +393,7 @@ def test_a_plan_for_other_surroundings_is_longer_and_leaves_out_what_they_do_not
 # --- What is published --------------------------------------------------------------------------------------
 
 
-EVERYWHERE = pytest.mark.parametrize("surroundings", [Surroundings.QUIET], ids=str)
+EVERYWHERE = pytest.mark.parametrize("surroundings", list(Surroundings), ids=str)
 
 
 def published(surroundings: Surroundings = Surroundings.QUIET) -> dict[str, Any]:
