@@ -135,7 +135,7 @@ class EndpointListener(trio.abc.Listener[Channel]):
             ImportError, OSError: the transport cannot be used. The old one goes on.
             trio.ClosedResourceError: this listener was closed.
 
-        After a cancellation it has happened or not; ``transport`` tells.
+        A cancellation may come before the switch or after it; ``transport`` tells which one is in use.
         """
         async with self._turn:
             if transport is self.transport:

@@ -108,7 +108,8 @@ class Server(Generic[RequestT, ResponseT]):
             EndpointError: it cannot be used, and the old one goes on serving; or this server is stopping,
                 or listens on a listener of the caller's own (:func:`serve_listener`).
 
-        After a cancellation it has happened or not; ``snapshot().transport`` tells.
+        A cancellation may come before the switch or after it; ``snapshot().transport`` tells which transport is
+        in use.
         """
         wanted = choice(TransportType, "transport", transport)
         listener = self._listener

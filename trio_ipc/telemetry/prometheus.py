@@ -27,7 +27,7 @@ def prometheus_text(*snapshots: Snapshot) -> str:
 
     Args:
         snapshots: of servers and clients. Those of the same endpoint, contract and transport are added up,
-            as a series may occur but once; of their uptimes the longest counts.
+            as Prometheus allows each series only once; the longest of their uptimes is shown.
 
     Returns:
         The text, ending in a line break. Metrics of a side that is not there are left out.

@@ -87,7 +87,7 @@ class EndOfFile:
 
 @attrs.frozen
 class Split:
-    """Ends a piece before the byte: no read or write has bytes from both sides of it."""
+    """Splits the stream before the byte: one read or write ends there, and the next one begins with it."""
 
 
 @attrs.frozen
