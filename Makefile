@@ -14,9 +14,13 @@ BENCH_LOCKED := $(BENCH_VENV)/.locked
 BENCH_STAMP := $(BENCH_VENV)/.installed
 FUZZ_VENV := .venv-fuzz
 FUZZ_STAMP := $(FUZZ_VENV)/.installed
+INTEROP := build/interop
+GO_BUILD := go build -trimpath -buildvcs=false
+# The peers in other languages that can be built here; the others are left out, and the run says so.
+PEERS := $(if $(shell command -v go 2>/dev/null),interop-go) $(if $(shell command -v cargo 2>/dev/null),interop-rust)
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table interop interop-go interop-rust proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -29,6 +33,7 @@ help:
 	@echo "make fuzz    fuzz framing and server, a minute each; ARGS=\"--seconds 600 server\" as long as you like"
 	@echo "make soak    the example programs under chaos, for a minute; ARGS=\"--seconds 3600\" as long as you like"
 	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
+	@echo "make interop  peers in Rust, Go and Python's standard library, each server with each client"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -71,6 +76,7 @@ $(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml
 	@touch $@
 
 bench: $(BENCH_STAMP)
+	@$(if $(strip $(PEERS)),$(MAKE) --no-print-directory $(PEERS) || echo "that peer is left out" >&2)
 	@$(BENCH_VENV)/bin/python -m tests.benchmarks $(ARGS)
 
 scale: $(BENCH_STAMP)
@@ -99,6 +105,23 @@ soak: $(STAMP)
 hardening-table: $(STAMP)
 	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.hardening.table --modules)
 	$(BIN)/python -m tests.hardening.table
+
+interop: $(STAMP) $(PEERS)
+	@$(BIN)/python -m tests.interop $(ARGS)
+
+# Messages are generated from our own .proto, by the protoc that `make proto` has.
+$(INTEROP)/detection.binpb: $(PROTO) $(STAMP)
+	@mkdir -p $(INTEROP)
+	@$(BIN)/python -m grpc_tools.protoc -I. --include_imports --descriptor_set_out=$@ $(PROTO)
+
+interop-rust: $(INTEROP)/detection.binpb
+	@cargo build --quiet --locked --release --manifest-path tests/interop/rust/Cargo.toml --target-dir $(INTEROP)/rust
+
+interop-go: $(STAMP)
+	@cd tests/interop/go && $(GO_BUILD) -o ../../../$(INTEROP)/go/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	@$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-go=$(INTEROP)/go/protoc-gen-go \
+		--go_out=tests/interop/go --go_opt=module=peer --go_opt=M$(PROTO)=peer/detection $(PROTO)
+	@cd tests/interop/go && $(GO_BUILD) -o ../../../$(INTEROP)/go/peer .
 
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)

@@ -38,6 +38,7 @@ __all__ = [
     "check",
     "check_all",
     "prepared",
+    "process_record",
     "request",
     "sizes",
 ]
@@ -60,7 +61,7 @@ def request(name: str) -> DetectionTask:
     return DetectionTask(task_id=name)
 
 
-def _record(number: int) -> ProcessRecord:
+def process_record(number: int) -> ProcessRecord:
     """A record as examples/procmond makes them: about 190 bytes."""
     return ProcessRecord(
         pid=1_000 + number,
@@ -84,7 +85,7 @@ def prepared(name: str) -> DetectionResult:
     if name == LARGEST:
         records = [ProcessRecord(pid=1, name="p", command_line=["x" * _JUST_BELOW_1_MIB])]
     else:
-        records = [_record(number) for number in range(RECORDS.get(name, 0))]
+        records = [process_record(number) for number in range(RECORDS.get(name, 0))]
     return DetectionResult(task_id=name, success=True, processes=records)
 
 

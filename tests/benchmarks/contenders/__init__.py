@@ -41,6 +41,8 @@ CONTENDERS: Final = {
     "grpc-aio": Entry("grpc_asyncio", "gRPC, asyncio", "grpcio", shares=True),
     "connection": Entry("connection", "multiprocessing.connection"),
     "zeromq": Entry("zeromq", "ZeroMQ", "pyzmq"),
+    "go": Entry("native", "Go, the same protocol"),
+    "rust": Entry("native", "Rust, the same protocol"),
 }
 
 
