@@ -3,6 +3,15 @@
 PYTHON ?= python3
 # CPython for Windows, of `make test-windows`: 3.11, 3.12 or 3.13.
 PYTHON_WINDOWS ?= 3.11
+# Workers that run the tests.
+JOBS ?= 2
+# How: plain, order (another one each time), dev (python -X dev) or hash (PYTHONHASHSEED).
+WAY ?= plain
+WAY_order := -p randomly
+WAY_dev_ENV := PYTHONDEVMODE=1
+WAY_hash_ENV := PYTHONHASHSEED=$(shell date +%j)
+# Who runs them, for test-as-user.
+TEST_USER ?= daemon
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
 VENV := .venv
@@ -20,11 +29,13 @@ GO_BUILD := go build -trimpath -buildvcs=false
 PEERS := $(if $(shell command -v go 2>/dev/null),interop-go) $(if $(shell command -v cargo 2>/dev/null),interop-rust)
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table interop interop-go interop-rust proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table interop interop-go interop-rust proto proto-check lock clean test-as-user mutants
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
-	@echo "make test    the test suite, with branch coverage"
+	@echo "make test    the test suite, with branch coverage; WAY=order, dev or hash runs it in another way"
+	@echo "make test-as-user    the same suite as the user daemon; as root"
+	@echo "make mutants ARGS=\"--module trio_ipc.wire --sample 20\"    change the code, and see whether a test fails"
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
@@ -49,9 +60,21 @@ $(STAMP): $(LOCKED) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Tests that need the machine alone wait for the others (tests/workers.py). Another way shows what one way hides.
 test: $(STAMP)
-	$(BIN)/python -m coverage run -m pytest
+	@$(if $(filter $(WAY),plain order dev hash),:,echo "there is no WAY=$(WAY): plain, order, dev or hash" >&2; exit 1)
+	rm -f .coverage .coverage.*
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(WAY_$(WAY)_ENV) \
+		$(BIN)/python -m coverage run -m pytest -n $(JOBS) $(WAY_$(WAY)) $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+# In a copy, which belongs to that user. Needs root.
+test-as-user: $(STAMP)
+	@tests/as_another_user.sh $(TEST_USER) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+mutants: $(STAMP)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff check .

@@ -14,7 +14,7 @@ from tests.support import Ends
 from trio_ipc import IpcConfig, TransportType
 
 #: Its entry point is there once the package is installed; under Wine it is only on the path.
-pytest_plugins = ["pytest_trio_ipc", "pytester", "tests.hardening.record"]
+pytest_plugins = ["pytest_trio_ipc", "pytester", "tests.workers", "tests.hardening.record"]
 
 
 @pytest.fixture(autouse=True)

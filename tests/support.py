@@ -134,6 +134,22 @@ async def cancelled_once_begun(operation: Callable[[], Awaitable[_T]]) -> _T | N
     return results[0] if results else None
 
 
+class Beside:
+    """A task that runs beside others, and notes for how long it did not."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.longest = 0.0
+
+    async def run(self) -> None:
+        latest = trio.current_time()
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
+            self.longest = max(self.longest, trio.current_time() - latest)
+            latest = trio.current_time()
+
+
 class Ends:
     """Makes both ends of connections that need no endpoint, and closes all of them in the end.
 

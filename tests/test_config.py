@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ import pytest
 
 from tests.platforms import unix_only
 from trio_ipc import ConfigError, Crc32Variant, IpcConfig, IpcError, TransportType
+from trio_ipc.client.connecting import check_max_in_flight
 from trio_ipc.endpoint import DEFAULT_ENDPOINT, MAX_PATH_BYTES
+from trio_ipc.resilient import Endpoint, ResilientConfig
+from trio_ipc.settings import WholeNumber
 
 
 def test_the_fields_and_defaults_are_the_adrs() -> None:
@@ -96,3 +100,37 @@ def test_a_copy_with_changes_is_checked_like_a_new_one() -> None:
     assert IpcConfig().replace(max_connections=2).max_connections == 2
     with pytest.raises(ConfigError, match="max_connections is 0"):
         IpcConfig().replace(max_connections=0)
+
+
+# --- None ---------------------------------------------------------------------------------------------------
+
+#: The numbers that may be left open, and what None means then is in the docstrings.
+OPTIONAL = {"IpcConfig.handler_timeout_ms", "ResilientConfig.max_connections"}
+
+NUMBERS = [
+    (kind, field.name)
+    for kind in (IpcConfig, ResilientConfig)
+    for field in attrs.fields(kind)
+    if isinstance(field.validator, WholeNumber)
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), NUMBERS, ids=lambda value: getattr(value, "__name__", value))
+def test_none_is_no_number_where_one_is_required(kind: Callable[..., object], field: str) -> None:
+    if f"{kind.__name__}.{field}" in OPTIONAL:
+        assert getattr(kind(**{field: None}), field) is None
+        return
+    with pytest.raises(ConfigError, match=f"^{field} is None, must be a whole number of .* to 2147483647"):
+        kind(**{field: None})
+
+
+def test_the_numbers_are_all_of_them() -> None:
+    assert {f"{kind.__name__}.{field}" for kind, field in NUMBERS} > OPTIONAL
+    assert len(NUMBERS) == 8 + 14
+
+
+def test_a_priority_and_a_number_in_flight_are_required_too() -> None:
+    with pytest.raises(ConfigError, match="^priority is None, must be a whole number of ranks"):
+        Endpoint(IpcConfig(), priority=None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="^max_in_flight is None, must be a whole number"):
+        check_max_in_flight(None)

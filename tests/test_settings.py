@@ -26,6 +26,7 @@ from trio_ipc import (
     settings,
 )
 from trio_ipc.client.connecting import check_max_in_flight
+from trio_ipc.settings import _warn_once
 
 #: What Kubernetes gives every container of a namespace that has a service called "trio-ipc".
 KUBERNETES = {
@@ -170,6 +171,7 @@ def test_variables_that_are_no_settings_are_warned_of_in_one_line(caplog: pytest
 def test_each_set_of_names_in_the_process_environment_is_warned_of_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _warn_once.cache_clear()  # it is the process's, and other tests run in it
     monkeypatch.setenv("TRIO_IPC_SERVICE_HOST", "10.96.0.7")
     for _ in range(3):
         IpcConfig.load()

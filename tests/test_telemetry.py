@@ -52,7 +52,6 @@ from trio_ipc import (
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.server.connection import _MOST_AT_ONCE
-from trio_ipc.telemetry import ServerTelemetry
 from trio_ipc.telemetry.histogram import Histogram
 from trio_ipc.transports import connect
 
@@ -679,13 +678,6 @@ async def test_any_thread_may_take_a_snapshot_and_so_may_who_comes_later(config:
         await trio.testing.wait_all_tasks_blocked()
         assert (await trio.to_thread.run_sync(server.snapshot)).requests == 1
         assert (await trio.to_thread.run_sync(client.snapshot)).calls == 1
-
-
-def test_a_snapshot_can_be_taken_when_trio_no_longer_runs() -> None:
-    async def make() -> ServerTelemetry:
-        return ServerTelemetry(transport="interprocess", endpoint="/e", contract="c")
-
-    assert trio.run(make).snapshot().uptime_seconds >= 0
 
 
 async def test_a_read_timeout_of_the_server_is_one_of_its_timeouts(autojump_clock: MockClock) -> None:

@@ -58,6 +58,7 @@ def test_an_executable_is_hashed_only_when_asked_for() -> None:
 
 def test_cpu_usage_needs_two_samples_that_are_not_too_close() -> None:
     now = 100.0
+    before = sum(psutil.Process().cpu_times()[:2])
     table = ProcessTable(clock=lambda: now)
     assert not sight(os.getpid(), table=table).record.HasField("cpu_usage")
     now += 0.05
@@ -65,7 +66,10 @@ def test_cpu_usage_needs_two_samples_that_are_not_too_close() -> None:
     now += 1
     measured = sight(os.getpid(), table=table).record
     assert measured.HasField("cpu_usage")
-    assert measured.cpu_usage >= 0
+    used = sum(psutil.Process().cpu_times()[:2]) - before
+    assert 0 <= measured.cpu_usage <= 100 * used / 1.0, (
+        "no more than all that was used meanwhile, in a second"
+    )
     now += 0.05
     assert sight(os.getpid(), table=table).record.cpu_usage == measured.cpu_usage
 

@@ -16,6 +16,8 @@ from typing import Any, Final, Protocol
 import attrs
 import pytest
 
+from tests.workers import is_worker
+
 ROOT: Final = Path(__file__).parents[2]
 RECORDED: Final = Path("build", "hardening.json")
 
@@ -72,7 +74,8 @@ class _Recorder:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_Recorder(config.rootpath / RECORDED))
+    if not is_worker(config):  # the controller hears of all results
+        config.pluginmanager.register(_Recorder(config.rootpath / RECORDED))
 
 
 def recorded() -> list[Entry]:

@@ -451,7 +451,7 @@ async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
         server.crash()
         tries = server.tries
         await wait_all_tasks_blocked()
-        with pytest.raises(Exception, match="connection refused"):
+        with pytest.raises(ServerRefusedError, match="connection refused"):
             await client.call(task())
         assert server.tries == tries + 1
         assert client.statistics()[0].breaker.state is BreakerState.OPEN

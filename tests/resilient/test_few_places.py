@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.support import succeed, success, task
 from trio_ipc import Call, Contract, IpcConfig, PeerClosedError, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
+from trio_ipc.errors import AttemptsFailedError, CallTimeoutError, PoolTimeoutError
 from trio_ipc.resilient import BreakerState, Endpoint, open_resilient_client
 
 from .support import (
@@ -176,7 +176,7 @@ async def test_when_a_connection_is_lost_nothing_is_believed_any_longer(autojump
         assert lane.server.is_full_after(PeerClosedError("one too many"), 1_000)
         assert lane.server.places(2) == 1
         server.handler = crash = Crash(server)
-        with pytest.raises(Exception, match="closed"):
+        with pytest.raises(AttemptsFailedError, match="closed"):
             await client.call(task("2"))
         assert crash.calls
         assert lane.server.places(2) == 2
@@ -242,7 +242,7 @@ async def test_one_that_closes_every_connection_fails_every_call(
 
         async def fails(number: int) -> None:
             nonlocal failed
-            with pytest.raises(Exception, match="closed the connection"):
+            with pytest.raises(AttemptsFailedError, match="closed the connection"):
                 await client.call(task(str(number)), timeout=10)
             failed += 1
 

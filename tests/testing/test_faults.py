@@ -329,15 +329,15 @@ def test_the_faults_of_one_test_have_seeds_in_a_row(ipc_faults: Callable[..., Fa
 @pytest.mark.parametrize(
     ("faults", "error"),
     [
-        (Faults(receiving=[at_frame(1, Flip(0), offset=10)]), ChecksumMismatchError),
-        (Faults(receiving=[at_frame(1, Stall(), offset=3)]), ReadTimeoutError),
-        (Faults(receiving=[at_frame(1, Truncate(), offset=9)]), ReadTimeoutError),
-        (Faults(sending=[at_frame(1, Stall(), offset=3)]), WriteTimeoutError),
-        (Faults(sending=[at_frame(2, Reset())]), PeerClosedError),
-        (Faults(sending=[at_frame(1, Reset(), offset=9)]), PeerClosedError),
-        (Faults(receiving=[at_byte(0, EndOfFile())]), PeerClosedError),
+        (Faults(seed=1, receiving=[at_frame(1, Flip(0), offset=10)]), ChecksumMismatchError),
+        (Faults(seed=1, receiving=[at_frame(1, Stall(), offset=3)]), ReadTimeoutError),
+        (Faults(seed=1, receiving=[at_frame(1, Truncate(), offset=9)]), ReadTimeoutError),
+        (Faults(seed=1, sending=[at_frame(1, Stall(), offset=3)]), WriteTimeoutError),
+        (Faults(seed=1, sending=[at_frame(2, Reset())]), PeerClosedError),
+        (Faults(seed=1, sending=[at_frame(1, Reset(), offset=9)]), PeerClosedError),
+        (Faults(seed=1, receiving=[at_byte(0, EndOfFile())]), PeerClosedError),
         # The server finds the damage, says so, and closes.
-        (Faults(sending=[at_frame(1, Flip(5), offset=4)]), ResponseMismatchError),
+        (Faults(seed=1, sending=[at_frame(1, Flip(5), offset=4)]), ResponseMismatchError),
     ],
     ids=str,
 )
@@ -353,10 +353,10 @@ async def test_a_client_meets_the_fault_as_the_error_that_it_is(
 @pytest.mark.parametrize(
     "faults",
     [
-        Faults(sending=[at_byte(0, Dribble(1))], receiving=[at_byte(0, Dribble(1))]),
-        Faults(sending=[at_byte(0, Dribble(3, 0.01))], receiving=[at_byte(0, Dribble(5, 0.01))]),
-        Faults(receiving=[at_random(0.2, Split()), at_each_frame(Merge(9))]),
-        Faults(sending=[at_random(0.2, Delay(0.1))], receiving=[at_random(0.1, Delay(0.1))]),
+        Faults(seed=1, sending=[at_byte(0, Dribble(1))], receiving=[at_byte(0, Dribble(1))]),
+        Faults(seed=1, sending=[at_byte(0, Dribble(3, 0.01))], receiving=[at_byte(0, Dribble(5, 0.01))]),
+        Faults(seed=1, receiving=[at_random(0.2, Split()), at_each_frame(Merge(9))]),
+        Faults(seed=1, sending=[at_random(0.2, Delay(0.1))], receiving=[at_random(0.1, Delay(0.1))]),
     ],
     ids=str,
 )

@@ -45,7 +45,7 @@ def run(pytester: pytest.Pytester, code: str, *arguments: str, trio_mode: bool =
     )
     # Under Wine the package is on the path and not installed, and so has no entry points.
     plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
-    lean = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    lean = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:xdist"]
     return pytester.runpytest_subprocess(*lean, *plugin, *arguments)
 
 

@@ -192,12 +192,14 @@ class Channel(trio.abc.AsyncResource):
             trio.TooSlowError: the caller's deadline went by first.
             ChannelClosedError: the channel was closed.
 
-        Cancellation between two frames leaves the channel as it was; inside a frame it closes it.
+        Cancellation between two frames leaves the channel as it was, and so does one that is there from the
+        start; inside a frame it closes it.
         """
+        in_frame = self.has_input
+        if in_frame:
+            await trio.lowlevel.checkpoint_if_cancelled()  # which stops no frame: none was begun here
         try:
-            in_frame = self.has_input
             if in_frame:
-                await trio.lowlevel.checkpoint_if_cancelled()
                 payloads = self.receive_nowait(1)
                 if payloads:
                     await trio.lowlevel.cancel_shielded_checkpoint()

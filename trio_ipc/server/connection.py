@@ -110,6 +110,8 @@ class Connection(Generic[RequestT, ResponseT]):
         self._request: RequestT | None = None
         self._undecided = False
         self._handled_at = -math.inf  # when the last handler was done
+        self._turn_ends = -math.inf  # when everyone else has theirs
+        self._has_rested = True
         self._cancelled_at: BaseException | None = None
         self._taking = True
         self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of a frame
@@ -210,6 +212,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._waits_in_frame = None
         try:
             while not self._take_requests():
+                self._has_rested = True
                 in_frame = channel.in_frame
                 if in_frame is not self._waits_in_frame:
                     # From its first byte on a frame has one budget for header and payload together.
@@ -268,7 +271,9 @@ class Connection(Generic[RequestT, ResponseT]):
 
     async def _handle(self) -> None:
         counters = self._counters
-        turn_ends = self._now() + _TURN
+        if self._has_rested:
+            self._has_rested = False
+            self._turn_ends = self._now() + _TURN
         while self._requests:
             try:
                 self._request = request = self._shared.contract.decode_request(self._requests.popleft())
@@ -285,7 +290,7 @@ class Connection(Generic[RequestT, ResponseT]):
             del request
             if self._last_words:
                 return
-            if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= turn_ends:
+            if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
                 break
         self.state = State.FLUSHING
 
@@ -383,8 +388,10 @@ class Connection(Generic[RequestT, ResponseT]):
         await self._outbox.flush()
         if self._last_words:
             self._end(*self.ending)
-        elif self._requests:
-            await trio.lowlevel.checkpoint()  # its turn is over
-            self.state = State.HANDLING
-        else:
-            self.state = State.READING
+            return
+        # Where more is in hand than was taken at a time, reading it is no wait.
+        is_over = self._handled_at >= self._turn_ends and self._channel.has_input
+        if self._requests or is_over:
+            await trio.lowlevel.checkpoint()
+            self._has_rested = True
+        self.state = State.HANDLING if self._requests else State.READING

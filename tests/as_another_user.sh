@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Run a command in a copy of the tree as another user: what root may do, the tests must not need.
+#     tests/as_another_user.sh USER COMMAND…
+set -euo pipefail
+user=$1
+shift
+[ "$(id -u)" = 0 ] || { echo "only root can become $user" >&2; exit 1; }
+tree=$PWD
+command=$(realpath --no-symlinks "$1")
+shift
+copy=$(mktemp -d /tmp/as-user-XXXXXX)
+trap 'rm -rf "$copy"' EXIT
+chmod 755 "$copy"
+# What is the environment's or was made before stays: it belongs to root.
+tar --exclude='./.*' --exclude=./build --exclude=__pycache__ -C "$tree" -c . | tar -C "$copy" -x
+chown -R "$user:" "$copy"
+cd "$copy"
+as() { setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups -- "$@"; }
+as test -x "$command" || { echo "$user cannot reach $command: put the tree where all can read it" >&2; exit 1; }
+as env HOME="$copy" PYTHONPATH="$copy" "$command" "$@"

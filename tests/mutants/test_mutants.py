@@ -1,0 +1,186 @@
+"""The tool that changes the code: what it changes, and that it tells who has survived."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .__main__ import JUDGED, ROOT, files_of, judged, main, places_in
+from .mutate import mutants_of, names_of
+from .rooms import EVERYWHERE, TESTS, paths_for
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("a < b", {"a < b -> (a <= b)", "a < b -> pass"}),
+        ("x = a < b <= c", {"a < b <= c -> (a <= b <= c)", "a < b <= c -> (a < b < c)"}),
+        ("x = a is None", {"a is None -> (a is not None)"}),
+        ("x = a and not b", {"a and not b -> (a or not b)", "not b -> (b)"}),
+        ("x = True", {"True -> (False)"}),
+        ("x = 64", {"64 -> (65)"}),
+        ("x = -1", {"-1 -> (1)"}),
+        ("x = a + b", {"a + b -> (a - b)"}),
+        ("x += a", {"x += a -> x -= a", "x += a -> pass"}),
+        ("self.x = y", {"self.x = y -> pass"}),
+        ("if a: b = c", {"a -> (not a)"}),
+        ("x = a if f() else b", {"f() -> (not f())"}),
+        ("raise Error(a)", {"raise Error(a) -> pass"}),
+        ("for _ in a: break", {"break -> pass"}),
+        ("while a: continue", {"a -> (not a)", "continue -> pass"}),
+        ("del a[b]", {"del a[b] -> pass"}),
+    ],
+)
+def test_each_kind_of_change(source: str, names: set[str]) -> None:
+    assert {f"module: {name}" for name in names} == {mutant.name for mutant in mutants_of(source)}
+
+
+def test_a_function_returns_nothing_and_takes_by_place_what_is_to_be_named() -> None:
+    found = mutants_of("class A:\n    async def f(self, a, *, b=None):\n        return a\n")
+    assert [mutant.name for mutant in found] == ["A.f: *, -> nothing", "A.f: return a -> return None"]
+    assert "def f(self, a,  b=None)" in found[0].source
+    assert found[1].source.endswith("        return None\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Words: 1 < 2."""',
+        'x = "words"',
+        'x = f"{a < b}"',
+        "x: Literal[3]",
+        "def f(a: Literal[3]) -> Literal[3]: pass",
+        "assert a < b",
+        "@abc.abstractmethod\ndef f(): return 3",
+        "if TYPE_CHECKING:\n    x = 3",
+        f'if sys.platform != "{sys.platform}":\n    x = 3',
+        f'assert sys.platform != "{sys.platform}", "elsewhere"\nx = 3',
+        "def f(*, a): pass",
+    ],
+)
+def test_what_no_test_could_see_is_not_changed(source: str) -> None:
+    assert [mutant.name for mutant in mutants_of(source)] == []
+
+
+def test_letters_that_are_several_bytes_do_not_shift_the_change() -> None:
+    (mutant,) = mutants_of('x = "ü", 3\n')
+    assert mutant.source == 'x = "ü", (4)\n'
+
+
+def test_two_alike_have_two_names() -> None:
+    assert [*names_of(mutants_of("x = 1, 1"))] == ["module: 1 -> (2)", "module: 1 -> (2) (2)"]
+
+
+def test_all_mutants_of_this_project_can_be_compiled_and_have_names_of_their_own() -> None:
+    for room in ("trio_ipc.wire", "trio_ipc.server"):
+        places = [*places_in(ROOT, room)]
+        assert len(places) > 50
+        assert len({(place.file, place.name) for place in places}) == len(places)
+        for place in places[::10]:
+            compile(place.mutant.source, place.name, "exec", dont_inherit=True)
+
+
+def test_the_paths_for_every_room_are_there() -> None:
+    for room in TESTS:
+        assert (ROOT / room.replace(".", "/")).exists() or files_of(ROOT, room)[0].exists(), room
+        for path in paths_for(room, ROOT):
+            assert (ROOT / path).exists(), path
+    assert paths_for("trio_ipc.server.watch", ROOT) == (*TESTS["trio_ipc.server"], *EVERYWHERE)
+
+
+def test_a_room_that_nobody_has_listed_is_tested_where_its_name_says(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "new").mkdir(parents=True)
+    assert paths_for("trio_ipc.new.part", tmp_path) == ("tests/new", *EVERYWHERE)
+    with pytest.raises(KeyError):
+        paths_for("trio_ipc.other", tmp_path)
+
+
+def test_what_was_judged_is_still_there_and_has_a_reason() -> None:
+    known = judged()
+    there = {
+        (place.file.as_posix(), place.name)
+        for file in {file for file, _ in known}
+        for place in places_in(ROOT, file.removesuffix(".py").replace("/", "."))
+    }
+    assert {*known} - there == set(), f"take them out of {JUDGED.name}"
+    assert all(known.values())
+
+
+# --- As a whole ---------------------------------------------------------------------------------------------
+
+needs_groups = pytest.mark.skipif(sys.platform == "win32", reason="it ends what hangs by Unix's groups")
+
+CODE = "def half(number):\n    if number < 0:\n        raise ValueError\n    return number / 2\n"
+
+
+def a_tree(directory: Path, tests: str) -> Path:
+    (directory / "trio_ipc").mkdir()
+    (directory / "tests").mkdir()
+    (directory / "trio_ipc" / "__init__.py").write_text("")
+    (directory / "trio_ipc" / "half.py").write_text(CODE)
+    (directory / "tests" / "test_half.py").write_text(tests)
+    return directory
+
+
+@needs_groups
+def test_it_tells_who_has_survived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tests = "from trio_ipc.half import half\n\ndef test_half():\n    assert half(4) == 2\n"
+    root = a_tree(tmp_path, tests)
+    assert main(["--module", "trio_ipc.half", "--tests", "tests"], root) == 1
+    said = capsys.readouterr().out.splitlines()
+    survived = [line for line in said if line.startswith("survived")]
+    assert survived == [
+        "survived: trio_ipc/half.py:2 half: number < 0 -> (number <= 0)",
+        "survived: trio_ipc/half.py:2 half: 0 -> (1)",
+        "survived: trio_ipc/half.py:3 half: raise ValueError -> pass",
+    ]
+    assert "3 of 6 killed, 50%" in said[-1]
+    assert (root / "trio_ipc" / "half.py").read_text() == CODE
+
+
+@needs_groups
+def test_one_seed_is_one_choice_and_where_all_are_noticed_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = (
+        "import pytest\nfrom trio_ipc.half import half\n\ndef test_half():\n    assert half(4) == 2\n"
+        "    assert half(0) == 0\n    with pytest.raises(ValueError):\n        half(-1)\n"
+    )
+    root = a_tree(tmp_path, tests)
+    choice = ["--module", "trio_ipc.half", "--tests", "tests", "--sample", "2", "--seed", "7"]
+    assert main([*choice, "--list"], root) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert main(choice, root) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert listed[0] == said[0] == "seed 7"
+    assert [line.partition(" ")[2].partition(": FAILED")[0] for line in said[1:3]] == listed[1:]
+
+
+@needs_groups
+def test_tests_that_fail_by_themselves_say_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = a_tree(tmp_path, "def test_half():\n    assert 0\n")
+    assert main(["--module", "trio_ipc.half", "--tests", "tests"], root) == 2
+    assert "the tests fail as they are" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--module", "trio_ipc.nothing"], "there is no such module"),
+        (["--module", "tests.support"], "say which by --tests"),
+        ([], "--module"),
+    ],
+)
+def test_a_mistake_is_told(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert told in capsys.readouterr().err
+
+
+def test_a_module_is_one_file_and_a_package_all_of_its_files() -> None:
+    assert files_of(ROOT, "trio_ipc.wire.framing") == [Path("trio_ipc/wire/framing.py")]
+    assert Path("trio_ipc/wire/framing.py") in files_of(ROOT, "trio_ipc.wire")

@@ -1,0 +1,76 @@
+"""A pytest plugin for runs of several workers (``pytest -n 2``): what they share, and what they keep apart.
+
+The marker ``alone`` is for a test that needs the machine for itself: it waits until no other test of the run
+is running, and the others wait for it. Without workers, and on Windows, it does nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: wait until no other test of this run is running")
+    if is_worker(config) or not config.getoption("numprocesses", None):
+        # By this a worker's own coverage was begun; what its tests start is not measured.
+        os.environ.pop("COVERAGE_PROCESS_START", None)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Return whether this process runs tests for another one, which has the results."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let what a test wrote be sent to the controller, though it is no Unicode, as names of files may be."""
+    return _writable((yield))
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_writable(key): _writable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_writable, value))
+    return value
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    if sys.platform == "win32" or not is_worker(request.config):
+        yield
+        return
+    marked = request.node.get_closest_marker("alone") is not None
+    # What is above a worker's own directory all workers of a run have in common.
+    with in_the_room(tmp_path_factory.getbasetemp().parent, alone=marked):
+        yield
+
+
+if sys.platform != "win32":
+
+    @contextlib.contextmanager
+    def in_the_room(directory: Path, *, alone: bool) -> Iterator[None]:
+        """Wait until one may be in, together with others or alone, and be in for a block.
+
+        Who wants to be alone keeps the door: else those that come and go would never leave the room empty.
+        """
+        with open(directory / ".door", "w") as door, open(directory / ".room", "w") as room:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(door, fcntl.LOCK_UN)
+            try:
+                yield
+            finally:
+                fcntl.flock(room, fcntl.LOCK_UN)  # said too, as a forked child may hold a copy
