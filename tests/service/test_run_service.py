@@ -227,6 +227,11 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
     assert "must be called in the main thread" in str(raised[0])
 
 
+async def test_a_program_that_runs_trio_already_is_told_what_to_use() -> None:
+    with pytest.raises(RuntimeError, match="in a program that does, use serve"):
+        run_service(succeed, DETECTION, IpcConfig())
+
+
 # --- Reloading ----------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,8 @@ def run_service(
         raise TypeError(f"on_reload is {shown_argument(on_reload)}, must be an ordinary function")
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("run_service() catches signals, and must be called in the main thread")
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError("run_service() runs Trio itself: in a program that does, use serve()")
     prepare_streams()
     console = Console(_program_name() if name is None else name, "json" if log_style == "json" else "text")
     try:
