@@ -240,25 +240,6 @@ def complain(program: str, problem: object) -> None:
         print(f"{program}: {printable(str(problem))}", file=sys.stderr, flush=True)
 
 
-def counters_line(counters: Mapping[str, object]) -> str:
-    """Write counters as `name=value`: the active transport first, and of the others what is not zero.
-
-    Of counters by their kind each is `name.kind=value`. What is no number is left out.
-    """
-    numbers = (f"{name}={value}" for name, value in _numbers(counters) if value)
-    return " ".join([f"transport={counters['transport']}", *numbers])
-
-
-def _numbers(counters: Mapping[str, object]) -> Iterator[tuple[str, float]]:
-    for name, value in counters.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}.{kind}", count) for kind, count in _numbers(value))
-        elif isinstance(value, float):
-            yield name, round(value, 3)
-        elif isinstance(value, int):
-            yield name, value
-
-
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """Return the exceptions in a group, however deep."""
     found: list[BaseException] = []

@@ -128,6 +128,11 @@ def fences(language: str) -> list[Fence]:
     return [fence for page in PAGES for fence in fences_of(page) if fence.language == language]
 
 
+def is_service(fence: Fence) -> bool:
+    """Whether a program is one of a page's own test: it runs until it is stopped, or needs such a one."""
+    return re.search(r"run_service\(|check_health, DETECTION|users\(\[10001\]\)", fence.text) is not None
+
+
 def is_server(fence: Fence) -> bool:
     # Not a program that is both, and runs on its own.
     return (
@@ -138,7 +143,8 @@ def is_server(fence: Fence) -> bool:
 
 def is_client(fence: Fence) -> bool:
     return (
-        re.search(r"open_(shared_)?client", fence.text) is not None
+        not is_service(fence)
+        and re.search(r"open_(shared_)?client", fence.text) is not None
         and re.search(r"\bserve\b", fence.text) is None
     )
 
@@ -237,7 +243,10 @@ async def test_a_server_and_its_client_run_as_printed(server: Fence, client: Fen
 
 
 @pytest.mark.parametrize(
-    "fence", each(fence for fence in fences("python") if not is_server(fence) and not is_client(fence))
+    "fence",
+    each(
+        fence for fence in fences("python") if not (is_server(fence) or is_client(fence) or is_service(fence))
+    ),
 )
 async def test_a_program_runs_as_printed(fence: Fence, directory: str) -> None:
     with trio.fail_after(30):
@@ -267,8 +276,11 @@ def split(document: list[Fence]) -> tuple[str, str]:
 
 
 @unix_only  # a shell, signals, and the path of a socket
-async def test_the_runbook_runs_as_printed_from_top_to_bottom(directory: str) -> None:
-    commands, printed = split(fences_of(DOCS / "rollback.md"))
+@pytest.mark.parametrize("page", ["rollback.md", "services.md"])
+async def test_the_runbook_runs_as_printed_from_top_to_bottom(directory: str, page: str) -> None:
+    commands, printed = split(fences_of(DOCS / page))
+    for service in [one for one in fences_of(DOCS / page) if one.language == "python" and is_service(one)]:
+        Path(directory, "service.py").write_text(service.text, encoding="utf-8")
     settings = environment(directory)
     settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
     shell = await trio.lowlevel.open_process(
@@ -336,7 +348,9 @@ def test_each_function_for_pipes_and_sockets_has_a_program_of_ten_lines(name: st
 def test_every_block_says_what_it_is() -> None:
     for page in PAGES:
         for fence in fences_of(page):
-            assert fence.language in {"python", "py", "toml", "sh", "bash", "text", "proto"}, fence
+            assert fence.language in {"python", "py", "toml", "sh", "bash", "text", "proto", "ini", "yaml"}, (
+                fence
+            )
 
 
 @pytest.mark.parametrize("fence", each(fences("toml")))

@@ -34,6 +34,7 @@ ROOMS = [
     "server",
     "client",
     "resilient",
+    "service",
     "testing",
 ]
 

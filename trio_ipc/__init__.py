@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .channel import Channel, FramedChannel, FramedChannelListener
-    from .client import Client, open_client
+    from .client import Client, Health, check_health, open_client
     from .config import Crc32Variant, IpcConfig, TransportType
-    from .contract import RESPONSE_TOO_LARGE, Contract, Negotiation
+    from .contract import RESPONSE_TOO_LARGE, Contract, HealthCheck, Negotiation
     from .errors import (
         AttemptsFailedError,
         CallError,
@@ -61,8 +61,19 @@ if TYPE_CHECKING:
         Strategy,
         open_resilient_client,
     )
-    from .server import Call, Handler, Server, serve_listener
+    from .server import (
+        Call,
+        Handler,
+        Router,
+        Server,
+        answering_health,
+        authorized,
+        logged,
+        serve_listener,
+        timed,
+    )
     from .server.serve import serve  # for mypy, which in the line above would take its module
+    from .service import ExitStatus, run_service
     from .telemetry import (
         LATENCY_BOUNDS,
         ClientSnapshot,
@@ -70,6 +81,7 @@ if TYPE_CHECKING:
         ServerCounts,
         ServerSnapshot,
         Traffic,
+        counters_line,
     )
     from .transports import PeerCredentials, PeerPolicy
 
@@ -105,10 +117,13 @@ __all__ = [
     "EndpointPermissionError",
     "EndpointStatistics",
     "EndpointUnsafeError",
+    "ExitStatus",
     "FrameTooLargeError",
     "FramedChannel",
     "FramedChannelListener",
     "Handler",
+    "Health",
+    "HealthCheck",
     "HistogramSnapshot",
     "InvalidLengthError",
     "IpcConfig",
@@ -128,6 +143,7 @@ __all__ = [
     "ResilientClient",
     "ResilientConfig",
     "ResponseMismatchError",
+    "Router",
     "Server",
     "ServerCounts",
     "ServerNotFoundError",
@@ -142,10 +158,17 @@ __all__ = [
     "UnsolicitedResponseError",
     "WriteTimeoutError",
     "__version__",
+    "answering_health",
+    "authorized",
+    "check_health",
+    "counters_line",
+    "logged",
     "open_client",
     "open_resilient_client",
+    "run_service",
     "serve",
     "serve_listener",
+    "timed",
 ]
 
 #: In which room each public name is that is no error. A room is loaded when something in it is asked for: who
@@ -160,6 +183,8 @@ _ROOM_OF: Final = {
         ),
         "client": (
             "Client",
+            "Health",
+            "check_health",
             "open_client",
         ),
         "config": (
@@ -170,6 +195,7 @@ _ROOM_OF: Final = {
         "contract": (
             "RESPONSE_TOO_LARGE",
             "Contract",
+            "HealthCheck",
             "Negotiation",
         ),
         "resilient": (
@@ -187,9 +213,18 @@ _ROOM_OF: Final = {
         "server": (
             "Call",
             "Handler",
+            "Router",
             "Server",
+            "answering_health",
+            "authorized",
+            "logged",
             "serve",
             "serve_listener",
+            "timed",
+        ),
+        "service": (
+            "ExitStatus",
+            "run_service",
         ),
         "telemetry": (
             "LATENCY_BOUNDS",
@@ -198,6 +233,7 @@ _ROOM_OF: Final = {
             "ServerCounts",
             "ServerSnapshot",
             "Traffic",
+            "counters_line",
         ),
         "transports": (
             "PeerCredentials",

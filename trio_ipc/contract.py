@@ -48,6 +48,11 @@ def is_async(function: Any) -> bool:
     return any(inspect.iscoroutinefunction(candidate) for candidate in (function, wrapped, called))
 
 
+def is_ordinary(function: Any) -> bool:
+    """Return whether this is a function, or an object like one, that need not be awaited."""
+    return callable(function) and not is_async(function)
+
+
 def dismiss(returned: object) -> None:
     """Close a coroutine that a function returned by mistake: Python would say that it was never awaited."""
     if inspect.iscoroutine(returned):
@@ -60,7 +65,7 @@ def _function(owner: object, field: attrs.Attribute[Any], value: object) -> None
         return
     if not callable(value) or is_async(value):
         what = "which is async" if callable(value) else "which cannot be called"
-        whose = f"the contract {owner.name}" if isinstance(owner, Contract) else "a Negotiation"
+        whose = f"the contract {owner.name}" if isinstance(owner, Contract) else f"a {type(owner).__name__}"
         raise TypeError(f"{field.name} of {whose} is {shown(value)}, {what}: it must be an ordinary function")
 
 
@@ -97,6 +102,37 @@ class Negotiation(Generic[RequestT, ResponseT]):
 
 
 @attrs.frozen(kw_only=True)
+class HealthCheck(Generic[RequestT, ResponseT]):
+    """How a client asks a server whether it is well, in messages of the contract itself.
+
+    Raises:
+        TypeError: one of these is async, or no function; or there is ``is_asked`` without ``answer``.
+
+    Attributes:
+        ask: makes the request that asks; a new one each time. It must do no harm.
+        says_well: says whether a response means that the server is well. It must understand every response,
+            also that of a server which does not know what it was asked.
+        is_asked: says whether a request is that question, for :func:`answering_health`; None where the
+            program's own handlers answer it.
+        answer: makes the response, from the request and whether the server is well; likewise.
+    """
+
+    ask: Callable[[], RequestT] = attrs.field(validator=_function)
+    says_well: Callable[[ResponseT], bool] = attrs.field(validator=_function)
+    is_asked: Callable[[RequestT], bool] | None = attrs.field(default=None, validator=_function)
+    answer: Callable[[RequestT, bool], ResponseT] | None = attrs.field(default=None, validator=_function)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.is_asked is None) is not (self.answer is None):
+            raise TypeError("a HealthCheck has both is_asked and answer, or neither of them")
+
+    @property
+    def is_answered_here(self) -> bool:
+        """Whether :func:`answering_health` can answer it."""
+        return self.answer is not None
+
+
+@attrs.frozen(kw_only=True)
 class Contract(Generic[RequestT, ResponseT]):
     """One request type, one response type, and the rules between them.
 
@@ -118,6 +154,7 @@ class Contract(Generic[RequestT, ResponseT]):
         repeatable: whether a request that may have reached a server does no harm if it is made again;
             True, False, or a function that says so of a request.
         negotiation: how servers are asked what they can do, None if they can't be.
+        health: how servers are asked whether they are well, None if they can't be.
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -133,6 +170,10 @@ class Contract(Generic[RequestT, ResponseT]):
     negotiation: Negotiation[RequestT, ResponseT] | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(attrs.validators.instance_of(Negotiation)),
+    )
+    health: HealthCheck[RequestT, ResponseT] | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(attrs.validators.instance_of(HealthCheck)),
     )
 
     def may_repeat(self, request: RequestT) -> bool:
@@ -193,6 +234,52 @@ class Contract(Generic[RequestT, ResponseT]):
         """
         said: object = self._negotiation.can_do(capabilities, request)
         return said if isinstance(said, bool) else self._refuse("can_do", said, "a bool")
+
+    def health_request(self) -> RequestT:
+        """Return a request that asks whether a server is well. There must be a :attr:`health`.
+
+        Raises:
+            ContractError: its ``ask`` returned no request.
+        """
+        asked = self._health.ask()
+        if isinstance(asked, self.request_type):
+            return asked
+        return self._refuse("ask", asked, self.request_type.__name__)
+
+    def says_well(self, response: ResponseT) -> bool:
+        """Return whether a response means that the server is well. There must be a :attr:`health`.
+
+        Raises:
+            ContractError: its ``says_well`` returned no bool.
+        """
+        said: object = self._health.says_well(response)
+        return said if isinstance(said, bool) else self._refuse("says_well", said, "a bool")
+
+    def asks_for_health(self, request: RequestT) -> bool:
+        """Return whether a request asks that. There must be a :attr:`health` with an ``is_asked``.
+
+        Raises:
+            ContractError: that returned no bool.
+        """
+        said: object = None if self._health.is_asked is None else self._health.is_asked(request)
+        return said if isinstance(said, bool) else self._refuse("is_asked", said, "a bool")
+
+    def health_response(self, request: RequestT, well: bool) -> ResponseT:
+        """Return the answer to that. There must be a :attr:`health` with an ``answer``.
+
+        Raises:
+            ContractError: that returned no response.
+        """
+        made = None if self._health.answer is None else self._health.answer(request, well)
+        if isinstance(made, self.response_type):
+            return made
+        return self._refuse("answer", made, self.response_type.__name__)
+
+    @property
+    def _health(self) -> HealthCheck[RequestT, ResponseT]:
+        if self.health is None:
+            raise TypeError(f"the contract {self.name} has no health")
+        return self.health
 
     @property
     def _negotiation(self) -> Negotiation[RequestT, ResponseT]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_ipc import transports
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.errors import ConnectTimeoutError
@@ -77,6 +78,30 @@ async def open_channel_listener(config: IpcConfig, peers: PeerPolicy) -> Endpoin
     return EndpointListener(await _load(config.transport).listen(config, peers), config)
 
 
+def take_over_listener(fd: int, config: IpcConfig, *, most: int) -> EndpointListener:
+    """Listen on a socket that another process has opened, at the path where that one is.
+
+    Args:
+        fd: its descriptor.
+        config: the limits of the channels. Its ``endpoint_path`` is not used.
+        most: permissions that the socket may have.
+
+    Returns:
+        A listener of channels that owns the descriptor. Closing it leaves the endpoint.
+
+    Raises:
+        TypeError, ConfigError: the arguments are wrong.
+        EndpointError: in the precise form that fits. The descriptor is the caller's still.
+    """
+    detached = transports.inherited(fd, most=most, group=config.socket_group)
+    try:
+        config = config.replace(endpoint_path=detached.endpoint)
+        return EndpointListener(_load(config.transport).adopt(detached, config), config)
+    except BaseException:
+        transports.give_back(detached)
+        raise
+
+
 @attrs.define(eq=False)
 class _Switch:
     """A switch that waits for whoever accepts to leave the old listener."""
@@ -97,10 +122,12 @@ class EndpointListener(trio.abc.Listener[Channel]):
         config: for every channel.
 
     Attributes:
+        endpoint: where it listens.
         transport: the active one.
     """
 
     def __init__(self, listener: DetachableListener[Channel], config: IpcConfig) -> None:
+        self.endpoint = config.endpoint_path
         self.transport = config.transport
         self._listener = listener
         self._former: DetachableListener[Channel] | None = None

@@ -21,7 +21,6 @@ from examples.common import (
     add_endpoint_options,
     cancel_on_signal,
     complain,
-    counters_line,
     load_configs,
     run_program,
     stop_signals,
@@ -33,6 +32,7 @@ from trio_ipc import (
     ResilientClient,
     ResilientConfig,
     Strategy,
+    counters_line,
     open_resilient_client,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask

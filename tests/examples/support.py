@@ -93,7 +93,7 @@ class _Lines:
 
 @contextlib.asynccontextmanager
 async def spawn(
-    *command: str | bytes | Path, environ: Mapping[str, str] | None = None
+    *command: str | bytes | Path, environ: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> AsyncIterator[Program]:
     """Run a program in the project's root for the length of a block, under a deadline."""
     with trio.fail_after(DEADLINE):
@@ -104,6 +104,7 @@ async def spawn(
             stderr=subprocess.PIPE,
             cwd=ROOT,
             env=clean_environment() | dict(environ or {}),
+            pass_fds=pass_fds,
         )
         try:
             yield Program(process)
@@ -118,7 +119,16 @@ async def spawn(
 
 def clean_environment() -> dict[str, str]:
     """Return this process's environment, less what would configure the programs under test."""
-    ours = ("TRIO_IPC_", "COLUMNS", "FORCE_COLOR", "COVERAGE_", "PYTHONUNBUFFERED")
+    ours = (
+        "TRIO_IPC_",
+        "NOTIFY_",
+        "WATCHDOG_",
+        "LISTEN_",
+        "COLUMNS",
+        "FORCE_COLOR",
+        "COVERAGE_",
+        "PYTHONUNBUFFERED",
+    )
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 

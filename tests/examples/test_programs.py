@@ -174,7 +174,7 @@ async def test_telemetry_that_cannot_be_written_is_a_line_and_at_the_end_a_failu
         line = await collector.stderr.next() or ""
         assert line == (
             f"procmond: {file}: telemetry cannot be written: No such file or directory; "
-            "see to the directory, or change --telemetry"
+            "see to the directory, or choose another file"
         )
         assert file in line
         assert (await once(endpoint))["cycle"] == 1, "it goes on"

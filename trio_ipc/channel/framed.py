@@ -13,7 +13,15 @@ import trio
 
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.errors import ChannelError, ProtocolError, WriteTimeoutError
-from trio_ipc.transports import Duplex, LocalStream, PeerCredentials, PeerState, StreamDuplex
+from trio_ipc.transports import (
+    Duplex,
+    LocalStream,
+    PeerCredentials,
+    PeerState,
+    StreamDuplex,
+    local_listener,
+    no_local_stream,
+)
 from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 from .alarm import Alarm
@@ -318,17 +326,28 @@ class FramedChannelListener(trio.abc.Listener[Channel]):
     """Gives a :class:`FramedChannel` for each connection of a listener of local streams.
 
     Args:
-        listener: where connections come from. It is owned, and closed with this one.
+        listener: where connections come from: a listener of local streams, or a :class:`trio.SocketListener`
+            of a Unix socket with a path, whose socket is taken out of it. It is owned, and closed with this
+            one.
         config: for every channel.
+
+    Raises:
+        TypeError: it gives other streams, such as those of a network, or is no listener.
     """
 
-    def __init__(self, listener: trio.abc.Listener[LocalStream], config: IpcConfig) -> None:
-        self._listener = listener
+    def __init__(
+        self, listener: trio.abc.Listener[LocalStream] | trio.SocketListener, config: IpcConfig
+    ) -> None:
+        self._listener = local_listener(listener)
         self._config = config
 
     async def accept(self) -> Channel:
         """Wait for the next connection; raises what the wrapped listener raises."""
-        return framed(await self._listener.accept(), self._config)
+        stream = await self._listener.accept()
+        if not isinstance(stream, LocalStream):
+            await close_at_once(stream)
+            raise no_local_stream(self._listener, stream)
+        return framed(stream, self._config)
 
     async def aclose(self) -> None:
         """Close the listener and remove its endpoint."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from trio_ipc.contract import Contract
+from trio_ipc.contract import Contract, HealthCheck
 from trio_ipc.errors import quote
 
-from .capabilities import NEGOTIATION
+from .capabilities import NEGOTIATION, negotiation_task
 from .detection_pb2 import DetectionResult, DetectionTask
 from .rules import failed
 
@@ -25,8 +25,13 @@ def _mismatch(task: DetectionTask, result: DetectionResult) -> str | None:
     return f"the response has task_id {theirs}, the request had {ours}{why}"
 
 
+def _succeeded(result: DetectionResult) -> bool:
+    return result.success
+
+
 #: DaemonEye's contract between the agent and a collector. All of its tasks only look, so that to repeat
-#: one costs time and nothing else.
+#: one costs time and nothing else. Every collector answers a negotiation, whether it knows what that is or
+#: not, so that one can be asked by it whether it is well.
 DETECTION: Final = Contract(
     name="daemoneye.detection",
     request_type=DetectionTask,
@@ -35,4 +40,5 @@ DETECTION: Final = Contract(
     mismatch=_mismatch,
     repeatable=True,
     negotiation=NEGOTIATION,
+    health=HealthCheck(ask=negotiation_task, says_well=_succeeded),
 )

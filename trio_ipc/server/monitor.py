@@ -12,7 +12,6 @@ import trio
 from trio_ipc.logs import Log
 from trio_ipc.opening import EndpointListener
 from trio_ipc.telemetry import ServerTelemetry
-from trio_ipc.transports import EndpointState
 
 _log = Log(__name__)
 
@@ -33,7 +32,9 @@ class Monitor:
         self._listener = listener
         self._endpoint = endpoint
         self._telemetry = telemetry
-        self._at_first: EndpointState | None = listener.look()
+        found = listener.look()
+        # What was out of sight from the beginning is not looked for.
+        self._at_first = None if found is None or found.file == "out of sight" else found
 
     async def run(self) -> None:
         """Look every few seconds until cancelled; not at all where nobody can take the endpoint away."""

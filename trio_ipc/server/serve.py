@@ -17,12 +17,12 @@ import trio
 from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import IpcConfig, TransportType, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.errors import EndpointError
+from trio_ipc.errors import EndpointError, shown_argument
 from trio_ipc.logs import LimitedLog, Log
-from trio_ipc.opening import EndpointListener, open_channel_listener
+from trio_ipc.opening import EndpointListener, open_channel_listener, take_over_listener
 from trio_ipc.settings import choice
 from trio_ipc.telemetry import ServerSnapshot, ServerTelemetry
-from trio_ipc.transports import PeerPolicy
+from trio_ipc.transports import PeerPolicy, gives_streams
 
 from .accept import Places
 from .connection import Shared
@@ -37,6 +37,11 @@ _log = Log(__name__)
 _MAY_PASS: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM}
 )
+
+#: What a socket that another process has opened may have for a mode (ADR-0004; docs/security.md).
+_OWNER_ONLY: Final = 0o600
+_GROUP_TOO: Final = 0o660
+_ANY_MODE: Final = 0o666
 
 #: Seconds until accept() is tried again after one of them, as in :func:`trio.serve_listeners`.
 _ACCEPT_PAUSE: Final = 0.1
@@ -244,6 +249,16 @@ class Server(Generic[RequestT, ResponseT]):
         return error
 
 
+def _check_listener(listener: object) -> None:
+    if isinstance(listener, trio.abc.Listener) and not gives_streams(listener):
+        return
+    what = "which gives streams" if gives_streams(listener) else "which is no listener"
+    raise TypeError(
+        f"listener is {shown_argument(listener)}, {what}: it must give channels, as "
+        "FramedChannelListener(listener, config) does"
+    )
+
+
 def _runs_in(token: trio.lowlevel.TrioToken) -> bool:
     """Return whether a task of that run calls this, and not another thread or a signal's handler."""
     try:
@@ -259,6 +274,7 @@ async def serve(
     config: IpcConfig | None = None,
     *,
     peers: PeerPolicy | None = None,
+    fd: int | None = None,
     task_status: trio.TaskStatus[Server[RequestT, ResponseT]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen at the configured endpoint and answer every request by the handler.
@@ -276,13 +292,20 @@ async def serve(
         peers: which users may connect; by default this process's own and root, and the members of the
             ``socket_group`` where there is one. On Windows the pipe itself admits them and nobody else; a
             Unix socket is its owner's, root's and its group's alone, and a policy can only narrow that.
+        fd: the descriptor of a listening Unix socket that another process has opened, such as one of
+            :func:`trio_ipc.transports.activated_sockets`, to serve on in place of one of its own. The server
+            is at that one's path, whatever the configuration says, and owns the descriptor; the socket file
+            stays in the end. It is judged as :func:`trio_ipc.transports.inherited_unix_listener` does: its
+            mode may be 0600, with a ``socket_group`` 0660 and of that group; with ``peers``, which then
+            decides alone, any.
         task_status: reports the running :class:`Server`.
 
     Raises:
         TypeError: an argument is of the wrong type, or the handler is not async.
         ConfigError: the environment holds a wrong setting, where ``config`` is None; or on Windows, the
             policy has a user that is no security identifier.
-        EndpointError: the endpoint cannot be used, or stopped working.
+        EndpointError: the endpoint cannot be used, or stopped working; or the descriptor is no socket that
+            can be served on, and is the caller's still.
 
     Cancellation closes everything at once and removes the endpoint; for a graceful end use
     :meth:`Server.stop`.
@@ -290,8 +313,13 @@ async def serve(
     check_handler(handler)
     contract_of(contract)
     config = config_of(config)
+    most = _ANY_MODE if peers is not None else _OWNER_ONLY if config.socket_group is None else _GROUP_TOO
     peers = PeerPolicy.of(peers, group=config.socket_group)
-    listener = await open_channel_listener(config, peers)
+    if fd is None:
+        listener = await open_channel_listener(config, peers)
+    else:
+        listener = take_over_listener(fd, config, most=most)
+        config = config.replace(endpoint_path=listener.endpoint)
     await serve_listener(handler, contract, listener, config, peers=peers, task_status=task_status)
 
 
@@ -306,10 +334,16 @@ async def serve_listener(
 ) -> None:
     """Serve like :func:`serve`, on a listener of channels that the caller has made.
 
-    For sockets that were opened by somebody else, and for tests in memory. The listener is closed in
+    For sockets that the program has made in its own way, and for tests in memory. The listener is closed in
     the end.
+
+    Raises:
+        TypeError: an argument is of the wrong type, such as a listener of streams: a
+            :class:`FramedChannelListener` makes channels of them.
+        EndpointError: the listener stopped working.
     """
     check_handler(handler)
+    _check_listener(listener)
     contract, config = contract_of(contract), config_of(config)
     peers = PeerPolicy.of(peers, group=config.socket_group)
     server = Server(handler, contract, listener, config, peers)

@@ -17,6 +17,7 @@ from .counters import (
     Traffic,
 )
 from .histogram import LATENCY_BOUNDS, HistogramSnapshot
+from .lines import counters_line
 from .snapshot import ClientSnapshot, ServerCounts, ServerSnapshot
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "ServerTelemetry",
     "TimeoutKind",
     "Traffic",
+    "counters_line",
 ]

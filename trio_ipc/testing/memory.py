@@ -22,7 +22,7 @@ from trio_ipc.errors import (
     ServerNotFoundError,
     ServerRefusedError,
 )
-from trio_ipc.transports import LocalStream, PeerCredentials, PeerPolicy
+from trio_ipc.transports import LocalListener, LocalStream, PeerCredentials, PeerPolicy
 
 from .checking import check_whole
 from .endpoints import IpcEndpoint, StreamWrapper
@@ -32,7 +32,7 @@ from .memorystream import MemoryStream, memory_streams
 BACKLOG: Final = 128
 
 
-class MemoryListener(trio.abc.Listener[MemoryStream]):
+class MemoryListener(LocalListener[MemoryStream]):
     """Accepts connections in memory. Made by :meth:`MemoryEndpoint.listen_streams`.
 
     Attributes:

@@ -15,20 +15,32 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from trio_ipc.transports.activation import ActivatedSocket, activated_sockets
 from trio_ipc.transports.credentials import PeerCredentials
 from trio_ipc.transports.detach import DetachableListener as DetachableListener
 from trio_ipc.transports.detach import Detached as Detached
 from trio_ipc.transports.duplex import Duplex as Duplex
 from trio_ipc.transports.duplex import DuplexStream as DuplexStream
+from trio_ipc.transports.duplex import LocalListener as LocalListener
 from trio_ipc.transports.duplex import LocalStream, PeerState
 from trio_ipc.transports.duplex import StreamDuplex as StreamDuplex
+from trio_ipc.transports.local_listener import gives_streams as gives_streams
+from trio_ipc.transports.local_listener import local_listener as local_listener
+from trio_ipc.transports.local_listener import no_local_stream as no_local_stream
 from trio_ipc.transports.monitor import EndpointState
 from trio_ipc.transports.peer_process import Executable
 from trio_ipc.transports.policy import PeerPolicy
 
 if TYPE_CHECKING:
     if sys.platform == "win32":
-        from trio_ipc.transports.elsewhere import open_unix_listeners, open_unix_stream, serve_unix
+        from trio_ipc.transports.elsewhere import give_back as give_back
+        from trio_ipc.transports.elsewhere import inherited as inherited
+        from trio_ipc.transports.elsewhere import (
+            inherited_unix_listener,
+            open_unix_listeners,
+            open_unix_stream,
+            serve_unix,
+        )
         from trio_ipc.transports.windows.opening import (
             open_local_stream,
             open_named_pipe,
@@ -43,10 +55,13 @@ if TYPE_CHECKING:
     else:
         from trio_ipc.transports.elsewhere import open_named_pipe, open_named_pipe_listeners, serve_named_pipe
         from trio_ipc.transports.unix import UnixStream, connect_unix
+        from trio_ipc.transports.unix_inheriting import give_back as give_back
+        from trio_ipc.transports.unix_inheriting import inherited as inherited
         from trio_ipc.transports.unix_listener import UnixListener
         from trio_ipc.transports.unix_listener import adopt as adopt
         from trio_ipc.transports.unix_listener import listen as listen
         from trio_ipc.transports.unix_opening import (
+            inherited_unix_listener,
             open_local_stream,
             open_unix_listeners,
             open_unix_stream,
@@ -61,6 +76,9 @@ else:
             "NamedPipeStream": ("windows.pipe", "NamedPipeStream"),
             "adopt": ("windows.pipe", "adopt"),
             "connect": ("windows.pipe", "open_named_pipe"),
+            "give_back": ("elsewhere", "give_back"),
+            "inherited": ("elsewhere", "inherited"),
+            "inherited_unix_listener": ("elsewhere", "inherited_unix_listener"),
             "listen": ("windows.pipe", "listen"),
             "open_local_stream": ("windows.opening", "open_local_stream"),
             "open_named_pipe": ("windows.opening", "open_named_pipe"),
@@ -76,6 +94,9 @@ else:
             "UnixStream": ("unix", "UnixStream"),
             "adopt": ("unix_listener", "adopt"),
             "connect": ("unix", "connect_unix"),
+            "give_back": ("unix_inheriting", "give_back"),
+            "inherited": ("unix_inheriting", "inherited"),
+            "inherited_unix_listener": ("unix_opening", "inherited_unix_listener"),
             "listen": ("unix_listener", "listen"),
             "open_local_stream": ("unix_opening", "open_local_stream"),
             "open_named_pipe": ("elsewhere", "open_named_pipe"),
@@ -96,12 +117,15 @@ else:
 
 
 __all__ = [
+    "ActivatedSocket",
     "EndpointState",
     "Executable",
     "LocalStream",
     "PeerCredentials",
     "PeerPolicy",
     "PeerState",
+    "activated_sockets",
+    "inherited_unix_listener",
     "open_local_stream",
     "open_named_pipe",
     "open_named_pipe_listeners",

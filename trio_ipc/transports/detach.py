@@ -50,16 +50,18 @@ else:
         Attributes:
             endpoint: its path.
             socket: it listens, and does not block.
-            inode: device and number of the socket file, which goes with its last owner.
+            inode: device and number of the socket file, None where it cannot be seen from here.
             root: those of the root directory that the path begins at, None where that can't be told.
-            pid: the process that made the file, and the only one that may remove it.
+            pid: the process that has the socket to serve on, and the only one that may remove the file.
+            ours: whether the file goes with its last owner here. One that somebody else made stays.
         """
 
         endpoint: str
         socket: _socket.socket
-        inode: tuple[int, int]
+        inode: tuple[int, int] | None
         root: tuple[int, int] | None = attrs.field(factory=root_directory)
         pid: int = attrs.field(factory=os.getpid)
+        ours: bool = True
 
 
 class DetachableListener(trio.abc.Listener[_ResourceT_co]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .credentials import PeerCredentials
+
+_StreamT_co = TypeVar("_StreamT_co", bound="LocalStream", covariant=True)
 
 #: Bytes asked for by one read. The allocator serves this from its heap; from 128 KiB on it maps and
 #: unmaps memory for each read, which was measured to add 75 µs to a round trip.
@@ -208,6 +210,10 @@ class LocalStream(DuplexStream):
         super().__init__()
         self.endpoint = endpoint
         self.peer = peer
+
+
+class LocalListener(trio.abc.Listener[_StreamT_co]):
+    """What gives local streams, so that it can be told from a listener of channels."""
 
 
 class StreamDuplex(Duplex):

@@ -22,6 +22,17 @@ if sys.platform == "win32":
         """Listen on a Unix socket. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(path)
 
+    def inherited(fd: Any, **_: Any) -> Any:
+        """Take a Unix socket over. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
+        raise _no_server(f"descriptor {fd}")
+
+    def give_back(detached: Any) -> None:
+        """Leave a socket to whoever gave it. Not on Windows: there is none."""
+
+    def inherited_unix_listener(fd: Any, **_: Any) -> Any:
+        """Take a Unix socket over. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
+        raise _no_server(f"descriptor {fd}")
+
     async def serve_unix(_handler: Any, path: Any, **_: Any) -> Any:
         """Serve on a Unix socket. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(path)

@@ -45,7 +45,8 @@ class EndpointState:
 
     Attributes:
         file: ``there``, ``removed``, ``replaced`` by another file, ``out of reach`` where the system does
-            not let us look, or ``out of sight`` where this process has another root directory by now.
+            not let us look, or ``out of sight`` where this process has another root directory by now, or
+            where nothing was seen there from the beginning.
         mode: its permissions, None where it is not there.
         group: the group that it belongs to, likewise.
         directory_mode: those of its directory, None where that can't be told.

@@ -267,6 +267,8 @@ def _bound_beside(
 
 def look(detached: Detached) -> EndpointState:
     """Return what has become of the socket file. Does not wait for anything but the file system."""
+    if detached.inode is None:
+        return EndpointState(file="out of sight")
     return EndpointState.of(detached.endpoint, detached.inode, detached.root)
 
 
@@ -276,7 +278,7 @@ def remove(detached: Detached) -> None:
     Whatever hinders it is said in the log. Call it while the socket listens: as long as it does, no starter
     mistakes the path for a dead server's.
     """
-    if os.getpid() != detached.pid:
+    if os.getpid() != detached.pid or not detached.ours:
         return  # a child that the host program has forked is not the server
     state = look(detached)
     if state.file == "there":

@@ -15,6 +15,7 @@ import trio
 from trio_ipc.logs import Log
 from trio_ipc.transports import forks, unix, unix_binding
 from trio_ipc.transports.detach import DetachableListener, Detached
+from trio_ipc.transports.duplex import LocalListener
 from trio_ipc.transports.monitor import EndpointState
 from trio_ipc.transports.policy import PeerPolicy
 
@@ -23,7 +24,7 @@ assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the 
 _log = Log(__name__)
 
 
-class UnixListener(DetachableListener[unix.UnixStream]):
+class UnixListener(DetachableListener[unix.UnixStream], LocalListener[unix.UnixStream]):
     """Accepts streams. Made by :func:`open_unix_listeners`.
 
     Args:

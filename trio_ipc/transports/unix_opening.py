@@ -15,8 +15,15 @@ from typing import NoReturn
 import trio
 
 from trio_ipc.endpoint import socket_path_problem
-from trio_ipc.errors import ConfigError, EndpointError
-from trio_ipc.transports import os_errors, unix, unix_binding, unix_listener, unix_placing
+from trio_ipc.errors import ConfigError, EndpointError, shown
+from trio_ipc.transports import (
+    os_errors,
+    unix,
+    unix_binding,
+    unix_inheriting,
+    unix_listener,
+    unix_placing,
+)
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
@@ -74,6 +81,36 @@ async def open_unix_listeners(
         os_errors.speak_of("path", exc, instead="take its place with replace=True")
         raise
     return [unix_listener.UnixListener(detached)]
+
+
+def inherited_unix_listener(fd: int, *, mode: int = 0o600) -> unix_listener.UnixListener:
+    """Take over a listening Unix socket that another process has opened, by the number of its descriptor.
+
+    It is checked: a stream socket at a path, which listens; its mode and owner, and the directories on the
+    way to it, by the rules of :func:`open_unix_listeners`. Where the path cannot be seen from here, as in a
+    container that was given the socket alone, only the first can be told, and the log says so. Whether the
+    file at the path is still this socket's no call tells.
+
+    The socket becomes non-blocking, for everybody who has it, and is kept from programs and children that
+    this process starts. Its file stays when the listener is closed, and clients who were not accepted wait
+    for the next process with the socket.
+
+    Args:
+        fd: the descriptor, which the listener owns from now on. After an error it is the caller's still.
+        mode: permissions that the socket may have at most. Who may write it may connect. With a bit for
+            everybody, 0o666, its owner does not matter either.
+
+    Raises:
+        TypeError: an argument is of a wrong type.
+        ConfigError: it is no number of a descriptor, or no mode.
+        EndpointUnsafeError: others may reach or replace it, or it has no path.
+        EndpointError: the descriptor is not open, or is no listening Unix stream socket.
+    """
+    if not isinstance(mode, int):
+        raise TypeError(f"mode must be an int, not {shown(mode)}")
+    if mode & ~0o777:
+        raise ConfigError(f"mode is {mode:#o}, must be from 0 to 0o777", hint="0o600 for its owner alone")
+    return unix_listener.UnixListener(unix_inheriting.inherited(fd, most=mode))
 
 
 async def serve_unix(

@@ -82,6 +82,22 @@ async def claimed(endpoint: str, group: int | None = None, *, others: bool = Fal
         ) from exc
 
 
+def judge(endpoint: str, group: int | None = None, *, others: bool = False) -> None:
+    """Judge the directory of a socket that is there, as :func:`claimed` does. Makes nothing.
+
+    Args:
+        endpoint: absolute path of a socket.
+        group: id of the group that shall reach the socket; None for none.
+        others: whether all other users shall reach it, too.
+
+    Raises:
+        EndpointUnsafeError: the directory is a symbolic link, or others can write or replace it.
+        EndpointError: the group or the others cannot pass the directory.
+        OSError: the system does not let this process look.
+    """
+    os.close(_Way(endpoint, group, others, makes=False).opened())
+
+
 class _Way:
     """The way to the directory of an endpoint, judged step by step from the root on.
 
@@ -89,8 +105,9 @@ class _Way:
     was judged stays as it was.
     """
 
-    def __init__(self, endpoint: str, group: int | None, others: bool) -> None:
+    def __init__(self, endpoint: str, group: int | None, others: bool, *, makes: bool = True) -> None:
         self._endpoint = endpoint
+        self._makes = makes
         self._directory = os.path.dirname(endpoint)
         self._group = group
         self._others = others
@@ -150,8 +167,11 @@ class _Way:
             parts += _parts(target)
 
     def _found_or_made(self, path: str) -> os.stat_result:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return os.lstat(path)
+        except FileNotFoundError:
+            if not self._makes:
+                raise
         # All above it was judged by now. If somebody is quicker, theirs is judged like any other.
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, OWNER_ONLY_DIRECTORY)

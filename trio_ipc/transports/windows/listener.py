@@ -21,7 +21,7 @@ from trio_ipc.endpoint import pipe_path
 from trio_ipc.errors import ConfigError
 from trio_ipc.transports import credentials, os_errors, policy
 from trio_ipc.transports.detach import DetachableListener, Detached
-from trio_ipc.transports.duplex import OneAtATime
+from trio_ipc.transports.duplex import LocalListener, OneAtATime
 from trio_ipc.transports.windows import win32
 from trio_ipc.transports.windows.connecting import CLIENT_FLAGS
 from trio_ipc.transports.windows.end import PipeEnd
@@ -39,7 +39,7 @@ _SERVER_MODE: Final = (
 )
 
 
-class NamedPipeListener(DetachableListener[NamedPipeStream]):
+class NamedPipeListener(DetachableListener[NamedPipeStream], LocalListener[NamedPipeStream]):
     """A named pipe that waits for clients. Made by :func:`open_named_pipe_listeners`.
 
     It always holds an instance, and by that the name: no client is told that there is no server while there

@@ -1,0 +1,137 @@
+"""What can be put around a handler: plain functions that take one and return one.
+
+Each works on a whole handler, on a :class:`Router` and on one of its operations alike. This module must never
+look into a request or a response.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
+from trio_ipc.errors import PeerNotAllowedError, shown_argument
+from trio_ipc.logs import Log
+from trio_ipc.transports import PeerPolicy
+
+from .handling import Call, Handler, check_handler
+
+_log = Log(__name__)
+
+
+def timed(
+    handler: Handler[RequestT, ResponseT], observe: Callable[[float], object]
+) -> Handler[RequestT, ResponseT]:
+    """Return a handler that tells how long each request took.
+
+    Args:
+        handler: what answers them.
+        observe: an ordinary function that is called with the seconds, also of a request that failed or was
+            cancelled. What it raises takes the response's place: count there, and do no more.
+
+    Raises:
+        TypeError: the handler is not async, or ``observe`` is.
+    """
+    check_handler(handler)
+    _check_function("observe", observe)
+
+    async def handle(request: RequestT, call: Call) -> ResponseT:
+        began = trio.current_time()
+        try:
+            return await handler(request, call)
+        finally:
+            observe(trio.current_time() - began)
+
+    return handle
+
+
+def authorized(
+    handler: Handler[RequestT, ResponseT],
+    contract: Contract[RequestT, ResponseT],
+    allow: PeerPolicy | Callable[[RequestT, Call], bool],
+) -> Handler[RequestT, ResponseT]:
+    """Return a handler that answers only those who may ask. All others get the contract's failure.
+
+    The server's own policy (``peers=``) decides who may connect; this one decides about one operation, or
+    about one request.
+
+    Args:
+        handler: what answers the allowed.
+        contract: whose failure the others get. Where it has none, their connection is closed.
+        allow: which users may ask; or an ordinary function of a request and its :class:`Call`.
+
+    Raises:
+        TypeError: the handler is not async, or ``allow`` neither a policy nor an ordinary function.
+    """
+    check_handler(handler)
+    contract_of(contract)
+    if not isinstance(allow, PeerPolicy):
+        _check_function("allow", allow)
+
+    async def handle(request: RequestT, call: Call) -> ResponseT:
+        allowed = allow.allows(call.peer) if isinstance(allow, PeerPolicy) else allow(request, call)
+        if allowed is True:
+            return await handler(request, call)
+        _log.warning(
+            "a request of connection %d was not allowed to %s",
+            call.connection,
+            call.peer,
+            extra={"connection": call.connection, "peer": str(call.peer)},
+        )
+        reason = f"not allowed: {call.peer} may not ask this"
+        response = contract.failed_response(request, reason)
+        if response is None:
+            raise PeerNotAllowedError(reason)
+        return response
+
+    return handle
+
+
+def logged(
+    handler: Handler[RequestT, ResponseT], operation: str = "request", *, level: int = logging.INFO
+) -> Handler[RequestT, ResponseT]:
+    """Return a handler with a line in the log for each request: who asked, how long it took, how it ended.
+
+    Nothing of the request or the response is in it.
+
+    Args:
+        handler: what answers them.
+        operation: what they are called.
+        level: of the lines.
+
+    Raises:
+        TypeError: the handler is not async.
+    """
+    check_handler(handler)
+
+    async def handle(request: RequestT, call: Call) -> ResponseT:
+        began = trio.current_time()
+        ended = "cancelled"
+        try:
+            response = await handler(request, call)
+            ended = "answered"
+            return response
+        except Exception as exc:
+            ended = f"failed ({type(exc).__name__})"
+            raise
+        finally:
+            milliseconds = (trio.current_time() - began) * 1000
+            _log.log(
+                level,
+                "%s of connection %d, %s: %s after %.3f ms",
+                operation,
+                call.connection,
+                call.peer,
+                ended,
+                milliseconds,
+                extra={"connection": call.connection, "peer": str(call.peer), "operation": operation},
+            )
+
+    return handle
+
+
+def _check_function(name: str, value: object) -> None:
+    if not is_ordinary(value):
+        raise TypeError(f"{name} is {shown_argument(value)}, must be an ordinary function")

@@ -1,0 +1,162 @@
+"""What a service says: one line for each thing, to people or to what collects logs.
+
+Standard output has one line, where clients can connect; all else is on standard error. This module must never
+fail because nobody reads what it writes, and never write what could steer a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any, Final, TextIO
+
+from trio_ipc.errors import ConfigError, escape, shown, writable
+
+from .statuses import OutputError
+
+#: How lines look.
+STYLES: Final = ("text", "json")
+
+#: Characters of a line that a terminal is shown.
+_LONGEST_LINE: Final = 100_000
+
+#: What every record has: all else are fields that somebody gave it.
+_OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line of JSON: time, level, logger, message, its fields, and a traceback.
+
+    It is some lines of its own, since the fields are, and since nothing in one may cost the line.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in fields.items() if name not in {"time", "level", "logger"}},
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        # ASCII: bytes of a path that are no text are escaped as well.
+        return json.dumps(entry, default=shown)
+
+
+class Console:
+    """Standard output and standard error of a service.
+
+    Args:
+        name: of the program, before each line.
+        style: ``text`` or ``json``.
+    """
+
+    def __init__(self, name: str, style: str) -> None:
+        self._name = name
+        self._json = JsonFormatter() if style == "json" else None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether its lines are JSON."""
+        return self._json is not None
+
+    def say(
+        self, text: str, *, level: int = logging.INFO, exc: BaseException | None = None, **fields: Any
+    ) -> None:
+        """Write a line to standard error, if that can be done."""
+        if self._json is None:
+            line = f"{self._name}: {escape(text, _LONGEST_LINE)}"
+        else:
+            exc_info = None if exc is None else (type(exc), exc, exc.__traceback__)
+            made = {"name": self._name, "msg": writable(text), "levelno": level, "exc_info": exc_info}
+            line = self._json.format(
+                logging.makeLogRecord({**made, "levelname": logging.getLevelName(level), **fields})
+            )
+        with contextlib.suppress(OSError, ValueError):  # there is nobody else to tell
+            print(line, file=sys.stderr, flush=True)
+            if exc is not None and self._json is None:
+                traceback = logging.Formatter().formatException((type(exc), exc, exc.__traceback__))
+                print(traceback, file=sys.stderr, flush=True)
+
+    def announce(self, endpoint: str) -> None:
+        """Say on standard output where clients can connect. Whoever started the service need not read it.
+
+        Raises:
+            OutputError: it takes nothing, though somebody may well be waiting for it.
+        """
+        if sys.stdout is None:
+            return
+        try:
+            print(f"listening on {writable(endpoint)}", flush=True)
+        except OSError as exc:
+            if not _reader_is_gone(exc):
+                raise OutputError(f"standard output: {exc.strerror}") from exc
+            _discard(sys.stdout)
+
+    def configure_logging(self, level: int) -> None:
+        """Have the log written as these lines are, unless the program has said how already."""
+        handler = logging.StreamHandler()
+        name = self._name.replace("%", "%%")
+        text = logging.Formatter(f"{name}: %(levelname)s %(name)s: %(message)s")
+        handler.setFormatter(self._json or text)
+        logging.basicConfig(level=level, handlers=[handler])
+
+
+def checked_style(style: str) -> str:
+    """Return how lines look, or refuse it."""
+    if style not in STYLES:
+        raise ConfigError(
+            f"log_style is {shown(style)}, must be " + " or ".join(f'"{one}"' for one in STYLES)
+        )
+    return style
+
+
+def checked_level(level: int | str) -> int:
+    """Return a level of :mod:`logging` by its number or name, or refuse it."""
+    known = logging.getLevelNamesMapping()
+    number = known.get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(number, int) or isinstance(number, bool):
+        allowed = ", ".join(name for name, value in known.items() if value)
+        raise ConfigError(f"log_level is {shown(level)}, must be a number or one of {allowed}")
+    return number
+
+
+def prepare_streams() -> None:
+    """Have writing to the standard streams cost no more than what was written."""
+    if sys.stderr is None:
+        # It was closed. print and argparse would take standard output in its place.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
+    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def discard_what_is_stuck() -> None:
+    """Give up on what the streams do not take: Python flushes them as it ends, and would fail by that."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            _discard(stream)
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    # The C runtime of Windows has no better word for it than "invalid argument".
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+def _discard(stream: TextIO) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
