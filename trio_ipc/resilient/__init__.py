@@ -7,9 +7,11 @@ pieces is a small module of its own, and knows as little as it can of the others
 from .balancing import Strategy
 from .breaker import BreakerState, BreakerStatistics
 from .calls import Answer
-from .client import ResilientClient, open_resilient_client
+from .client import ResilientClient
 from .endpoints import Endpoint, EndpointStatistics
+from .health import HealthCheck
 from .metrics import ClientMetrics
+from .opened import open_resilient_client
 from .settings import ResilientConfig
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "ClientMetrics",
     "Endpoint",
     "EndpointStatistics",
+    "HealthCheck",
     "ResilientClient",
     "ResilientConfig",
     "Strategy",

@@ -8,6 +8,7 @@ prometheus.py are there for those who have one.
 from .counters import (
     CallFailure,
     ClientTelemetry,
+    Clock,
     CloseReason,
     Refusal,
     RequestFailure,
@@ -17,6 +18,7 @@ from .counters import (
     Traffic,
 )
 from .histogram import LATENCY_BOUNDS, HistogramSnapshot
+from .resilience import EndpointSnapshot, ResilientSnapshot
 from .snapshot import ClientSnapshot, ServerCounts, ServerSnapshot
 
 __all__ = [
@@ -24,10 +26,13 @@ __all__ = [
     "CallFailure",
     "ClientSnapshot",
     "ClientTelemetry",
+    "Clock",
     "CloseReason",
+    "EndpointSnapshot",
     "HistogramSnapshot",
     "Refusal",
     "RequestFailure",
+    "ResilientSnapshot",
     "ServerCounters",
     "ServerCounts",
     "ServerSnapshot",
