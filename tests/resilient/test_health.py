@@ -87,6 +87,16 @@ async def test_without_a_probe_it_is_the_question_and_without_that_a_connection(
             assert server.connections.total == 2, "a connection that was closed shows nothing"
 
 
+async def test_where_frames_are_too_small_to_ask_a_connection_must_do(autojump_clock: MockClock) -> None:
+    server = FakeServer("a", max_frame_bytes=20)
+    async with calling(server, contract=DETECTION) as client:
+        for _ in range(2):
+            assert (await client.check_health("a")).healthy
+        assert await client.wait_until_healthy() == "a"
+        assert (server.asked, server.connections.total) == ([], 1)
+        nothing_is_left_behind(client)
+
+
 @CONTRACTS
 async def test_one_that_is_gone_is_not_well_until_it_is_back(
     autojump_clock: MockClock, contract: Contract[DetectionTask, DetectionResult]

@@ -16,7 +16,7 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.client.nursery import nursery_of_our_own
 from trio_ipc.contract import Contract
-from trio_ipc.errors import CircuitOpenError, ContractError, IpcError, NoEndpointError
+from trio_ipc.errors import CircuitOpenError, ContractError, IpcError, MessageError, NoEndpointError
 
 from .calls import PendingCall, backoff
 from .capabilities import Caller
@@ -109,6 +109,8 @@ class HealthChecker:
             )
         except (ContractError, NoEndpointError):
             raise
+        except MessageError:
+            pass  # frames are too small to ask, so that the connection must do
         except IpcError as exc:
             if self._closed.is_set():
                 raise
