@@ -129,13 +129,23 @@ def test_what_a_negotiations_functions_return_is_checked() -> None:
         ContractError, match="learn of the contract length returned coroutine, must be the cap"
     ):
         with_one(learn=lambda _: coroutine()).capabilities_in(Int64Value())
+    with pytest.raises(ContractError, match="probe of the contract length returned int, must be StringValue"):
+        with_one(probe=returning(1)).probe_request()
+    assert with_one(probe=StringValue).probe_request() == StringValue()
+    assert (NEGOTIATING.has_probe, with_one(probe=StringValue).has_probe, LENGTH.has_probe) == (
+        False,
+        True,
+        False,
+    )
+    with pytest.raises(TypeError, match="the negotiation of the contract length has no probe"):
+        NEGOTIATING.probe_request()
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("function", ["mismatch", "repeatable", "failure", "ask", "learn", "can_do"])
+@pytest.mark.parametrize("function", ["mismatch", "repeatable", "failure", "ask", "learn", "can_do", "probe"])
 def test_a_coroutine_is_none_of_it_and_is_not_left_unawaited(function: str) -> None:
     made: Any = lambda *_: coroutine()  # noqa: E731
-    if function in {"ask", "learn", "can_do"}:
+    if function in {"ask", "learn", "can_do", "probe"}:
         contract = attrs.evolve(LENGTH, negotiation=attrs.evolve(NEGOTIATION, **{function: made}))
     else:
         contract = attrs.evolve(LENGTH, **{function: made})
@@ -146,6 +156,7 @@ def test_a_coroutine_is_none_of_it_and_is_not_left_unawaited(function: str) -> N
         "ask": contract.capabilities_request,
         "learn": lambda: contract.capabilities_in(Int64Value()),
         "can_do": lambda: contract.can_do(5, StringValue()),
+        "probe": contract.probe_request,
     }
     with pytest.raises(ContractError, match=f"{function} of the contract length returned coroutine"):
         uses[function]()
@@ -201,3 +212,10 @@ def test_a_field_of_the_wrong_type_is_refused_when_the_contract_is_made(wrong: A
 def test_without_a_negotiation_there_is_nothing_to_ask() -> None:
     with pytest.raises(TypeError, match="the contract length has no negotiation"):
         LENGTH.capabilities_request()
+
+
+def test_an_async_probe_is_refused_and_none_is_no_probe() -> None:
+    wrong: Any = later
+    with pytest.raises(TypeError, match=r"probe of a Negotiation is .*, which is async"):
+        attrs.evolve(NEGOTIATION, probe=wrong)
+    assert attrs.evolve(NEGOTIATION, probe=None) == NEGOTIATION

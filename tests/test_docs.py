@@ -41,9 +41,11 @@ from trio_ipc import (
     ClientSnapshot,
     ConfigError,
     Crc32Variant,
+    EndpointSnapshot,
     IpcConfig,
     IpcError,
     ResilientConfig,
+    ResilientSnapshot,
     ServerSnapshot,
     open_client,
     serve,
@@ -51,7 +53,8 @@ from trio_ipc import (
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.endpoint import DEFAULT_SOCKET
 from trio_ipc.telemetry import CallFailure, CloseReason, Refusal, RequestFailure, TimeoutKind
-from trio_ipc.telemetry.metrics import METRICS, Kind
+from trio_ipc.telemetry.kinds import Kind
+from trio_ipc.telemetry.metrics import METRICS
 from trio_ipc.transports import Duplex
 
 ROOT = Path(__file__).parents[1]
@@ -488,7 +491,8 @@ def test_every_metric_is_told() -> None:
 
 def test_all_that_is_counted_is_told_by_its_field_kind_and_metric() -> None:
     text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
-    names = {field.name for kind in (ServerSnapshot, ClientSnapshot) for field in attrs.fields(kind)}
+    snapshots = (ServerSnapshot, ClientSnapshot, ResilientSnapshot, EndpointSnapshot)
+    names = {field.name for kind in snapshots for field in attrs.fields(kind)}
     for kinds in (CloseReason, RequestFailure, CallFailure, Refusal, TimeoutKind):
         names |= set(kinds)
     assert {name for name in names if f"`{name}`" not in text} == set()
@@ -497,7 +501,9 @@ def test_all_that_is_counted_is_told_by_its_field_kind_and_metric() -> None:
 def test_the_table_of_metrics_has_each_metric_with_its_type() -> None:
     text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| `(trio_ipc_server_\w+)` \| (?:`(\w+)`)? ?\| (\w+)(?:, by `(\w+)`)? \|", text, re.MULTILINE
+        r"^\| `(trio_ipc_(?:server|resilient)_\w+)` \| (?:`(\w+)`)? ?\| (\w+)(?:, by `(\w+)`)? \|",
+        text,
+        re.MULTILINE,
     )
     told = {(name, kind, label) for *names, kind, label in rows for name in names if name}
     assert told == {

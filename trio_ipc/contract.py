@@ -94,11 +94,16 @@ class Negotiation(Generic[RequestT, ResponseT]):
         learn: reads the capabilities from the response. It must understand every response, also that of
             a server which does not know what it was asked.
         can_do: says whether a server of these capabilities can answer a request.
+        probe: makes a request that costs a server as good as nothing, whatever it answers; a new one
+            each time. A client that opens a further connection sees by it whether the server has a place
+            for it.
+            None for asking by ``ask`` once for each place, where that is as cheap.
     """
 
     ask: Callable[[], RequestT] = attrs.field(validator=_function)
     learn: Callable[[ResponseT], Any] = attrs.field(validator=_function)
     can_do: Callable[[Any, RequestT], bool] = attrs.field(validator=_function)
+    probe: Callable[[], RequestT] | None = attrs.field(default=None, validator=_function)
 
 
 @attrs.frozen(kw_only=True)
@@ -214,6 +219,25 @@ class Contract(Generic[RequestT, ResponseT]):
         if isinstance(asked, self.request_type):
             return asked
         return self._refuse("ask", asked, self.request_type.__name__)
+
+    @property
+    def has_probe(self) -> bool:
+        """Whether there is a request that only shows whether a connection has a place."""
+        return self.negotiation is not None and self.negotiation.probe is not None
+
+    def probe_request(self) -> RequestT:
+        """Return a request that only shows whether a connection has a place. There must be a probe.
+
+        Raises:
+            ContractError: the negotiation's ``probe`` returned no request.
+        """
+        probe = self._negotiation.probe
+        if probe is None:
+            raise TypeError(f"the negotiation of the contract {self.name} has no probe")
+        made = probe()
+        if isinstance(made, self.request_type):
+            return made
+        return self._refuse("probe", made, self.request_type.__name__)
 
     def capabilities_in(self, response: ResponseT) -> Any:
         """Return the capabilities in a response. There must be a :attr:`negotiation`.

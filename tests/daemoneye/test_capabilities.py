@@ -8,6 +8,9 @@ from trio_ipc.daemoneye import (
     CAPABILITY_METADATA,
     CAPABILITY_TASK_PREFIX,
     DETECTION,
+    PROBE_METADATA,
+    PROBE_TASK_PREFIX,
+    PROBE_TASK_TYPE,
     Capabilities,
     CapabilityGate,
     DetectionResult,
@@ -16,7 +19,9 @@ from trio_ipc.daemoneye import (
     TaskType,
     failed,
     is_capability_negotiation,
+    is_connection_probe,
     negotiation_task,
+    probe_task,
     stated_capabilities,
 )
 
@@ -111,3 +116,24 @@ def test_the_contract_lets_tasks_be_repeated_and_says_how_to_ask() -> None:
     assert not DETECTION.negotiation.can_do(
         ASSUMED_CAPABILITIES, DetectionTask(task_type=TaskType.TRACK_FILE_OPERATIONS)
     )
+
+
+async def test_a_probe_costs_a_gate_nothing_and_is_refused_by_who_does_not_know_it() -> None:
+    probe = probe_task()
+    assert is_connection_probe(probe)
+    assert not is_capability_negotiation(probe)
+    assert (probe.metadata, probe.task_type) == (PROBE_METADATA, PROBE_TASK_TYPE)
+    assert probe.task_id.startswith(PROBE_TASK_PREFIX)
+    assert probe.task_id != probe_task().task_id
+    assert DetectionTask.FromString(probe.SerializeToString()) == probe
+    worked: list[DetectionTask] = []
+
+    async def note(task: DetectionTask, _: None) -> DetectionResult:
+        worked.append(task)
+        return DetectionResult(task_id=task.task_id)
+
+    answer = await CapabilityGate(note, Capabilities([]))(probe, None)
+    assert (answer.task_id, answer.success, worked) == (probe.task_id, True, [])
+    assert ALL.refusal(probe) == "Unknown task type: 2147483647"
+    for near in (DetectionTask(metadata=PROBE_METADATA), DetectionTask(task_type=probe.task_type)):
+        assert not is_connection_probe(near)

@@ -199,3 +199,43 @@ def test_who_has_one_is_not_skipped_for_having_waited_longest() -> None:
     a, b, c = One("a"), One("b", connected=True), One("c")
     turns = Turns(a, b, c)
     assert [turns.next(full=True) for _ in range(3)] == ["b"] * 3
+
+
+# --- By the highest score -----------------------------------------------------------------------------------
+
+
+def scored(name: str, priority: int = 1, last_success: float | None = None) -> One:
+    one = One(name, priority=priority)
+    one.last_success = last_success
+    return one
+
+
+def test_the_highest_score_has_all_turns_and_equals_take_theirs() -> None:
+    a, b, c = scored("a"), scored("b"), scored("c", 2)
+    turns = Turns(a, b, c, strategy=Strategy.HIGHEST_SCORE)
+    assert turns.take(4) == "abab"
+    b.last_success = NOW - 100
+    assert turns.take(3) == "bbb"
+    c.last_success = NOW
+    assert turns.take(3) == "bbb", "its score is 1, and 1.7 the other one's"
+    b.standing = Standing.UNABLE
+    assert turns.take(3) == "aaa", "equals of another priority do not take turns"
+
+
+def test_the_highest_score_is_that_of_the_formula_whatever_there_is() -> None:
+    chance = random.Random(3)
+    for _ in range(200):
+        some = [
+            scored(str(number), chance.randrange(1, 4), chance.choice([None, chance.uniform(0, NOW)]))
+            for number in range(chance.randrange(1, 9))
+        ]
+        for one in some:
+            one.standing = chance.choice([Standing.ABLE, Standing.ABLE, Standing.UNABLE, None])
+        best = min((one.standing for one in some if one.standing is not None), default=None)
+        chosen = Turns(*some, strategy=Strategy.HIGHEST_SCORE).next()
+        if best is None:
+            assert chosen is None
+        else:
+            [found] = [one for one in some if one.name == chosen]
+            assert found.standing is best
+            assert score(found, NOW) == max(score(one, NOW) for one in some if one.standing is best)

@@ -16,6 +16,7 @@ from trio_ipc.daemoneye import (
     CAPABILITY_METADATA,
     CAPABILITY_TASK_PREFIX,
     DETECTION,
+    PROBE_TASK_PREFIX,
     Capabilities,
     CapabilityGate,
     DetectionResult,
@@ -96,7 +97,9 @@ async def test_advanced_capabilities_are_learnt_and_can_be_asked_for(autojump_cl
         assert "r" not in [*plain.asked, *kernel.asked]
 
 
-async def test_each_connection_begins_by_asking(autojump_clock: MockClock) -> None:
+async def test_the_first_connection_asks_and_so_does_the_first_to_a_server_that_was_lost(
+    autojump_clock: MockClock,
+) -> None:
     server = Able("a", PROCESS)
     async with calling(server, contract=DETECTION) as client:
         await client.call(task("1"))
@@ -123,6 +126,10 @@ class Old(FakeServer):
     def negotiations(self) -> int:
         return sum(name.startswith(CAPABILITY_TASK_PREFIX) for name in self.asked)
 
+    @property
+    def probes(self) -> int:
+        return sum(name.startswith(PROBE_TASK_PREFIX) for name in self.asked)
+
 
 async def call_at_once(client: Any, count: int) -> None:
     async with trio.open_nursery() as nursery:
@@ -130,7 +137,7 @@ async def call_at_once(client: Any, count: int) -> None:
             nursery.start_soon(client.call, task(str(number)))
 
 
-async def test_a_server_is_asked_once_for_the_endpoint_and_for_each_place_once(
+async def test_a_server_is_asked_once_until_it_is_lost_or_the_answer_is_old(
     autojump_clock: MockClock,
 ) -> None:
     server = Old()
@@ -150,15 +157,15 @@ async def test_a_server_is_asked_once_for_the_endpoint_and_for_each_place_once(
         assert server.negotiations == 3, "it was lost"
 
 
-async def test_what_shows_its_places_is_asked_once(autojump_clock: MockClock) -> None:
+async def test_what_shows_its_places_is_probed_once(autojump_clock: MockClock) -> None:
     server = Old()
     async with calling(server, contract=DETECTION, idle_timeout_ms=10_000) as client:
         await call_at_once(client, 8)
-        assert (server.connections.total, server.negotiations) == (4, 4)
+        assert (server.connections.total, server.negotiations, server.probes) == (4, 1, 3)
         await trio.sleep(20)
         assert server.connections.now == 0
         await call_at_once(client, 8)
-        assert (server.connections.total, server.negotiations) == (8, 4)
+        assert (server.connections.total, server.negotiations, server.probes) == (8, 1, 3)
 
 
 async def test_an_old_server_of_one_place_keeps_no_call_waiting(autojump_clock: MockClock) -> None:
@@ -174,7 +181,7 @@ async def test_an_old_server_of_one_place_keeps_no_call_waiting(autojump_clock: 
 
 
 async def test_one_who_asks_and_hangs_holds_up_the_others_for_a_while_only(autojump_clock: MockClock) -> None:
-    server, hung = Old(accept_timeout_ms=3_000), False
+    server, hung = Old(), False
 
     async def hang_first(task: DetectionTask, call: Call) -> DetectionResult:
         nonlocal hung
@@ -186,7 +193,7 @@ async def test_one_who_asks_and_hangs_holds_up_the_others_for_a_while_only(autoj
     server.handler = hang_first
     async with calling(server, contract=DETECTION) as client:
         await call_at_once(client, 4)
-        assert trio.current_time() == pytest.approx(3)
+        assert trio.current_time() == pytest.approx(1)
 
 
 async def test_the_marker_on_the_wire_is_the_one_that_existing_peers_know(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ from .capabilities import (
     Capabilities,
     CapabilityGate,
     negotiation_task,
+    probe_task,
     stated_capabilities,
 )
 from .contract import DETECTION
@@ -34,8 +35,12 @@ from .detection_pb2 import (
 from .rules import (
     CAPABILITY_METADATA,
     CAPABILITY_TASK_PREFIX,
+    PROBE_METADATA,
+    PROBE_TASK_PREFIX,
+    PROBE_TASK_TYPE,
     failed,
     is_capability_negotiation,
+    is_connection_probe,
     unsupported,
 )
 
@@ -44,6 +49,9 @@ __all__ = [
     "CAPABILITY_METADATA",
     "CAPABILITY_TASK_PREFIX",
     "DETECTION",
+    "PROBE_METADATA",
+    "PROBE_TASK_PREFIX",
+    "PROBE_TASK_TYPE",
     "AdvancedCapabilities",
     "Capabilities",
     "CapabilityGate",
@@ -66,7 +74,9 @@ __all__ = [
     "TaskType",
     "failed",
     "is_capability_negotiation",
+    "is_connection_probe",
     "negotiation_task",
+    "probe_task",
     "stated_capabilities",
     "unsupported",
 ]

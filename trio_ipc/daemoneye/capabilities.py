@@ -21,12 +21,17 @@ from .detection_pb2 import (
     DetectionResult,
     DetectionTask,
     MonitoringDomain,
+    TaskType,
 )
 from .rules import (
     CAPABILITY_METADATA,
     CAPABILITY_TASK_PREFIX,
+    PROBE_METADATA,
+    PROBE_TASK_PREFIX,
+    PROBE_TASK_TYPE,
     failed,
     is_capability_negotiation,
+    is_connection_probe,
     unsupported,
 )
 
@@ -77,6 +82,15 @@ def negotiation_task() -> DetectionTask:
     return DetectionTask(task_id=f"{CAPABILITY_TASK_PREFIX}{uuid.uuid4()}", metadata=CAPABILITY_METADATA)
 
 
+def probe_task() -> DetectionTask:
+    """Return a task that costs a collector nothing; any answer shows that the connection has a place."""
+    return DetectionTask(
+        task_id=f"{PROBE_TASK_PREFIX}{uuid.uuid4()}",
+        metadata=PROBE_METADATA,
+        task_type=cast("TaskType", PROBE_TASK_TYPE),  # a plain int to protobuf, though its stub has a class
+    )
+
+
 def stated_capabilities(result: DetectionResult) -> Capabilities:
     """Return what the answer to :func:`negotiation_task` says, or what is assumed where it says nothing."""
     if not result.HasField("capabilities"):
@@ -94,8 +108,10 @@ def _can_do(capabilities: Capabilities, task: DetectionTask) -> bool:
     return capabilities.refusal(task) is None
 
 
-#: How a client asks a collector what it can do, and whether that is enough for a task.
-NEGOTIATION: Final = Negotiation(ask=negotiation_task, learn=stated_capabilities, can_do=_can_do)
+#: How a client asks a collector what it can do and whether it has a place, and what is enough for a task.
+NEGOTIATION: Final = Negotiation(
+    ask=negotiation_task, learn=stated_capabilities, can_do=_can_do, probe=probe_task
+)
 
 
 class CapabilityGate(Generic[_CallT]):
@@ -104,7 +120,7 @@ class CapabilityGate(Generic[_CallT]):
     Serve it in the other's place: ``serve(CapabilityGate(collector.handle, capabilities), DETECTION)``.
 
     Args:
-        handler: answers the tasks within the capabilities. It sees no negotiation.
+        handler: answers the tasks within the capabilities. It sees no negotiation and no probe.
         capabilities: what the collector can do.
 
     Attributes:
@@ -126,6 +142,8 @@ class CapabilityGate(Generic[_CallT]):
             return DetectionResult(
                 task_id=task.task_id, success=True, capabilities=self.capabilities.to_message()
             )
+        if is_connection_probe(task):
+            return DetectionResult(task_id=task.task_id, success=True)
         refusal = self.capabilities.refusal(task)
         if refusal is not None:
             return failed(task, refusal)

@@ -16,6 +16,16 @@ CAPABILITY_METADATA: Final = "capability_negotiation"
 #: A negotiation's ``task_id`` is this and a UUID4.
 CAPABILITY_TASK_PREFIX: Final = "capability-negotiation-"
 
+#: ``DetectionTask.metadata`` of a probe: a client only wants to see whether its connection has a place.
+PROBE_METADATA: Final = "connection_probe"
+
+#: A probe's ``task_id`` is this and a UUID4.
+PROBE_TASK_PREFIX: Final = "connection-probe-"
+
+#: A probe's task type, the largest that an enum of protobuf can have: peers refuse a type that they do not
+#: know before they do any work (docs/wire-protocol.md).
+PROBE_TASK_TYPE: Final = 2**31 - 1
+
 _DOMAIN_OF: Final = {
     TaskType.ENUMERATE_PROCESSES: MonitoringDomain.PROCESS,
     TaskType.CHECK_PROCESS_HASH: MonitoringDomain.PROCESS,
@@ -68,3 +78,8 @@ def unsupported(task: DetectionTask, domains: Collection[int]) -> str | None:
 def is_capability_negotiation(task: DetectionTask) -> bool:
     """Return whether a task asks what the collector can do, rather than for work."""
     return task.metadata == CAPABILITY_METADATA
+
+
+def is_connection_probe(task: DetectionTask) -> bool:
+    """Return whether a task asks for nothing but an answer, by which a client sees that it has a place."""
+    return task.metadata == PROBE_METADATA and task.task_type == PROBE_TASK_TYPE

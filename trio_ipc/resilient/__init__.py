@@ -7,9 +7,11 @@ pieces is a small module of its own, and knows as little as it can of the others
 from .balancing import Strategy
 from .breaker import BreakerState, BreakerStatistics
 from .calls import Answer
-from .client import ResilientClient, open_resilient_client
+from .client import ResilientClient
 from .endpoints import Endpoint, EndpointStatistics
+from .health import EndpointHealth
 from .metrics import ClientMetrics
+from .opened import open_resilient_client
 from .settings import ResilientConfig
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "BreakerStatistics",
     "ClientMetrics",
     "Endpoint",
+    "EndpointHealth",
     "EndpointStatistics",
     "ResilientClient",
     "ResilientConfig",

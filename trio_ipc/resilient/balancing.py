@@ -12,7 +12,7 @@ import enum
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
 
 #: Seconds in which what a recent success adds to a score falls to 1/e, as in DaemonEye's own agent.
@@ -34,7 +34,10 @@ class Strategy(enum.StrEnum):
     ROUND_ROBIN = "round-robin"
     """The one whose last turn is longest ago."""
     WEIGHTED = "weighted"
-    """By chance, each in proportion to its score: see :func:`score`."""
+    """By chance, each in proportion to its health score: see :func:`score`."""
+    HIGHEST_SCORE = "highest-score"
+    """The one with the highest health score, as in DaemonEye's own agent; of equals the one whose last turn
+    is longest ago. As a success raises the score, that is mostly the one that answered last."""
     PRIORITY = "priority"
     """The one with the smallest priority number, those of the same number by turns."""
 
@@ -120,10 +123,12 @@ class Rotation(Generic[CandidateT]):
             judge: says how good each one is; the best standing goes first.
             now: the time, on the candidates' clock.
             is_connected: where given, a connection is worth something: one that has none waits for up to
-                16 rounds while others that are as good have one. The weighted strategy keeps its shares.
+                16 rounds while others that are as good have one. Strategies by score keep to the score.
         """
         if self._strategy is Strategy.WEIGHTED:
             chosen = self._by_lot(judge, now)
+        elif self._strategy is Strategy.HIGHEST_SCORE:
+            chosen = self._by_score(judge, now)
         else:
             chosen = self._in_turn(judge, now, is_connected)
         if chosen is not None:
@@ -135,7 +140,8 @@ class Rotation(Generic[CandidateT]):
         return chosen
 
     def _rank(self, candidate: CandidateT) -> int:
-        return candidate.priority if self._strategy is Strategy.PRIORITY else 0
+        is_ranked = self._strategy in (Strategy.PRIORITY, Strategy.HIGHEST_SCORE)
+        return candidate.priority if is_ranked else 0
 
     def _in_turn(
         self, judge: Judge[CandidateT], now: float, is_connected: Callable[[CandidateT], bool] | None
@@ -172,12 +178,35 @@ class Rotation(Generic[CandidateT]):
                 found.setdefault(standing, []).append(candidate)
         return self._best_of(found, now)
 
+    def _by_score(self, judge: Judge[CandidateT], now: float) -> CandidateT | None:
+        others: dict[Standing, list[CandidateT]] = {}
+        best, best_score = None, 0.0
+        for priority, rank in self._ranks.items():
+            if best_score >= 2 / priority:  # which is the most that a score can be there
+                break
+            # Within a rank the score is the higher the more recent the last success is. Mostly the first one
+            # will do; only where it won't are they put in order.
+            first = max(rank, key=_recency)
+            for candidate in itertools.chain(
+                (first,), (one for one in _latest_first(rank) if one is not first)
+            ):
+                standing = judge(candidate)
+                if standing is Standing.ABLE:
+                    if (its_score := score(candidate, now)) > best_score:
+                        best, best_score = candidate, its_score
+                    break
+                if standing is not None:
+                    others.setdefault(standing, []).append(candidate)
+        return self._best_of(others, now) if best is None else best
+
     def _best_of(self, found: dict[Standing, list[CandidateT]], now: float) -> CandidateT | None:
         if not found:
             return None
         best = min(found)
         if best is Standing.FAILING:
             return min(found[best], key=_failure_age)
+        if self._strategy is Strategy.HIGHEST_SCORE:
+            return max(found[best], key=lambda one: score(one, now))
         if self._strategy is not Strategy.WEIGHTED:
             return found[best][0]
         return _drawn(found[best], now, self._draw())
@@ -191,3 +220,12 @@ def _drawn(candidates: Sequence[CandidateT], now: float, chance: float) -> Candi
 def _failure_age(candidate: Candidate) -> tuple[float, int]:
     failed = -math.inf if candidate.last_failure is None else candidate.last_failure
     return failed, candidate.last_turn
+
+
+def _recency(candidate: Candidate) -> float:
+    return -math.inf if candidate.last_success is None else candidate.last_success
+
+
+def _latest_first(rank: Iterable[CandidateT]) -> Iterator[CandidateT]:
+    """Give them by their last successes; a generator, as mostly nobody asks for the second one."""
+    yield from sorted(rank, key=_recency, reverse=True)

@@ -126,18 +126,26 @@ class CircuitBreaker:
     @property
     def state(self) -> BreakerState:
         """What it lets through now."""
-        if self._opened_at is None:
+        return self.state_at(trio.current_time())
+
+    def state_at(self, now: float) -> BreakerState:
+        """Return what it lets through; for who is in another thread, where Trio tells no time."""
+        opened_at = self._opened_at
+        if opened_at is None:
             return BreakerState.CLOSED
-        if trio.current_time() < self._opened_at + self._reset_after:
-            return BreakerState.OPEN
-        return BreakerState.HALF_OPEN
+        return BreakerState.OPEN if now < opened_at + self._reset_after else BreakerState.HALF_OPEN
 
     @property
     def would_admit(self) -> bool:
         """Whether :meth:`admit` would give a permit now."""
+        # The clock need not be read while it is closed, as nearly always.
+        return self._opened_at is None or self.would_admit_at(trio.current_time())
+
+    def would_admit_at(self, now: float) -> bool:
+        """Return whether :meth:`admit` would give a permit; see :meth:`state_at`."""
         if self._opened_at is None:
-            return True  # as nearly always; the clock need not be read for it
-        return self.state is BreakerState.HALF_OPEN and self._probe is None
+            return True
+        return self.state_at(now) is BreakerState.HALF_OPEN and self._probe is None
 
     @property
     def retry_after(self) -> float:
@@ -156,10 +164,10 @@ class CircuitBreaker:
             return 0.0
         return min(max(self._probe.until - now, _SOONEST), self._reset_after)
 
-    def statistics(self) -> BreakerStatistics:
-        """Return what it has seen, and what follows from that."""
+    def statistics(self, now: float | None = None) -> BreakerStatistics:
+        """Return what it has seen, and what follows from that; see :meth:`state_at`."""
         return BreakerStatistics(
-            state=self.state,
+            state=self.state if now is None else self.state_at(now),
             failures=self._failures,
             successes=self._successes,
             opened_at=self._opened_at,

@@ -134,20 +134,24 @@ class PendingCall:
     """A call under way.
 
     Args:
-        request: what is asked.
+        request: what is asked; None where ``is_done`` is always True, and only a connection is wanted.
         needs: says whether a server's capabilities will do, None if any will.
         seconds: how long all of it may take.
         repeatable: whether the request may be made again when it may have reached a server.
-        only: the one server to ask, None for any. Such a call is the client's own: it opens no connection,
-            and one is no less idle for it.
+        only: the one server to ask, None for any.
+        is_task: whether a user of the client makes it. Else it is upkeep: it goes round once, a connection
+            is no less idle for it, and it is in no metrics of tasks.
+        may_connect: whether a connection may be opened for it.
+        counts: whether its success or failure counts for a breaker that is closed.
+        is_done: says of the connection that was got for it whether nothing need be asked any more; then its
+            response is None.
 
     Attributes:
-        is_task: whether a user of the client makes it.
         began, deadline: on Trio's clock.
         round: how often it goes through the servers, from 1.
         errors: what each try ended by.
         tries: how it gets on with each server, but for those that it has not tried.
-        asked: who was asked last.
+        asked: the connection that it was given last.
         place: its place in the queue for connections, the smaller, the sooner; None while it has none. It is
             kept until the call is served, also where it goes from one server's queue to another's.
         queues_until: when waiting there has taken too long.
@@ -160,11 +164,14 @@ class PendingCall:
         "asked",
         "began",
         "connection",
+        "counts",
         "deadline",
         "errors",
         "has_left",
+        "is_done",
         "is_late",
         "is_task",
+        "may_connect",
         "needs",
         "only",
         "place",
@@ -178,24 +185,31 @@ class PendingCall:
 
     def __init__(
         self,
-        request: Message,
+        request: Message | None,
         needs: Callable[[Any], bool] | None = None,
         *,
         seconds: float,
         repeatable: bool,
         only: Upstream | None = None,
+        is_task: bool = True,
+        may_connect: bool = True,
+        counts: bool = True,
+        is_done: Callable[[Connection], bool] | None = None,
     ) -> None:
-        self.request = request
+        self.request: Any = request
         self.needs = needs
         self.repeatable = repeatable
         self.only = only
-        self.is_task = only is None
+        self.is_task = is_task
+        self.may_connect = may_connect
+        self.counts = counts
+        self.is_done = is_done
         self.began = trio.current_time()
         self.deadline = self.began + seconds
         self.round = 1
         self.errors: list[IpcError] = []
         self.tries: dict[Upstream, Try] = {}
-        self.asked: Upstream | None = None
+        self.asked: Connection | None = None
         self.place: int | None = None
         self.queues_until: float | None = None
         self.connection: Connection | None = None
@@ -211,7 +225,7 @@ class PendingCall:
     def asks_on(self, connection: Connection, now: float) -> None:
         """Note that it takes a place on a connection."""
         self.connection = connection
-        self.asked = connection.upstream
+        self.asked = connection
         self.steps.append((now, Step.ASKING, connection.upstream))
 
     def may_try(self, upstream: Upstream) -> bool:
@@ -246,13 +260,14 @@ class PendingCall:
         if permit is None:
             self.give_up(upstream, _left_alone(upstream))
             return False
-        known.permit = permit
+        # A breaker that is closed has nothing to wait for.
+        known.permit = permit if self.counts or permit.probing else None
         return True
 
     def answered(self) -> None:
         """The server that was asked last has answered."""
         assert self.asked is not None  # noqa: S101 - for the type checker
-        known = self.tries[self.asked]
+        known = self.tries[self.asked.upstream]
         if known.permit is not None:
             known.permit.succeed()
         known.owes_failure = False

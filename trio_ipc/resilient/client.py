@@ -7,35 +7,30 @@ capabilities. This module must never start a task outside of that nursery.
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Generic
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_ipc.client.nursery import nursery_of_our_own
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_async
-from trio_ipc.errors import (
-    ChannelClosedError,
-    ConfigError,
-    NoEndpointError,
-    shown,
-)
-from trio_ipc.opening import open_channel
-from trio_ipc.telemetry import Traffic
+from trio_ipc.contract import Contract, RequestT, ResponseT, is_async
+from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
+from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 
+from .arguments import seconds_of, upstream_of
 from .calls import Answer, PendingCall
-from .capabilities import Refresher
+from .capabilities import Asker, Refresher
 from .endpoints import Endpoint, EndpointStatistics, Upstream
+from .health import EndpointHealth, HealthChecker
 from .loop import CLOSED, CallLoop
 from .metrics import ClientMetrics
 from .opening import Connector, Opener
 from .pool import Pool
 from .settings import ResilientConfig
+from .snapshots import Snapshots
 
 
 class ResilientClient(Generic[RequestT, ResponseT]):
@@ -72,9 +67,20 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         )
         self._loop = CallLoop(contract, settings, self._pool, self._metrics, chance)
         self._upstreams = self._loop.upstreams
+        self._asker = Asker(contract, self._loop.make)
+        self._refresher = Refresher(self._asker, settings, has_connection=self._pool.has_good_connection)
+        self._checker = HealthChecker(contract, settings, call=self._loop.make, closed=self._loop.closed)
+        self._snapshots = Snapshots(
+            contract.name,
+            settings.strategy,
+            upstreams=self._upstreams,
+            pool=self._pool,
+            metrics=self._metrics,
+            traffic=self._traffic,
+        )
         nursery.start_soon(self._pool.reap)
 
-    # --- What it knows ----------------------------------------------------------------------------------
+    # --- Its endpoints ----------------------------------------------------------------------------------
 
     @enable_ki_protection
     def add_endpoint(self, endpoint: Endpoint) -> None:
@@ -84,8 +90,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ConfigError: there is one of this id.
             ChannelClosedError: the client was closed.
         """
-        if self._loop.closed.is_set():
-            raise ChannelClosedError(CLOSED, hint="open a new one")
+        self._check_open()
         if endpoint.id in self._upstreams:
             raise ConfigError(
                 f"there is an endpoint of the id {endpoint.id!r} already",
@@ -99,13 +104,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         self._loop.rotation.replace(self._upstreams.values())
         self._pool.add(upstream)
         if self._contract.negotiation is not None:
-            refresher = Refresher(
-                self._contract,
-                self._settings,
-                call=self._loop.make,
-                has_connection=self._pool.has_good_connection,
-            )
-            self._nursery.start_soon(refresher.run, upstream)
+            self._nursery.start_soon(self._refresher.run, upstream)
 
     @enable_ki_protection
     def remove_endpoint(self, endpoint_id: str) -> None:
@@ -113,15 +112,36 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Raises:
             NoEndpointError: there is none of this id.
+            TypeError: the id is no str.
         """
-        upstream = self._upstreams.pop(endpoint_id, None)
-        if upstream is None:
-            known = ", ".join(self._upstreams) or "none"
-            raise NoEndpointError(f"there is no endpoint {endpoint_id!r}", hint=f"there are: {known}")
+        upstream = upstream_of(endpoint_id, self._upstreams)
+        del self._upstreams[endpoint_id]
         upstream.removed = True
         upstream.keeper.cancel()
         self._loop.rotation.replace(self._upstreams.values())
         self._pool.remove(upstream)
+
+    @enable_ki_protection
+    def set_priority(self, endpoint_id: str, priority: int) -> None:
+        """Give an endpoint another priority, which holds from the next call on.
+
+        Args:
+            endpoint_id: whose.
+            priority: as :attr:`Endpoint.priority`: 1 or more; the smaller, the rather is it asked.
+
+        Raises:
+            NoEndpointError: there is none of this id.
+            ConfigError: the priority is none.
+            TypeError: the id is no str.
+        """
+        upstream = upstream_of(endpoint_id, self._upstreams)
+        upstream.endpoint = attrs.evolve(upstream.endpoint, priority=priority)
+        upstream.priority = priority
+        self._loop.rotation.replace(self._upstreams.values())
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the endpoints as they are now, in the order in which they were added."""
+        return tuple(upstream.endpoint for upstream in self._upstreams.values())
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """Return how each endpoint does now, in the order in which they were added."""
@@ -129,7 +149,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         for upstream in self._upstreams.values():
             active, pooled = self._pool.counts(upstream)
             stale = self._loop.is_doubtful(upstream, trio.current_time())
-            found.append(upstream.statistics(active=active, pooled=pooled, stale=stale))
+            found.append(
+                upstream.statistics(
+                    active=active, pooled=pooled, stale=stale, strategy=self._settings.strategy
+                )
+            )
         return tuple(found)
 
     def metrics(self) -> ClientMetrics:
@@ -145,6 +169,10 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             pooled_connections_current=pooled,
         )
 
+    def snapshot(self) -> ResilientSnapshot:
+        """Return what exporters report of it and its endpoints; in any thread, and also when it is closed."""
+        return self._snapshots.take()
+
     # --- Calling ----------------------------------------------------------------------------------------
 
     async def call(
@@ -153,12 +181,13 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
         needs: Callable[[Any], bool] | None = None,
+        endpoint: str | None = None,
     ) -> ResponseT:
         """Have a request answered by a server that can, and return its response.
 
         Like :meth:`ask`, for those who don't care which server it was.
         """
-        response: ResponseT = await self._loop.make(self._pending(request, timeout, needs))
+        response: ResponseT = await self._loop.make(self._pending(request, timeout, needs, endpoint))
         return response
 
     async def ask(
@@ -167,6 +196,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
         needs: Callable[[Any], bool] | None = None,
+        endpoint: str | None = None,
     ) -> Answer[ResponseT]:
         """Have a request answered by a server that can.
 
@@ -175,6 +205,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             timeout: seconds for all of it; ``call_timeout_ms`` if None.
             needs: says of a server's capabilities whether they will do, beyond what the request itself
                 says. One that lacks them is not asked.
+            endpoint: the id of the one endpoint to ask, None for any.
 
         Returns:
             The response, and whose it is. A response that reports a failure is returned, not raised.
@@ -183,25 +214,29 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             MessageError: the request is empty or too large. Nothing was sent.
             CallTimeoutError: the time was up.
             AttemptsFailedError: all tries failed, and there were several.
-            NoEndpointError: there is no endpoint to ask, or none has what the call needs.
+            NoEndpointError: there is no endpoint to ask, or none has what the call needs; or there is none of
+                the id that was given (any more).
             IpcError: the only try failed: with a :exc:`ConnectError`, :exc:`CircuitOpenError` or
                 :exc:`PoolTimeoutError` nothing was sent; with a :exc:`ChannelError` or
                 :exc:`ProtocolError` the server may have done the work.
             ChannelClosedError: the client was closed.
+            TypeError: an argument is of the wrong type.
+            ValueError: the timeout is none.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
-        call = self._pending(request, timeout, needs)
+        call = self._pending(request, timeout, needs, endpoint)
         response = await self._loop.make(call)
         assert call.asked is not None  # noqa: S101 - for the type checker: there is an answer
         duration = trio.current_time() - call.began
-        return Answer(response, call.asked.endpoint.id, tuple(call.errors), duration)
+        return Answer(response, call.asked.upstream.endpoint.id, tuple(call.errors), duration)
 
     def _pending(
         self,
         request: RequestT,
         timeout: float | None,
         needs: Callable[[Any], bool] | None,
+        endpoint: str | None,
     ) -> PendingCall:
         self._contract.check_request(request)
         if needs is not None and self._contract.negotiation is None:
@@ -209,19 +244,141 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         given: object = needs
         if given is not None and (not callable(given) or is_async(given)):
             raise TypeError(f"needs is {shown(needs)}, must be a function that is not async, or None")
-        if timeout is None:
-            timeout = self._settings.call_timeout_ms / 1000
-        elif not timeout >= 0:  # which is true of nan, too
-            raise ValueError(f"timeout is {shown(timeout)}, must be a number of seconds from 0")
-        try:
-            timeout = float(timeout)
-        except OverflowError:  # an int beyond all floats
-            raise ValueError(
-                f"timeout is {shown(timeout)}, must be seconds, or None for the setting"
-            ) from None
+        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        self._check_open()
+        only = None if endpoint is None else upstream_of(endpoint, self._upstreams)
+        return PendingCall(
+            request, needs, seconds=seconds, repeatable=self._contract.may_repeat(request), only=only
+        )
+
+    # --- Looking after servers --------------------------------------------------------------------------
+
+    async def negotiate(
+        self,
+        endpoint_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> Any:
+        """Ask a server now what it can do, and go by its answer from now on.
+
+        It is connected to if need be. A breaker that is open lets nobody through.
+
+        Args:
+            endpoint_id: whose server.
+            timeout: seconds for all of it; ``call_timeout_ms`` if None.
+
+        Returns:
+            What the contract's negotiation reads from the answer.
+
+        Raises:
+            NoEndpointError: there is none of this id (any more).
+            IpcError: it could not be asked, as :meth:`ask` raises it.
+            ContractError: the contract's functions returned what they must not.
+            ChannelClosedError: the client was closed.
+            TypeError: the contract has no negotiation, or an argument is of the wrong type.
+            ValueError: the timeout is none.
+
+        Cancellation closes the connection that waits for the answer, unless others share it.
+        """
+        seconds = self._seconds_to_negotiate(timeout)
+        upstream = upstream_of(endpoint_id, self._upstreams)
+        return await self._asker.ask(upstream, seconds, may_connect=True)
+
+    async def refresh_capabilities(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> dict[str, IpcError]:
+        """Ask all servers now what they can do, at the same time, as :meth:`negotiate` does.
+
+        The client does so by itself every ``capabilities_refresh_ms``, where a connection is there.
+
+        Args:
+            timeout: seconds for all of it; ``call_timeout_ms`` if None.
+
+        Returns:
+            Why some could not be asked, by the ids of their endpoints; empty if all have answered.
+
+        Raises:
+            ContractError: the contract's functions returned what they must not.
+            ChannelClosedError: the client was closed.
+            TypeError: the contract has no negotiation, or the timeout is no number.
+            ValueError: the timeout is none.
+
+        Cancellation closes the connections that wait for an answer, unless others share them.
+        """
+        seconds = self._seconds_to_negotiate(timeout)
+        failures = await self._asker.ask_all([*self._upstreams.values()], seconds)
+        self._check_open()
+        return failures
+
+    async def check_health(
+        self,
+        endpoint_id: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> EndpointHealth:
+        """See whether a server answers, by the cheapest request that there is.
+
+        It is connected to if need be. What comes of it counts for the endpoint's health. It opens no breaker;
+        one that is open lets nobody through, and one that is half open counts it.
+
+        Args:
+            endpoint_id: whose server.
+            timeout: seconds for all of it; ``call_timeout_ms`` if None.
+
+        Returns:
+            Whether it is well, and why not. That it is not well is no exception.
+
+        Raises:
+            NoEndpointError: there is none of this id (any more).
+            ContractError: the contract's functions returned what they must not.
+            ChannelClosedError: the client was closed.
+            TypeError: an argument is of the wrong type.
+            ValueError: the timeout is none.
+
+        Cancellation closes the connection that waits for the answer, unless others share it.
+        """
+        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        self._check_open()
+        return await self._checker.check(upstream_of(endpoint_id, self._upstreams), seconds)
+
+    async def wait_until_healthy(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
+    ) -> str:
+        """Check all servers, again and again, until one is well.
+
+        Args:
+            timeout: seconds to wait; ``call_timeout_ms`` if None, :data:`math.inf` for ever.
+
+        Returns:
+            The id of the endpoint whose server was well first.
+
+        Raises:
+            CallTimeoutError: none was well in time; its ``attempts`` say why.
+            NoEndpointError: there is no endpoint.
+            ContractError: the contract's functions returned what they must not.
+            ChannelClosedError: the client was closed.
+            TypeError: the timeout is no number.
+            ValueError: the timeout is none.
+
+        Cancellation ends all checks.
+        """
+        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        self._check_open()
+        return await self._checker.wait_until_healthy(self._upstreams.values, seconds)
+
+    def _seconds_to_negotiate(self, timeout: float | None) -> float:
+        if self._contract.negotiation is None:
+            raise TypeError(f"the contract {self._contract.name} has no negotiation: there is nothing to ask")
+        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        self._check_open()
+        return seconds
+
+    def _check_open(self) -> None:
         if self._loop.closed.is_set():
             raise ChannelClosedError(CLOSED, hint="open a new one")
-        return PendingCall(request, needs, seconds=timeout, repeatable=self._contract.may_repeat(request))
 
     # --- In the background ------------------------------------------------------------------------------
 
@@ -237,55 +394,5 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     @enable_ki_protection
     async def _aclose(self) -> None:
         self._loop.closed.set()
+        self._snapshots.end()
         await self._pool.aclose()
-
-
-@contextlib.asynccontextmanager
-async def open_resilient_client(
-    contract: Contract[RequestT, ResponseT],
-    endpoints: Iterable[Endpoint],
-    settings: ResilientConfig | None = None,
-    *,
-    peers: PeerPolicy | None = None,
-    connect: Connector = open_channel,
-    chance: random.Random | None = None,
-) -> AsyncIterator[ResilientClient[RequestT, ResponseT]]:
-    """Call several servers as if they were one, for the length of an ``async with`` block.
-
-    Nothing is connected before the first call needs it, so that this succeeds with no server running.
-
-    Args:
-        contract: the message types.
-        endpoints: the servers; more may be added and removed later.
-        settings: limits, deadlines and how calls are spread; None for the defaults.
-        peers: which users the servers may run as; by default this process's own and root.
-        connect: opens channels, for transports of your own and for tests. It has to end by itself within
-            ``accept_timeout_ms`` of the endpoint, as the one by default does.
-        chance: where jitter and the weighted strategy take their chances from; for tests.
-
-    Returns:
-        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are under
-        way in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
-
-    Raises:
-        ConfigError: two endpoints have the same id.
-
-    Cancellation closes everything at once. What the block raises comes out as it is.
-    """
-    contract_of(contract)
-    policy = PeerPolicy.of(peers)
-    async with nursery_of_our_own() as nursery:
-        client: ResilientClient[RequestT, ResponseT] = ResilientClient(
-            settings or ResilientConfig(),
-            nursery,
-            contract=contract,
-            peers=policy,
-            connect=connect,
-            chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
-        )
-        try:
-            for endpoint in endpoints:
-                client.add_endpoint(endpoint)
-            yield client
-        finally:
-            await client._aclose()  # noqa: SLF001 - the class is public to be used, not to be closed

@@ -36,6 +36,7 @@ class Connection(trio.abc.AsyncResource):
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
         failure_told: set when its breaking was told to the breaker.
+        number: how many were made to the endpoint until then.
         has_answered: whether the server has answered anything on it.
         was_refused: whether it was closed as the server has no place for one more, or speaks the other
             checksum variant.
@@ -63,6 +64,8 @@ class Connection(trio.abc.AsyncResource):
         self.failure_told = False
         self.has_answered = False
         self.was_refused = False
+        self.upstream.connections_made += 1
+        self.number = self.upstream.connections_made
         self._line = open_line(channel, contract, max_in_flight, nursery)
 
     @trio.lowlevel.enable_ki_protection

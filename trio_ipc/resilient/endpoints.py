@@ -15,9 +15,9 @@ import trio
 
 from trio_ipc.config import IpcConfig
 from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError
-from trio_ipc.settings import WholeNumber
+from trio_ipc.settings import WholeNumber, refuse
 
-from .balancing import Candidate
+from .balancing import Candidate, Strategy, score
 from .breaker import BreakerStatistics, CircuitBreaker
 from .settings import ResilientConfig
 from .variants import Variants
@@ -27,12 +27,17 @@ def _default_id(endpoint: Endpoint) -> str:
     return endpoint.config.endpoint_path
 
 
+def _is_text(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise refuse(field.name, value, "a str")
+
+
 @attrs.frozen
 class Endpoint:
     """Where a server is to be found.
 
     Raises:
-        ConfigError: the priority is none.
+        ConfigError: the priority is none, or the id is no str.
 
     Attributes:
         config: its path, and the limits and deadlines of connections to it.
@@ -42,7 +47,9 @@ class Endpoint:
     """
 
     config: IpcConfig
-    id: str = attrs.field(default=attrs.Factory(_default_id, takes_self=True), kw_only=True)
+    id: str = attrs.field(
+        default=attrs.Factory(_default_id, takes_self=True), validator=_is_text, kw_only=True
+    )
     priority: int = attrs.field(default=1, validator=WholeNumber("ranks"), kw_only=True)
 
 
@@ -51,9 +58,12 @@ class EndpointStatistics:
     """How an endpoint does, at one moment. Times are on :func:`trio.current_time`'s clock, in seconds.
 
     Attributes:
-        endpoint: as it was added.
+        endpoint: as it was added, with its priority as it is now.
         healthy: whether calls are expected to succeed: its circuit breaker lets them through, and it did
             not fail just before.
+        health_score: what strategies by score go by: ``1 / priority``, up to twice that the more recent the
+            last answer is (that decays to 1/e in 300 s); 0 while it is not healthy, as DaemonEye has it.
+        strategy: how the client spreads its calls over the endpoints.
         breaker: its circuit breaker.
         answers, failures: calls that it answered; calls that it failed, as it could not be reached, broke
             off or did not answer in time. One for each call and each refresh of capabilities, however
@@ -70,6 +80,8 @@ class EndpointStatistics:
 
     endpoint: Endpoint
     healthy: bool
+    health_score: float
+    strategy: Strategy
     breaker: BreakerStatistics
     answers: int
     failures: int
@@ -93,10 +105,15 @@ class Upstream(Candidate):
         on_failure: called each time it is found not to be well.
 
     Attributes:
-        endpoint, path: as given.
+        endpoint: as given, with its priority as it is now.
+        path: the endpoint's.
         breaker: whether it may be called at all.
         capabilities, capabilities_at: what it said that it can do, and when.
-        capabilities_learnt: set when it says so.
+        questions: how often it was asked what it can do; also the number of the question asked last.
+        answered_question: the number of the latest question that it has answered.
+        connections_made: how many connections were made to it.
+        news: set when there is something for its keeper: it has said what it can do, or has to be asked.
+        owes_answer: whether a connection was opened without an answer, as another one waited for it.
         asks_anew: whether the next connection has to ask for them: the server was lost since.
         asking: held by the connection that asks; others wait for what it learns.
         told_by: the process that said what it can do, None where the system does not tell.
@@ -126,7 +143,10 @@ class Upstream(Candidate):
         )
         self.capabilities: Any = None
         self.capabilities_at: float | None = None
-        self.capabilities_learnt = trio.Event()
+        self.questions = self.answered_question = 0
+        self.connections_made = 0
+        self.news = trio.Event()
+        self.owes_answer = False
         self.asks_anew = False
         self.asking = trio.Lock()
         self.told_by: int | None = None
@@ -145,7 +165,7 @@ class Upstream(Candidate):
         One that failed is given another chance after a while: without calls it could never show that it is
         well.
         """
-        return now >= self._unhealthy_until and self.breaker.would_admit
+        return now >= self._unhealthy_until and self.breaker.would_admit_at(now)
 
     def succeeded(self) -> None:
         """Note that it is well: it has done what it should."""
@@ -168,19 +188,45 @@ class Upstream(Candidate):
         self.places_proven = 0
         self.variants.doubt()
 
-    def learned(self, capabilities: Any) -> None:
-        """Note what it said that it can do."""
-        self.asks_anew = False
+    def next_question(self) -> int:
+        """Return the number of a question that is about to be asked."""
+        self.questions += 1
+        return self.questions
+
+    def learned(self, capabilities: Any, *, question: int, process: int | None) -> None:
+        """Note what it said that it can do.
+
+        Args:
+            capabilities: what it said.
+            question: the number of the question that it has answered.
+            process: which process has answered, None where the system does not tell.
+        """
+        if question < self.answered_question:
+            return  # a later one was answered sooner
+        self.asks_anew = self.owes_answer = False
         self.capabilities = capabilities
         self.capabilities_at = trio.current_time()
-        self.capabilities_learnt.set()
+        self.answered_question = question
+        self.told_by = process
+        self.news.set()
 
-    def statistics(self, *, active: int, pooled: int, stale: bool) -> EndpointStatistics:
+    def wants_answer(self) -> None:
+        """Note that a connection was opened while another one waits for the answer, which may never come."""
+        self.owes_answer = True
+        self.news.set()
+
+    def health_score(self, now: float) -> float:
+        """Return its score, 0 while it is not healthy."""
+        return score(self, now) if self.is_healthy(now) else 0.0
+
+    def statistics(self, *, active: int, pooled: int, stale: bool, strategy: Strategy) -> EndpointStatistics:
         """Return how it does now, with what only the client knows."""
-        breaker = self.breaker.statistics()
+        breaker, now = self.breaker.statistics(), trio.current_time()
         return EndpointStatistics(
             endpoint=self.endpoint,
-            healthy=self.is_healthy(trio.current_time()),
+            healthy=self.is_healthy(now),
+            health_score=self.health_score(now),
+            strategy=strategy,
             breaker=breaker,
             answers=breaker.succeeded_total,
             failures=breaker.failed_total,

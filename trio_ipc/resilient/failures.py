@@ -127,3 +127,22 @@ def _where(errors: list[IpcError]) -> str | None:
 def _told(errors: list[Any]) -> str:
     counted = Counter(f"{error.endpoint}: {error.message}" for error in errors)
     return "; ".join(f"{text} ({times} times)" if times > 1 else text for text, times in counted.items())
+
+
+def not_healthy(seconds: float, errors: list[IpcError]) -> CallTimeoutError:
+    """Return the error of a wait in which no server was well.
+
+    Args:
+        seconds: how long it was.
+        errors: by what each server was not, when it was checked last.
+    """
+    error = CallTimeoutError(
+        f"no endpoint was healthy within the timeout of {seconds * 1000:.0f} ms"
+        + (f": {_told(errors)}" if errors else ""),
+        endpoint=_where(errors),
+        hint="see whether the servers run, and what they log",
+    )
+    error.attempts = tuple(errors)
+    if errors:
+        error.__cause__ = ExceptionGroup("the last check of each endpoint", errors)
+    return error

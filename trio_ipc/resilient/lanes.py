@@ -154,17 +154,16 @@ class Lane:
 
     def next_waiter(self, *, to_open: bool) -> Waiter | None:
         """Return the first call for which nothing is being opened; ``to_open``: and for which that may be."""
-        return next(
-            (one for one in self.waiting if one.opening is None and not (to_open and one.call.only)), None
-        )
+        candidates = (one for one in self.waiting if one.opening is None)
+        return next((one for one in candidates if one.call.may_connect or not to_open), None)
+
+    def unbroken(self) -> list[Connection]:
+        """Return the connections that nobody has closed, as far as is known: none is looked at."""
+        return [one for one in [*self.connections] if not (one.closing or one.is_broken)]
 
     def live(self) -> list[Connection]:
         """Return the connections that are in use, or good to be used as far as can be seen."""
-        return [
-            one
-            for one in self.connections
-            if not (one.closing or one.is_broken) and (one.load or one.is_reusable())
-        ]
+        return [one for one in self.unbroken() if one.load or one.is_reusable()]
 
 
 class Lanes:

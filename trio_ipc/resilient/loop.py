@@ -92,6 +92,9 @@ class CallLoop:
                     continue
                 if not self._still_will_do(call, connection, known):
                     continue
+                if call.is_done is not None and call.is_done(connection):
+                    self._done_without(call, connection)
+                    return None
                 try:
                     call.asks_on(connection, now)
                     done = partial(self._done, call, connection)
@@ -109,13 +112,25 @@ class CallLoop:
         if now >= call.deadline:
             raise timed_out(call)
         if call.only is not None:
-            return call.only if call.may_try(call.only) and call.admit(call.only) else None
+            return self._only(call, call.only, now)
         judge = partial(self._standing, call, now)
         connected = self._pool.is_connected if self._pool.is_full else None
         while (upstream := self.rotation.choose(judge, now=now, is_connected=connected)) is not None:
             if call.admit(upstream):
                 break
         return upstream
+
+    def _only(self, call: PendingCall, upstream: Upstream, now: float) -> Upstream | None:
+        if upstream.removed and call.errors:
+            return None  # they are the call's failure
+        if upstream.removed:
+            raise NoEndpointError(
+                f"the endpoint {upstream.endpoint.id!r} was removed from this client",
+                endpoint=upstream.path,
+                hint="add it again, or ask another one",
+            )
+        will_do = not call.is_task or self._standing(call, now, upstream) is not None
+        return upstream if will_do and call.may_try(upstream) and call.admit(upstream) else None
 
     def _standing(self, call: PendingCall, now: float, upstream: Upstream) -> Standing | None:
         if call.tries and not call.may_try(upstream):
@@ -142,11 +157,14 @@ class CallLoop:
 
     async def _pause(self, call: PendingCall) -> None:
         """Wait before the next round; where another one would be no use, raise the call's error."""
-        rounds = self._settings.connect_attempts if call.only is None else 1
+        rounds = self._settings.connect_attempts if call.is_task else 1
         if not call.next_round(rounds):
             if not call.errors and self.upstreams:
                 raise NoEndpointError(
-                    f"none of the {len(self.upstreams)} endpoints has what the call needs",
+                    f"none of the {len(self.upstreams)} endpoints has what the call needs"
+                    if call.only is None
+                    else f"the endpoint {call.only.endpoint.id!r} has not what the call needs",
+                    endpoint=None if call.only is None else call.only.path,
                     hint="see statistics() for what each can do",
                 )
             error = failure(call.errors)
@@ -190,7 +208,7 @@ class CallLoop:
         There may be one that can. If not, this one's refusal is the answer.
         """
         capabilities, will_do = connection.upstream.capabilities, False
-        if capabilities is known or not self._negotiates or call.only is not None:
+        if capabilities is known or not self._negotiates or not call.is_task:
             return True
         try:
             seemed_able = known is None or self._contract.can_do(known, call.request)
@@ -271,6 +289,13 @@ class CallLoop:
             self._metrics.tasks_completed_total += 1
             self._metrics.task_duration_ms_total += (trio.current_time() - call.began) * 1000
         return response
+
+    def _done_without(self, call: PendingCall, connection: Connection) -> None:
+        """All that was wanted was learnt while the connection was got."""
+        call.asked = connection
+        connection.upstream.succeeded()
+        self._pool.release(connection, used=False)
+        self._answered(call, None)
 
     def _failed(self, call: PendingCall, exc: BaseException) -> None:
         if isinstance(exc, trio.Cancelled) and trio.current_time() >= call.deadline:

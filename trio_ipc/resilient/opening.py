@@ -6,7 +6,7 @@ This module must never send a call's request, and never decide who gets a connec
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -23,6 +23,11 @@ from trio_ipc.transports import PeerPolicy
 from .connection import Connection
 from .lanes import Lane, Opening
 from .metrics import ClientMetrics
+
+#: Seconds for which a new connection waits for what another one asks, where a probe can show instead that it
+#: has a place: a server that keeps the one that asks in its queue must not hold up the others for long. One
+#: that takes longer to answer is used meanwhile, and its answer when it comes.
+_PATIENCE: Final = 1.0
 
 #: Opens a channel to an endpoint, as :func:`trio_ipc.opening.open_channel` does.
 Connector: TypeAlias = Callable[[IpcConfig], Awaitable[Channel]]
@@ -143,47 +148,64 @@ class Opener:
         return connection
 
     def _has_to_learn(self, connection: Connection) -> bool:
-        """Return whether what is known of the server at the other end is not enough."""
+        """Return whether what is known of the server at the other end is not enough.
+
+        What is only old is asked for by the client's refresher where there is a connection already.
+        """
         upstream = connection.upstream
         return (
             upstream.capabilities_at is None
             or upstream.asks_anew
             or not upstream.variants.is_known
             or connection.process != upstream.told_by
-            or trio.current_time() >= upstream.capabilities_at + self._believed
+            or (
+                trio.current_time() >= upstream.capabilities_at + self._believed
+                and not connection.lane.live()
+            )
         )
 
     async def _negotiate(self, connection: Connection) -> None:
-        """Ask first of all what the server can do, unless that is known and it costs more than it tells."""
+        """Ask first of all what the server can do, unless that is known."""
         if self._contract.negotiation is None:
             return
-        asking = connection.upstream.asking
-        if not self._has_to_learn(connection):
-            await self._find_place(connection)
-            return
-        has_turn = False
-        # One asks for all connections that are opened at the same time. If it hangs, the others go on.
-        with trio.move_on_after(connection.upstream.endpoint.config.accept_timeout_ms / 1000):
-            await asking.acquire()
-            has_turn = True
-        try:
-            if self._has_to_learn(connection):
-                await self._ask(connection)
-                return
-        finally:
-            if has_turn:
-                asking.release()
+        upstream, may_ask = connection.upstream, True
+        if self._has_to_learn(connection):
+            # One asks for all connections that are opened at the same time. If it hangs, or its server keeps
+            # it waiting for a place, the others go on.
+            patience = upstream.endpoint.config.accept_timeout_ms / 1000
+            if self._contract.has_probe:
+                patience = min(patience, _PATIENCE)
+            may_ask = False
+            with trio.move_on_after(patience):
+                await upstream.asking.acquire()
+                may_ask = True
+            try:
+                if not self._has_to_learn(connection):
+                    pass  # another one has asked
+                elif may_ask or not self._contract.has_probe:
+                    await self._ask(connection)
+                    return
+                else:
+                    await self._find_place(connection, is_unasked=True)
+                    return
+            finally:
+                if may_ask:
+                    upstream.asking.release()
         await self._find_place(connection)
 
-    async def _find_place(self, connection: Connection) -> None:
+    async def _find_place(self, connection: Connection, *, is_unasked: bool = False) -> None:
         """See whether the server has a place for one more connection, before a call has to wait for it.
 
         A server may keep one in a queue, where nothing but an answer shows that its turn has come. Where as
         many were answered at a time since it was last lost, nothing is asked: if others have taken the
         places meanwhile, the call is kept waiting, and is made again. It must be one that may be.
+
+        Args:
+            connection: which has no call yet.
+            is_unasked: whether another connection still waits for the answer what the server can do.
         """
         upstream = connection.upstream
-        if connection.variant is not upstream.variants.current:
+        if not is_unasked and connection.variant is not upstream.variants.current:
             raise PeerClosedError(
                 "this connection is of another checksum variant than the server's",
                 endpoint=upstream.path,
@@ -191,25 +213,41 @@ class Opener:
             )
         lane = connection.lane
         is_proven = len(lane.connections) + len(lane.openings) <= upstream.places_proven
-        if self._contract.repeatable is not True or not is_proven:
+        if is_proven and not is_unasked and self._contract.repeatable is True:
+            return
+        if self._contract.has_probe:
+            await self._answer_on(connection, self._contract.probe_request())
+            self._check_end(connection)
+            if is_unasked and self._has_to_learn(connection):
+                upstream.wants_answer()
+        else:
             await self._ask(connection)
 
     async def _ask(self, connection: Connection) -> None:
-        upstream = connection.upstream
+        question = connection.upstream.next_question()
+        answer = await self._answer_on(connection, self._contract.capabilities_request())
+        if answer is not None:
+            capabilities = self._contract.capabilities_in(answer)
+            connection.upstream.learned(capabilities, question=question, process=connection.process)
+            self._check_end(connection)
+
+    @staticmethod
+    async def _answer_on(connection: Connection, request: Any) -> Any:
+        """Return the answer to the first request on a connection, None if that is too large to send."""
         try:
-            answer = await connection.call(
-                self._contract.capabilities_request(), float("inf"), lambda _: None
-            )
+            answer = await connection.call(request, float("inf"), lambda _: None)
         except MessageError:
-            return  # frames too small to ask: it is taken to be able to do everything, and may refuse
+            return None  # it is taken to be able to do everything, and may refuse
         connection.answered()
-        upstream.told_by = connection.process
-        upstream.learned(self._contract.capabilities_in(answer))
+        return answer
+
+    @staticmethod
+    def _check_end(connection: Connection) -> None:
+        """Make sure that nothing came after the answer: it would be taken for the next one."""
         if not connection.is_reusable():
-            # What came after the answer would be taken for the next one.
             raise PeerClosedError(
-                "the server closed the connection, or sent more than it was asked for, right after it had "
-                "said what it can do",
-                endpoint=upstream.path,
+                "the server closed the connection, or sent more than it was asked for, right after its first "
+                "answer",
+                endpoint=connection.upstream.path,
                 hint="it is stopping, or speaks another protocol",
             )

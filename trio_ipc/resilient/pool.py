@@ -199,15 +199,16 @@ class Pool:
         lane, now = self._lanes.get(upstream), trio.current_time()
         return lane is not None and any(one.load or self._kept.expiry(one) > now for one in lane.live())
 
-    def counts(self, upstream: Upstream | None = None) -> tuple[int, int]:
+    def counts(self, upstream: Upstream | None = None, *, looks: bool = True) -> tuple[int, int]:
         """Return how many connections are in use and how many are kept, to one endpoint or to all.
 
-        Those that have ended are neither, though nobody may have noticed before this asked.
+        Those that have ended are neither, though nobody may have noticed before this asked. Without ``looks``
+        that is not seen, and nothing is touched: for who is in another thread.
         """
-        lanes = [lane for lane in self._lanes.all() if upstream in (None, lane.upstream)]
-        live = [connection for lane in lanes for connection in lane.live()]
-        active = sum(connection.load > 0 for connection in live)
-        return active, len(live) - active
+        lanes = self._lanes.all() if upstream is None else filter(None, [self._lanes.get(upstream)])
+        found = [one for lane in lanes for one in (lane.live() if looks else lane.unbroken())]
+        active = sum(connection.load > 0 for connection in found)
+        return active, len(found) - active
 
     @enable_ki_protection
     async def reap(self) -> None:

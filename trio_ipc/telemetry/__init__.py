@@ -8,6 +8,7 @@ prometheus.py are there for those who have one.
 from .counters import (
     CallFailure,
     ClientTelemetry,
+    Clock,
     CloseReason,
     Refusal,
     RequestFailure,
@@ -18,6 +19,7 @@ from .counters import (
 )
 from .histogram import LATENCY_BOUNDS, HistogramSnapshot
 from .lines import counters_line
+from .resilience import EndpointSnapshot, ResilientSnapshot
 from .snapshot import ClientSnapshot, ServerCounts, ServerSnapshot
 
 __all__ = [
@@ -25,10 +27,13 @@ __all__ = [
     "CallFailure",
     "ClientSnapshot",
     "ClientTelemetry",
+    "Clock",
     "CloseReason",
+    "EndpointSnapshot",
     "HistogramSnapshot",
     "Refusal",
     "RequestFailure",
+    "ResilientSnapshot",
     "ServerCounters",
     "ServerCounts",
     "ServerSnapshot",

@@ -129,8 +129,12 @@ def _copy(value: Any) -> Any:
     return _frozen(value) if isinstance(value, dict) else value
 
 
-class _Clock:
-    """Trio's clock, which can be read from other threads and after the run, too."""
+class Clock:
+    """Trio's clock, which can be read from other threads and after the run, too, and for how long it has run.
+
+    Attributes:
+        now: tells the time like :func:`trio.current_time`, and 0.1 µs sooner.
+    """
 
     def __init__(self) -> None:
         self.now = trio.lowlevel.current_clock().current_time
@@ -138,9 +142,11 @@ class _Clock:
         self._ended: float | None = None
 
     def end(self) -> None:
+        """Stop."""
         self._ended = self.now()
 
     def seconds(self) -> float:
+        """Return how long it has run, until now or until it was stopped."""
         until = self.now() if self._ended is None else self._ended
         return until - self._began
 
@@ -156,7 +162,7 @@ class ServerTelemetry:
     def __init__(self, *, transport: str, endpoint: str, contract: str) -> None:
         self._endpoint = endpoint
         self._contract = contract
-        self._clock = _Clock()
+        self._clock = Clock()
         self._by_transport: dict[str, ServerCounters] = {}
         self.endpoint_intact = True
         self.active = self.switch(transport)
@@ -203,7 +209,7 @@ class ClientTelemetry(Traffic):
         self._transport = transport
         self._endpoint = endpoint
         self._contract = contract
-        self._clock = _Clock()
+        self._clock = Clock()
         self.now = self._clock.now
         self.calls = 0
         self.calls_in_flight = 0

@@ -6,60 +6,21 @@ either, nor keep anything alive that it watches.
 
 from __future__ import annotations
 
-import enum
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias
-
-import attrs
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from trio_ipc.errors import writable
 
 from .histogram import HistogramSnapshot
+from .kinds import Kind, Metric
+from .resilience import RESILIENT_METRICS, ResilientSnapshot
 from .snapshot import ClientSnapshot, ServerSnapshot
 
-Snapshot: TypeAlias = ServerSnapshot | ClientSnapshot
+Snapshot: TypeAlias = ServerSnapshot | ClientSnapshot | ResilientSnapshot
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Number: TypeAlias = int | float
-
-
-class Kind(enum.Enum):
-    """How a metric behaves."""
-
-    COUNTER = enum.auto()
-    """Only grows."""
-    GAUGE = enum.auto()
-    """Goes up and down."""
-    HISTOGRAM = enum.auto()
-    """Values in buckets."""
-
-
-@attrs.frozen(kw_only=True)
-class Metric:
-    """One metric.
-
-    Attributes:
-        side: ``server`` or ``client``.
-        name: what comes after the side.
-        field: the attribute of a snapshot that it reads.
-        kind: how it behaves.
-        help: one line on what it measures.
-        unit: ``seconds``, ``bytes``, or empty where things are counted.
-        label: what the keys of the field are, where it is a mapping.
-        adds_up: whether two series of the same labels are added; otherwise the larger one counts.
-        of_the_whole: whether it is the server's and not one of its transports'.
-    """
-
-    side: Literal["server", "client"]
-    name: str
-    field: str
-    kind: Kind
-    help: str
-    unit: Literal["", "seconds", "bytes"] = ""
-    label: str = ""
-    adds_up: bool = True
-    of_the_whole: bool = False
 
 
 def _server(name: str, kind: Kind, help_: str, *, field: str = "", **more: Any) -> Metric:
@@ -142,6 +103,7 @@ METRICS: Final[Sequence[Metric]] = (
         field="call_seconds",
         unit="seconds",
     ),
+    *RESILIENT_METRICS,
 )
 
 
@@ -159,6 +121,9 @@ def samples(metric: Metric, snapshots: Iterable[Snapshot]) -> dict[Labels, Any]:
 
 
 def _readings(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[Labels, Any]]:
+    if isinstance(snapshot, ResilientSnapshot):
+        yield from _readings_of_resilient(metric, snapshot)
+        return
     whose = (("endpoint", writable(snapshot.endpoint)), ("contract", writable(snapshot.contract)))
     if isinstance(snapshot, ClientSnapshot):
         if metric.side == "client":
@@ -175,24 +140,38 @@ def _readings(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[Labels, Any]
                 yield from _values(metric, labels, counts)
 
 
+def _readings_of_resilient(metric: Metric, snapshot: ResilientSnapshot) -> Iterator[tuple[Labels, Any]]:
+    contract, strategy = ("contract", writable(snapshot.contract)), ("strategy", snapshot.strategy)
+    if metric.side == "resilient":
+        yield from _values(metric, (contract, ("transport", snapshot.transport), strategy), snapshot)
+    elif metric.side == "resilient_endpoint":
+        for one in snapshot.endpoints:
+            where = (("endpoint", writable(one.endpoint)), ("id", writable(one.id)))
+            yield from _values(metric, (*where, contract, ("transport", one.transport), strategy), one)
+
+
 def _values(metric: Metric, labels: Labels, holder: object) -> Iterator[tuple[Labels, Any]]:
     value: Number | HistogramSnapshot | Mapping[str, int] = getattr(holder, metric.field)
     if isinstance(value, Mapping):
         for name, count in value.items():
             yield (*labels, (metric.label, name)), count
     else:
-        yield labels, value
+        yield labels, int(value) if isinstance(value, bool) else value
 
 
 def label_names(metric: Metric) -> list[str]:
     """Return the names of a metric's labels, in the order in which :func:`samples` has them."""
-    names = ["endpoint", "contract"]
-    names += [] if metric.of_the_whole else ["transport"]
+    names = {
+        "resilient": ["contract", "transport", "strategy"],
+        "resilient_endpoint": ["endpoint", "id", "contract", "transport", "strategy"],
+    }.get(metric.side, ["endpoint", "contract"] + ([] if metric.of_the_whole else ["transport"]))
     return names + ([metric.label] if metric.label else [])
 
 
 class Source(Protocol):
-    """What can be watched: a :class:`~trio_ipc.Server` or a :class:`~trio_ipc.Client`."""
+    """What can be watched: a :class:`~trio_ipc.Server`, a :class:`~trio_ipc.Client` or a
+    :class:`~trio_ipc.ResilientClient`.
+    """
 
     def snapshot(self) -> Snapshot:
         """Return what it has done so far, in whatever thread."""

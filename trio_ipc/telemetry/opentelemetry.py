@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 
-from .metrics import METRICS, Kind, Labels, Metric, Source, Sources, Watch, samples
+from .kinds import Kind, Metric
+from .metrics import METRICS, Labels, Source, Sources, Watch, samples
 
 __all__ = ["OpenTelemetryExporter"]
 
@@ -43,7 +44,7 @@ class OpenTelemetryExporter:
             self._make_instruments(meter, metric)
 
     def watch(self, source: Source) -> Watch:
-        """Report a :class:`~trio_ipc.Server` or :class:`~trio_ipc.Client`, until the watch is closed.
+        """Report a server, a client or a resilient client, until the watch is closed.
 
         One that nobody holds any longer is reported no longer, too.
         """

@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .histogram import HistogramSnapshot
-from .metrics import METRICS, Kind, Labels, Metric, Snapshot, Source, Sources, Watch, label_names, samples
+from .kinds import Kind, Metric
+from .metrics import METRICS, Labels, Snapshot, Source, Sources, Watch, label_names, samples
 
 __all__ = ["PrometheusCollector", "prometheus_text"]
 
@@ -26,7 +27,7 @@ def prometheus_text(*snapshots: Snapshot) -> str:
     """Return snapshots in Prometheus' text format (version 0.0.4).
 
     Args:
-        snapshots: of servers and clients. Those of the same endpoint, contract and transport are added up,
+        snapshots: of servers, clients and resilient clients. Those with the same labels are added up,
             as Prometheus allows each series only once; the longest of their uptimes is shown.
 
     Returns:
@@ -47,7 +48,7 @@ class PrometheusCollector(Collector):
         self._sources = Sources()
 
     def watch(self, source: Source) -> Watch:
-        """Report a :class:`~trio_ipc.Server` or :class:`~trio_ipc.Client`, until the watch is closed.
+        """Report a server, a client or a resilient client, until the watch is closed.
 
         One that nobody holds any longer is reported no longer, too.
         """

@@ -25,10 +25,12 @@ def plain(value: Any) -> Any:
         return {field.name: plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
     if isinstance(value, Mapping):
         return {name: plain(part) for name, part in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(part) for part in value] if isinstance(value, tuple) else value
 
 
-class _AsDict:
+class AsDict:
+    """A snapshot that can be turned into plain JSON."""
+
     __slots__ = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -38,7 +40,7 @@ class _AsDict:
 
 
 @attrs.frozen(kw_only=True)
-class ServerCounts(_AsDict):
+class ServerCounts(AsDict):
     """What a server did, or one of the transports that it has used.
 
     No connection and no request is counted twice or not at all. Whenever a snapshot is taken in Trio's
@@ -117,7 +119,7 @@ class ServerSnapshot(ServerCounts):
 
 
 @attrs.frozen(kw_only=True)
-class ClientSnapshot(_AsDict):
+class ClientSnapshot(AsDict):
     """A client at one moment.
 
     Whenever a snapshot is taken in Trio's thread, ``calls`` = ``calls_answered`` + all of ``calls_failed`` +

@@ -19,7 +19,10 @@ from trio_ipc.daemoneye import (
     Capabilities,
     DetectionResult,
     DetectionTask,
+    failed,
     is_capability_negotiation,
+    is_connection_probe,
+    unsupported,
 )
 from trio_ipc.server import Call, Handler
 
@@ -71,7 +74,9 @@ class SimulatedCollector(SimulatedServer[DetectionTask, DetectionResult]):
         negotiation: what it does when it is asked for its capabilities, None for stating ``capabilities``.
         capabilities: what it says that it can do; whatever it says, it takes every task. None for saying
             nothing of it, as collectors in the field do.
-        negotiations: how often it was asked for its capabilities. ``asked`` has the tasks, these excepted.
+        negotiations: how often it was asked for its capabilities.
+        probes: how often a client only wanted to see whether its connection has a place. Such a task is
+            refused as one of an unknown type. ``asked`` has the tasks, these and negotiations excepted.
     """
 
     def __init__(
@@ -85,12 +90,19 @@ class SimulatedCollector(SimulatedServer[DetectionTask, DetectionResult]):
         self.negotiation: Behaviour | None = None
         self.capabilities = capabilities
         self.negotiations = 0
+        self.probes = 0
 
     def _behaviour_for(self, request: DetectionTask) -> Behaviour:
+        if is_connection_probe(request):
+            self.probes += 1
+            return self._refuse
         if not is_capability_negotiation(request):
             return super()._behaviour_for(request)
         self.negotiations += 1
         return self.negotiation or self._state_capabilities
+
+    async def _refuse(self, task: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
+        await reply.send(failed(task, unsupported(task, ()) or ""))
 
     async def _state_capabilities(
         self, task: DetectionTask, reply: Reply[DetectionTask, DetectionResult]

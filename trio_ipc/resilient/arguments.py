@@ -1,0 +1,51 @@
+"""What callers of a resilient client hand over, checked before anything is done with it.
+
+This module must never know the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trio_ipc.errors import NoEndpointError, shown, shown_argument
+
+from .endpoints import Upstream
+
+
+def seconds_of(timeout: object, default_ms: int) -> float:
+    """Return a timeout in seconds.
+
+    Args:
+        timeout: what the caller gave, None for the setting.
+        default_ms: the setting, in milliseconds.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is less than 0, or too large to be one.
+    """
+    if timeout is None:
+        return default_ms / 1000
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout is {shown(timeout)}, must be a number of seconds, or None for the setting")
+    if not timeout >= 0:  # which is true of nan, too
+        raise ValueError(f"timeout is {shown(timeout)}, must be a number of seconds from 0")
+    try:
+        return float(timeout)
+    except OverflowError:  # an int beyond all floats
+        raise ValueError(f"timeout is {shown(timeout)}, must be seconds, or None for the setting") from None
+
+
+def upstream_of(endpoint_id: object, upstreams: Mapping[str, Upstream]) -> Upstream:
+    """Return the endpoint of an id.
+
+    Raises:
+        TypeError: it is no str, as ids are.
+        NoEndpointError: there is none of this id.
+    """
+    if not isinstance(endpoint_id, str):
+        raise TypeError(f"the endpoint is {shown_argument(endpoint_id)}, must be the id of one, a str")
+    upstream = upstreams.get(endpoint_id)
+    if upstream is None:
+        known = ", ".join(upstreams) or "none"
+        raise NoEndpointError(f"there is no endpoint {shown(endpoint_id)}", hint=f"there are: {known}")
+    return upstream

@@ -1,0 +1,221 @@
+"""Looks whether servers are well, because somebody wants to know.
+
+A check is a call like any other, with the cheapest request that there is. This module must never open a
+breaker: who waits for a server that is not there yet would keep it away for longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from trio_ipc.client.nursery import nursery_of_our_own
+from trio_ipc.contract import Contract
+from trio_ipc.errors import CircuitOpenError, ContractError, IpcError, MessageError, NoEndpointError
+
+from .calls import PendingCall, backoff
+from .capabilities import Caller
+from .connection import Connection
+from .endpoints import Upstream
+from .failures import failure, not_healthy
+from .settings import ResilientConfig
+
+#: The longest wait between two checks of a server that is waited for, in seconds; also how soon one is
+#: checked whose endpoint was added meanwhile. A wait that is longer would be noticed, and a check that finds
+#: nobody costs less than a call.
+_LONGEST_PAUSE: Final = 1.0
+
+#: Doublings of the first wait after which every setting has come to the longest.
+_DOUBLINGS: Final = 64
+
+
+@attrs.frozen(kw_only=True)
+class EndpointHealth:
+    """What came of a look at one server.
+
+    Attributes:
+        endpoint_id: whose.
+        healthy: whether it has answered; where the contract has no negotiation, whether it could be connected
+            to.
+        error: why it is not, None if it is. A :exc:`~trio_ipc.PoolTimeoutError` says that all connections
+            were in use, and nothing about the server.
+        duration: seconds that it took.
+    """
+
+    endpoint_id: str
+    healthy: bool
+    error: IpcError | None
+    duration: float
+
+
+class HealthChecker:
+    """Looks after the servers of one client.
+
+    Args:
+        contract: what they can be asked.
+        settings: the first wait between two checks.
+        call: makes a call.
+        closed: set when the client is closed.
+    """
+
+    def __init__(
+        self, contract: Contract[Any, Any], settings: ResilientConfig, *, call: Caller, closed: trio.Event
+    ) -> None:
+        self._contract = contract
+        self._settings = settings
+        self._call = call
+        self._closed = closed
+
+    @enable_ki_protection
+    async def check(self, upstream: Upstream, seconds: float) -> EndpointHealth:
+        """Look at one server.
+
+        Args:
+            upstream: whom.
+            seconds: how long that may take.
+
+        Raises:
+            ContractError: the contract's functions returned what they must not.
+            NoEndpointError: the endpoint was removed.
+            ChannelClosedError: the client was closed.
+
+        Cancellation closes the connection that waits for the answer, unless others share it.
+        """
+        began = trio.current_time()
+        error: IpcError | None = None
+        request: Any = None
+        is_done: Callable[[Connection], bool] = _always
+        if self._contract.negotiation is not None:
+            probes = self._contract.has_probe
+            request = self._contract.probe_request() if probes else self._contract.capabilities_request()
+            is_done = partial(_was_made_since, upstream.connections_made)
+        await trio.lowlevel.checkpoint()
+        try:
+            await self._call(
+                PendingCall(
+                    request,
+                    seconds=max(0.0, began + seconds - trio.current_time()),
+                    repeatable=True,
+                    only=upstream,
+                    is_task=False,
+                    counts=False,
+                    is_done=is_done,
+                )
+            )
+        except (ContractError, NoEndpointError):
+            raise
+        except MessageError:
+            pass  # frames are too small to ask, so that the connection must do
+        except IpcError as exc:
+            if self._closed.is_set():
+                raise
+            error = exc
+        return EndpointHealth(
+            endpoint_id=upstream.endpoint.id,
+            healthy=error is None,
+            error=error,
+            duration=trio.current_time() - began,
+        )
+
+    @enable_ki_protection
+    async def wait_until_healthy(self, upstreams: Callable[[], Iterable[Upstream]], seconds: float) -> str:
+        """Check all servers again and again until one is well, and return the id of its endpoint.
+
+        Args:
+            upstreams: tells which there are now.
+            seconds: how long to wait.
+
+        Raises:
+            CallTimeoutError: none was well in time.
+            NoEndpointError: there is no endpoint.
+            ChannelClosedError: the client was closed.
+            ContractError: the contract's functions returned what they must not. What they raise comes out as
+                it is.
+
+        Cancellation ends all checks.
+        """
+        if not [*upstreams()]:
+            await trio.lowlevel.checkpoint()
+            raise failure([])
+        waiting = _Waiting(self, trio.current_time() + seconds)
+        with trio.CancelScope(deadline=waiting.deadline):
+            await waiting.run(upstreams)
+        if waiting.defect is not None:
+            raise waiting.defect
+        if waiting.found is None:
+            raise not_healthy(seconds, [*waiting.errors.values()])
+        return waiting.found
+
+    @enable_ki_protection
+    async def pause(self, error: IpcError, checks: int) -> None:
+        """Wait between two checks, or until the client is closed."""
+        seconds = min(_LONGEST_PAUSE, backoff(min(checks, _DOUBLINGS), self._settings, 0.0))
+        if isinstance(error, CircuitOpenError):
+            seconds = error.retry_after
+        with trio.move_on_after(seconds):
+            await self._closed.wait()
+
+
+class _Waiting:
+    """One wait for a server that is well.
+
+    Attributes:
+        deadline: of all of it.
+        found: the id of the endpoint that is, None while there is none.
+        errors: by what each was not, when it was checked last.
+        defect: what ended the wait otherwise.
+    """
+
+    def __init__(self, checker: HealthChecker, deadline: float) -> None:
+        self._checker = checker
+        self._over = trio.Event()
+        self.deadline = deadline
+        self.found: str | None = None
+        self.errors: dict[str, IpcError] = {}
+        self.defect: Exception | None = None
+
+    @enable_ki_protection
+    async def run(self, upstreams: Callable[[], Iterable[Upstream]]) -> None:
+        watched: set[Upstream] = set()
+        async with nursery_of_our_own() as nursery:
+            while not self._over.is_set():
+                for upstream in upstreams():
+                    if upstream not in watched:
+                        watched.add(upstream)
+                        nursery.start_soon(self._watch, upstream)
+                with trio.move_on_after(_LONGEST_PAUSE):
+                    await self._over.wait()
+
+    @enable_ki_protection
+    async def _watch(self, upstream: Upstream) -> None:
+        checks = 0
+        try:
+            while not upstream.removed:
+                result = await self._checker.check(upstream, self.deadline - trio.current_time())
+                if result.error is None:
+                    self.found = result.endpoint_id
+                    self._over.set()
+                    return
+                self.errors[result.endpoint_id] = result.error
+                checks += 1
+                await self._checker.pause(result.error, checks)
+        except NoEndpointError:
+            pass  # it was removed
+        except Exception as exc:  # noqa: BLE001 - raised there, and not in a group
+            self.defect = exc
+            self._over.set()
+        self.errors.pop(upstream.endpoint.id, None)
+
+
+def _always(_: Connection) -> bool:
+    return True
+
+
+def _was_made_since(made: int, connection: Connection) -> bool:
+    """Return whether a connection was made after so many, and so has just been answered on."""
+    return connection.has_answered and connection.number > made

@@ -1,0 +1,71 @@
+"""How a program gets a resilient client, and how all of it ends.
+
+This module must never make a call.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from trio_ipc.client.nursery import nursery_of_our_own
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.opening import open_channel
+from trio_ipc.transports import PeerPolicy
+
+from .client import ResilientClient
+from .endpoints import Endpoint
+from .opening import Connector
+from .settings import ResilientConfig
+
+
+@asynccontextmanager
+async def open_resilient_client(
+    contract: Contract[RequestT, ResponseT],
+    endpoints: Iterable[Endpoint],
+    settings: ResilientConfig | None = None,
+    *,
+    peers: PeerPolicy | None = None,
+    connect: Connector = open_channel,
+    chance: random.Random | None = None,
+) -> AsyncIterator[ResilientClient[RequestT, ResponseT]]:
+    """Call several servers as if they were one, for the length of an ``async with`` block.
+
+    Nothing is connected before the first call needs it, so that this succeeds with no server running.
+
+    Args:
+        contract: the message types.
+        endpoints: the servers; more may be added and removed later.
+        settings: limits, deadlines and how calls are spread; None for the defaults.
+        peers: which users the servers may run as; by default this process's own and root.
+        connect: opens channels, for transports of your own and for tests. It has to end by itself within
+            ``accept_timeout_ms`` of the endpoint, as the one by default does.
+        chance: where jitter and the weighted strategy take their chances from; for tests.
+
+    Returns:
+        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are under
+        way in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
+
+    Raises:
+        ConfigError: two endpoints have the same id.
+
+    Cancellation closes everything at once. What the block raises comes out as it is.
+    """
+    contract_of(contract)
+    policy = PeerPolicy.of(peers)
+    async with nursery_of_our_own() as nursery:
+        client: ResilientClient[RequestT, ResponseT] = ResilientClient(
+            settings or ResilientConfig(),
+            nursery,
+            contract=contract,
+            peers=policy,
+            connect=connect,
+            chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
+        )
+        try:
+            for endpoint in endpoints:
+                client.add_endpoint(endpoint)
+            yield client
+        finally:
+            await client._aclose()  # noqa: SLF001 - the class is public to be used, not to be closed
