@@ -3,6 +3,9 @@
 PYTHON ?= python3
 # CPython for Windows, of `make test-windows`: 3.11, 3.12 or 3.13.
 PYTHON_WINDOWS ?= 3.11
+# And the Wine that it runs under: 8 or 10, by default the one that this machine has. Not from the environment,
+# where other programs look for the path of one.
+WINE :=
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
 VENV := .venv
@@ -16,12 +19,12 @@ FUZZ_VENV := .venv-fuzz
 FUZZ_STAMP := $(FUZZ_VENV)/.installed
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table proto proto-check lock clean
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows proto proto-check lock clean
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage"
-	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one"
+	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one, WINE=10 under another"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
@@ -29,6 +32,7 @@ help:
 	@echo "make fuzz    fuzz framing and server, a minute each; ARGS=\"--seconds 600 server\" as long as you like"
 	@echo "make soak    the example programs under chaos, for a minute; ARGS=\"--seconds 3600\" as long as you like"
 	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
+	@echo "make hardening-table-windows  the same of what runs on Windows alone, under Wine"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -100,6 +104,11 @@ hardening-table: $(STAMP)
 	$(BIN)/python -m pytest -q $$($(BIN)/python -m tests.hardening.table --modules)
 	$(BIN)/python -m tests.hardening.table
 
+# With PYTHON_WINDOWS and WINE as `make test-windows`.
+hardening-table-windows: $(STAMP)
+	$(MAKE) test-windows ARGS="-q $$($(BIN)/python -m tests.hardening.table --windows --modules)"
+	$(BIN)/python -m tests.hardening.table --windows
+
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
 
@@ -125,4 +134,4 @@ clean:
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)
-	$(BIN)/python tests/windows/environment.py --python $(PYTHON_WINDOWS) $(ARGS)
+	$(BIN)/python -m tests.windows.environment --python $(PYTHON_WINDOWS) $(if $(WINE),--wine $(WINE)) $(ARGS)
