@@ -12,6 +12,9 @@ WAY_dev_ENV := PYTHONDEVMODE=1
 WAY_hash_ENV := PYTHONHASHSEED=$(shell date +%j)
 # Who runs them, for test-as-user.
 TEST_USER ?= daemon
+# And the Wine that it runs under: 8 or 10, by default the one that this machine has. Not from the environment,
+# where other programs look for the path of one.
+WINE :=
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
 VENV := .venv
@@ -29,14 +32,14 @@ GO_BUILD := go build -trimpath -buildvcs=false
 PEERS := $(if $(shell command -v go 2>/dev/null),interop-go) $(if $(shell command -v cargo 2>/dev/null),interop-rust)
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table interop interop-go interop-rust proto proto-check lock clean test-as-user mutants
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage; WAY=order, dev or hash runs it in another way"
 	@echo "make test-as-user    the same suite as the user daemon; as root"
 	@echo "make mutants ARGS=\"--module trio_ipc.wire --sample 20\"    change the code, and see whether a test fails"
-	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one"
+	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one, WINE=10 under another"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
@@ -45,6 +48,7 @@ help:
 	@echo "make soak    the example programs under chaos, for a minute; ARGS=\"--seconds 3600\" as long as you like"
 	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
 	@echo "make interop  peers in Rust, Go and Python's standard library, each server with each client"
+	@echo "make hardening-table-windows  the same of what runs on Windows alone, under Wine"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -145,6 +149,10 @@ interop-go: $(STAMP)
 	@$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-go=$(INTEROP)/go/protoc-gen-go \
 		--go_out=tests/interop/go --go_opt=module=peer --go_opt=M$(PROTO)=peer/detection $(PROTO)
 	@cd tests/interop/go && $(GO_BUILD) -o ../../../$(INTEROP)/go/peer .
+# With PYTHON_WINDOWS and WINE as `make test-windows`.
+hardening-table-windows: $(STAMP)
+	$(MAKE) test-windows ARGS="-q $$($(BIN)/python -m tests.hardening.table --windows --modules)"
+	$(BIN)/python -m tests.hardening.table --windows
 
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
@@ -171,4 +179,4 @@ clean:
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)
-	$(BIN)/python tests/windows/environment.py --python $(PYTHON_WINDOWS) $(ARGS)
+	$(BIN)/python -m tests.windows.environment --python $(PYTHON_WINDOWS) $(if $(WINE),--wine $(WINE)) $(ARGS)

@@ -98,6 +98,13 @@ class EndpointPermissionError(ConnectError):
     """The system forbids this process to connect."""
 
 
+class OutOfResourcesError(ConnectError):
+    """This process or system lacks what a connection takes: descriptors, handles or memory.
+
+    It says nothing about the server, which was not asked.
+    """
+
+
 class ConnectTimeoutError(ConnectError):
     """The server did not take the connection within ``accept_timeout_ms``."""
 

@@ -6,25 +6,19 @@ import argparse
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
-import trio
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from examples.common import leaves
-
-from . import chart
+from . import chart, programs
 from .contenders import CONTENDERS
 from .pieces import NAMES, chosen
-from .processes import ROOT, ContenderError
 from .results import document, text_of
 from .suite import Plan, Run
 from .surroundings import Surroundings, cores
 from .tables import Rows, tables
+from .workers import ROOT
 
 _OUTPUT: Final = os.path.join(ROOT, "build", "benchmarks")
 _DOCS: Final = os.path.join(ROOT, "docs")
@@ -91,38 +85,6 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return plan.but(rounds=options.rounds, seconds=options.seconds)
 
 
-def measure(plan: Plan, console: Console) -> Run | None:
-    """Carry out a plan and show how far it has come; None if a signal ended it."""
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=plan.steps)
-
-        def on_step(step: str) -> None:
-            progress.update(bar, advance=1, description=step)
-            if not console.is_terminal:
-                console.print(step, markup=False, highlight=False)
-
-        run = Run(plan, on_step)
-        return run if trio.run(_until_signal, run) else None
-
-
-async def _until_signal(run: Run) -> bool:
-    """Run to the end, or until a signal; either way nothing is left behind."""
-    finished = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def cancel() -> None:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(cancel)
-            await run.go()
-            finished = True
-            nursery.cancel_scope.cancel()
-    return finished
-
-
 def publish(found: dict[str, Any], rows: Sequence[Rows]) -> None:
     """Put a result into the docs."""
     write(found, _DOCS)
@@ -158,9 +120,7 @@ def write(found: dict[str, Any], directory: str) -> None:
 
 def main() -> int:
     options = parser().parse_args()
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
+    console = programs.console(120)
     if options.render:
         with open(options.render, encoding="utf-8") as file:
             found = json.load(file)
@@ -169,11 +129,7 @@ def main() -> int:
             plan = plan_of(options)
         except ValueError as exc:
             parser().error(str(exc))
-        run = None
-        try:
-            run = measure(plan, console)
-        except* ContenderError as group:
-            console.print(*(str(exc) for exc in leaves(group)), style="red", markup=False)
+        run = programs.carry_out(partial(Run, plan), plan.steps, console)
         if run is None:
             return 1
         found = document(run, quick=options.quick)

@@ -33,7 +33,7 @@ from trio_ipc.wire import HEADER_BYTES, FrameEncoder
 
 from .messages import MINIMAL, prepared, request
 from .pieces import DEPTH
-from .processes import ROOT
+from .workers import ROOT
 
 BOUNDS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "counted.json")
 

@@ -21,9 +21,9 @@ from trio_ipc.daemoneye import DETECTION
 
 from .contenders import load
 from .contenders.on_trio import TrioContender
+from .jobs import end_with_stdin
 from .loads import Job, Use
 from .messages import LARGEST, MINIMAL, request
-from .worker import end_with_stdin
 
 _SERVERS: Final = frozenset({"serve", "serve-timed"})
 

@@ -15,7 +15,8 @@ import trio
 from .loads import Sample, Use
 from .messages import MINIMAL, SLOW
 from .pieces import MANY
-from .processes import ROOT, Pair, environment
+from .processes import Pair
+from .workers import ROOT, environment
 
 #: Idle connections whose memory is measured: so many that what each takes is not lost in the allocator's
 #: steps.

@@ -2,103 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
 
 import attrs
-import trio
 
 from .contenders import CONTENDERS
 from .loads import Figures, Job, Sample, Use
 from .messages import MINIMAL
+from .workers import Worker, worker
 
-ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _WORKER: Final = "tests.benchmarks.worker"
 
-#: Seconds over what was asked for, until a process counts as hung.
-_PATIENCE: Final = 60.0
 
-
-def environment() -> dict[str, str]:
-    """Return what every process is started with.
-
-    This project runs from its source tree, where it may have no bytecode, and others as pip has installed
-    them, with theirs. Here all of them have it from the second start on.
-    """
-    bytecode = os.path.join(ROOT, "build", "bytecode")
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
-
-
-class ContenderError(Exception):
-    """A contender's process failed; the message has what it said."""
-
-
-class Worker:
-    """A process of a contender at work."""
-
-    def __init__(self, name: str, process: trio.Process, log: str) -> None:
-        self.name = name
-        self.pid = process.pid
-        self._process = process
-        self._log = log
-        self._unread = b""
-
-    async def tell(self, job: Job) -> dict[str, Any]:
-        """Have a client do a job; return what it answers."""
-        assert self._process.stdin is not None
-        try:
-            with trio.fail_after(job.seconds * 4 + _PATIENCE):
-                await self._process.stdin.send_all(json.dumps(job._asdict()).encode() + b"\n")
-                return await self.answer()
-        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
-            raise self._failed(repr(exc)) from exc
-
-    async def answer(self) -> dict[str, Any]:
-        """Read one line."""
-        assert self._process.stdout is not None
-        while b"\n" not in self._unread:
-            received = await self._process.stdout.receive_some()
-            if not received:
-                raise self._failed(f"it ended with status {await self._process.wait()}")
-            self._unread += received
-        line, _, self._unread = self._unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _failed(self, what: str) -> ContenderError:
-        with open(self._log, encoding="utf-8", errors="replace") as file:
-            said = file.read()[-2_000:]
-        return ContenderError(f"{CONTENDERS[self.name].label}: {what}\n{said}".rstrip())
-
-
-@asynccontextmanager
-async def worker(role: str, name: str, log: str, *arguments: str) -> AsyncIterator[Worker]:
-    """Run a process for the length of a block."""
-    with open(log, "ab") as errors:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", _WORKER, role, name, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=ROOT,
-            env=environment(),
-            start_new_session=True,  # Ctrl-C is for the suite, which ends them
-        )
-    try:
-        yield Worker(name, process, log)
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()  # does nothing to one that has ended
-            await process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    await pipe.aclose()
+def _contender(role: str, name: str, log: str, *arguments: str) -> AbstractAsyncContextManager[Worker]:
+    return worker(_WORKER, role, name, *arguments, label=CONTENDERS[name].label, log=log)
 
 
 @attrs.frozen
@@ -129,7 +49,7 @@ class Pair:
 @asynccontextmanager
 async def client(name: str, directory: str) -> AsyncIterator[Worker | str]:
     """A client process for the length of a block; or, if the contender is left out, the reason."""
-    async with worker("call", name, f"{directory}/{name}.client.log") as started:
+    async with _contender("call", name, f"{directory}/{name}.client.log") as started:
         left_out = (await started.answer())["left_out"]
         yield started if left_out is None else left_out
 
@@ -140,7 +60,7 @@ async def serving(started: Worker, directory: str, tag: str) -> AsyncIterator[Pa
     name = started.name
     path = f"{directory}/{name}.{tag}"
     begin = time.monotonic()
-    async with worker("serve", name, f"{directory}/{name}.server.log", path) as server:
+    async with _contender("serve", name, f"{directory}/{name}.server.log", path) as server:
         job = Job("reach", Use.CONNECT, MINIMAL, path, server.pid)
         reached = (await started.tell(job))["seconds"]
         yield Pair(name, path, server, started, reached - begin)

@@ -14,8 +14,9 @@ from . import others
 from .contenders import CONTENDERS
 from .loads import Sample
 from .pieces import TIMED
-from .processes import Pair, Worker, client, serving
+from .processes import Pair, client, serving
 from .surroundings import Surroundings, surrounded
+from .workers import Worker
 
 #: ``measured[work][contender][figure]`` has a number for each round.
 Measured: TypeAlias = dict[str, dict[str, dict[str, list[float]]]]

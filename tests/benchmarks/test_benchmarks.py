@@ -7,13 +7,9 @@ import importlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +35,13 @@ from tests.benchmarks.figures import Spread, ratios
 from tests.benchmarks.goals import GOALS, Goal, Verdict, verdicts
 from tests.benchmarks.loads import Job, Use, percentile
 from tests.benchmarks.pieces import NAMES, TIMED, chosen
-from tests.benchmarks.processes import ROOT, ContenderError, client, environment, serving
+from tests.benchmarks.processes import client, serving
 from tests.benchmarks.results import document, text_of
 from tests.benchmarks.suite import Measured, Plan, Run, takes_part
 from tests.benchmarks.surroundings import Surroundings, cores, surrounded
 from tests.benchmarks.tables import tables
-from tests.platforms import needs_proc, unix_only
+from tests.benchmarks.workers import ROOT, ContenderError, environment
+from tests.platforms import unix_only
 
 pytestmark = unix_only
 
@@ -176,63 +173,6 @@ async def test_what_a_process_says_when_it_fails_is_told(directory: str) -> None
             job = Job("time", Use.ONE, "t", f"{directory}/nobody", os.getpid())
             with pytest.raises(ContenderError, match="FileNotFoundError"):
                 await started.tell(job)
-
-
-@needs_proc
-async def test_a_cancelled_run_leaves_no_process_and_no_file(
-    directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", directory)
-    before = set(psutil.Process().children())
-    with trio.CancelScope() as scope:
-        run = Run(plan("a", "connection"), on_step=lambda _: scope.cancel())
-        await run.go()
-    assert scope.cancelled_caught
-    assert set(psutil.Process().children()) <= before
-    assert os.listdir(directory) == []
-
-
-@asynccontextmanager
-async def suite(directory: str) -> AsyncIterator[trio.Process]:
-    """The program, once it measures."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "tests.benchmarks", "--work", "a", "--contender", "connection", "--rounds=99"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": directory},
-    )
-    assert process.stdout is not None
-    said = b""
-    try:
-        while b"round 1 of 99: a connection" not in said:
-            said += await process.stdout.receive_some()
-        yield process
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
-            await process.stdout.aclose()
-
-
-def wait_ended(processes: list[psutil.Process]) -> None:
-    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
-        time.sleep(0.01)
-
-
-@needs_proc
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "SIGKILL"])
-async def test_however_the_suite_ends_no_process_outlives_it(directory: str, ending: str) -> None:
-    with trio.fail_after(60):
-        async with suite(directory) as process:
-            workers = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.Signals[ending])
-            status = await process.wait()
-            await trio.to_thread.run_sync(wait_ended, workers, abandon_on_cancel=True)
-        assert len(workers) == 2
-        if ending != "SIGKILL":
-            assert status == 1
-            assert os.listdir(directory) == []
 
 
 # --- Plans and results --------------------------------------------------------------------------------------

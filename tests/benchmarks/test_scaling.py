@@ -6,13 +6,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +16,6 @@ import pytest
 import trio
 from rich.console import Console
 
-from tests.benchmarks.processes import ROOT, ContenderError
 from tests.benchmarks.results import text_of
 from tests.benchmarks.scaling import __main__ as program
 from tests.benchmarks.scaling.asked import Question, answer
@@ -41,7 +35,8 @@ from tests.benchmarks.scaling.curves import (
 )
 from tests.benchmarks.scaling.loops import Job, at_once, in_turn
 from tests.benchmarks.scaling.page import SECTION, document, section, tables
-from tests.benchmarks.scaling.run import Plan, Run, worker
+from tests.benchmarks.scaling.run import Plan, Run, started
+from tests.benchmarks.workers import ROOT, ContenderError
 from tests.platforms import needs_proc, unix_only
 
 pytestmark = unix_only
@@ -150,7 +145,7 @@ async def test_a_contender_answers_at_the_least_and_at_another_point(curve: str,
 @needs_proc
 async def test_what_a_process_says_when_it_fails_is_told(directory: str) -> None:
     with trio.fail_after(60):
-        async with worker(f"{directory}/log", "call", BARE, "pauses", "16") as client:
+        async with started(f"{directory}/log", "call", BARE, "pauses", "16") as client:
             with pytest.raises(ContenderError, match=r"(?s)bare Trio: .*No such file"):
                 await client.tell(job(path=f"{directory}/nobody"))
 
@@ -168,67 +163,6 @@ def test_points_that_need_more_files_than_are_allowed_are_left_out_and_said() ->
     assert f"Left out of `callers`: {run.left_out['callers']}." in section(document(run, quick=True))
 
 
-# --- Processes ----------------------------------------------------------------------------------------------
-
-
-@needs_proc
-async def test_a_cancelled_run_leaves_no_process_and_no_file(
-    directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", directory)
-    before = set(psutil.Process().children())
-    with trio.CancelScope() as scope:
-        await Run(plan(pauses=(0,)), on_step=lambda _: scope.cancel()).go()
-    assert scope.cancelled_caught
-    assert set(psutil.Process().children()) <= before
-    assert os.listdir(directory) == []
-
-
-@asynccontextmanager
-async def scale(directory: str) -> AsyncIterator[trio.Process]:
-    """The program, once it measures."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "tests.benchmarks.scaling", "--quick", "--curves", "pauses", "--rounds=99"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": directory},
-    )
-    assert process.stdout is not None
-    said = b""
-    try:
-        while b"round 1 of 99: pauses 0" not in said:
-            piece = await process.stdout.receive_some()
-            assert piece, said
-            said += piece
-        yield process
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
-            await process.stdout.aclose()
-
-
-def wait_ended(processes: list[psutil.Process]) -> None:
-    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
-        time.sleep(0.01)
-
-
-@needs_proc
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "SIGKILL"])
-async def test_however_the_program_ends_no_process_outlives_it(directory: str, ending: str) -> None:
-    with trio.fail_after(60):
-        async with scale(directory) as process:
-            workers = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.Signals[ending])
-            status = await process.wait()
-            await trio.to_thread.run_sync(wait_ended, workers, abandon_on_cancel=True)
-        assert len(workers) == 2 * len(CONTENDERS)
-        if ending != "SIGKILL":
-            assert status == 1
-            assert os.listdir(directory) == []
-
-
 def processes_with(directory: str) -> list[int]:
     """Those whose files go to this directory: they have that of who started them, and outlive it."""
     found = []
@@ -242,8 +176,7 @@ def processes_with(directory: str) -> list[int]:
 @needs_proc
 async def test_a_run_writes_its_document_and_leaves_no_process(directory: str) -> None:
     command = [sys.executable, "-m", "tests.benchmarks.scaling", "--quick", "--curves=handlers"]
-    environment = {**os.environ, "TMPDIR": directory}
-    output = f"{directory}/out"
+    environment, output = {**os.environ, "TMPDIR": directory}, f"{directory}/out"
     seen = False
     with trio.fail_after(120):
         async with await trio.open_file(f"{directory}/said", "wb") as said:

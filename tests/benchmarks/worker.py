@@ -1,20 +1,18 @@
 """A process of a contender: ``python -m tests.benchmarks.worker serve|call CONTENDER``.
 
-A server serves at the path of ``PATH`` until it is killed. A client reads jobs from standard input, one
-JSON object a line, and writes what came of each in the same way. Both end at once when their standard
-input does, so that none of them outlives the suite, however that ends.
+A server serves at the path of ``PATH`` until it is killed. A client does jobs, and writes what came of each.
+Both end with their standard input.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import sys
-import threading
 import time
 from typing import Any, Final
 
+from tests.benchmarks import jobs
 from tests.benchmarks.contenders import load
 from tests.benchmarks.contenders.base import Contender, LeftOutError
 from tests.benchmarks.loads import Figures, Job, Sample, Use
@@ -24,31 +22,18 @@ _PATIENCE: Final = 30.0
 
 
 def main(role: str, name: str, path: str = "") -> int:
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=end_with_stdin, args=(lines,), daemon=True).start()
+    lines = jobs.incoming()
     try:
         contender = load(name)
     except (ImportError, LeftOutError) as exc:
-        _write({"left_out": str(exc)})
+        jobs.write({"left_out": str(exc)})
         return 0
     if role == "serve":
         contender.serve(path)
         return 1  # it should never have ended
-    _write({"left_out": None})
+    jobs.write({"left_out": None})
     while True:
-        _write(_done(contender, Job(**json.loads(lines.get()))))
-
-
-def end_with_stdin(lines: queue.SimpleQueue[str] | None = None) -> None:
-    """End this process when standard input does; keep the lines that come before. For a thread."""
-    for line in sys.stdin:
-        if lines is not None:
-            lines.put(line)
-    os._exit(0)
-
-
-def _write(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
+        jobs.write(_done(contender, Job(**json.loads(lines.get()))))
 
 
 def _done(contender: Contender, job: Job) -> dict[str, Any]:

@@ -205,7 +205,7 @@ async def test_a_file_where_the_endpoint_should_be_is_one_line_and_stays(short_d
     assert read(path) == "precious"
 
 
-@fails_under_wine("FILE_FLAG_FIRST_PIPE_INSTANCE is ignored")
+@fails_under_wine("FILE_FLAG_FIRST_PIPE_INSTANCE is ignored", versions=[8, 10])
 async def test_an_endpoint_in_use_is_one_line_that_names_its_owner(endpoint: str) -> None:
     async with collector_at(endpoint) as collector:
         with trio.fail_after(10 if UNDER_WINE else 60):  # there the second one listens, too, and goes on
@@ -384,7 +384,7 @@ async def test_results_that_are_too_large_are_asked_for_in_pages(endpoint: str) 
         assert all(record["collection_time"] for record in document["processes"]), "whole records"
 
 
-@fails_under_wine("has so few processes that their list fits")
+@fails_under_wine("has so few processes that their list fits", versions=[8])
 async def test_a_list_of_pids_that_is_too_large_is_one_line(endpoint: str) -> None:
     # 150 bytes hold the failure that says so, but no list of a machine's pids.
     tiny = {"TRIO_IPC_MAX_FRAME_BYTES": "150"}

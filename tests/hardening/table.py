@@ -1,7 +1,8 @@
-"""``python -m tests.hardening.table``: write what the last run recorded into docs/hardening.md.
+"""``python -m tests.hardening.table [--windows]``: write what the last run recorded into docs/hardening.md.
 
-The run must have passed every test that records; `make hardening-table` does both. With ``--modules`` this
-prints which modules have such tests.
+The run must have passed every test that records; `make hardening-table` does both. With ``--windows`` it is
+the table of what runs on Windows alone, which `make hardening-table-windows` fills under Wine. With
+``--modules`` this prints which modules have such tests.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Final
 
 import attrs
 
-from .record import RECORDED, ROOT, Entry, claimed, modules, recorded
+from .record import RECORDED, RECORDED_ON_WINDOWS, ROOT, Entry, claimed, modules, recorded
 
 PAGE: Final = ROOT / "docs" / "hardening.md"
 _BEGIN: Final = "<!-- begin: python -m tests.hardening.table -->\n"
+_BEGIN_OF_WINDOWS: Final = "<!-- begin: python -m tests.hardening.table --windows -->\n"
 _END: Final = "<!-- end -->\n"
 
 
@@ -44,42 +46,48 @@ def rows_of(entries: Sequence[Entry]) -> list[Row]:
     return rows
 
 
-def _parts(page: str) -> tuple[str, str, str]:
-    before, rest = page.split(_BEGIN)
-    table, after = rest.split(_END)
-    return before, table, after
+def _parts(page: str, windows: bool) -> tuple[str, str, str]:
+    begin = _BEGIN_OF_WINDOWS if windows else _BEGIN
+    before, rest = page.split(begin)
+    table, after = rest.split(_END, 1)
+    return before + begin, table, _END + after
 
 
-def rows_in(page: str) -> list[Row]:
+def rows_in(page: str, *, windows: bool = False) -> list[Row]:
     """Return the rows of a page."""
-    _, table, _ = _parts(page)
+    _, table, _ = _parts(page, windows)
     return [Row(*(cell.strip() for cell in line.strip("|\n").split("|"))) for line in table.splitlines()[2:]]
 
 
-def with_rows(page: str, rows: Sequence[Row]) -> str:
+def with_rows(page: str, rows: Sequence[Row], *, windows: bool = False) -> str:
     """Return the page with these rows in place of those it has."""
-    before, _, after = _parts(page)
+    before, _, after = _parts(page, windows)
     heading = "| attack or fault | tried | what happened | shown by |\n| --- | ---: | --- | --- |\n"
-    return before + _BEGIN + heading + "".join(row.line() for row in rows) + _END + after
+    return before + heading + "".join(row.line() for row in rows) + after
 
 
-def main(page: Path = PAGE) -> str | None:
+def main(page: Path = PAGE, *, windows: bool = False) -> str | None:
     """Write the table, or return what is missing."""
-    if not (ROOT / RECORDED).exists():
+    file = ROOT / (RECORDED_ON_WINDOWS if windows else RECORDED)
+    if not file.exists():
         return "nothing was recorded: run the tests first"
-    entries = recorded()
-    missing = claimed(modules()).keys() - {entry.name for entry in entries}
+    entries = recorded(file)
+    wanted = claimed(modules(windows=windows))
+    missing = wanted.keys() - {entry.name for entry in entries}
     if missing:
         return (
             f"the last run did not record: {', '.join(sorted(missing))}\n"
             "Run all tests as `make hardening-table` does, as root."
         )
-    page.write_text(with_rows(page.read_text(encoding="utf-8"), rows_of(entries)), encoding="utf-8")
+    # Under Wine the tests of both systems run.
+    rows = rows_of([entry for entry in entries if entry.name in wanted])
+    page.write_text(with_rows(page.read_text(encoding="utf-8"), rows, windows=windows), encoding="utf-8")
     return None
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--modules"]:
-        print(*(module for module in modules() if claimed([module])))
+    for_windows = "--windows" in sys.argv[1:]
+    if "--modules" in sys.argv[1:]:
+        print(*(module.relative_to(ROOT) for module in modules(windows=for_windows) if claimed([module])))
     else:
-        sys.exit(main())
+        sys.exit(main(windows=for_windows))

@@ -28,6 +28,7 @@ from trio_ipc import (  # noqa: E402
     ConnectError,
     EndpointPermissionError,
     IpcConfig,
+    OutOfResourcesError,
     PeerClosedError,
     ServerNotFoundError,
     TruncatedFrameError,
@@ -179,7 +180,7 @@ async def test_hundreds_of_connections_leave_no_handle(config: IpcConfig) -> Non
     [
         (win32.ERROR_FILE_NOT_FOUND, ServerNotFoundError),
         (win32.ERROR_ACCESS_DENIED, EndpointPermissionError),
-        (win32.ERROR_NO_SYSTEM_RESOURCES, ConnectError),
+        (win32.ERROR_NO_SYSTEM_RESOURCES, OutOfResourcesError),
     ],
 )
 async def test_what_the_system_says_to_a_client_becomes_the_precise_error(

@@ -7,7 +7,7 @@ from trio.testing import MockClock
 
 from tests.support import IN_MEMORY, task
 from trio_ipc import IpcConfig
-from trio_ipc.resilient import Endpoint, ResilientConfig
+from trio_ipc.resilient import Endpoint, ResilientConfig, Strategy
 from trio_ipc.resilient.endpoints import Upstream
 
 from .support import FakeServer, calling
@@ -31,7 +31,7 @@ def upstream(told: list[Upstream]) -> Upstream:
 async def test_one_of_which_nothing_is_known_is_healthy(upstream: Upstream) -> None:
     assert upstream.is_healthy(BEGAN)
     assert upstream.is_healthy(-BEGAN), "whatever the clock says"
-    said = upstream.statistics(active=0, pooled=0, stale=False)
+    said = upstream.statistics(active=0, pooled=0, stale=False, strategy=Strategy.ROUND_ROBIN)
     assert (said.healthy, said.last_success, said.last_failure) == (True, None, None)
 
 
@@ -45,11 +45,11 @@ async def test_one_that_failed_is_unhealthy_for_breaker_reset_ms_and_no_longer(
     assert not upstream.is_healthy(BEGAN)
     assert not upstream.is_healthy(BEGAN + 29.999)
     assert upstream.is_healthy(BEGAN + 30)
-    said = upstream.statistics(active=2, pooled=1, stale=True)
+    said = upstream.statistics(active=2, pooled=1, stale=True, strategy=Strategy.ROUND_ROBIN)
     assert (said.healthy, said.last_failure) == (False, BEGAN)
     assert (said.connections_active, said.connections_pooled, said.capabilities_stale) == (2, 1, True)
     mock_clock.jump(30)
-    assert upstream.statistics(active=0, pooled=0, stale=False).healthy
+    assert upstream.statistics(active=0, pooled=0, stale=False, strategy=Strategy.ROUND_ROBIN).healthy
 
 
 async def test_one_that_failed_and_then_answered_is_healthy_at_once(
@@ -60,7 +60,7 @@ async def test_one_that_failed_and_then_answered_is_healthy_at_once(
     upstream.succeeded()
     assert upstream.is_healthy(BEGAN)
     assert upstream.last_success == BEGAN
-    assert upstream.statistics(active=0, pooled=0, stale=False).healthy
+    assert upstream.statistics(active=0, pooled=0, stale=False, strategy=Strategy.ROUND_ROBIN).healthy
 
 
 async def test_so_it_is_for_a_client_whose_call_it_has_answered(autojump_clock: MockClock) -> None:
@@ -78,13 +78,13 @@ async def test_so_it_is_for_a_client_whose_call_it_has_answered(autojump_clock: 
 
 async def test_one_that_was_lost_may_be_another_by_now(upstream: Upstream, mock_clock: MockClock) -> None:
     mock_clock.jump(BEGAN)
-    upstream.learned("much")
+    upstream.learned("much", question=1, process=7)
     upstream.places_proven = 3
     assert (upstream.capabilities, upstream.capabilities_at, upstream.asks_anew) == ("much", BEGAN, False)
-    assert upstream.capabilities_learnt.is_set()
+    assert upstream.news.is_set()
     upstream.failed()
     assert upstream.asks_anew
     assert upstream.places_proven == 0
     assert upstream.capabilities == "much", "believed until another answer"
-    upstream.learned("less")
+    upstream.learned("less", question=2, process=8)
     assert (upstream.capabilities, upstream.asks_anew) == ("less", False)

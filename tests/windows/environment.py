@@ -1,17 +1,16 @@
 """Run the test suite in CPython for Windows, under Wine: ``make test-windows``.
 
-    python tests/windows/environment.py [--python VERSION] [arguments of pytest]
+    python -m tests.windows.environment [--python VERSION] [--wine VERSION] [arguments of pytest]
 
-Everything is made once, in a folder outside the tree that is named after the version of Python and the hash
-of what it is made from: a Wine prefix, CPython for Windows, and the wheels of requirements/dev.txt for it,
-all by pinned hashes. The exit status is pytest's. This script must leave no process behind and no file in
-the tree; the package itself never learns that it runs under Wine.
+Everything is made once, in a folder outside the tree that is named after the versions of Python and Wine and
+the hash of what it is made from: a Wine prefix, CPython for Windows, and the wheels of requirements/dev.txt
+for it, all by pinned hashes. The exit status is pytest's. This script must leave no process behind, and no
+file in the tree but what the tests of hardening record (build/hardening-windows.json); the package itself
+never learns that it runs under Wine.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -28,11 +27,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
+import attrs
 from packaging.markers import Marker
 
 assert sys.platform != "win32"
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.hardening.record import RECORD_IN, RECORDED_ON_WINDOWS  # noqa: E402
+from tests.windows import wine  # noqa: E402
+from tests.windows.wine import ROOT, Wine, give_up  # noqa: E402
+
 LOCK: Final = ROOT / "requirements" / "dev.txt"
 PYTHON_PINS: Final = ROOT / "requirements" / "windows.txt"
 BOOTSTRAP: Final = ROOT / "tests" / "windows" / "bootstrap.py"
@@ -44,95 +47,84 @@ PYTHONS: Final = {"3.11": "3.11.9", "3.12": "3.12.9", "3.13": "3.13.2"}
 #: Aborts the process under Wine 8, by a function of propsys.dll that is missing there. ``platform`` asks it
 #: for what it can also find out otherwise, and does without it where it is missing.
 NOT_FOR_WINE: Final = "_wmi.pyd"
-WINE_PACKAGES: Final = ("wine", "wine64")
 #: A run that takes longer hangs: it is ended, and says so. Seconds.
 RUN_LIMIT: Final = float(os.environ.get("TRIO_IPC_WINDOWS_LIMIT", "1800"))
 
 
+@attrs.frozen
+class Choice:
+    """What is asked for.
+
+    Attributes:
+        python: the version of Python.
+        wine: that of Wine; None for the machine's own, whichever it is.
+        rest: the arguments of pytest.
+    """
+
+    python: str
+    wine: str | None
+    rest: list[str]
+
+
 def main(arguments: list[str]) -> int:
     """Set up what is missing, run pytest, and return its exit status."""
-    version, arguments = chosen(arguments)
-    require_wine()
-    home = cache_folder(version)
-    with exclusive(home):
+    choice = chosen(arguments)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trio-ipc"
+    cache.mkdir(parents=True, exist_ok=True)
+    with wine.locked(cache / "wine.lock"):
+        found = wine.find(choice.wine, cache)
+    home = cache / folder(choice.python, found)
+    home.mkdir(exist_ok=True)
+    # One run at a time: it ends by stopping every process of the prefix.
+    with wine.locked(home / ".lock"):
         if not (home / ".complete").exists():
-            build(home, version)
-        return run_tests(home, arguments)
+            build(found, home, choice.python)
+        return run_tests(found, home, choice.rest)
 
 
-def chosen(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the version of Python that the arguments ask for, the first one if none, and the rest."""
-    if arguments[:1] != ["--python"]:
-        return next(iter(PYTHONS)), arguments
-    version = arguments[1] if len(arguments) > 1 else ""
-    if version not in PYTHONS:
-        give_up(f"there is no Python {version!r} for it, only {', '.join(PYTHONS)}")
-    return version, arguments[2:]
+def chosen(arguments: list[str]) -> Choice:
+    """Return what the arguments ask for; by default the first version of Python and the machine's Wine."""
+    there = {"--python": [*PYTHONS], "--wine": [*wine.VERSIONS]}
+    asked: dict[str, str] = {}
+    while arguments and arguments[0] in there:
+        option, *arguments = arguments
+        version = arguments.pop(0) if arguments else ""
+        if version not in there[option]:
+            what = option.removeprefix("--").capitalize()
+            give_up(f"there is no {what} {version!r} for it, only {', '.join(there[option])}")
+        asked[option] = version
+    return Choice(asked.get("--python", next(iter(PYTHONS))), asked.get("--wine"), arguments)
 
 
-def give_up(reason: str) -> NoReturn:
-    sys.exit(f"make test-windows: {reason}")
-
-
-def require_wine() -> None:
-    """Install Wine where that is allowed, otherwise say in one line what is missing."""
-    if shutil.which("wine") and shutil.which("wineserver"):
-        return
-    wanted = f"Debian packages {' and '.join(WINE_PACKAGES)}"
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        give_up(f"Wine is missing ({wanted}), and only root on a Debian system can install it here")
-    print(f"installing {wanted}", flush=True)
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", *WINE_PACKAGES]
-    for command in (["apt-get", "update", "--quiet=2"], install):
-        done = subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=False)
-        if done.returncode != 0:
-            give_up(f"Wine is missing, and '{' '.join(command)}' failed (exit status {done.returncode})")
-
-
-def cache_folder(version: str) -> Path:
+def folder(python: str, found: Wine) -> str:
+    """Return the name of the folder for a version of Python and a Wine."""
     inputs = hashlib.sha256()
     for file in (LOCK, PYTHON_PINS, BOOTSTRAP, Path(__file__)):
         inputs.update(file.read_bytes())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "trio-ipc" / f"windows-{version}-{inputs.hexdigest()[:16]}"
-
-
-@contextlib.contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Hold the folder for one run at a time: a run ends by stopping every process of the prefix."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("waiting for another run to end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return f"windows-{python}-wine-{found.major}-{inputs.hexdigest()[:16]}"
 
 
 # --- Making the folder -----------------------------------------------------------------------------------
 
 
-def build(home: Path, version: str) -> None:
-    print(f"setting up CPython {PYTHONS[version]} for Windows under Wine in {home}", flush=True)
+def build(found: Wine, home: Path, version: str) -> None:
+    print(f"setting up CPython {PYTHONS[version]} for Windows under {found.version} in {home}", flush=True)
     python = home / "python"
     for part in (python, home / "prefix"):
         shutil.rmtree(part, ignore_errors=True)
     unpack_python(python, version)
     install_wheels(python / "Lib" / "site-packages", version)
     try:
-        make_prefix(home)
+        make_prefix(found, home)
     finally:
-        stop_wine(home)
+        stop_wine(found, home)
     (home / ".complete").touch()
 
 
-def make_prefix(home: Path) -> None:
+def make_prefix(found: Wine, home: Path) -> None:
     # It speaks of the 32-bit half that is not installed, and is otherwise content.
-    done = subprocess.run(
-        ["wineboot", "-i"], env=environment(home), check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
+    command, where = found.program(home, "wineboot", "-i"), environment(home)
+    done = subprocess.run(command, env=where, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode != 0:
         sys.stderr.buffer.write(done.stdout + done.stderr)
         give_up(f"'wineboot -i' failed (exit status {done.returncode})")
@@ -234,17 +226,18 @@ def environment(home: Path) -> dict[str, str]:
         # The tree is read and never written.
         "PYTHONPYCACHEPREFIX": windows_path(home / "pycache"),
         "HYPOTHESIS_STORAGE_DIRECTORY": windows_path(home / "hypothesis"),
+        RECORD_IN: windows_path(home / RECORDED_ON_WINDOWS),
         # Wine gives a process that was started without a console a legacy code page.
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def wine(home: Path, *command: str, limit: float) -> int:
-    """Run a command under Wine, its output passed on as it comes. Return its exit status."""
+def run_program(found: Wine, home: Path, *command: str, limit: float) -> int:
+    """Run a program under Wine, its output passed on as it comes. Return its exit status."""
     # CPython stops at start-up unless its standard input is a file and its output a pipe.
     process = subprocess.Popen(
-        command,
+        found.program(home, *command),
         cwd=ROOT,
         env=environment(home),
         stdin=subprocess.DEVNULL,
@@ -257,7 +250,7 @@ def wine(home: Path, *command: str, limit: float) -> int:
 
     def end_it() -> None:
         hung.set()
-        stop_wine(home)
+        stop_wine(found, home)
 
     watch = threading.Timer(limit, end_it)
     watch.start()
@@ -274,18 +267,23 @@ def wine(home: Path, *command: str, limit: float) -> int:
     return status
 
 
-def stop_wine(home: Path) -> None:
+def stop_wine(found: Wine, home: Path) -> None:
     """End every process of the prefix and wait until its server is gone."""
     for how in ("-k", "-w"):
-        subprocess.run(["wineserver", how], env=environment(home), check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(found.server(home, how), env=environment(home), check=False, stderr=subprocess.DEVNULL)
 
 
-def run_tests(home: Path, arguments: list[str]) -> int:
+def run_tests(found: Wine, home: Path, arguments: list[str]) -> int:
+    recorded = home / RECORDED_ON_WINDOWS
+    recorded.unlink(missing_ok=True)
     pytest = [str(home / "python" / "python.exe"), "-m", "pytest", "-p", "no:cacheprovider"]
     try:
-        return wine(home, "wine", *pytest, *arguments, limit=RUN_LIMIT)
+        return run_program(found, home, *pytest, *arguments, limit=RUN_LIMIT)
     finally:
-        stop_wine(home)
+        stop_wine(found, home)
+        if recorded.exists():
+            (ROOT / RECORDED_ON_WINDOWS).parent.mkdir(exist_ok=True)
+            shutil.copyfile(recorded, ROOT / RECORDED_ON_WINDOWS)
 
 
 def be_ended(*_: object) -> NoReturn:

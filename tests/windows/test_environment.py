@@ -12,23 +12,42 @@ if sys.platform == "win32":
 assert sys.platform != "win32"
 
 from tests.windows import environment  # noqa: E402
-from tests.windows.environment import LOCK, PYTHONS, ROOT  # noqa: E402
+from tests.windows.environment import LOCK, PYTHONS, Choice, chosen, folder  # noqa: E402
+from tests.windows.wine import ROOT, Wine  # noqa: E402
 
 
-def test_without_a_version_the_first_one_is_taken_and_the_arguments_are_pytests() -> None:
-    assert environment.chosen(["-q", "tests"]) == ("3.11", ["-q", "tests"])
-    assert environment.chosen(["--python", "3.13", "-q"]) == ("3.13", ["-q"])
+def test_without_versions_the_first_python_is_taken_with_the_machines_own_wine() -> None:
+    assert chosen(["-q", "tests"]) == Choice("3.11", None, ["-q", "tests"])
+    assert chosen([]) == Choice("3.11", None, [])
 
 
-@pytest.mark.parametrize("arguments", [["--python"], ["--python", "3.10"], ["--python", "-q"]])
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"there is no Python '.*' for it, only 3\.11, 3\.12, 3\.13"):
-        environment.chosen(arguments)
+def test_versions_come_first_in_either_order_and_the_rest_is_pytests() -> None:
+    assert chosen(["--python", "3.13", "-q"]) == Choice("3.13", None, ["-q"])
+    assert chosen(["--wine", "10", "--python", "3.12"]) == Choice("3.12", "10", [])
+    assert chosen(["--python", "3.12", "--wine", "8", "-k", "x"]) == Choice("3.12", "8", ["-k", "x"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--python"], r"there is no Python '' for it, only 3\.11, 3\.12, 3\.13"),
+        (["--python", "3.10"], r"there is no Python '3\.10' for it, only"),
+        (["--wine", "10", "--python", "-q"], r"there is no Python '-q' for it, only"),
+        (["--wine", "9", "-q"], r"there is no Wine '9' for it, only 8, 10"),
+        (["--wine"], "there is no Wine '' for it"),
+    ],
+)
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(
+    arguments: list[str], complaint: str
+) -> None:
+    with pytest.raises(SystemExit, match=complaint):
+        chosen(arguments)
 
 
 def test_each_version_has_its_pin_its_markers_and_its_folder() -> None:
-    pins = {environment.python_pin(version) for version in PYTHONS}
-    assert len(pins) == len({environment.cache_folder(version) for version in PYTHONS}) == len(PYTHONS)
+    assert len({environment.python_pin(version) for version in PYTHONS}) == len(PYTHONS)
+    wines = [Wine("wine-8.0"), Wine("wine-10.0")]
+    assert len({folder(version, one) for version in PYTHONS for one in wines}) == 2 * len(PYTHONS)
     for version, release in PYTHONS.items():
         assert release.startswith(f"{version}.")
         assert re.fullmatch(

@@ -299,9 +299,9 @@ def open_client(
         TypeError: an argument is of the wrong type.
         ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
             where ``config`` is None.
-        ServerNotFoundError, ServerRefusedError, EndpointPermissionError, ConnectTimeoutError,
-        PeerNotAllowedError: no connection could be had, when the block is entered; all are
-            :exc:`ConnectError`.
+        ServerNotFoundError, ServerRefusedError, EndpointPermissionError, OutOfResourcesError,
+        ConnectTimeoutError, PeerNotAllowedError: no connection could be had, when the block is entered; all
+            are :exc:`ConnectError`.
 
     Cancellation closes the connection. What the block raises comes out as it is, not in a group.
     """

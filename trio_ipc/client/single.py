@@ -106,9 +106,8 @@ class Single(Line[RequestT, ResponseT]):
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_good(deadline)
-            if (
-                self._nursery is not None and self._channel.is_reusable()
-            ):  # else the exchange says what is wrong
+            if self._nursery is not None and self._channel.is_reusable():
+                # Where it is not, the exchange says what is wrong.
                 self._begin_keeping_time()
             exchange = Exchange(
                 self._channel, self._contract, batch, deadline=deadline, answered=self._answered

@@ -164,6 +164,7 @@ async def connect(config: IpcConfig) -> Channel:
     Raises:
         ServerNotFoundError: there is no such pipe.
         EndpointPermissionError: the pipe's descriptor does not admit this user.
+        OutOfResourcesError: this process or system lacks handles or memory for it.
         ConnectError: any other refusal by the system.
 
     Cancellation leaves nothing open.

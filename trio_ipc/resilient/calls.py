@@ -296,6 +296,12 @@ class PendingCall:
             known.state = TryState.NEXT_ROUND
             known.owes_failure = not is_known
 
+    def not_tried(self, upstream: Upstream, error: IpcError) -> None:
+        """This side lacked what it takes to try it, and may have that in a moment. Nothing was learnt."""
+        self.not_asked(upstream)
+        self.errors.append(error)
+        self.tries[upstream].state = TryState.NEXT_ROUND
+
     def not_answered(self, upstream: Upstream, error: IpcError, *, is_known: bool) -> None:
         """The connection ended instead of an answer. A server that has closed it may begin again, once."""
         known = self.tries[upstream]

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trio_ipc.config import IpcConfig
-from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError
+from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError, OutOfResourcesError
 from trio_ipc.settings import WholeNumber, refuse
 
 from .balancing import Candidate, Strategy, score
@@ -244,8 +244,9 @@ class Upstream(Candidate):
 def is_its_fault(outcome: BaseException) -> bool:
     """Return whether a try that ended by this exception is a failure of the server.
 
-    A :exc:`MessageError` is the request's fault, and a :exc:`ChannelClosedError` says that this side has
-    closed. A :exc:`ContractError`, and what is no :exc:`IpcError`, came out of users' code.
+    A :exc:`MessageError` is the request's fault, a :exc:`ChannelClosedError` says that this side has closed,
+    and an :exc:`OutOfResourcesError` that it has no descriptor left. A :exc:`ContractError`, and what is
+    no :exc:`IpcError`, came out of users' code.
     """
-    ours = (MessageError, ChannelClosedError, ContractError)
+    ours = (MessageError, ChannelClosedError, ContractError, OutOfResourcesError)
     return isinstance(outcome, IpcError) and not isinstance(outcome, ours)

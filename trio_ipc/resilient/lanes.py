@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trio_ipc.errors import ConnectTimeoutError, PeerClosedError
+from trio_ipc.errors import ConnectTimeoutError, OutOfResourcesError, PeerClosedError
 
 from .calls import PASSING, PendingCall, Step
 from .endpoints import Upstream
@@ -104,9 +104,10 @@ class Server:
         """Return whether a new connection ended by this error as the server has no place for one more.
 
         That is so where others live that it has answered on, or are being opened while somebody listens
-        there. Then it is believed for so many seconds that it has no more places than those.
+        there. Then it is believed for so many seconds that it has no more places than those. Where this side
+        has no descriptor for one more, those that there are must do likewise.
         """
-        if not isinstance(error, PASSING):
+        if not isinstance(error, (*PASSING, OutOfResourcesError)):
             return False
         live = sum(one.has_answered for lane in self.lanes for one in lane.live())
         coming = sum(len(lane.openings) for lane in self.lanes)

@@ -23,6 +23,7 @@ from trio_ipc.errors import (
     ConnectError,
     IpcError,
     NoEndpointError,
+    OutOfResourcesError,
     PoolTimeoutError,
     ProtocolError,
 )
@@ -190,6 +191,8 @@ class CallLoop:
             call.give_up(upstream, exc)
         elif isinstance(exc, PASSING):
             call.not_reached(upstream, exc)
+        elif isinstance(exc, OutOfResourcesError):
+            call.not_tried(upstream, exc)
         elif isinstance(exc, ChannelClosedError):  # so is this client
             raise exc
         elif isinstance(exc, (ConnectError, ChannelError, ProtocolError)):

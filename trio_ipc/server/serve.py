@@ -113,8 +113,7 @@ class Server(Generic[RequestT, ResponseT]):
             EndpointError: it cannot be used, and the old one goes on serving; or this server is stopping,
                 or listens on a listener of the caller's own (:func:`serve_listener`).
 
-        A cancellation may come before the switch or after it; ``snapshot().transport`` tells which transport is
-        in use.
+        A cancellation may come before or after the switch; ``snapshot().transport`` tells which one is used.
         """
         wanted = choice(TransportType, "transport", transport)
         listener = self._listener

@@ -20,12 +20,24 @@ from trio_ipc.errors import (
     EndpointInUseError,
     EndpointPermissionError,
     EndpointUnsafeError,
+    OutOfResourcesError,
     ServerNotFoundError,
     ServerRefusedError,
 )
 
 if sys.platform == "win32":
     from trio_ipc.transports.windows import win32
+
+    #: What a client may run out of when it opens a pipe ("System Error Codes"): none of it is the server's.
+    _OUT_OF_RESOURCES: Final = frozenset(
+        {
+            win32.ERROR_TOO_MANY_OPEN_FILES,
+            win32.ERROR_NOT_ENOUGH_MEMORY,
+            win32.ERROR_OUTOFMEMORY,
+            win32.ERROR_NO_SYSTEM_RESOURCES,
+            win32.ERROR_NOT_ENOUGH_QUOTA,
+        }
+    )
 
 
 def in_use(endpoint: str, pid: int | None) -> EndpointInUseError:
@@ -79,6 +91,12 @@ if sys.platform == "win32":
                 "permission denied",
                 endpoint=endpoint,
                 hint="run as the server's user, or have the server's PeerPolicy allow yours",
+            )
+        if exc.winerror in _OUT_OF_RESOURCES:
+            return OutOfResourcesError(
+                f"cannot connect: {exc.strerror} (error {exc.winerror})",
+                endpoint=endpoint,
+                hint="close what is not needed, here or in other programs",
             )
         return ConnectError(
             f"cannot connect: {exc.strerror} (error {exc.winerror})",
@@ -159,10 +177,16 @@ else:
                 hint="run as the server's user, or as a member of its socket_group where it has one",
             )
         if exc.errno in {errno.EMFILE, errno.ENFILE}:
-            return ConnectError(
+            return OutOfResourcesError(
                 f"cannot connect: {exc.strerror}",
                 endpoint=endpoint,
                 hint="close what is not needed, or raise the limit of descriptors (ulimit -n)",
+            )
+        if exc.errno in {errno.ENOMEM, errno.ENOBUFS}:
+            return OutOfResourcesError(
+                f"cannot connect: {exc.strerror}",
+                endpoint=endpoint,
+                hint="free some memory, or raise the limit of this process (ulimit -a, or its control group)",
             )
         return ConnectError(
             f"cannot connect: {exc.strerror}", endpoint=endpoint, hint="check the endpoint's path"

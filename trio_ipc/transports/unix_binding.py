@@ -346,6 +346,7 @@ async def connected(endpoint: str) -> socket.socket:
         ServerNotFoundError: there is no such file.
         ServerRefusedError: nobody listens.
         EndpointPermissionError: the modes of the socket or its directories forbid it.
+        OutOfResourcesError: this process or system lacks descriptors or memory for it.
         ConnectError: any other refusal by the system.
 
     Cancellation closes the half-made connection.

@@ -166,6 +166,7 @@ async def open_unix_stream(path: str | os.PathLike[str]) -> unix.UnixStream:
         ServerNotFoundError: there is no such file.
         ServerRefusedError: nobody listens.
         EndpointPermissionError: the modes of the socket or its directories forbid it.
+        OutOfResourcesError: this process or system lacks descriptors or memory for it.
         ConnectError: any other refusal by the system.
 
     Cancellation closes the half-made connection.

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Final
 
 import attrs
-import trio
 
-from tests.benchmarks.processes import ROOT, ContenderError, environment
+from tests.benchmarks.workers import Worker, worker
 
 from .curves import CONTENDERS, CURVES, MIB, Measured, key
 from .loops import Job
 
 _WORKER: Final = "tests.benchmarks.scaling.worker"
 
-#: Seconds until a process that measures a point counts as hung.
+#: Seconds over what it was asked for, until a process that measures a point counts as hung.
 _PATIENCE: Final = 120.0
 
 #: Files that a process has open apart from its connections, and a few more.
@@ -103,9 +100,11 @@ class Run:
             for name in names:
                 path = f"{directory}/{curve}.{name}.{index}"
                 common = (name, curve, f"{connections}")
-                server = await stack.enter_async_context(worker(f"{path}.server.log", "serve", *common, path))
+                server = await stack.enter_async_context(
+                    started(f"{path}.server.log", "serve", *common, path)
+                )
                 await server.answer()  # it serves
-                client = await stack.enter_async_context(worker(f"{path}.client.log", "call", *common))
+                client = await stack.enter_async_context(started(f"{path}.client.log", "call", *common))
                 pairs[name] = path, server.pid, client
             for point in points:
                 for name, (path, server_pid, client) in pairs.items():
@@ -132,63 +131,7 @@ def raise_limit_of_files() -> int:
     return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
-class Worker:
-    """A process of a contender at work."""
-
-    def __init__(self, name: str, process: trio.Process, log: str) -> None:
-        self.pid = process.pid
-        self._name = name
-        self._process = process
-        self._log = log
-        self._unread = b""
-
-    async def tell(self, job: Job) -> dict[str, Any]:
-        """Have a client do a job; return what it answers."""
-        assert self._process.stdin is not None
-        try:
-            with trio.fail_after(_PATIENCE):
-                await self._process.stdin.send_all(json.dumps(job._asdict()).encode() + b"\n")
-                return await self.answer()
-        except (trio.BrokenResourceError, trio.TooSlowError) as exc:
-            raise self._failed(repr(exc)) from exc
-
-    async def answer(self) -> dict[str, Any]:
-        """Read one line."""
-        assert self._process.stdout is not None
-        while b"\n" not in self._unread:
-            received = await self._process.stdout.receive_some()
-            if not received:
-                raise self._failed(f"it ended with status {await self._process.wait()}")
-            self._unread += received
-        line, _, self._unread = self._unread.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _failed(self, what: str) -> ContenderError:
-        with open(self._log, encoding="utf-8", errors="replace") as file:
-            said = file.read()[-2_000:]
-        return ContenderError(f"{CONTENDERS[self._name]}: {what}\n{said}".rstrip())
-
-
-@asynccontextmanager
-async def worker(log: str, role: str, name: str, *arguments: str) -> AsyncIterator[Worker]:
-    """Run a process for the length of a block; what it complains of goes to a log."""
-    with open(log, "wb") as errors:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", _WORKER, role, name, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=ROOT,
-            env=environment(),
-            start_new_session=True,  # Ctrl-C is for the program, which ends them
-        )
-    try:
-        yield Worker(name, process, log)
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()  # does nothing to one that has ended
-            await process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    await pipe.aclose()
+def started(log: str, role: str, name: str, *arguments: str) -> AbstractAsyncContextManager[Worker]:
+    """Run a process of a contender for the length of a block; what it complains of goes to a log."""
+    label = CONTENDERS[name]
+    return worker(_WORKER, role, name, *arguments, label=label, log=log, patience=_PATIENCE)

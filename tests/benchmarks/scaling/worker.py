@@ -1,8 +1,7 @@
 """A process of a contender: ``python -m tests.benchmarks.scaling.worker serve|call CONTENDER CURVE NUMBER``.
 
-A server serves at the path of ``PATH``, says so, and goes on until it is killed. A client reads jobs from
-standard input, one JSON object a line, and writes what came of each. Both end at once when their standard
-input does, so that none of them outlives the program, however that ends.
+A server serves at the path of ``PATH``, says so, and goes on until it is killed. A client does jobs, and
+writes what came of each. Both end with their standard input.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 import json
 import queue
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import trio
 
-from tests.benchmarks.worker import end_with_stdin
+from tests.benchmarks import jobs
 
 from .asked import Question
 from .bare import Bare
@@ -38,13 +36,13 @@ def contender(name: str, curve: str, connections: int) -> _Contender:
 async def serve(found: _Contender, path: str) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(found.serving, path)
-        _write({"serving": True})
+        jobs.write({"serving": True})
 
 
 async def call(found: _Contender, lines: queue.SimpleQueue[str]) -> None:
     while True:
         job = Job(**json.loads(await trio.to_thread.run_sync(lines.get)))
-        _write((await done(found, job))._asdict())
+        jobs.write((await done(found, job))._asdict())
 
 
 async def done(found: _Contender, job: Job) -> Sample:
@@ -77,13 +75,8 @@ async def opened(found: _Contender, path: str, question: Question, number: int) 
         over.set()
 
 
-def _write(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
-
-
 def main(role: str, name: str, curve: str, connections: str, path: str = "") -> int:
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=end_with_stdin, args=(lines,), daemon=True).start()
+    lines = jobs.incoming()
     found = contender(name, curve, int(connections))
     if role == "serve":
         trio.run(serve, found, path)

@@ -55,6 +55,7 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
         ConfigError: the name is no pipe's on this machine.
         ServerNotFoundError: there is no such pipe.
         EndpointPermissionError: the pipe's descriptor does not admit this user.
+        OutOfResourcesError: this process or system lacks handles or memory for it.
         ConnectError: any other refusal by the system.
 
     Cancellation leaves nothing open.

@@ -16,7 +16,10 @@ if sys.platform != "win32":  # mypy skips the rest elsewhere
 # --- Errors (winerror.h) ------------------------------------------------------------------------------------
 
 ERROR_FILE_NOT_FOUND: Final = 2
+ERROR_TOO_MANY_OPEN_FILES: Final = 4
 ERROR_ACCESS_DENIED: Final = 5
+ERROR_NOT_ENOUGH_MEMORY: Final = 8
+ERROR_OUTOFMEMORY: Final = 14
 ERROR_BROKEN_PIPE: Final = 109
 ERROR_PIPE_BUSY: Final = 231
 ERROR_NO_DATA: Final = 232
@@ -26,6 +29,7 @@ ERROR_OPERATION_ABORTED: Final = 995
 ERROR_IO_PENDING: Final = 997
 ERROR_NOT_FOUND: Final = 1168
 ERROR_NO_SYSTEM_RESOURCES: Final = 1450
+ERROR_NOT_ENOUGH_QUOTA: Final = 1816
 
 # --- Declaring ----------------------------------------------------------------------------------------------
 
