@@ -219,17 +219,23 @@ def test_a_second_signal_cuts_off_what_is_in_flight(serve_while: Callable[..., E
     assert serve_while(operate, hang) is ExitStatus.OK
 
 
-def test_a_handler_that_ends_the_program_does(serve_while: Callable[..., ExitStatus]) -> None:
+def test_a_handler_that_ends_the_program_does_and_no_metrics_stay(
+    serve_while: Callable[..., ExitStatus], directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def leave(_task: DetectionTask, _call: Call) -> DetectionResult:
         raise SystemExit(5)
 
     def operate(operator: Operator) -> None:
+        while "s.prom" not in os.listdir(directory):
+            operator.until_told("WATCHDOG")
         with pytest.raises(IpcError):
             trio.run(ask, operator.endpoint)
 
+    monkeypatch.setenv("WATCHDOG_USEC", "10000")
     with pytest.raises(SystemExit) as caught:
-        serve_while(operate, leave)
+        serve_while(operate, leave, metrics_file=f"{directory}/s.prom")
     assert caught.value.code == 5
+    assert "s.prom" not in os.listdir(directory)
 
 
 def test_the_watchdog_is_told(
@@ -273,6 +279,18 @@ def test_what_ends_it_early_has_its_status(
     assert bool(said) is (status is not ExitStatus.OK)
 
 
+@pytest.mark.usefixtures("_handlers_restored")
+def test_the_metrics_of_a_service_that_runs_already_stay(tmp_path: Path) -> None:
+    file = tmp_path / "s.prom"
+    file.write_text("the other one's")
+
+    def config() -> IpcConfig:
+        raise EndpointInUseError("in use")
+
+    assert run_service(succeed, DETECTION, config, metrics_file=file) is ExitStatus.IN_USE
+    assert file.read_text() == "the other one's"
+
+
 def test_nothing_wrong_is_no_failure() -> None:
     assert status_of_all([]) is ExitStatus.OK
 
@@ -291,3 +309,15 @@ def test_a_field_that_cannot_be_written_costs_no_line() -> None:
 def test_a_terminal_is_steered_by_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Console("svc", "text").say("red \x1b[31m\nline")
     assert capsys.readouterr().err == "svc: red \\x1b[31m\\nline\n"
+
+
+@pytest.mark.parametrize(
+    ("started_as", "name"),
+    [("/x/collector.py", "collector"), ("/x/pkg/__main__.py", "pkg"), ("-c", "service"), ("", "service")],
+)
+def test_a_program_is_called_by_its_file(
+    started_as: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started_as])
+    run_service(succeed, DETECTION, IpcConfig(), log_style="xml")
+    assert capsys.readouterr().err.startswith(f"{name}: log_style is 'xml'")

@@ -378,3 +378,6 @@ async def test_a_listener_of_somebody_elses_streams_is_named_with_its_first_clie
 
     with pytest.raises(TypeError, match="a Strange gave a StapledStream, which is no LocalStream"):
         await FramedChannelListener(Strange(), IpcConfig()).accept()
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve_listener(succeed, DETECTION, Strange(), IpcConfig())
+    assert caught.group_contains(TypeError, match="gave a StapledStream, must give channels")

@@ -103,6 +103,10 @@ class Places(Generic[RequestT, ResponseT]):
 
     async def serve(self, channel: Channel) -> None:
         """See one connection through to its end, whatever it is, and close it."""
+        if not isinstance(channel, Channel):
+            # The program's own mistake: of a listener of its own kind it cannot be told before.
+            await close_at_once(channel)
+            raise TypeError(f"the listener gave a {type(channel).__name__}, must give channels")
         # By the channel, not by what is active now: it may have been accepted just before a switch.
         counters = self._telemetry.counters_of(channel.transport)
         counters.connections_accepted += 1

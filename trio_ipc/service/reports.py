@@ -58,6 +58,7 @@ class Reports:
         self._metrics_file = metrics_file
         self._interval = interval
         self._metrics_fail = False
+        self._has_metrics = False
         if metrics_file is not None:
             _check_metrics(metrics_file, interval)
 
@@ -101,13 +102,14 @@ class Reports:
                 self._console.say(str(exc), level=logging.ERROR)
             self._metrics_fail = True
         else:
+            self._has_metrics = True
             if self._metrics_fail:
                 self._console.say(f"{file}: telemetry is written again")
             self._metrics_fail = False
 
     def remove_metrics(self) -> None:
-        """Remove the metrics' file: what has ended must not be taken for what runs."""
-        if self._metrics_file is not None:
+        """Remove the metrics' file, if it is this service's: what has ended must not look like what runs."""
+        if self._metrics_file is not None and self._has_metrics:
             with contextlib.suppress(OSError):
                 os.unlink(self._metrics_file)
 

@@ -156,7 +156,9 @@ def _ended_by(exc: BaseException, console: Console) -> ExitStatus:
 def _program_name() -> str:
     path = os.path.splitext(sys.argv[0] if sys.argv else "")[0]
     name = os.path.basename(path)
-    return (os.path.basename(os.path.dirname(path)) if name == "__main__" else name) or "service"
+    if name == "__main__":  # of a package
+        name = os.path.basename(os.path.dirname(path))
+    return name if name and not name.startswith("-") else "service"
 
 
 def _loader(config: object) -> Callable[[], IpcConfig]:
@@ -194,24 +196,28 @@ class _Service(Generic[RequestT, ResponseT]):
         manager = Manager(os.environ)
         # The signals are caught before there is anything to clean up, and until there is nothing left.
         with caught_signals() as signals:
-            config = self.load()
-            fd = _activated() if self.fd is None else self.fd
-            async with trio.open_nursery() as watching:
-                async with trio.open_nursery() as serving:
-                    server = await serving.start(
-                        functools.partial(serve, self.handler, self.contract, config, peers=self.peers, fd=fd)
-                    )
-                    serving.start_soon(self._stop, signals, server, manager, serving)
-                    watching.start_soon(self._report, signals, server, reports)
-                    watching.start_soon(self._reload_at_signals, signals, server, config, manager)
-                    watching.start_soon(reports.keep_metrics, server)
-                    watching.start_soon(manager.keep_alive)
-                    self.console.announce(server.endpoint)
-                    await manager.ready(f"listening on {server.endpoint}")
-                    await server.wait_stopped()
-                    serving.cancel_scope.cancel()
-                watching.cancel_scope.cancel()
-            reports.remove_metrics()
+            try:
+                config = self.load()
+                fd = _activated() if self.fd is None else self.fd
+                async with trio.open_nursery() as watching:
+                    async with trio.open_nursery() as serving:
+                        server = await serving.start(
+                            functools.partial(
+                                serve, self.handler, self.contract, config, peers=self.peers, fd=fd
+                            )
+                        )
+                        serving.start_soon(self._stop, signals, server, manager, serving)
+                        watching.start_soon(self._report, signals, server, reports)
+                        watching.start_soon(self._reload_at_signals, signals, server, config, manager)
+                        watching.start_soon(reports.keep_metrics, server)
+                        watching.start_soon(manager.keep_alive)
+                        self.console.announce(server.endpoint)
+                        await manager.ready(f"listening on {server.endpoint}")
+                        await server.wait_stopped()
+                        serving.cancel_scope.cancel()
+                    watching.cancel_scope.cancel()
+            finally:
+                reports.remove_metrics()
             await reports.save(server.snapshot())
         whole = server.snapshot().as_dict()
         del whole["by_transport"]
