@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import hang, serving, succeed, success, task
-from trio_ipc import Call, Contract, IpcConfig
+from trio_ipc import Call, Contract, HealthCheck, IpcConfig
 from trio_ipc.daemoneye import (
     DETECTION,
     DetectionResult,
@@ -33,7 +33,7 @@ from .support import PLAIN, A, FakeServer, calling
 from .test_operators import nothing_is_left_behind, open_breaker
 
 NEGOTIATION: Any = DETECTION.negotiation
-WITHOUT_PROBE = attrs.evolve(DETECTION, negotiation=attrs.evolve(NEGOTIATION, probe=None))
+WITHOUT_PROBE = attrs.evolve(DETECTION, health=None, negotiation=attrs.evolve(NEGOTIATION, probe=None))
 CONTRACTS = pytest.mark.parametrize(
     "contract", [DETECTION, WITHOUT_PROBE, PLAIN], ids=["probe", "question", "connection"]
 )
@@ -185,6 +185,29 @@ async def test_one_that_is_removed_meanwhile_is_no_endpoint_any_more(autojump_cl
         await wait_all_tasks_blocked()
         assert len(nursery.child_tasks) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_contracts_own_question_for_health_is_asked_where_there_is_no_probe(
+    autojump_clock: MockClock,
+) -> None:
+    well = False
+
+    async def answer(request: DetectionTask, _: Call) -> DetectionResult:
+        return DetectionResult(task_id=request.task_id, success=well)
+
+    health = HealthCheck(ask=lambda: task("well?"), says_well=lambda response: response.success)
+    server = FakeServer("a", answer)
+    async with calling(server, contract=attrs.evolve(PLAIN, health=health)) as client:
+        said = await client.check_health("a")
+        assert (said.healthy, said.error, client.statistics()[0].healthy) == (False, None, False)
+        with pytest.raises(CallTimeoutError, match="no endpoint was healthy within the timeout of 5000 ms"):
+            await client.wait_until_healthy(5)
+        well = True
+        assert (await client.check_health("a")).healthy
+        assert client.statistics()[0].healthy
+        assert await client.wait_until_healthy() == "a"
+        assert set(server.asked) == {"well?"}
+        nothing_is_left_behind(client)
 
 
 # --- Waiting ------------------------------------------------------------------------------------------------

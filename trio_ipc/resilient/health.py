@@ -40,10 +40,10 @@ class EndpointHealth:
 
     Attributes:
         endpoint_id: whose.
-        healthy: whether it has answered; where the contract has no negotiation, whether it could be connected
-            to.
-        error: why it is not, None if it is. A :exc:`~trio_ipc.PoolTimeoutError` says that all connections
-            were in use, and nothing about the server.
+        healthy: whether it has answered; where the contract has a question for health and no probe, whether
+            it says that it is well; where there is nothing to ask, whether it could be connected to.
+        error: why it is not, None if it is, or says so itself. A :exc:`~trio_ipc.PoolTimeoutError` says that
+            all connections were in use, and nothing about the server.
         duration: seconds that it took.
     """
 
@@ -87,16 +87,12 @@ class HealthChecker:
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
         began = trio.current_time()
+        healthy = False
         error: IpcError | None = None
-        request: Any = None
-        is_done: Callable[[Connection], bool] = _always
-        if self._contract.negotiation is not None:
-            probes = self._contract.has_probe
-            request = self._contract.probe_request() if probes else self._contract.capabilities_request()
-            is_done = partial(_was_made_since, upstream.connections_made)
+        request, is_done, says_well = self._question(upstream)
         await trio.lowlevel.checkpoint()
         try:
-            await self._call(
+            response = await self._call(
                 PendingCall(
                     request,
                     seconds=max(0.0, began + seconds - trio.current_time()),
@@ -107,20 +103,40 @@ class HealthChecker:
                     is_done=is_done,
                 )
             )
+            healthy = response is None or says_well(response)
+            if not healthy:
+                upstream.failed()
         except (ContractError, NoEndpointError):
             raise
         except MessageError:
-            pass  # frames are too small to ask, so that the connection must do
+            healthy = True  # frames are too small to ask, so that the connection must do
         except IpcError as exc:
             if self._closed.is_set():
                 raise
             error = exc
         return EndpointHealth(
             endpoint_id=upstream.endpoint.id,
-            healthy=error is None,
+            healthy=healthy,
             error=error,
             duration=trio.current_time() - began,
         )
+
+    def _question(
+        self, upstream: Upstream
+    ) -> tuple[Any, Callable[[Connection], bool], Callable[[Any], bool]]:
+        """Return what to ask, whether a connection need not be asked, and what an answer means.
+
+        A probe comes before the contract's own question for health, which may be its negotiation.
+        """
+        contract = self._contract
+        just_answered = partial(_was_made_since, upstream.connections_made)
+        if contract.has_probe:
+            return contract.probe_request(), just_answered, _any
+        if contract.health is not None:
+            return contract.health_request(), _none, contract.says_well
+        if contract.negotiation is not None:
+            return contract.capabilities_request(), just_answered, _any
+        return None, _any, _any
 
     @enable_ki_protection
     async def wait_until_healthy(self, upstreams: Callable[[], Iterable[Upstream]], seconds: float) -> str:
@@ -152,7 +168,7 @@ class HealthChecker:
         return waiting.found
 
     @enable_ki_protection
-    async def pause(self, error: IpcError, checks: int) -> None:
+    async def pause(self, error: IpcError | None, checks: int) -> None:
         """Wait between two checks, or until the client is closed."""
         seconds = min(_LONGEST_PAUSE, backoff(min(checks, _DOUBLINGS), self._settings, 0.0))
         if isinstance(error, CircuitOpenError):
@@ -197,11 +213,13 @@ class _Waiting:
         try:
             while not upstream.removed:
                 result = await self._checker.check(upstream, self.deadline - trio.current_time())
-                if result.error is None:
+                if result.healthy:
                     self.found = result.endpoint_id
                     self._over.set()
                     return
-                self.errors[result.endpoint_id] = result.error
+                self.errors.pop(result.endpoint_id, None)
+                if result.error is not None:
+                    self.errors[result.endpoint_id] = result.error
                 checks += 1
                 await self._checker.pause(result.error, checks)
         except NoEndpointError:
@@ -212,8 +230,12 @@ class _Waiting:
         self.errors.pop(upstream.endpoint.id, None)
 
 
-def _always(_: Connection) -> bool:
+def _any(_: object) -> bool:
     return True
+
+
+def _none(_: object) -> bool:
+    return False
 
 
 def _was_made_since(made: int, connection: Connection) -> bool:
