@@ -88,3 +88,5 @@ async def test_one_that_was_lost_may_be_another_by_now(upstream: Upstream, mock_
     assert upstream.capabilities == "much", "believed until another answer"
     upstream.learned("less", question=2, process=8)
     assert (upstream.capabilities, upstream.asks_anew) == ("less", False)
+    upstream.learned("much", question=1, process=7)
+    assert (upstream.capabilities, upstream.told_by) == ("less", 8), "an earlier question was answered late"

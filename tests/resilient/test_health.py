@@ -195,7 +195,7 @@ async def test_a_contracts_own_question_for_health_is_asked_where_there_is_no_pr
     async def answer(request: DetectionTask, _: Call) -> DetectionResult:
         return DetectionResult(task_id=request.task_id, success=well)
 
-    health = HealthCheck(ask=lambda: task("well?"), says_well=lambda response: response.success)
+    health: Any = HealthCheck(ask=lambda: task("well?"), says_well=lambda response: response.success)
     server = FakeServer("a", answer)
     async with calling(server, contract=attrs.evolve(PLAIN, health=health)) as client:
         said = await client.check_health("a")
