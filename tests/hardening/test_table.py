@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardening.record import RECORDED, ROOT, Entry, claimed, modules
+from tests.hardening.record import RECORD_IN, RECORDED, ROOT, Entry, claimed, modules
 from tests.hardening.table import PAGE, Row, rows_in, rows_of, with_rows
-from tests.platforms import unix_only
 
 
 def test_the_page_has_each_attack_that_a_test_records_with_its_outcome_and_no_other() -> None:
     shown = {row.attack: row.outcome for row in rows_in(PAGE.read_text(encoding="utf-8"))}
     assert shown == claimed(modules()), "run `make hardening-table`"
+
+
+def test_so_it_is_with_what_runs_on_windows_alone() -> None:
+    shown = {row.attack: row.outcome for row in rows_in(PAGE.read_text(encoding="utf-8"), windows=True)}
+    assert shown == claimed(modules(windows=True)), "run `make hardening-table-windows`"
+
+
+def test_each_module_is_of_one_table() -> None:
+    on_windows, elsewhere = modules(windows=True), modules()
+    assert ROOT / "tests" / "windows" / "test_public_pipes.py" in on_windows
+    assert Path(__file__) in elsewhere
+    assert not {*on_windows} & {*elsewhere}
 
 
 def test_entries_of_one_attack_are_added_up() -> None:
@@ -31,8 +42,12 @@ def test_entries_of_one_attack_are_added_up() -> None:
 def test_rows_come_back_from_the_page_as_they_were_written() -> None:
     rows = [Row("a", "5", "refused", "`test_y.py`")]
     page = PAGE.read_text(encoding="utf-8")
-    assert rows_in(with_rows(page, rows)) == rows
-    assert with_rows(with_rows(page, rows), rows_in(page)) == page
+    there = {windows: rows_in(page, windows=windows) for windows in (False, True)}
+    for windows, rows_there in there.items():
+        changed = with_rows(page, rows, windows=windows)
+        assert rows_in(changed, windows=windows) == rows
+        assert rows_in(changed, windows=not windows) == there[not windows]
+        assert with_rows(changed, rows_there, windows=windows) == page
 
 
 @pytest.mark.parametrize(
@@ -50,11 +65,11 @@ def test_what_cannot_be_read_from_the_source_is_refused(tmp_path: Path, source: 
         claimed([file])
 
 
-@unix_only  # what runs under Wine is not written
 def test_what_a_failing_test_says_is_not_recorded(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv(RECORD_IN, str(pytester.path / RECORDED))  # for Windows, where it is asked for
     pytester.makepyfile(
         """
         def test_passes(attack):

@@ -16,6 +16,7 @@ if sys.platform != "win32":
     pytest.skip("named pipes are Windows' own", allow_module_level=True)
 assert sys.platform == "win32"
 
+from tests.hardening.record import Attack  # noqa: E402
 from tests.platforms import exists, fails_under_wine, open_handles  # noqa: E402
 from tests.support import succeed, success, task  # noqa: E402
 from trio_ipc import (  # noqa: E402
@@ -170,7 +171,7 @@ def test_a_program_that_uses_them_loads_no_protobuf() -> None:
     assert run.stdout.splitlines() == ["b'hello' True", "[]"]
 
 
-async def test_a_cancelled_start_leaves_nothing(name: str) -> None:
+async def test_a_cancelled_start_leaves_nothing(name: str, attack: Attack) -> None:
     before = open_handles()
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -178,6 +179,11 @@ async def test_a_cancelled_start_leaves_nothing(name: str) -> None:
     assert scope.cancelled_caught
     assert open_handles() <= before
     assert not exists(rf"\\.\pipe\{name}")
+    attack(
+        "`open_named_pipe_listeners` cancelled at its start",
+        tried=1,
+        outcome="no pipe and no handle left",
+    )
 
 
 async def test_a_cancelled_connection_is_no_client(name: str) -> None:
@@ -200,7 +206,7 @@ async def test_a_listeners_close_leaves_its_streams(name: str) -> None:
         assert await served.receive_some() == b"still here"
 
 
-@fails_under_wine("ignores FILE_FLAG_FIRST_PIPE_INSTANCE")
+@fails_under_wine("ignores FILE_FLAG_FIRST_PIPE_INSTANCE", versions=[8, 10])
 async def test_a_live_server_is_refused(name: str) -> None:
     [listener] = await open_named_pipe_listeners(name)
     async with listener:
@@ -208,7 +214,9 @@ async def test_a_live_server_is_refused(name: str) -> None:
             await open_named_pipe_listeners(name)
 
 
-async def test_a_refusal_speaks_of_the_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal_speaks_of_the_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, attack: Attack
+) -> None:
     """As Windows says it, which Wine does not."""
     [listener] = await open_named_pipe_listeners(name)
 
@@ -225,6 +233,11 @@ async def test_a_refusal_speaks_of_the_name(name: str, monkeypatch: pytest.Monke
         assert str(caught.value) == f"{full}: in use by {who}"
         served = await listener.accept()  # the look at who serves
         await served.aclose()
+    attack(
+        "`serve_named_pipe` at a live server's name, as Windows answers it (played)",
+        tried=1,
+        outcome="`EndpointInUseError` that names its process; the server goes on",
+    )
 
 
 async def test_the_descriptor_is_the_one_that_was_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

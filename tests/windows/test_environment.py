@@ -13,7 +13,7 @@ assert sys.platform != "win32"
 
 from tests.windows import environment  # noqa: E402
 from tests.windows.environment import LOCK, PYTHONS, Choice, chosen, folder  # noqa: E402
-from tests.windows.wine import ROOT, Wine  # noqa: E402
+from tests.windows.wine import ROOT, VERSIONS, Wine  # noqa: E402
 
 
 def test_without_versions_the_first_python_is_taken_with_the_machines_own_wine() -> None:
@@ -61,6 +61,7 @@ def test_each_version_has_its_pin_its_markers_and_its_folder() -> None:
         assert "--hash=" in trio
 
 
-def test_the_table_of_versions_has_each_of_them() -> None:
+def test_the_table_of_versions_has_each_pair_of_them() -> None:
     text = (ROOT / "docs" / "windows.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| CPython (3\.\d+\.\d+) \|", text, re.MULTILINE) == [*PYTHONS.values()]
+    shown = re.findall(r"^\| CPython (3\.\d+\.\d+) \| (\d+)\.\d \|", text, re.MULTILINE)
+    assert {*shown} == {(python, number) for python in PYTHONS.values() for number in VERSIONS}
