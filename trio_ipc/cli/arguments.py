@@ -1,7 +1,7 @@
 """Arguments that several commands have: endpoint, contract, settings, JSON. Each means the same everywhere.
 
-An endpoint is written as people write paths in a shell. The contract is DaemonEye's where nobody names another
-one: a default of the command, not of the library.
+An endpoint is written as people write paths in a shell. The contract is DaemonEye's where nobody names
+another one: a default of the command, not of the library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class EndpointName(click.ParamType):
         try:
             name = endpoint_in_full(value)
         except OSError as exc:
-            self.fail(f"{value!r} is relative to a working directory that is gone: {exc.strerror}", param, ctx)
+            why = f"is relative to a working directory that is gone: {exc.strerror}"
+            self.fail(f"{value!r} {why}", param, ctx)
         problem = endpoint_problem(name)
         if problem is not None:
             self.fail(f"{value!r} must be {problem}", param, ctx)
@@ -52,7 +53,7 @@ class EndpointName(click.ParamType):
 
 
 class ContractName(click.ParamType):
-    """``MODULE:NAME`` of a :class:`~trio_ipc.Contract`; modules of the working directory are found as well."""
+    """``MODULE:NAME`` of a :class:`~trio_ipc.Contract`; modules of the working directory are found, too."""
 
     name = "contract"
 

@@ -46,15 +46,21 @@ class StoppedError(Exception):
 
 def end(body: Callable[[], object]) -> int:
     """Run the program's body and return an exit status; what went wrong is said on standard error."""
+    status: int | None = Status.DONE
     try:
         returned = body()
-        output.flush()
+        status = returned if isinstance(returned, int) else Status.DONE
     except BaseException as exc:
         status = _status_of_all(exc)
         if status is None:
             raise
-        return status
-    return returned if isinstance(returned, int) else Status.DONE
+    try:
+        output.flush()
+    except output.ReaderGoneError:
+        pass  # it has seen enough, which changes nothing of what was found
+    except output.OutputError as exc:
+        return _status_of_all(exc) or Status.OUTPUT
+    return status
 
 
 def _status_of_all(raised: BaseException) -> int | None:

@@ -22,7 +22,7 @@ else:
 def run_async(body: Callable[[], Awaitable[_T]]) -> _T:
     """Run an async function, and return what it does.
 
-    Ctrl-C is a KeyboardInterrupt, as always with Trio. What else asks a program to end (SIGTERM, and SIGHUP of
+    Ctrl-C is a KeyboardInterrupt, as always with Trio. What else asks a program to end (SIGTERM; SIGHUP of
     a terminal that is closed; Ctrl-Break on Windows) cancels it, so that it can clean up.
 
     Args:

@@ -25,5 +25,6 @@ class Entry(NamedTuple):
 
 #: The commands, in the order in which help lists them.
 COMMANDS: Final[Mapping[str, Entry]] = {
+    "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
 }
