@@ -286,3 +286,14 @@ def test_frames_are_those_of_the_vectors() -> None:
         whole = bytes.fromhex(vector["frame_hex"])
         assert framed(whole[8:], Crc32Variant(vector["crc32_variant"])) == whole
         assert damaged(whole[8:], Crc32Variant(vector["crc32_variant"])) != whole
+
+
+async def test_what_would_take_too_much_is_not_tried(autojump_clock: MockClock) -> None:
+    endpoint = MemoryEndpoint()
+    settings: dict[str, Any] = {"max_frame_bytes": 2**32 - 1, "max_connections": 10_000}
+    async with open_server(succeed, DETECTION, endpoint, **settings):
+        found = await check_server(DETECTION, endpoint, hostile=True, **settings)
+    assert found.broken == (), told(found)
+    assert found["S10"].seen == "the limit is 4,294,967,295 bytes: more than 67,108,864 are not tried"
+    assert found["S16"].seen == "the limit is the largest number that a header has"
+    assert found["S24"].seen == "it takes 20,004 connections; 500 are tried at the most"

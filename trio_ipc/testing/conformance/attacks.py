@@ -26,6 +26,9 @@ _MOST_WORDS: Final = 8
 #: Connections beyond those that may be served and may wait.
 _TOO_MANY: Final = 4
 
+#: Connections that are tried: each takes a descriptor of both sides, of which a process usually has 1,024.
+_MOST_CONNECTIONS: Final = 500
+
 
 async def too_large(asking: Asking) -> None:
     """S16."""
@@ -108,6 +111,10 @@ async def others(asking: Asking) -> None:
 async def places(asking: Asking) -> None:
     """S24."""
     notes, may = asking.notes, 2 * asking.config.max_connections
+    if may > _MOST_CONNECTIONS:
+        why = f"it takes {may + _TOO_MANY:,} connections; {_MOST_CONNECTIONS:,} are tried at the most"
+        notes.not_shown("S24", why)
+        return
     most = f"max_connections is {asking.config.max_connections}, and as many may wait"
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(asking.opened())

@@ -20,6 +20,10 @@ from trio_ipc.transports import LocalStream
 from trio_ipc.wire.checksum import checksum_for
 
 HEADER: Final = struct.Struct("<II")
+
+#: Bytes of the largest payload that is made: both peers hold it several times.
+LARGEST: Final = 64 * 1024 * 1024
+
 _READ_SIZE: Final = 65_536
 
 #: Begins with a tag that no varint may have: more than ten bytes, each with the bit that says "go on". No

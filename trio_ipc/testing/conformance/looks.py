@@ -16,7 +16,7 @@ import trio
 from trio_ipc.testing.endpoints import SystemEndpoint
 
 from .asking import Asking
-from .frames import HEADER, End, Frame, framed, padded
+from .frames import HEADER, LARGEST, End, Frame, framed, padded
 
 #: Requests that are sent ahead: enough to be answered in a wrong order, few for a handler that is slow.
 _AHEAD: Final = 4
@@ -115,6 +115,9 @@ async def pieces(asking: Asking) -> None:
 async def limit(asking: Asking) -> None:
     """S10."""
     request, most = asking.request(), asking.config.max_frame_bytes
+    if most > LARGEST:
+        asking.notes.not_shown("S10", f"the limit is {most:,} bytes: more than {LARGEST:,} are not tried")
+        return
     payload = padded(asking.payload(request), most)
     if payload is None:
         asking.notes.not_shown("S10", f"a request cannot be made of exactly {most:,} bytes")

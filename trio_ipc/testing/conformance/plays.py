@@ -13,7 +13,7 @@ import trio
 from trio_ipc.errors import ResponseMismatchError
 
 from .answering import Answering, Asked
-from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed, padded
+from .frames import HEADER, LARGEST, NO_MESSAGE, End, Frame, RawConnection, damaged, framed, padded
 
 #: Bytes of an answer that are sent one by one, and seconds between two of them.
 _BYTE_BY_BYTE: Final = 32
@@ -135,6 +135,8 @@ class Limit(_Good):
     async def answer(self, answering: Answering, connection: RawConnection, asked: Asked) -> str | None:
         """Answer in a payload of exactly the limit."""
         most = answering.config.max_frame_bytes
+        if most > LARGEST:
+            return f"the limit is {most:,} bytes: more than {LARGEST:,} are not tried"
         payload = padded(answering.response_to(asked.request), most)
         if payload is None:
             return f"an answer cannot be made of exactly {most:,} bytes"
