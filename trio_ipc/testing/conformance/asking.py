@@ -156,6 +156,7 @@ class Asking:
         setting = self.config.crc32_variant
         candidates = [*Crc32Variant] if setting == AUTO else [setting]
         give_up = trio.current_time() + self.patience
+        why: str | None = None
         while True:
             for candidate in candidates:
                 self.variant = candidate
