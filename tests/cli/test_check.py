@@ -212,7 +212,12 @@ def unlucky(directory: Path) -> Sequence[tuple[str, list[str], int, str]]:
         ("no endpoint", [], Status.USAGE, "Missing argument 'ENDPOINT'"),
         ("no settings", ["--config", str(missing), "/s"], Status.USAGE, "missing"),
         ("patience that is none", ["--patience=no", "/s"], Status.USAGE, "more than 0"),
-        ("two ways at once", ["--listen", "--request={}", "/s"], Status.USAGE, "with --listen the client asks"),
+        (
+            "two ways at once",
+            ["--listen", "--request={}", "/s"],
+            Status.USAGE,
+            "with --listen the client asks",
+        ),
     ]
 
 

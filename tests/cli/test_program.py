@@ -68,9 +68,7 @@ def test_no_command_at_all_is_a_mistake_that_shows_help(capsys: pytest.CaptureFi
         (["completion", "x\x1b[31my"], r"trio-ipc completion: Invalid value .*; see .*\n"),
     ],
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(arguments) == Status.USAGE
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -140,7 +138,12 @@ def test_a_full_disk_is_one_line_and_a_status() -> None:
     for arguments in (["--help"], ["completion", "bash"]):
         with open("/dev/full", "w", encoding="utf-8") as full:
             run = subprocess.run(
-                [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+                [*PROGRAM, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=60,
             )
         assert (run.returncode, run.stderr) == (5, "trio-ipc: standard output: No space left on device\n")
 
@@ -150,7 +153,9 @@ def test_without_click_it_says_what_to_install() -> None:
         "import sys; sys.modules['click'] = None; "  # an import of it is a ModuleNotFoundError then
         "from trio_ipc.cli.main import main; sys.exit(main(['--help']))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
     assert run.returncode == 2
     assert run.stderr == "trio-ipc: click is not installed; run: python -m pip install 'trio-ipc[cli]'\n"
 

@@ -105,7 +105,6 @@ async def test_simulated_collectors_keep_every_rule(autojump_clock: MockClock) -
     assert found.broken == (), told(found)
     assert found.not_shown == ("S13", "S14", "S15"), told(found)
 
-
     async with simulate_reference() as collector:
         found = await check_server(
             DETECTION, collector.endpoint, crc32_variant="auto", max_connections=1, hostile=True
@@ -141,7 +140,11 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
         (hand_server.AnswersInTheOtherVariant, "S3", "the request was in ieee, its answer in castagnoli"),
         (hand_server.AnswersAnother, "S5", "the response has task_id 'another'"),
         (hand_server.AnswersOutOfOrder, "S7", "answer 1 is to request 4"),
-        (hand_server.HasNoLimit, "S16", "2 s after a header that announces 4,097 bytes the connection is still"),
+        (
+            hand_server.HasNoLimit,
+            "S16",
+            "2 s after a header that announces 4,097 bytes the connection is still",
+        ),
         (hand_server.BreaksDown, "S16", "the server serves nobody since then"),
         (hand_server.HasPlacesForEverybody, "S24", "11 connections were open at a time"),
     ],
@@ -182,9 +185,7 @@ async def test_nothing_that_is_forbidden_is_sent_unless_it_is_asked_for(autojump
         found = await check_server(DETECTION, endpoint, crc32_variant="auto")
         counted = server.snapshot()
     assert found.ok
-    assert found.not_shown == tuple(
-        ["S13", "S14", "S15", *(f"S{number}" for number in range(16, 25))]
-    )
+    assert found.not_shown == tuple(["S13", "S14", "S15", *(f"S{number}" for number in range(16, 25))])
     assert "hostile bytes, which were not asked for" in found["S17"].seen
     assert "the read deadline, which was not asked for" in found["S14"].seen
     assert counted.connections_closed == {"peer_closed": counted.connections_accepted} or (

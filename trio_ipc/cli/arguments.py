@@ -170,6 +170,4 @@ def settings(endpoint: str, config_file: str | None = None, **changes: Any) -> I
     """
     from trio_ipc import IpcConfig  # noqa: PLC0415 - not for completion
 
-    return IpcConfig.load(
-        config_file, defaults={"crc32_variant": "auto"}, endpoint_path=endpoint, **changes
-    )
+    return IpcConfig.load(config_file, defaults={"crc32_variant": "auto"}, endpoint_path=endpoint, **changes)

@@ -159,8 +159,10 @@ class _Playing:
         """Why there is nothing to be said of what was not seen."""
         if not self._came:
             return "no client came"
-        return "the client asked nothing more" if self._answering.stays else (
-            "each connection had one request: run the client again while this listens"
+        return (
+            "the client asked nothing more"
+            if self._answering.stays
+            else ("each connection had one request: run the client again while this listens")
         )
 
     async def run(self, listener: trio.abc.Listener[LocalStream], stop: trio.Event | None) -> None:

@@ -37,9 +37,7 @@ class Play(abc.ABC):
     async def answer(self, answering: Answering, connection: RawConnection, asked: Asked) -> str | None:
         """Send something; return why that can't be done here, None where it was."""
 
-    async def judge(
-        self, answering: Answering, connection: RawConnection, asked: Asked
-    ) -> Frame | None:
+    async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Note what follows; return the client's next request, None where the connection is over.
 
         As it is here, for what ends a connection: requests may have been under way already.
@@ -76,9 +74,7 @@ class _Good(Play):
 
     ends = False
 
-    async def judge(
-        self, answering: Answering, connection: RawConnection, asked: Asked
-    ) -> Frame | None:
+    async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Note whether the client goes on with the connection, and return what it asks."""
         got = await connection.frame(answering.wait)
         if isinstance(got, Frame):
@@ -103,9 +99,7 @@ class Plain(_Good):
         await connection.send(asked.framed(answering.response_to(asked.request)), answering.patience)
         return None
 
-    async def judge(
-        self, answering: Answering, connection: RawConnection, asked: Asked
-    ) -> Frame | None:
+    async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Return what the client asks next."""
         del asked
         got = await connection.frame(answering.wait)
@@ -120,9 +114,12 @@ class Pieces(_Good):
     async def answer(self, answering: Answering, connection: RawConnection, asked: Asked) -> str | None:
         """Answer byte by byte."""
         data = asked.framed(answering.response_to(asked.request))
-        if await connection.send(
-            data[:_BYTE_BY_BYTE], answering.answer_within, piece=1, pause=_BETWEEN_BYTES
-        ) and len(data) > _BYTE_BY_BYTE:
+        if (
+            await connection.send(
+                data[:_BYTE_BY_BYTE], answering.answer_within, piece=1, pause=_BETWEEN_BYTES
+            )
+            and len(data) > _BYTE_BY_BYTE
+        ):
             await connection.send(data[_BYTE_BY_BYTE:], answering.patience)
         return None
 
@@ -155,9 +152,7 @@ class Silence(Play):
         await trio.lowlevel.checkpoint()
         return None
 
-    async def judge(
-        self, answering: Answering, connection: RawConnection, asked: Asked
-    ) -> Frame | None:
+    async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Note whether the client gives up."""
         del asked
         began = trio.current_time()
