@@ -1,4 +1,4 @@
-"""``trio-ipc check`` as a process: both sides, both forms of output, every status, and users who are unlucky."""
+"""``trio-ipc check`` as a process: both sides, both forms of output, each status, and unlucky users."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def output_of(process: trio.Process) -> str:
     return said.decode()
 
 
-# --- A server -------------------------------------------------------------------------------------------------
+# --- A server -----------------------------------------------------------------------------------------------
 
 
 async def test_a_good_server_is_told_line_by_line_in_a_pipe() -> None:
@@ -136,7 +136,7 @@ async def test_another_contract_needs_a_request_that_does_no_harm(tmp_path: Path
     assert run.returncode == Status.DONE, run.stdout
 
 
-# --- A client -------------------------------------------------------------------------------------------------
+# --- A client -----------------------------------------------------------------------------------------------
 
 
 async def test_a_client_is_checked_while_it_listens() -> None:
@@ -192,7 +192,7 @@ async def test_a_service_managers_signal_ends_it_and_leaves_no_socket() -> None:
         assert not os.path.exists(endpoint.path)
 
 
-# --- Users who are unlucky ------------------------------------------------------------------------------------
+# --- Users who are unlucky ----------------------------------------------------------------------------------
 
 
 def unlucky(directory: Path) -> Sequence[tuple[str, list[str], int, str]]:

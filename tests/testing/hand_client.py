@@ -25,7 +25,7 @@ LIMIT: Final = 4096
 READ_TIMEOUT: Final = 20.0
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """The server broke the protocol, or has left."""
 
 
@@ -47,26 +47,26 @@ class GoodClient:
 
     def check_length(self, length: int) -> None:
         if not 1 <= length <= LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
     def check_sum(self, payload: bytes, checksum: int) -> None:
         if zlib.crc32(payload) != checksum:
-            raise Violation("checksum")
+            raise ViolationError("checksum")
 
     def check_message(self, payload: bytes, number: int) -> None:
         try:
             result = DetectionResult.FromString(payload)
         except DecodeError:
-            raise Violation("payload") from None
+            raise ViolationError("payload") from None
         self.check_id(result.task_id, f"task {number}")
 
     def check_id(self, given: str, wanted: str) -> None:
         if given != wanted:
-            raise Violation("task_id")
+            raise ViolationError("task_id")
 
     def check_rest(self) -> None:
         if self.buffer:
-            raise Violation("unasked")
+            raise ViolationError("unasked")
 
     async def cut(self) -> None:
         """The server has ended inside a frame."""
@@ -87,7 +87,7 @@ class GoodClient:
                     while True:
                         await self.ask(stream, next(self.numbers))
                         await trio.sleep(0.1)
-            except (Violation, trio.BrokenResourceError, trio.TooSlowError):
+            except (ViolationError, trio.BrokenResourceError, trio.TooSlowError):
                 await trio.sleep(0.01)
 
     async def ask(self, stream: LocalStream, number: int) -> None:
@@ -113,7 +113,7 @@ class GoodClient:
             if not data:
                 if self.buffer:
                     await self.cut()
-                raise Violation("end")
+                raise ViolationError("end")
             self.buffer += data
 
 
@@ -142,7 +142,7 @@ class ChangesItsVariant(GoodClient):
 
     def check_sum(self, payload: bytes, checksum: int) -> None:
         if checksum not in {checksum_for(variant)(payload) for variant in Crc32Variant}:
-            raise Violation("checksum")
+            raise ViolationError("checksum")
 
 
 class AsksByNoMessage(GoodClient):
@@ -155,13 +155,13 @@ class NeedsWholeFrames(GoodClient):
         if len(self.buffer) < size:
             self.buffer += await stream.receive_some()
             if len(self.buffer) < size:
-                raise Violation("end")
+                raise ViolationError("end")
 
 
 class TakesLessThanTheLimit(GoodClient):
     def check_length(self, length: int) -> None:
         if not 1 <= length < LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
 
 class WaitsForEver(GoodClient):
@@ -173,13 +173,13 @@ class WaitsForEver(GoodClient):
 class HasNoLimit(GoodClient):
     def check_length(self, length: int) -> None:
         if length < 1:
-            raise Violation("length")
+            raise ViolationError("length")
 
 
 class TakesNothingForAnAnswer(GoodClient):
     def check_length(self, length: int) -> None:
         if length > LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
     def check_message(self, payload: bytes, number: int) -> None:
         if payload:

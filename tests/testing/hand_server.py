@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from trio_ipc.config import Crc32Variant
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 from trio_ipc.testing import IpcEndpoint
+from trio_ipc.testing.waiting import wait_until_gone
 from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire.checksum import checksum_for
 
@@ -26,7 +27,7 @@ PLACES: Final = 3
 READ_TIMEOUT: Final = 20.0
 
 
-class Violation(Exception):
+class ViolationError(Exception):
     """The client broke the protocol."""
 
 
@@ -41,18 +42,18 @@ class GoodServer:
 
     def check_length(self, length: int) -> None:
         if not 1 <= length <= LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
     def check_sum(self, payload: bytes, checksum: int, number: int) -> None:
         del number
         if zlib.crc32(payload) != checksum:
-            raise Violation("checksum")
+            raise ViolationError("checksum")
 
     def decode(self, payload: bytes) -> DetectionTask | None:
         try:
             return DetectionTask.FromString(payload)
         except DecodeError:
-            raise Violation("payload") from None
+            raise ViolationError("payload") from None
 
     def order(self, tasks: list[DetectionTask]) -> list[DetectionTask]:
         return tasks
@@ -78,7 +79,7 @@ class GoodServer:
     async def cut(self, stream: LocalStream) -> None:
         """The client has closed its sending side inside a frame."""
 
-    async def violated(self, stream: LocalStream, exc: Violation) -> None:
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
         said = DetectionResult(error_message=f"protocol violation: {exc}").SerializeToString()
         await stream.send_all(self.frame(said))
 
@@ -136,12 +137,12 @@ class Connection:
         server, stream = self.server, self.stream
         while True:
             tasks: list[DetectionTask] = []
-            violation: Violation | None = None
+            violation: ViolationError | None = None
             try:
                 while (task := self.take()) is not None or self.skipped:
                     if task is not None:
                         tasks.append(task)
-            except Violation as exc:
+            except ViolationError as exc:
                 violation = exc
             if tasks:
                 await server.before_answers(self)
@@ -257,7 +258,7 @@ class NeedsWholeFrames(GoodServer):
 class TakesLessThanTheLimit(GoodServer):
     def check_length(self, length: int) -> None:
         if not 1 <= length < LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
 
 class DropsWhatIsAskedAtTheEnd(GoodServer):
@@ -274,7 +275,8 @@ class SpeaksAfterTheEnd(GoodServer):
 
 class ClosesTooLate(GoodServer):
     async def end(self, stream: LocalStream) -> None:
-        await trio.sleep(READ_TIMEOUT)
+        with trio.move_on_after(READ_TIMEOUT):
+            await wait_until_gone(stream)
 
 
 class KeepsIdleConnections(GoodServer):
@@ -290,13 +292,13 @@ class WaitsForTheRestForEver(GoodServer):
 class HasNoLimit(GoodServer):
     def check_length(self, length: int) -> None:
         if length < 1:
-            raise Violation("length")
+            raise ViolationError("length")
 
 
 class TakesNothingForATask(GoodServer):
     def check_length(self, length: int) -> None:
         if length > LIMIT:
-            raise Violation("length")
+            raise ViolationError("length")
 
 
 class LooksAtTheFirstChecksumOnly(GoodServer):
@@ -309,7 +311,7 @@ class SkipsWhatIsNoMessage(GoodServer):
     def decode(self, payload: bytes) -> DetectionTask | None:
         try:
             return super().decode(payload)
-        except Violation:
+        except ViolationError:
             return None
 
 
@@ -323,25 +325,26 @@ class DropsWhatCameBefore(GoodServer):
 
 
 class SaysItInABadFrame(GoodServer):
-    async def violated(self, stream: LocalStream, exc: Violation) -> None:
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
         await stream.send_all(b"protocol violation")
 
 
 class SaysItTwice(GoodServer):
-    async def violated(self, stream: LocalStream, exc: Violation) -> None:
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
         await super().violated(stream, exc)
         await super().violated(stream, exc)
 
 
 class TakesItOutOnOthers(GoodServer):
-    async def violated(self, stream: LocalStream, exc: Violation) -> None:
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
         for scope in self.connections:
             scope.cancel()
 
 
 class BreaksDown(GoodServer):
-    async def violated(self, stream: LocalStream, exc: Violation) -> None:
-        self.scope.cancel()
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
+        if str(exc) == "length":
+            self.scope.cancel()
 
 
 class HasPlacesForEverybody(GoodServer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 import pytest
@@ -61,11 +63,9 @@ async def asks_on(endpoint: IpcEndpoint, settings: dict[str, Any]) -> None:
 async def asks_resiliently(endpoint: MemoryEndpoint, settings: dict[str, Any]) -> None:
     config = endpoint.config(**settings)
     async with open_resilient_client(DETECTION, [Endpoint(config)], connect=endpoint.open_channel) as client:
-        for number in range(1_000):
-            try:
+        for number in itertools.count():
+            with contextlib.suppress(IpcError):
                 await client.call(DetectionTask(task_id=str(number)))
-            except IpcError:
-                pass
             await trio.sleep(0.05)
 
 
@@ -79,7 +79,7 @@ async def asks_once_each_time(endpoint: IpcEndpoint) -> None:
             pass
 
 
-# --- Good ones ------------------------------------------------------------------------------------------------
+# --- Good ones ----------------------------------------------------------------------------------------------
 
 
 async def test_a_client_by_hand_keeps_every_rule(autojump_clock: MockClock) -> None:
@@ -104,7 +104,7 @@ async def test_our_resilient_client_keeps_every_rule(autojump_clock: MockClock) 
 async def test_our_clients_keep_every_rule_over_what_the_system_has(transport: str) -> None:
     settings = {**SETTINGS, "read_timeout_ms": 300}
     with temporary_endpoint(transport) as endpoint:
-        found = await checked(endpoint, asks_on, settings, patience=1.0, **{"read_timeout_ms": 300})
+        found = await checked(endpoint, asks_on, settings, patience=1.0, read_timeout_ms=300)
     assert found.broken == (), told(found)
     assert {*CLIENT_RULES} - {*found.kept} <= {"C12"}, told(found)  # pipes have no half-close
 
@@ -116,7 +116,7 @@ async def test_of_a_client_that_asks_once_some_things_cannot_be_seen(autojump_cl
     assert found["C5"].seen == "whether it was taken cannot be seen: it closed after it"
 
 
-# --- Broken ones ----------------------------------------------------------------------------------------------
+# --- Broken ones --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
@@ -137,7 +137,7 @@ async def test_a_client_of_another_variant_than_is_set_is_told(autojump_clock: M
     assert found["C3"].seen == "it speaks ieee, the setting crc32_variant is castagnoli"
 
 
-# --- How it ends ----------------------------------------------------------------------------------------------
+# --- How it ends --------------------------------------------------------------------------------------------
 
 
 async def test_nothing_that_is_forbidden_is_sent_unless_it_is_asked_for(autojump_clock: MockClock) -> None:

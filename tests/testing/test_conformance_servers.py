@@ -1,4 +1,4 @@
-"""The checker as a client: ours, the rollback's and simulated servers keep every rule; others break just theirs."""
+"""The checker as a client: our servers and simulated ones keep every rule; others break just theirs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ from trio_ipc.testing import (
 from trio_ipc.testing.conformance import SERVER_RULES, Conformance, Finding, Verdict, check_server
 from trio_ipc.testing.conformance.frames import damaged, framed, padded
 
-
 EVERYTHING: dict[str, Any] = {"hostile": True, "deadlines": True}
 
 
@@ -64,7 +63,7 @@ def told(found: Conformance) -> str:
     return "\n".join(f"{one.rule.number} {one.verdict} {one.seen}" for one in found.findings)
 
 
-# --- Good ones ------------------------------------------------------------------------------------------------
+# --- Good ones ----------------------------------------------------------------------------------------------
 
 
 async def test_a_server_by_hand_keeps_every_rule(autojump_clock: MockClock) -> None:
@@ -115,7 +114,7 @@ async def test_simulated_collectors_keep_every_rule(autojump_clock: MockClock) -
     assert found["S22"].seen == "it closes without a word"
 
 
-# --- Broken ones ----------------------------------------------------------------------------------------------
+# --- Broken ones --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
@@ -163,7 +162,7 @@ async def test_a_socket_for_everybody_breaks_its_rule() -> None:
             Path(endpoint.path).chmod(0o666)
             found = await check_server(DETECTION, endpoint)
             assert found.broken == ()  # nobody else can pass the directory
-            assert "others cannot pass" in found["S13"].seen
+            assert "of its directories others may not pass all" in found["S13"].seen
             Path(directory).chmod(0o755)
             found = await check_server(DETECTION, endpoint)
             assert found.broken == ("S13",)
@@ -176,7 +175,7 @@ async def test_a_socket_for_everybody_breaks_its_rule() -> None:
             assert (await check_server(DETECTION, endpoint)).broken == ()
 
 
-# --- What is asked for ----------------------------------------------------------------------------------------
+# --- What is asked for --------------------------------------------------------------------------------------
 
 
 async def test_nothing_that_is_forbidden_is_sent_unless_it_is_asked_for(autojump_clock: MockClock) -> None:
@@ -185,7 +184,7 @@ async def test_nothing_that_is_forbidden_is_sent_unless_it_is_asked_for(autojump
         found = await check_server(DETECTION, endpoint, crc32_variant="auto")
         counted = server.snapshot()
     assert found.ok
-    assert found.not_shown == tuple(["S13", "S14", "S15", *(f"S{number}" for number in range(16, 25))])
+    assert found.not_shown == ("S13", "S14", "S15", *(f"S{number}" for number in range(16, 25)))
     assert "hostile bytes, which were not asked for" in found["S17"].seen
     assert "the read deadline, which was not asked for" in found["S14"].seen
     assert counted.connections_closed == {"peer_closed": counted.connections_accepted} or (
@@ -207,7 +206,7 @@ async def test_the_result_is_plain_values_too(autojump_clock: MockClock) -> None
         "rule": "S6",
         "says": "A request has one answer.",
         "verdict": "broken",
-        "seen": "after the answer came another frame, of 61 bytes",
+        "seen": "after the answer came another frame, of 63 bytes",
     }
 
 
@@ -262,11 +261,11 @@ async def test_a_cancelled_check_leaves_no_connection(autojump_clock: MockClock)
     async with open_server(hang, DETECTION, endpoint) as server:
         with trio.move_on_after(1):
             await check_server(DETECTION, endpoint)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(1)  # in which the server has a look at the client of a handler
         assert server.snapshot().connections_active == 0
 
 
-# --- Frames by hand -------------------------------------------------------------------------------------------
+# --- Frames by hand -----------------------------------------------------------------------------------------
 
 
 def test_a_message_is_padded_to_every_size() -> None:
@@ -291,10 +290,9 @@ def test_frames_are_those_of_the_vectors() -> None:
 
 async def test_what_would_take_too_much_is_not_tried(autojump_clock: MockClock) -> None:
     endpoint = MemoryEndpoint()
-    settings: dict[str, Any] = {"max_frame_bytes": 2**32 - 1, "max_connections": 10_000}
+    settings: dict[str, Any] = {"max_frame_bytes": 2**31 - 1, "max_connections": 10_000}
     async with open_server(succeed, DETECTION, endpoint, **settings):
         found = await check_server(DETECTION, endpoint, hostile=True, **settings)
     assert found.broken == (), told(found)
-    assert found["S10"].seen == "the limit is 4,294,967,295 bytes: more than 67,108,864 are not tried"
-    assert found["S16"].seen == "the limit is the largest number that a header has"
+    assert found["S10"].seen == "the limit is 2,147,483,647 bytes: more than 67,108,864 are not tried"
     assert found["S24"].seen == "it takes 20,004 connections; 500 are tried at the most"

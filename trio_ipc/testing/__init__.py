@@ -19,6 +19,7 @@ from .behaviours import (
     undecodable,
 )
 from .cancelling import CancelledAttempt, Moment, cancel_everywhere
+from .collector import SimulatedCollector, same_task, simulate_collector, wrong_task_id
 from .conformance import (
     CLIENT_RULES,
     SERVER_RULES,
@@ -29,7 +30,6 @@ from .conformance import (
     check_client,
     check_server,
 )
-from .collector import SimulatedCollector, same_task, simulate_collector, wrong_task_id
 from .endpoints import IpcEndpoint, StreamWrapper, SystemEndpoint, temporary_endpoint
 from .faultrules import (
     Delay,

@@ -61,6 +61,7 @@ class Answering:
         self,
         contract: Contract[Any, Any],
         config: IpcConfig,
+        *,
         patience: float,
         wait: float,
         answer: Callable[[Any], Any] | None,

@@ -33,6 +33,9 @@ _PAUSE: Final = 0.05
 #: Seconds in which a further answer would come, if one did: it would be sent with the first.
 _SETTLE: Final = 0.3
 
+#: Frames in place of an end that are read, at the most.
+_MOST_WORDS: Final = 8
+
 #: Characters of a peer's words in a finding.
 _LONGEST_WORDS: Final = 200
 
@@ -64,6 +67,7 @@ class Asking:
         contract: Contract[Any, Any],
         endpoint: IpcEndpoint,
         config: IpcConfig,
+        *,
         patience: float,
         request: Callable[[], Any],
         notes: Notes,
@@ -186,6 +190,21 @@ class Asking:
             return f"it said {self.words(got)}"
         self.judge(got, request)
         return None
+
+    async def until_end(self, connection: RawConnection, got: Frame | End) -> tuple[list[Frame], End]:
+        """Read until the connection ends or patience does; return the frames until then.
+
+        Args:
+            connection: where something has ended the conversation.
+            got: what came first.
+        """
+        said: list[Frame] = []
+        while isinstance(got, Frame):
+            said.append(got)
+            if not got.readable or len(said) == _MOST_WORDS:
+                return said, End.CUT
+            got = await connection.frame(self.patience)
+        return said, got
 
     # --- Judging what came ---
 

@@ -14,14 +14,8 @@ from trio_ipc.errors import ConnectError
 from .asking import Asking, NoAnswerError
 from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed
 
-#: A header's largest number.
-_MOST: Final = 2**32 - 1
-
 #: A frame of no bytes: the CRC-32 of nothing is 0 in both variants.
 _ZERO: Final = HEADER.pack(0, 0)
-
-#: Frames after a violation that are read, at the most.
-_MOST_WORDS: Final = 8
 
 #: Connections beyond those that may be served and may wait.
 _TOO_MANY: Final = 4
@@ -33,9 +27,6 @@ _MOST_CONNECTIONS: Final = 500
 async def too_large(asking: Asking) -> None:
     """S16."""
     size = asking.config.max_frame_bytes + 1
-    if size > _MOST:
-        asking.notes.not_shown("S16", "the limit is the largest number that a header has")
-        return
     await _violate(asking, "S16", HEADER.pack(size, 0), f"a header that announces {size:,} bytes")
 
 
@@ -169,20 +160,14 @@ async def _violate(
         await connection.send(data, asking.patience)
         if eof:
             await connection.send_eof()
-        said: list[Frame] = []
-        got = await connection.frame(asking.patience)
-        while isinstance(got, Frame):
-            said.append(got)
-            if not got.readable or len(said) == _MOST_WORDS:
-                break
-            got = await connection.frame(asking.patience)
+        said, end = await asking.until_end(connection, await connection.frame(asking.patience))
     if request is not None and any(_answers(asking, request, frame) for frame in said):
         notes.broken(number, f"{what} was answered")
-    elif isinstance(got, End) and not got.over:
+    elif not end.over:
         answered = f"; it said {asking.words(said[0])}" if said else ""
         notes.broken(number, f"{asking.patience:g} s after {what} the connection is still open{answered}")
     else:
-        notes.kept(number, f"after {what} {'it said something' if isinstance(got, Frame) else got.value}")
+        notes.kept(number, f"after {what} {end.value}")
         _judge_words(asking, said)
 
 

@@ -132,7 +132,7 @@ async def check_client(
     check_seconds("wait", wait)
     notes = Notes(CLIENT_RULES, hostile=hostile, deadlines=deadlines, on_finding=on_finding)
     made = config_for(endpoint, config, settings)
-    answering = Answering(contract, made, patience, wait, answer, notes)
+    answering = Answering(contract, made, patience=patience, wait=wait, answer=answer, notes=notes)
     playing = _Playing(answering)
     listener = await endpoint.listen_streams()
     try:

@@ -6,6 +6,7 @@ use :mod:`trio_ipc.wire`'s framing; of its checksums it takes the libraries.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import struct
 from types import TracebackType
@@ -187,7 +188,7 @@ class RawConnection:
         """
         with trio.move_on_after(within):
             try:
-                for start in range(0, len(data), piece or len(data)):
+                for start in range(0, len(data), piece or len(data) or 1):
                     await self.stream.send_all(data[start : start + (piece or len(data))])
                     await trio.sleep(pause)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -199,10 +200,8 @@ class RawConnection:
         """Close the sending side, and return whether that can be done."""
         if not isinstance(self.stream, trio.abc.HalfCloseableStream):
             return False
-        try:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # reading will tell
             await self.stream.send_eof()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the peer is gone, as reading will tell
         return True
 
     async def frame(self, within: float) -> Frame | End:

@@ -6,6 +6,7 @@ protocol forbids.
 
 from __future__ import annotations
 
+import enum
 import os
 import stat
 import sys
@@ -62,12 +63,10 @@ async def other_variant(asking: Asking) -> None:
             else:
                 asking.notes.kept("S3", f"it answers {ours} and {other}, each in its own")
             return
-        said = ""
-        if isinstance(got, Frame):
-            said = f"; it said {asking.words(got)}"
-            got = await connection.frame(asking.patience) if got.readable else End.CUT
-    if isinstance(got, End) and got.over:
-        asking.notes.kept("S3", f"it speaks {ours}; at {other} {got.value}{said}")
+        said, end = await asking.until_end(connection, got)
+    if end.over:
+        words = f"; it said {asking.words(said[0])}" if said else ""
+        asking.notes.kept("S3", f"it speaks {ours}; at {other} {end.value}{words}")
     else:
         asking.notes.broken("S3", f"a request in {other} was neither answered nor did it end the connection")
 
@@ -174,31 +173,35 @@ async def permissions(asking: Asking) -> None:
         except OSError as exc:
             asking.notes.not_shown("S13", f"the socket cannot be looked at: {exc.strerror}")
             return
-        if mode & stat.S_IWOTH and way:
+        if mode & stat.S_IWOTH and way is not _Way.NONE:
             asking.notes.broken("S13", f"its mode is {mode:04o}, and everybody can pass its directories")
-        elif way == _MAY_WRITE:
+        elif way is _Way.WRITE:
             asking.notes.broken("S13", "everybody may write its directory, and put another socket there")
         else:
-            asking.notes.kept("S13", f"its mode is {mode:04o}" + ("" if way else ", and others cannot pass"))
+            asking.notes.kept("S13", f"its mode is {mode:04o}; of its directories others may {way.value}")
 
 
-_MAY_PASS: Final = "pass"
-_MAY_WRITE: Final = "write"
+class _Way(enum.Enum):
+    """What others may do with the directories of a path."""
+
+    NONE = "not pass all"
+    GO = "pass all of them"
+    WRITE = "write the last one"
 
 
-def _way_for_others(path: str) -> str:
+def _way_for_others(path: str) -> _Way:
     """Return what others may do: pass all directories of a path, or even write the last one; or nothing."""
     directory = os.path.dirname(os.path.realpath(path))
     last = stat.S_IMODE(os.stat(directory).st_mode)
     above = directory
     while True:
         if not os.stat(above).st_mode & stat.S_IXOTH:
-            return ""
+            return _Way.NONE
         if above == os.path.dirname(above):
             break
         above = os.path.dirname(above)
     # With the sticky bit they may add files, and cannot replace one that is not theirs.
-    return _MAY_WRITE if last & stat.S_IWOTH and not last & stat.S_ISVTX else _MAY_PASS
+    return _Way.WRITE if last & stat.S_IWOTH and not last & stat.S_ISVTX else _Way.GO
 
 
 async def idle(asking: Asking) -> None:

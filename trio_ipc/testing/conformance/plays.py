@@ -179,8 +179,6 @@ class TooLarge(Play):
         """Announce more than allowed, and nothing else."""
         del asked
         size = answering.config.max_frame_bytes + 1
-        if size > 2**32 - 1:
-            return "the limit is the largest number that a header has"
         await connection.send(HEADER.pack(size, 0), answering.patience)
         return None
 

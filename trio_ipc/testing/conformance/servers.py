@@ -27,13 +27,13 @@ class _Look:
         rules: what it shows something of; the first is blamed where the server breaks down by it.
         make: looks.
         after: rules without which nothing can be seen.
-        hostile: whether the server may break down by it.
+        risky: whether a server that breaks rules may break down by it.
     """
 
     rules: tuple[str, ...]
     make: Callable[[Asking], Awaitable[None]]
     after: tuple[str, ...] = ("S6", "S8")
-    hostile: bool = False
+    risky: bool = False
 
 
 #: Where it is looked at what an answer says.
@@ -42,20 +42,20 @@ _READABLE: Final = ("S4", "S5", "S6", "S8")
 _LOOKS: Final = (
     _Look(("S6",), looks.once, after=()),
     _Look(("S8",), looks.again, after=("S6",)),
-    _Look(("S3",), looks.other_variant, after=("S6",)),
+    _Look(("S3",), looks.other_variant, after=("S6",), risky=True),
     _Look(("S7",), looks.order, after=_READABLE),
     _Look(("S9",), looks.pieces, after=_READABLE),
     _Look(("S10",), looks.limit, after=_READABLE),
     _Look(("S11", "S12"), looks.half_close),
     _Look(("S13",), looks.permissions, after=()),
-    _Look(("S16", "S22"), attacks.too_large, hostile=True),
-    _Look(("S17", "S22"), attacks.zero, hostile=True),
-    _Look(("S18", "S22"), attacks.damage, hostile=True),
-    _Look(("S19", "S22"), attacks.no_message, hostile=True),
-    _Look(("S20", "S22"), attacks.cut, hostile=True),
-    _Look(("S21",), attacks.before, after=_READABLE, hostile=True),
-    _Look(("S23",), attacks.others, hostile=True),
-    _Look(("S24",), attacks.places, hostile=True),
+    _Look(("S16", "S22"), attacks.too_large, risky=True),
+    _Look(("S17", "S22"), attacks.zero, risky=True),
+    _Look(("S18", "S22"), attacks.damage, risky=True),
+    _Look(("S19", "S22"), attacks.no_message, risky=True),
+    _Look(("S20", "S22"), attacks.cut, risky=True),
+    _Look(("S21",), attacks.before, after=_READABLE, risky=True),
+    _Look(("S23",), attacks.others, risky=True),
+    _Look(("S24",), attacks.places, risky=True),
     _Look(("S14",), looks.idle),
     _Look(("S15",), looks.part),
 )
@@ -115,7 +115,8 @@ async def check_server(
             raise TypeError(f"the contract {contract.name} has no negotiation: give a harmless request")
         request = contract.capabilities_request
     notes = Notes(SERVER_RULES, hostile=hostile, deadlines=deadlines, on_finding=on_finding)
-    asking = Asking(contract, endpoint, config_for(endpoint, config, settings), patience, request, notes)
+    made = config_for(endpoint, config, settings)
+    asking = Asking(contract, endpoint, made, patience=patience, request=request, notes=notes)
     otherwise = await _look_at_all(asking)
     return notes.result(endpoint.path, "server", otherwise)
 
@@ -151,7 +152,8 @@ async def _survives(asking: Asking, look: _Look) -> bool:
         except NoAnswerError as exc:
             for number in look.rules:
                 notes.not_shown(number, str(exc))
-        if look.hostile:
+            return True  # it did not come to it
+        if look.risky:
             async with asking.opened():
                 pass
     except (ConnectError, NoAnswerError) as exc:
