@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -227,4 +227,4 @@ async def test_a_contract_without_failures_is_answered_all_the_same(autojump_clo
 @pytest.mark.parametrize("name", ["patience", "wait"])
 async def test_seconds_are_numbers(name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
-        await check_client(DETECTION, MemoryEndpoint(), **{name: -1})
+        await check_client(DETECTION, MemoryEndpoint(), **cast(Any, {name: -1}))
