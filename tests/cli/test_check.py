@@ -86,7 +86,7 @@ async def test_a_good_server_is_told_line_by_line_in_a_pipe() -> None:
     lines = run.stdout.splitlines()
     assert len(lines) == 25
     assert lines[0].startswith("S1   kept       A request is answered by a frame: its length, 1 to the limit")
-    assert lines[16].startswith("S17  not shown  A length of 0 ends the connection. it takes hostile bytes")
+    assert lines[16].startswith("S17  not shown  A length of 0 ends the connection: it takes hostile bytes")
     assert lines[-1].startswith(f"server at {endpoint.path}: ")
     assert ", 0 broken, " in lines[-1]
 

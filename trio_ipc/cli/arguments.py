@@ -27,7 +27,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 DEFAULT_CONTRACT: Final = "trio_ipc.daemoneye:DETECTION"
 
 
-class EndpointName(click.ParamType):
+class EndpointName(click.ParamType[str]):
     """The name of an endpoint: a path, from the working directory if need be, or a pipe's name."""
 
     name = "endpoint"
@@ -52,7 +52,7 @@ class EndpointName(click.ParamType):
         return [CompletionItem(incomplete, type="file")]
 
 
-class ContractName(click.ParamType):
+class ContractName(click.ParamType["Contract[Any, Any]"]):
     """``MODULE:NAME`` of a :class:`~trio_ipc.Contract`; modules of the working directory are found, too."""
 
     name = "contract"
@@ -69,7 +69,7 @@ class ContractName(click.ParamType):
         return found
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType[float]):
     """A number of seconds, more than 0."""
 
     name = "seconds"
@@ -86,7 +86,7 @@ class Seconds(click.ParamType):
 
 
 def imported(
-    name: str, kind: click.ParamType, param: click.Parameter | None, ctx: click.Context | None
+    name: str, kind: click.ParamType[Any], param: click.Parameter | None, ctx: click.Context | None
 ) -> Any:
     """Return what ``MODULE:NAME`` stands for.
 

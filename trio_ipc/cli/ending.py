@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import errno
 import signal
 from collections.abc import Callable, Iterator
 
@@ -97,18 +96,10 @@ def _status_of(cause: BaseException) -> int | None:
         return cause.exit_code
     if isinstance(cause, StoppedError):
         return 128 + cause.number
-    if isinstance(cause, SystemExit) and _of_a_closed_pipe(cause):
-        return Status.DONE
     if isinstance(cause, OSError):
         # Help and version are written by click itself, everything else by us.
         return Status.OUTPUT if cause.filename is None else Status.USAGE
     return None
-
-
-def _of_a_closed_pipe(raised: SystemExit) -> bool:
-    # click ends the process by itself where the reader of its help is gone.
-    context = raised.__context__
-    return isinstance(context, OSError) and context.errno in {errno.EPIPE, errno.EINVAL}
 
 
 def _lines(cause: BaseException) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from . import output
 from .commands import Entry
 
 PROGRAM: Final = "trio-ipc"
@@ -43,6 +44,22 @@ class TableGroup(click.Group):
     def __init__(self, *, table: Mapping[str, Entry], **settings: Any) -> None:
         super().__init__(**settings)
         self._table = table
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments; help and version are written here.
+
+        Raises:
+            ReaderGoneError: nobody reads them. click would end the process by itself.
+        """
+        with output.gone_readers_told():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, or write its help; raises as :meth:`make_context` does."""
+        with output.gone_readers_told():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, in the table's order."""

@@ -98,6 +98,21 @@ def writing() -> Iterator[TextIO]:
         raise OutputError(f"standard output: {exc.strerror}") from exc
 
 
+@contextlib.contextmanager
+def gone_readers_told() -> Iterator[None]:
+    """Say of what somebody else writes that nobody reads it; whatever else happens is left alone.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None and _reader_is_gone(exc):
+            raise ReaderGoneError from exc
+        raise
+
+
 def flush() -> None:
     """Hand over what was written: at the interpreter's own flush it would be too late to say anything.
 

@@ -212,7 +212,8 @@ def _show(found: Conformance) -> None:
     else:
         for finding in found.findings:
             seen = output.one_line(finding.seen)
-            output.write(f"{finding.rule.number:<4} {finding.verdict.value:<10} {finding.rule.says} {seen}")
+            says = finding.rule.says.removesuffix(".")
+            output.write(f"{finding.rule.number:<4} {finding.verdict.value:<10} {says}: {seen}")
     output.write(f"{found.side} at {output.one_line(found.endpoint)}: {total}")
 
 
