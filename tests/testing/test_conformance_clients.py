@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.testing.hand_client import BROKEN, LIMIT, READ_TIMEOUT, GoodClient
+from tests.testing.hand_client import BROKEN, LIMIT, READ_TIMEOUT, GoodClient, ViolationError
 from tests.testing.test_conformance_servers import told
 from trio_ipc import (
     Contract,
@@ -114,6 +114,23 @@ async def test_of_a_client_that_asks_once_some_things_cannot_be_seen(autojump_cl
     assert found.broken == (), told(found)
     assert found.not_shown == ("C5", "C6"), told(found)
     assert found["C5"].seen == "whether it was taken cannot be seen: it closed after it"
+
+
+async def test_of_a_client_that_asks_ahead_its_next_request_shows_nothing(autojump_clock: MockClock) -> None:
+    async def ask_two_and_leave(endpoint: IpcEndpoint) -> None:
+        client = GoodClient()
+        while True:
+            async with await endpoint.connect() as stream:
+                await stream.send_all(client.frame(client.task(1)) + client.frame(client.task(2)))
+                with contextlib.suppress(ViolationError, trio.BrokenResourceError):
+                    await client.receive(stream)
+                client.buffer = b""
+            await trio.sleep(0.1)
+
+    found = await checked(MemoryEndpoint(), ask_two_and_leave, hostile=False, deadlines=False)
+    assert found.broken == (), told(found)
+    assert found.not_shown[:2] == ("C5", "C6"), told(found)
+    assert found["C6"].seen == "whether it was taken cannot be seen: the client asks ahead"
 
 
 # --- Broken ones --------------------------------------------------------------------------------------------

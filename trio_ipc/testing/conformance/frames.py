@@ -17,7 +17,7 @@ import trio
 
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import Crc32Variant
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire.checksum import checksum_for
 
 HEADER: Final = struct.Struct("<II")
@@ -168,6 +168,11 @@ class RawConnection:
     def can_half_close(self) -> bool:
         """Whether the sending side can be closed by itself: Windows' pipes cannot."""
         return isinstance(self.stream, trio.abc.HalfCloseableStream)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something has come already that was not taken."""
+        return bool(self._buffer) or self.stream.peer_state() is PeerState.HAS_INPUT
 
     @property
     def partial(self) -> str:

@@ -73,12 +73,28 @@ class _Good(Play):
     """
 
     ends = False
+    _ahead = False  # whether further requests were there before the answer was whole
+
+    async def _send(
+        self, answering: Answering, connection: RawConnection, data: bytes, *, one_by_one: int = 0
+    ) -> None:
+        """Send an answer, and its last byte by itself."""
+        within = answering.answer_within
+        if await connection.send(data[:one_by_one], within, piece=1, pause=_BETWEEN_BYTES):
+            await connection.send(data[one_by_one:-1], within)
+        self._ahead = connection.has_more
+        await connection.send(data[-1:], answering.patience)
 
     async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Note whether the client goes on with the connection, and return what it asks."""
         got = await connection.frame(answering.wait)
         if isinstance(got, Frame):
-            answering.notes.kept(self.rule, "it was taken: the client asked again on the same connection")
+            if self._ahead:
+                why = "whether it was taken cannot be seen: the client asks ahead"
+                answering.notes.not_shown(self.rule, why)
+            else:
+                why = "it was taken: the client asked again on the same connection"
+                answering.notes.kept(self.rule, why)
             return got
         if got.over and asked.first and answering.stays:
             why = f"{got.value} after it, though it goes on after other answers"
@@ -114,13 +130,7 @@ class Pieces(_Good):
     async def answer(self, answering: Answering, connection: RawConnection, asked: Asked) -> str | None:
         """Answer byte by byte."""
         data = asked.framed(answering.response_to(asked.request))
-        if (
-            await connection.send(
-                data[:_BYTE_BY_BYTE], answering.answer_within, piece=1, pause=_BETWEEN_BYTES
-            )
-            and len(data) > _BYTE_BY_BYTE
-        ):
-            await connection.send(data[_BYTE_BY_BYTE:], answering.patience)
+        await self._send(answering, connection, data, one_by_one=min(_BYTE_BY_BYTE, len(data) - 1))
         return None
 
 
@@ -137,7 +147,7 @@ class Limit(_Good):
         payload = padded(answering.response_to(asked.request), most)
         if payload is None:
             return f"an answer cannot be made of exactly {most:,} bytes"
-        await connection.send(asked.framed(payload), answering.answer_within)
+        await self._send(answering, connection, asked.framed(payload))
         return None
 
 
