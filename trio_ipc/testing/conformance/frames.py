@@ -27,6 +27,13 @@ LARGEST: Final = 64 * 1024 * 1024
 
 _READ_SIZE: Final = 65_536
 
+#: Bytes of a frame that are sent one by one: its header, and some. Windows sleeps for 16 ms at the least (the
+#: tick of its timer), and all of it must be over long before the peer's read deadline.
+BYTE_BY_BYTE: Final = 12
+
+#: Seconds between two of these bytes.
+BETWEEN_BYTES: Final = 0.005
+
 #: Begins with a tag that no varint may have: more than ten bytes, each with the bit that says "go on". No
 #: decoder of protobuf takes it, for any message ("Encoding", "Base 128 Varints" of protobuf's documentation).
 NO_MESSAGE: Final = b"\xff" * 16

@@ -17,14 +17,10 @@ import trio
 from trio_ipc.testing.endpoints import SystemEndpoint
 
 from .asking import Asking
-from .frames import HEADER, LARGEST, End, Frame, framed, padded
+from .frames import BETWEEN_BYTES, BYTE_BY_BYTE, HEADER, LARGEST, End, Frame, framed, padded
 
 #: Requests that are sent ahead: enough to be answered in a wrong order, few for a handler that is slow.
 _AHEAD: Final = 4
-
-#: Bytes of a frame that are sent one by one, and seconds between two of them.
-_BYTE_BY_BYTE: Final = 32
-_BETWEEN_BYTES: Final = 0.005
 
 
 async def once(asking: Asking) -> None:
@@ -101,9 +97,9 @@ async def pieces(asking: Asking) -> None:
     request = asking.request()
     data = asking.framed(request)
     async with asking.opened() as connection:
-        begin = data[:_BYTE_BY_BYTE]
-        if await connection.send(begin, asking.answer_within, piece=1, pause=_BETWEEN_BYTES):
-            await connection.send(data[_BYTE_BY_BYTE:], asking.patience)
+        begin = data[:BYTE_BY_BYTE]
+        if await connection.send(begin, asking.answer_within, piece=1, pause=BETWEEN_BYTES):
+            await connection.send(data[BYTE_BY_BYTE:], asking.patience)
         why = await asking.no_answer(connection, request, await connection.frame(asking.answer_within))
     if why is None:
         asking.notes.kept("S9", f"a request was answered of which {len(begin)} bytes came one by one")

@@ -6,18 +6,25 @@ Each play is about one request. It answers it in its way, and says of what follo
 from __future__ import annotations
 
 import abc
-from typing import Final
 
 import trio
 
 from trio_ipc.errors import ResponseMismatchError
 
 from .answering import Answering, Asked
-from .frames import HEADER, LARGEST, NO_MESSAGE, End, Frame, RawConnection, damaged, framed, padded
-
-#: Bytes of an answer that are sent one by one, and seconds between two of them.
-_BYTE_BY_BYTE: Final = 32
-_BETWEEN_BYTES: Final = 0.005
+from .frames import (
+    BETWEEN_BYTES,
+    BYTE_BY_BYTE,
+    HEADER,
+    LARGEST,
+    NO_MESSAGE,
+    End,
+    Frame,
+    RawConnection,
+    damaged,
+    framed,
+    padded,
+)
 
 
 class Play(abc.ABC):
@@ -80,7 +87,7 @@ class _Good(Play):
     ) -> None:
         """Send an answer, and its last byte by itself."""
         within = answering.answer_within
-        if await connection.send(data[:one_by_one], within, piece=1, pause=_BETWEEN_BYTES):
+        if await connection.send(data[:one_by_one], within, piece=1, pause=BETWEEN_BYTES):
             await connection.send(data[one_by_one:-1], within)
         self._ahead = connection.has_more
         await connection.send(data[-1:], answering.patience)
@@ -130,7 +137,7 @@ class Pieces(_Good):
     async def answer(self, answering: Answering, connection: RawConnection, asked: Asked) -> str | None:
         """Answer byte by byte."""
         data = asked.framed(answering.response_to(asked.request))
-        await self._send(answering, connection, data, one_by_one=min(_BYTE_BY_BYTE, len(data) - 1))
+        await self._send(answering, connection, data, one_by_one=min(BYTE_BY_BYTE, len(data) - 1))
         return None
 
 
