@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         Strategy,
         open_resilient_client,
     )
-    from .server import Call, Handler, Server, serve_listener
+    from .server import Call, Handler, Server, in_threads, serve_listener
     from .server.serve import serve  # for mypy, which in the line above would take its module
     from .telemetry import (
         LATENCY_BOUNDS,
@@ -142,6 +142,7 @@ __all__ = [
     "UnsolicitedResponseError",
     "WriteTimeoutError",
     "__version__",
+    "in_threads",
     "open_client",
     "open_resilient_client",
     "serve",
@@ -188,6 +189,7 @@ _ROOM_OF: Final = {
             "Call",
             "Handler",
             "Server",
+            "in_threads",
             "serve",
             "serve_listener",
         ),

@@ -2,5 +2,6 @@
 
 from .handling import Call, Handler
 from .serve import Server, serve, serve_listener
+from .threads import in_threads
 
-__all__ = ["Call", "Handler", "Server", "serve", "serve_listener"]
+__all__ = ["Call", "Handler", "Server", "in_threads", "serve", "serve_listener"]
