@@ -1,4 +1,4 @@
-"""What tests of the doors share: a server on Trio for tests that are not, and programs outside of the tree."""
+"""What tests of the doors share: a server on Trio for tests that are not, and programs outside the tree."""
 
 from __future__ import annotations
 

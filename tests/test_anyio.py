@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from tests.support import success, succeed, task
+from tests.support import succeed, success, task
 from trio_ipc import Call, CallTimeoutError, IpcConfig, Server, open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
@@ -59,7 +59,7 @@ def test_handlers_and_callers_may_use_what_anyio_has(config: IpcConfig) -> None:
     anyio.run(main, backend="trio")
 
 
-TESTS = '''
+TESTS = """
 import pytest
 from trio_ipc import open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -89,7 +89,7 @@ async def test_a_call(client):
 
 async def test_many_calls(client):
     assert len(await client.call_many([DetectionTask(task_id="1")] * 3)) == 3
-'''
+"""
 
 
 @pytest.mark.parametrize("options", [("-p", "no:pytest_trio"), ()], ids=["alone", "beside pytest-trio"])

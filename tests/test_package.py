@@ -115,7 +115,17 @@ def test_each_method_of_streams_and_listeners_says_what_a_cancellation_does() ->
 def test_importing_it_brings_in_no_network_client_and_no_example_dependency() -> None:
     code = "import sys, trio_ipc; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    unwanted = {"grpc", "anyio", "asyncio", "http", "urllib3", "psutil", "rich", "opentelemetry", "prometheus_client"}
+    unwanted = {
+        "grpc",
+        "anyio",
+        "asyncio",
+        "http",
+        "urllib3",
+        "psutil",
+        "rich",
+        "opentelemetry",
+        "prometheus_client",
+    }
     if sys.platform == "win32":
         unwanted.remove("asyncio")  # Trio itself takes asyncio.windows_utils, for subprocesses
     assert not unwanted & set(run.stdout.split())

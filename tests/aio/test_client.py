@@ -178,7 +178,7 @@ def test_timeouts_and_groups_of_asyncio_behave(config: IpcConfig) -> None:
                     await client.call(task("wait"))
             with pytest.raises(CallTimeoutError, match=r"0\.01 s"):
                 await client.call(task("wait"), timeout=0.01)
-            with pytest.raises(ExceptionGroup) as caught:
+            with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - the group's own way to raise
                 async with asyncio.TaskGroup() as group:
                     waiting = group.create_task(client.call(task("wait")))
                     group.create_task(client.call(DetectionTask()))
@@ -298,7 +298,7 @@ def test_one_that_is_forgotten_warns_and_is_closed(config: IpcConfig) -> None:
         client = await open_client(DETECTION, config)
         await client.call(task())
         [thread] = portal_threads()
-        with pytest.warns(ResourceWarning, match="unclosed <trio_ipc.aio.Client at"):
+        with pytest.warns(ResourceWarning, match="unclosed <trio_ipc.aio.Client at"):  # noqa: PT031
             del client
             gc.collect()
         await asyncio.to_thread(thread.join, DEADLINE)
@@ -335,7 +335,7 @@ def test_clients_share_a_portal_that_their_user_has(config: IpcConfig) -> None:
         ):
             assert portal_threads() == []
             answers = await asyncio.gather(one.call(task("1")), two.call(task("2")))
-            assert answers == [success("1"), success("2")]
+            assert [*answers] == [success("1"), success("2")]
 
     with served(config), start_blocking_portal("trio") as portal:
         run(main)
@@ -358,5 +358,3 @@ def test_a_contracts_functions_see_the_callers_context(config: IpcConfig) -> Non
     with served(config):
         run(main)
     assert seen == ["the caller's"]
-
-

@@ -107,7 +107,7 @@ def test_many_handlers_run_at_a_time_one_for_each_connection(config: IpcConfig) 
     run(main)
 
 
-# --- Deadlines and clients that leave -------------------------------------------------------------------------
+# --- Deadlines and clients that leave -----------------------------------------------------------------------
 
 
 def test_the_deadline_cancels_the_handler_and_its_client_is_told(config: IpcConfig) -> None:
@@ -143,7 +143,7 @@ def test_a_handler_that_is_done_as_its_time_is_up_is_waited_for(config: IpcConfi
     config = config.replace(handler_timeout_ms=50)
     ended = []
 
-    async def handle(request: DetectionTask, _: Call) -> DetectionResult:
+    async def handle(request: DetectionTask, _call: Call) -> DetectionResult:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -162,7 +162,7 @@ def test_a_handler_that_is_done_as_its_time_is_up_is_waited_for(config: IpcConfi
     run(main)
 
 
-# --- Failures -------------------------------------------------------------------------------------------------
+# --- Failures -----------------------------------------------------------------------------------------------
 
 
 def test_what_a_handler_raises_is_one_failed_response(config: IpcConfig) -> None:
@@ -177,7 +177,9 @@ def test_what_a_handler_raises_is_one_failed_response(config: IpcConfig) -> None
 
     async def main() -> None:
         async with serve(handle, DETECTION, config), open_client(DETECTION, config) as client:
-            said = [(await client.call(task(name))).error_message for name in ("raised", "cancelled", "group")]
+            said = [
+                (await client.call(task(name))).error_message for name in ("raised", "cancelled", "group")
+            ]
             assert "the handler failed: ValueError: no such process" in said[0]
             assert "the handler was cancelled, though its time was not up" in said[1]
             assert "TimeoutError" in said[2]
@@ -211,7 +213,7 @@ def test_what_a_server_fails_by_is_raised_where_it_is_waited_for(
     refuse_to_accept(monkeypatch, errno.EINVAL, 1)
 
     async def main() -> None:
-        with pytest.raises(EndpointError, match="the listener failed"):
+        with pytest.raises(EndpointError, match="the listener failed"):  # noqa: PT012 - its block raises
             async with serve(succeed, DETECTION, config) as server:
                 with pytest.raises(PeerClosedError):
                     async with open_client(DETECTION, config) as client:
@@ -222,7 +224,7 @@ def test_what_a_server_fails_by_is_raised_where_it_is_waited_for(
     run(main)
 
 
-# --- The end --------------------------------------------------------------------------------------------------
+# --- The end ------------------------------------------------------------------------------------------------
 
 
 def test_at_the_end_of_the_block_what_is_under_way_is_answered(config: IpcConfig) -> None:
@@ -245,7 +247,7 @@ def test_a_block_that_raises_cuts_off_what_is_under_way(config: IpcConfig) -> No
     async def main() -> None:
         gate = Gate()
         async with AsyncExitStack() as clients:
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block's end is what is tried
                 async with serve(gate, DETECTION, config):
                     client = await clients.enter_async_context(open_client(DETECTION, config))
                     call = asyncio.create_task(client.call(task()))

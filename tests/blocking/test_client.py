@@ -15,6 +15,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.platforms import NOBODY
 from tests.support import success, task
 from trio_ipc import (
     CallTimeoutError,
@@ -30,8 +31,6 @@ from trio_ipc import (
 )
 from trio_ipc.blocking import open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-
-from tests.platforms import NOBODY
 
 
 @pytest.fixture(autouse=True)
@@ -154,12 +153,12 @@ def test_one_that_is_forgotten_warns_and_is_closed(config: IpcConfig) -> None:
         client = open_client(DETECTION, config)
         client.call(task())
         [thread] = portal_threads()
-        with pytest.warns(ResourceWarning, match="unclosed <trio_ipc.blocking.Client at"):
+        with pytest.warns(ResourceWarning, match="unclosed <trio_ipc.blocking.Client at"):  # noqa: PT031
             del client
             gc.collect()
         thread.join(DEADLINE)
         server.stop()
-        assert server.server.snapshot().connections_current == 0
+        assert server.server.snapshot().connections_active == 0
 
 
 # --- Portals ------------------------------------------------------------------------------------------------
@@ -221,7 +220,7 @@ def test_a_portals_own_thread_can_open_nothing_in_it(config: IpcConfig) -> None:
             portal.call(open_there)
 
 
-# --- What the Trio thread runs --------------------------------------------------------------------------------
+# --- What the Trio thread runs ------------------------------------------------------------------------------
 
 
 def test_a_contracts_functions_see_the_callers_context(config: IpcConfig) -> None:

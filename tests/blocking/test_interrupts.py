@@ -10,6 +10,7 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_after_an_interrupt_at_any_line_of_opening_and_closing_no_thread_is_left
     with served(config):
         for line in range(1, MOST_LINES):
             interrupt = InterruptAt(room, line)
+            client: Any = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)  # of what nobody could close any more
                 try:
@@ -155,4 +157,4 @@ def test_ctrl_c_ends_a_program_that_does_not_catch_it(config: IpcConfig, directo
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert errors.count("Traceback") == 1, "and nothing of what waited in the other thread"
         server.stop()
-        assert server.server.snapshot().connections_current == 0
+        assert server.server.snapshot().connections_active == 0

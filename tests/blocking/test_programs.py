@@ -42,7 +42,8 @@ with open_client(DETECTION, config) as client:
         try:
             client.call(DetectionTask(task_id="2"))
         except IpcError as exc:
-            print(exc.message.replace(str(os.getppid()), "P").replace(str(os.getpid()), "C"), exc.hint, sep="; ")
+            said = exc.message.replace(str(os.getppid()), "P").replace(str(os.getpid()), "C")
+            print(said, exc.hint, sep="\\n")
     else:
         assert os.waitpid(child, 0) == (child, 0)
         print(client.call(DetectionTask(task_id="3")).task_id)
@@ -84,7 +85,7 @@ def test_a_forked_child_is_told_and_its_parent_goes_on(
         status, out, errors = caller.end()
         assert (status, errors) == (0, "")
         assert out.splitlines() == [
-            "it was opened by process P, and this is a fork of it, process C; open a new one in each process, "
-            "after the fork",
+            "it was opened by process P, and this is a fork of it, process C",
+            "open a new one in each process, after the fork",
             "3",
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support import serving, success, succeed, task
+from tests.support import serving, succeed, success, task
 from trio_ipc import Call, IpcConfig, in_threads, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 

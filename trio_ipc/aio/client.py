@@ -51,7 +51,7 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
         self,
         request: RequestT,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as Trio's client has it, which says what it waited for
+        timeout: float | None = None,  # noqa: ASYNC109 - as Trio's, which says what it waited for
     ) -> ResponseT:
         """Send a request and wait for its response. Raises what :meth:`trio_ipc.Client.call` raises.
 
@@ -62,8 +62,8 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
         Returns:
             The response. One that reports a failure is returned, not raised.
 
-        Cancellation, and so :func:`asyncio.timeout`, ends the call; whether its work was done is not known. The
-        client stays good where ``max_in_flight`` is more than 1, or nothing was sent yet. Otherwise it is
+        Cancellation, and so :func:`asyncio.timeout`, ends the call; whether its work was done is not known.
+        The client stays good where ``max_in_flight`` is more than 1, or nothing was sent yet. Otherwise it is
         closed, and the next call says so.
         """
         return await self._run(partial(self._kept.thing.call, request, timeout=timeout))
@@ -97,7 +97,7 @@ def open_client(
     max_in_flight: int = 64,
     portal: BlockingPortal | None = None,
 ) -> Opening[Client[RequestT, ResponseT]]:
-    """Connect to the configured endpoint: ``async with open_client(contract, config) as client: ...``.
+    """Connect to the configured endpoint, for the length of an ``async with`` block.
 
     ``client = await open_client(contract, config)`` does it for who closes it later, by ``aclose()``.
 
@@ -120,8 +120,8 @@ def open_client(
             where ``config`` is None.
 
     When it is opened it raises :exc:`~trio_ipc.ConnectError`, whose subclasses say why no connection could be
-    had, or :exc:`~trio_ipc.IpcError` where the portal has ended or no event loop of asyncio runs. Cancellation
-    leaves nothing open.
+    had, or :exc:`~trio_ipc.IpcError` where the portal has ended or no event loop of asyncio runs.
+    Cancellation leaves nothing open.
     """
     check_portal(portal)
     config = config_of(config)
@@ -130,6 +130,6 @@ def open_client(
     async def open_it() -> Client[RequestT, ResponseT]:
         side = running_side()
         kept = Kept(config.endpoint_path, lambda _end: manager)
-        return await Client(kept, portal, side)._open()
+        return await Client(kept, portal, side)._open()  # noqa: SLF001 - not for users
 
     return Opening(open_it)

@@ -74,8 +74,8 @@ class AioDoor(Door[T]):
     async def aclose(self) -> None:
         """Close it, and wait until that is done. Idempotent.
 
-        Calls that other tasks have under way end by :exc:`~trio_ipc.ChannelClosedError`. Cancellation ends the
-        wait, and has everything closed at once.
+        Calls that other tasks have under way end by :exc:`~trio_ipc.ChannelClosedError`. Cancellation ends
+        the wait, and has everything closed at once.
         """
         if self._closed:
             return
@@ -96,6 +96,7 @@ class AioDoor(Door[T]):
             self._closed = True
         if ended is not None:
             await until(ended)
+            self._join()
         self._fail_by(failure)
 
     async def _open(self) -> Self:
@@ -109,6 +110,7 @@ class AioDoor(Door[T]):
         except BaseException:
             for end in self._give_up():
                 await until(end)
+            self._join()
             raise
         return self
 

@@ -1,7 +1,7 @@
 """Handlers that are asyncio functions, for a server on Trio.
 
-Each request has a task in the event loop, and one of Trio's that waits for it. When that one is cancelled, by a
-deadline or as the client has left, so is the other, and it is waited for: a connection has one handler at a
+Each request has a task in the event loop, and one of Trio's that waits for it. When that one is cancelled, by
+a deadline or as the client has left, so is the other, and it is waited for: a connection has one handler at a
 time, and nothing of a server outlives it. This module must never decide what a handler's failure means.
 """
 

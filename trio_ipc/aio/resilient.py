@@ -22,17 +22,17 @@ from .door import AioDoor, Opening, running_side
 
 
 class ResilientClient(AioDoor[TrioClient[RequestT, ResponseT]]):
-    """Calls whichever server can answer, for the tasks of one event loop. Made by :func:`open_resilient_client`.
+    """Calls whichever server can answer, for the tasks of one event loop.
 
-    Close it, by an ``async with`` block or by :meth:`aclose`: one that is forgotten warns by a
-    :exc:`ResourceWarning`.
+    Made by :func:`open_resilient_client`. Close it, by an ``async with`` block or by :meth:`aclose`: one that
+    is forgotten warns by a :exc:`ResourceWarning`.
     """
 
     async def call(
         self,
         request: RequestT,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as Trio's client has it, which says what it waited for
+        timeout: float | None = None,  # noqa: ASYNC109 - as Trio's, which says what it waited for
         needs: Callable[[Any], bool] | None = None,
     ) -> ResponseT:
         """Have a request answered by a server that can, and return its response. See :meth:`ask`."""
@@ -85,7 +85,7 @@ def open_resilient_client(
     peers: PeerPolicy | None = None,
     portal: BlockingPortal | None = None,
 ) -> Opening[ResilientClient[RequestT, ResponseT]]:
-    """Call several servers as if they were one: ``async with open_resilient_client(...) as client: ...``.
+    """Call several servers as if they were one, for the length of an ``async with`` block.
 
     Nothing is connected before the first call needs it, so that this succeeds with no server running.
     ``await open_resilient_client(...)`` does it for who closes it later, by ``aclose()``.
@@ -113,6 +113,6 @@ def open_resilient_client(
     async def open_it() -> ResilientClient[RequestT, ResponseT]:
         side = running_side()
         kept = Kept(None, lambda _end: manager)
-        return await ResilientClient(kept, portal, side)._open()
+        return await ResilientClient(kept, portal, side)._open()  # noqa: SLF001 - not for users
 
     return Opening(open_it)

@@ -15,7 +15,7 @@ from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.portal import Kept, check_portal
 from trio_ipc.server import Handler
 from trio_ipc.server import Server as TrioServer
-from trio_ipc.server.handling import check_handler, leaves
+from trio_ipc.server.handling import check_handler
 from trio_ipc.server.serve import serve as serve_on_trio
 from trio_ipc.telemetry import ServerSnapshot
 from trio_ipc.transports import PeerPolicy
@@ -43,8 +43,8 @@ class Server(AioDoor[TrioServer[RequestT, ResponseT]]):
     def stop(self) -> None:
         """Ask for a graceful stop. Any thread may ask; does not wait. Idempotent.
 
-        The endpoint is removed at once and idle connections are closed. Requests that have begun to arrive are
-        answered within ``shutdown_grace_ms``; what is left then is cancelled.
+        The endpoint is removed at once and idle connections are closed. Requests that have begun to arrive
+        are answered within ``shutdown_grace_ms``; what is left then is cancelled.
         """
         if self._is_of_this_process:
             self._kept.thing.stop()
@@ -91,15 +91,16 @@ def serve(
     peers: PeerPolicy | None = None,
     portal: BlockingPortal | None = None,
 ) -> Opening[Server[RequestT, ResponseT]]:
-    """Listen and answer: ``async with serve(handler, contract, config) as server: ...``.
+    """Listen and answer, in an ``async with`` block, by handlers in this event loop.
 
-    ``server = await serve(handler, contract, config)`` does it for who closes it later, by ``aclose()``.
+    ``async with serve(handler, contract, config) as server: ...`` does it for the length of a block;
+    ``server = await serve(handler, contract, config)`` for who closes it later, by ``aclose()``.
 
     Args:
-        handler: an asyncio function, ``async def handler(request, call) -> response``, which runs in the event
-            loop that the server was opened in; once at a time for each connection, and in a context of its own.
-            It is cancelled at ``call.deadline``, which is on the loop's clock (``loop.time()``), and when its
-            client leaves. An exception from it becomes one failed response.
+        handler: an asyncio function, ``async def handler(request, call) -> response``, which runs in the
+            event loop that the server was opened in; once at a time for each connection, and in a context of
+            its own. It is cancelled at ``call.deadline``, which is on the loop's clock (``loop.time()``), and
+            when its client leaves. An exception from it becomes one failed response.
         contract: the message types. Its functions run in the Trio thread.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users may connect, as for :func:`trio_ipc.serve`.
@@ -107,15 +108,15 @@ def serve(
             longer than the server does. None for a thread of its own.
 
     Returns:
-        What opens the server; clients can connect then. At the end of the block it is stopped gracefully; where
-        the block has raised something, what is under way is cut off.
+        What opens the server; clients can connect then. At the end of the block it is stopped gracefully;
+        where the block has raised something, what is under way is cut off.
 
     Raises:
         TypeError: an argument is of the wrong type, or the handler is not async.
         ConfigError: the environment holds a wrong setting, where ``config`` is None.
 
-    When it is opened it raises what :func:`trio_ipc.serve` raises, or :exc:`~trio_ipc.IpcError` where the portal
-    has ended or no event loop of asyncio runs. Cancellation leaves nothing open.
+    When it is opened it raises what :func:`trio_ipc.serve` raises, or :exc:`~trio_ipc.IpcError` where the
+    portal has ended or no event loop of asyncio runs. Cancellation leaves nothing open.
     """
     check_handler(handler)
     check_portal(portal)
@@ -128,7 +129,7 @@ def serve(
             config.endpoint_path,
             partial(_serving, LoopHandler(handler, side), contract, config, peers),
         )
-        return await Server(kept, portal, side)._open()
+        return await Server(kept, portal, side)._open()  # noqa: SLF001 - not for users
 
     return Opening(open_it)
 
@@ -143,11 +144,8 @@ async def _serving(
 ) -> AsyncIterator[TrioServer[RequestT, ResponseT]]:
     """Serve for the length of a block, and stop gracefully after it.
 
-    Args:
-        handler, contract, config, peers: as for :func:`trio_ipc.serve`.
-        end: called when the server has ended, so that the block may end, too.
-
-    What the server fails by comes out plain.
+    ``end`` is called when the server has ended, so that the block may end, too. What the server fails
+    by comes out in a group.
     """
 
     async def run(task_status: trio.TaskStatus[TrioServer[RequestT, ResponseT]]) -> None:
@@ -156,13 +154,7 @@ async def _serving(
         finally:
             end()
 
-    try:
-        async with trio.open_nursery() as nursery:
-            server: TrioServer[RequestT, ResponseT] = await nursery.start(run)
-            yield server
-            server.stop()
-    except BaseExceptionGroup as group:
-        failures = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
-        if len(failures) == 1:
-            raise failures[0] from failures[0].__cause__
-        raise
+    async with trio.open_nursery() as nursery:
+        server: TrioServer[RequestT, ResponseT] = await nursery.start(run)
+        yield server
+        server.stop()

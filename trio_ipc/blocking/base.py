@@ -50,6 +50,7 @@ class BlockingDoor(Door[T]):
             self._closed = True
         if ended is not None:
             result_of(ended)
+            self._join()
         if isinstance(failure, BaseException):
             raise failure
 
@@ -64,6 +65,7 @@ class BlockingDoor(Door[T]):
         except BaseException:
             for end in self._give_up():
                 result_of(end)
+            self._join()
             raise
         return self
 

@@ -24,8 +24,8 @@ from .base import BlockingDoor
 class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
     """A connection to a server, for synchronous programs. Made by :func:`open_client`.
 
-    Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one that
-    is forgotten warns by a :exc:`ResourceWarning`.
+    Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one
+    that is forgotten warns by a :exc:`ResourceWarning`.
     """
 
     @property
@@ -87,15 +87,15 @@ def open_client(
     max_in_flight: int = 64,
     portal: BlockingPortal | None = None,
 ) -> Client[RequestT, ResponseT]:
-    """Connect to the configured endpoint: ``with open_client(contract, config) as client: ...``.
+    """Connect to the configured endpoint, for the length of a ``with`` block, or until it is closed.
 
     Args:
         contract: the message types. Its functions run in the Trio thread, and must not call.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
         max_in_flight: how many calls may be under way at a time; the others wait for their turn. Above 1 the
-            calls of several threads go out together, and neither a ``timeout`` nor Ctrl-C closes the connection.
-            1 is the fastest for a thread that is alone.
+            calls of several threads go out together, and neither a ``timeout`` nor Ctrl-C closes the
+            connection. 1 is the fastest for a thread that is alone.
         portal: where it is opened: one of anyio's on Trio (``start_blocking_portal("trio")``), which several
             clients may share, and which has to last longer than they do. None for a thread of its own.
 
@@ -115,4 +115,4 @@ def open_client(
     config = config_of(config)
     manager = open_on_trio(contract, config, peers=peers, max_in_flight=max_in_flight)
     kept = Kept(config.endpoint_path, lambda _end: manager)
-    return Client(kept, portal)._open()
+    return Client(kept, portal)._open()  # noqa: SLF001 - the class is public to be used, not to be opened

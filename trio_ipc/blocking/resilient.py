@@ -24,8 +24,8 @@ from .base import BlockingDoor
 class ResilientClient(BlockingDoor[TrioClient[RequestT, ResponseT]]):
     """Calls whichever server can answer, for synchronous programs. Made by :func:`open_resilient_client`.
 
-    Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one that
-    is forgotten warns by a :exc:`ResourceWarning`.
+    Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one
+    that is forgotten warns by a :exc:`ResourceWarning`.
     """
 
     def call(
@@ -56,8 +56,8 @@ class ResilientClient(BlockingDoor[TrioClient[RequestT, ResponseT]]):
         Returns:
             The response, and whose it is.
 
-        Raises what :meth:`trio_ipc.ResilientClient.ask` raises. An interrupt (Ctrl-C) ends the call, and closes
-        the connection that waits for the answer, unless others share it; the client stays good.
+        Raises what :meth:`trio_ipc.ResilientClient.ask` raises. An interrupt (Ctrl-C) ends the call, and
+        closes the connection that waits for the answer, unless others share it; the client stays good.
         """
         return self._run(partial(self._kept.thing.ask, request, timeout=timeout, needs=needs))
 
@@ -86,7 +86,7 @@ def open_resilient_client(
     peers: PeerPolicy | None = None,
     portal: BlockingPortal | None = None,
 ) -> ResilientClient[RequestT, ResponseT]:
-    """Call several servers as if they were one: ``with open_resilient_client(...) as client: ...``.
+    """Call several servers as if they were one, for the length of a ``with`` block, or until it is closed.
 
     Nothing is connected before the first call needs it, so that this succeeds with no server running.
 
@@ -107,4 +107,4 @@ def open_resilient_client(
     check_portal(portal)
     manager = open_on_trio(contract_of(contract), [*endpoints], settings, peers=peers)
     kept = Kept(None, lambda _end: manager)
-    return ResilientClient(kept, portal)._open()
+    return ResilientClient(kept, portal)._open()  # noqa: SLF001 - the class is public to be used, not to be opened

@@ -15,9 +15,9 @@ from trio_ipc.portal import Job, Kept
 
 T = TypeVar("T")
 
-#: Seconds after which a wait in the main thread of Windows is begun anew: Python's locks cannot be interrupted
-#: there (https://docs.python.org/3/library/threading.html#threading.Lock.acquire speaks of POSIX alone), so that
-#: Ctrl-C is seen between two of them.
+#: Seconds after which a wait in the main thread of Windows is begun anew: Python's locks cannot be
+#: interrupted there (https://docs.python.org/3/library/threading.html#threading.Lock.acquire speaks of POSIX
+#: alone), so that Ctrl-C is seen between two of them.
 _SLICE: Final = 0.05
 
 

@@ -54,7 +54,7 @@ class Door(Generic[T]):
         return f"<{room}.{type(self).__name__}{at}, {'closed' if self._closed else 'open'}>"
 
     def __del__(self, _warn: Any = warnings.warn, _getpid: Any = os.getpid) -> None:
-        """Say that it was not closed, and have it closed without a wait: nobody knows whose thread this is."""
+        """Say that it was not closed, and have it closed. No wait: nobody knows whose thread this is."""
         if not self._closed and _getpid() == self._pid:
             _warn(
                 f"unclosed {self!r}: use it in a with block, or close it when you are done",
@@ -102,6 +102,11 @@ class Door(Generic[T]):
             ends.append(self._kept.left)
         self._closed = True
         return ends
+
+    def _join(self) -> None:
+        """See the thread off, once its end was waited for."""
+        if self._thread is not None:
+            self._thread.join()
 
     # --- Use ------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Job(abc.ABC, Generic[T]):
 def as_async(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
     """Return an async function that calls a synchronous one, which has to be called in the Trio thread."""
 
-    async def call() -> T:  # noqa: RUF029 - it is the job that waits
+    async def call() -> T:
         return function()
 
     return call

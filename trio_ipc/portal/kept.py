@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from trio_ipc.errors import ChannelClosedError
+from trio_ipc.server.handling import leaves
 
 from .jobs import Job
 from .thread import future_of_nobody_to_cancel
@@ -64,7 +65,8 @@ class Kept(Generic[T]):
     # --- The task ------------------------------------------------------------------------------------------
 
     async def keep(self) -> None:
-        """Open it, keep it open, and close it when :meth:`leave` was called. Raises nothing but a cancellation.
+        """Open it, keep it open, and close it when :meth:`leave` was called. Raises nothing but a
+        cancellation.
 
         What it fails by is told by :attr:`opened` or :attr:`left`.
         """
@@ -80,10 +82,10 @@ class Kept(Generic[T]):
                         async with self._manager(self._leaving.set) as self.thing:
                             self.opened.set_result(None)
                             await self._leaving.wait()
-                    except trio.Cancelled:
-                        raise
-                    except BaseException as exc:  # noqa: BLE001 - told to who waits
-                        failure = exc
+                    except BaseException as exc:
+                        failure = _plain(exc)
+                        if failure is None:
+                            raise
                     self._end()  # calls under way end by themselves: what they are made on was closed
         except TypeError as exc:
             failure = exc
@@ -102,7 +104,7 @@ class Kept(Generic[T]):
     # --- For any thread ------------------------------------------------------------------------------------
 
     def leave(self) -> None:
-        """Have it closed, once it is open; :attr:`left` tells when that is done. Does not wait. Idempotent."""
+        """Have it closed, once it is open; :attr:`left` tells when it is. Does not wait. Idempotent."""
         self._soon(self._leaving.set)
 
     def abandon(self) -> None:
@@ -153,6 +155,14 @@ class Kept(Generic[T]):
 
     def _closed(self) -> ChannelClosedError:
         return ChannelClosedError("it was closed", endpoint=self.endpoint, hint="open a new one")
+
+
+def _plain(exc: BaseException) -> BaseException | None:
+    """Return what an exception, or a group of them, is about; None where that is a cancellation alone."""
+    found = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
+    if len(found) > 1:
+        return exc
+    return found[0] if found else None
 
 
 def _token_of_trio() -> trio.lowlevel.TrioToken:

@@ -71,6 +71,11 @@ class PortalThread:
             self._ended.set_result(None)  # it was never started
         return self._ended
 
+    def join(self) -> None:
+        """Wait until it is gone, once what :meth:`stop` gave is done: that takes no time any more."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
     def _run(self) -> None:
         try:
             anyio.run(self._main, backend="trio")

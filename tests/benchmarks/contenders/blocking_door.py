@@ -1,7 +1,7 @@
 """This project's door for synchronous programs, as docs/synchronous.md tells users to use it.
 
-Its server is the one that ``trio_ipc`` has. A caller has a client of its own, with ``max_in_flight=1`` as that is
-the fastest for one alone; callers that share one, which are threads, have what is the default.
+Its server is the one that ``trio_ipc`` has. A caller has a client of its own, with ``max_in_flight=1`` as
+that is the fastest for one alone; callers that share one, which are threads, have what is the default.
 """
 
 from __future__ import annotations
