@@ -20,12 +20,15 @@ from tests.doors import DEADLINE, Gate, portal_threads, program, served
 from tests.interrupts import InterruptAt, interrupts_are_trios
 from tests.platforms import unix_only
 from tests.support import success, task
-from trio_ipc import ChannelClosedError, IpcConfig
+from trio_ipc import ChannelClosedError, IpcConfig, TransportType
 from trio_ipc.blocking import open_client
 from trio_ipc.daemoneye import DETECTION
 
 #: More lines than a call runs in either room, so that the last ones are not reached.
 MOST_LINES = 200
+
+#: The transport is not asked in this thread: one of them tells of both.
+OF_EITHER_TRANSPORT = pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +50,7 @@ def _nothing_hangs() -> Iterator[None]:
 
 
 @unix_only  # there a signal that is raised comes between two lines, too, but not in a lock's wait
+@OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
 @pytest.mark.parametrize("room", [trio_ipc.blocking, trio_ipc.portal], ids=lambda room: room.__name__)
 @pytest.mark.parametrize("max_in_flight", [1, 64])
@@ -78,6 +82,7 @@ def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_tha
 
 
 @unix_only
+@OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
 @pytest.mark.parametrize("room", [trio_ipc.blocking, trio_ipc.portal], ids=lambda room: room.__name__)
 def test_after_an_interrupt_at_any_line_of_opening_and_closing_no_thread_is_left(
