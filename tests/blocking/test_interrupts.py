@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import trio_ipc.blocking
+import trio_ipc.client
 import trio_ipc.portal
 from tests.doors import DEADLINE, Gate, portal_threads, program, served
 from tests.interrupts import InterruptAt, interrupts_are_trios
@@ -52,8 +53,16 @@ def _nothing_hangs() -> Iterator[None]:
 @unix_only  # there a signal that is raised comes between two lines, too, but not in a lock's wait
 @OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
-@pytest.mark.parametrize("room", [trio_ipc.blocking, trio_ipc.portal], ids=lambda room: room.__name__)
-@pytest.mark.parametrize("max_in_flight", [1, 64])
+@pytest.mark.parametrize(
+    ("room", "max_in_flight"),
+    [
+        (trio_ipc.blocking, 1),
+        (trio_ipc.client, 1),
+        (trio_ipc.blocking, 64),
+        (trio_ipc.portal, 64),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
 def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_that_it_is_closed(
     config: IpcConfig, room: types.ModuleType, max_in_flight: int
 ) -> None:

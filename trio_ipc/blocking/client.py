@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING, Self
 
 from anyio.from_thread import BlockingPortal
 
@@ -19,6 +20,10 @@ from trio_ipc.telemetry import ClientSnapshot
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
 from .base import BlockingDoor
+from .waiting import run
+
+if TYPE_CHECKING:
+    from trio_ipc.client.direct import Direct
 
 
 class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
@@ -27,6 +32,8 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
     Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one
     that is forgotten warns by a :exc:`ResourceWarning`.
     """
+
+    _direct: Direct[RequestT, ResponseT] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -61,7 +68,10 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
         where ``max_in_flight`` is more than 1, or nothing was sent yet. Otherwise it is closed, and the next
         call says so.
         """
-        return self._run(partial(self._kept.thing.call, request, timeout=timeout))
+        self._check_open()
+        if self._direct is not None:
+            return self._direct.call(request, timeout=timeout)
+        return run(self._kept, partial(self._kept.thing.call, request, timeout=timeout))
 
     def call_many(self, requests: Iterable[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
         """Send several requests ahead, instead of each after the answer to the one before.
@@ -76,7 +86,14 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
         Raises what :meth:`trio_ipc.Client.call_many` raises. An interrupt does what it does to :meth:`call`.
         """
         # An iterator of the caller's runs in the caller's thread.
-        return self._run(partial(self._kept.thing.call_many, [*requests], timeout=timeout))
+        call = partial(self._kept.thing.call_many, [*requests], timeout=timeout)
+        self._check_open()
+        return run(self._kept, call) if self._direct is None else self._direct.others(call)
+
+    def _open(self) -> Self:
+        super()._open()
+        self._direct = self._kept.thing.direct(partial(run, self._kept))
+        return self
 
 
 def open_client(

@@ -168,6 +168,22 @@ class FramedChannel(Channel):
             self._time_was_up = True
             self._duplex.close()
 
+    def block_and_look(self, seconds: float) -> bool:
+        """Wait in this thread, for so long, and read what is there; return whether that was anything.
+
+        For who is not on Trio, and where :attr:`can_block` is true. What it meets the next :meth:`fill` says.
+        """
+        try:
+            self._duplex.block_until_readable(seconds)  # type: ignore[attr-defined]  # see can_block
+            return self._look()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return True
+
+    @property
+    def can_block(self) -> bool:
+        """Whether there is a :meth:`block_and_look`."""
+        return hasattr(self._duplex, "block_until_readable")
+
     def _look(self) -> bool:
         """Read what is there; return whether that was anything, the end included."""
         if self._at_eof:
