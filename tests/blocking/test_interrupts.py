@@ -87,7 +87,7 @@ def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_tha
         else:
             pytest.fail(f"a call has more than {MOST_LINES} lines")
         client.close()
-        assert interrupted > 3
+        assert interrupted >= 3
 
 
 @unix_only

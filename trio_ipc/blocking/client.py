@@ -107,12 +107,13 @@ def open_client(
     """Connect to the configured endpoint, for the length of a ``with`` block, or until it is closed.
 
     Args:
-        contract: the message types. Its functions run in the Trio thread, and must not call.
+        contract: the message types. Its functions may run in the Trio thread, and must not call.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
         max_in_flight: how many calls may be under way at a time; the others wait for their turn. Above 1 the
             calls of several threads go out together, and neither a ``timeout`` nor Ctrl-C closes the
-            connection. 1 is the fastest for a thread that is alone.
+            connection. 1 is the fastest for a thread that is alone: over a
+            Unix socket its calls are made in that thread itself.
         portal: where it is opened: one of anyio's on Trio (``start_blocking_portal("trio")``), which several
             clients may share, and which has to last longer than they do. None for a thread of its own.
 

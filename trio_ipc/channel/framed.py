@@ -115,6 +115,8 @@ class FramedChannel(Channel):
         except trio.ClosedResourceError as exc:
             raise closed_here(self.endpoint) from exc
         if self._at_eof:
+            if self._closed:  # while another thread looked, which then saw the end: see block_and_look()
+                raise closed_here(self.endpoint)
             self._decoder.end()
             raise closed_by_peer(self.endpoint)
         return came

@@ -8,6 +8,7 @@ a connection open that owes an answer.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Awaitable, Callable
@@ -68,9 +69,8 @@ class Direct(Generic[RequestT, ResponseT]):
         self._contract = contract
         self._telemetry = telemetry
         self._run = run
-        self._turn = threading.Lock()
-        #: The thread that has the turn, None if nobody has.
-        self._holder: int | None = None
+        #: One that knows its owner: an interrupt may come between its taking and whatever would note that.
+        self._turn = threading.RLock()
         #: Whether the connection may owe an answer. Set before anything is sent, so that an interrupt at any
         #: point finds it, or the next call does.
         self._owes = False
@@ -83,9 +83,8 @@ class Direct(Generic[RequestT, ResponseT]):
         now = self._telemetry.now
         began = now()
         deadline = math.inf if timeout is None else began + seconds_of(timeout)
-        has_turn = False
         try:
-            has_turn = self._take_turn(deadline - began, timeout)
+            self._take_turn(deadline - began, timeout)
             self._pay()
             self._owes = True
             sent = self._line.begin_now(request) if now() < deadline else None
@@ -95,33 +94,23 @@ class Direct(Generic[RequestT, ResponseT]):
                 return self._run(partial(self._client.call, request, timeout=left))
             return self._finish(request, began, deadline, timeout, all_sent=sent)
         finally:
-            if has_turn:
-                self._end_turn()
+            self._end_turn()
 
     def others(self, function: Callable[[], Awaitable[R]]) -> R:
         """Have something else done on the connection, in the Trio thread, in a turn among the calls."""
-        has_turn = False
         try:
-            has_turn = self._take_turn(math.inf, None)
+            self._take_turn(math.inf, None)
             self._pay()
             return self._run(function)
         finally:
-            if has_turn:
-                self._end_turn()
+            self._end_turn()
 
     # --- Turns ----------------------------------------------------------------------------------------------
 
-    def _take_turn(self, left: float, timeout: float | None) -> bool:
-        if self._holder == threading.get_ident():
-            raise IpcError(
-                "a function of the contract has called, which would wait for itself",
-                endpoint=self._line.endpoint,
-                hint="the contract's functions must not call",
-            )
+    def _take_turn(self, left: float, timeout: float | None) -> None:
         limit = self._channel.read_timeout
         if self._turn.acquire(timeout=min(left, limit)):
-            self._holder = threading.get_ident()
-            return True
+            return
         if left <= limit:
             error = call_timed_out(
                 "waiting for a turn behind other threads' calls; nothing was sent",
@@ -138,8 +127,8 @@ class Direct(Generic[RequestT, ResponseT]):
         )
 
     def _end_turn(self) -> None:
-        self._holder = None
-        self._turn.release()
+        with contextlib.suppress(RuntimeError):  # it was not taken
+            self._turn.release()
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
@@ -177,15 +166,15 @@ class Direct(Generic[RequestT, ResponseT]):
             except IpcError:
                 self._owes = False  # it was closed
                 raise
-        else:
-            try:
-                response = self._contract.decode_answer(request, payload)
-            except Exception as exc:
-                self._run(partial(self._line.fail, exc))
-                self._owes = False
-                raise
-            self._line.answered()
+            self._owes = False
+            return response
         self._owes = False
+        try:
+            response = self._contract.decode_answer(request, payload)
+        except Exception as exc:
+            self._run(partial(self._line.fail, exc))
+            raise
+        self._line.answered()
         return response
 
     def _receive(self, until: float) -> bytes | None:
