@@ -28,6 +28,8 @@ import pytest
 import trio
 
 import trio_ipc
+import trio_ipc.aio
+import trio_ipc.blocking
 import trio_ipc.daemoneye
 import trio_ipc.telemetry.opentelemetry
 import trio_ipc.telemetry.prometheus
@@ -74,6 +76,8 @@ PUBLIC = [
     *{*trio_ipc.transports.__all__, *OF_ONE_SYSTEM},
     *trio_ipc.daemoneye.__all__,
     *trio_ipc.testing.__all__,
+    *trio_ipc.blocking.__all__,
+    *trio_ipc.aio.__all__,
     *trio_ipc.telemetry.opentelemetry.__all__,
     *trio_ipc.telemetry.prometheus.__all__,
 ]

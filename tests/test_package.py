@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import trio_ipc
+import trio_ipc.aio
+import trio_ipc.blocking
 import trio_ipc.testing
 import trio_ipc.transports
 
@@ -34,6 +36,9 @@ ROOMS = [
     "server",
     "client",
     "resilient",
+    "portal",
+    "blocking",
+    "aio",
     "service",
     "testing",
     "cli",
@@ -87,7 +92,7 @@ def test_legacy_shares_neither_input_and_output_nor_framing_with_the_default() -
 
 
 def test_what_is_public_exists_and_has_a_docstring() -> None:
-    modules = (trio_ipc, trio_ipc.testing, trio_ipc.transports)
+    modules = (trio_ipc, trio_ipc.aio, trio_ipc.blocking, trio_ipc.testing, trio_ipc.transports)
     public = [(module, name) for module in modules for name in module.__all__]
     for module, name in public:
         thing = getattr(module, name)
@@ -114,7 +119,17 @@ def test_each_method_of_streams_and_listeners_says_what_a_cancellation_does() ->
 def test_importing_it_brings_in_no_network_client_and_no_example_dependency() -> None:
     code = "import sys, trio_ipc; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    unwanted = {"grpc", "asyncio", "http", "urllib3", "psutil", "rich", "opentelemetry", "prometheus_client"}
+    unwanted = {
+        "grpc",
+        "anyio",
+        "asyncio",
+        "http",
+        "urllib3",
+        "psutil",
+        "rich",
+        "opentelemetry",
+        "prometheus_client",
+    }
     if sys.platform == "win32":
         unwanted.remove("asyncio")  # Trio itself takes asyncio.windows_utils, for subprocesses
     assert not unwanted & set(run.stdout.split())

@@ -123,6 +123,8 @@ class FramedChannel(Channel):
         except trio.ClosedResourceError as exc:
             raise closed_here(self.endpoint) from exc
         if self._at_eof:
+            if self._closed:  # while another thread looked, which then saw the end: see block_and_look()
+                raise closed_here(self.endpoint)
             self._decoder.end()
             raise closed_by_peer(self.endpoint)
         return came
@@ -175,6 +177,22 @@ class FramedChannel(Channel):
         if self._duplex.peer_state() is PeerState.OPEN:
             self._time_was_up = True
             self._duplex.close()
+
+    def block_and_look(self, seconds: float) -> bool:
+        """Wait in this thread, for so long, and read what is there; return whether that was anything.
+
+        For who is not on Trio, and where :attr:`can_block` is true. What it meets the next :meth:`fill` says.
+        """
+        try:
+            self._duplex.block_until_readable(seconds)  # type: ignore[attr-defined]  # see can_block
+            return self._look()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return True
+
+    @property
+    def can_block(self) -> bool:
+        """Whether there is a :meth:`block_and_look`."""
+        return hasattr(self._duplex, "block_until_readable")
 
     def _look(self) -> bool:
         """Read what is there; return whether that was anything, the end included."""

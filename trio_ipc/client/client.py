@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import trio
 
@@ -25,7 +25,11 @@ from .batch import Batch
 from .connecting import check_max_in_flight, open_line, open_trusted_channel
 from .failures import add_limit, kind_of
 from .nursery import nursery_of_our_own
+from .single import Single
 from .turns import Turns
+
+if TYPE_CHECKING:
+    from .direct import Direct, RunOnTrio
 
 
 class Client(Generic[RequestT, ResponseT]):
@@ -220,6 +224,23 @@ class Client(Generic[RequestT, ResponseT]):
             if isinstance(exc, IpcError):
                 exc.responses = tuple(batch.responses)
             raise
+
+    def direct(self, run: RunOnTrio) -> Direct[RequestT, ResponseT] | None:
+        """Return what makes calls in the callers' own threads; None where that cannot be.
+
+        For :mod:`trio_ipc.blocking`. Nothing else may call then.
+
+        Args:
+            run: has an async function run in the Trio thread.
+        """
+        # Not one that has to find out the checksum variant, nor one whose connection waits in Trio alone.
+        if type(self) is not Client or not isinstance(self._line, Single):
+            return None
+        if not getattr(self._channel, "can_block", False):
+            return None
+        from .direct import Direct  # noqa: PLC0415 - nobody on Trio needs it
+
+        return Direct(self, self._line, self._channel, self._contract, self._telemetry, run=run)
 
     def is_reusable(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.

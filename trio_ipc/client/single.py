@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import trio
 
-from trio_ipc.channel import Channel, close_at_once
-from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.errors import ChannelError, IpcError, PeerClosedError, ProtocolError
+from trio_ipc.channel import Channel, close_at_once, too_late
+from trio_ipc.contract import Contract, RequestT, ResponseT, encode
+from trio_ipc.errors import ChannelError, IpcError, MessageError, PeerClosedError, ProtocolError
 
 from .batch import Batch, Exchange
 from .failures import (
@@ -87,6 +87,67 @@ class Single(Line[RequestT, ResponseT]):
         self._answered = True
         done(None)
         return response
+
+    # --- A call that begins in another thread: see direct.py ------------------------------------------------
+
+    def begin_now(self, request: RequestT) -> bool | None:
+        """Send a request, if that needs no wait and nothing has to be told. Any thread may, one at a time.
+
+        Returns:
+            Whether all of it was handed over. Then, and if it was not, :meth:`finish` or :meth:`fail` must
+            follow. None where nothing was sent: :meth:`call` says why, if that is not over by then.
+        """
+        try:
+            if self._broken_by is None and self._channel.is_reusable():
+                return self._channel.send_nowait((encode(request),))
+        except (MessageError, ChannelError):
+            pass
+        return None
+
+    async def finish(
+        self, request: RequestT, deadline: float, read_until: float, *, all_sent: bool
+    ) -> ResponseT:
+        """Wait for the answer to what :meth:`begin_now` has sent, as :meth:`call` does.
+
+        Args:
+            request: what was sent.
+            deadline: as for :meth:`call`.
+            read_until: when ``read_timeout_ms`` is over for an answer that has not begun.
+            all_sent: what :meth:`begin_now` has said.
+        """
+        try:
+            if not all_sent:
+                await self._flush(deadline)
+            response = await self._receive_answer(request, deadline, read_until)
+        except BaseException as exc:
+            await self.fail(exc)
+            raise
+        self.answered()
+        return response
+
+    def answered(self) -> None:
+        """Take note that the answer to what :meth:`begin_now` has sent was read."""
+        self._answered = True
+
+    async def fail(self, exc: BaseException) -> None:
+        """Close the connection, which owes an answer that nobody waits for."""
+        await self._failed(exc, began=True)
+
+    async def _receive_answer(self, request: RequestT, deadline: float, read_until: float) -> ResponseT:
+        # As in call(), which would take longer by one more coroutine.
+        try:
+            payload = await self._channel.receive(deadline=min(deadline, read_until))
+        except trio.TooSlowError:
+            if deadline <= read_until:
+                raise answer_timed_out(self.endpoint) from None
+            channel = self._channel
+            raise too_late(
+                channel.read_timeout, self.endpoint, in_frame=channel.in_frame, peer=channel.peer
+            ) from None
+        except PeerClosedError as exc:
+            exc.hint = why_closed(self._contract, answered=self._answered)
+            raise
+        return self._contract.decode_answer(request, payload)
 
     @trio.lowlevel.enable_ki_protection
     async def call_many(

@@ -5,6 +5,7 @@ from .health import answering_health
 from .middleware import authorized, logged, timed
 from .router import Router
 from .serve import Server, serve, serve_listener
+from .threads import in_threads
 
 __all__ = [
     "Call",
@@ -13,6 +14,7 @@ __all__ = [
     "Server",
     "answering_health",
     "authorized",
+    "in_threads",
     "logged",
     "serve",
     "serve_listener",

@@ -45,6 +45,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         self._eof_sent = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._blocking_poll: select.poll | None = None
 
     def read(self, max_bytes: int) -> bytes | None:
         """Return bytes that are there; see :meth:`Duplex.read`."""
@@ -61,6 +62,17 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         Cancellation loses no bytes.
         """
         await trio.lowlevel.wait_readable(self._open_fd())
+
+    def block_until_readable(self, seconds: float) -> None:
+        """Wait in this thread, whatever else it has to do, until :meth:`read` may have something.
+
+        For who is not on Trio. A close in another thread ends it.
+        """
+        if self._blocking_poll is None:
+            self._blocking_poll = select.poll()  # of its own: one poll object serves one thread at a time
+            self._blocking_poll.register(self._open_fd(), select.POLLIN)
+        self._open_fd()
+        self._blocking_poll.poll(seconds * 1000)
 
     def _open_fd(self) -> int:
         # Asked for each time: in a forked child the socket is closed behind this stream's back.

@@ -27,12 +27,17 @@ class Entry(NamedTuple):
     only: frozenset[str] = frozenset()
 
 
+#: What a door adds to the client behind it: to a call, to calls at a time, to opening it.
+_OF_DOORS: Final = frozenset({"a", "d", "f"})
+
 #: By the names of the command line, in the order of the table.
 CONTENDERS: Final = {
     "trio_ipc": Entry("ours", "trio_ipc", "trio", shares=True),
     "resilient": Entry("ours", "trio_ipc, resilient client", "trio", shares=True, only=frozenset({"a", "d"})),
     "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
     "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
+    "blocking-door": Entry("blocking_door", "trio_ipc, blocking door", "trio", shares=True, only=_OF_DOORS),
+    "aio-door": Entry("aio_door", "trio_ipc, aio door", "trio", shares=True, only=_OF_DOORS),
     "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),
     "blocking": Entry("blocking", "blocking sockets, echo"),
     "asyncio": Entry("streams", "asyncio streams"),

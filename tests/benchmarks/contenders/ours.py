@@ -66,14 +66,17 @@ class Ours(TrioContender):
         except ConfigError as exc:
             raise LeftOutError(exc.message) from exc
 
+    def config(self, path: str) -> IpcConfig:
+        return self._config.replace(endpoint_path=path)
+
     async def serving(
         self, path: str, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        await serve(handle, DETECTION, self._config.replace(endpoint_path=path), task_status=task_status)
+        await serve(handle, DETECTION, self.config(path), task_status=task_status)
 
     @asynccontextmanager
     async def connect(self, job: Job) -> AsyncIterator[AsyncClient]:
-        config = self._config.replace(endpoint_path=job.path)
+        config = self.config(job.path)
         if self._resilient:
             settings = ResilientConfig(max_connections_per_endpoint=1, max_in_flight=job.number)
             async with open_resilient_client(DETECTION, [Endpoint(config)], settings) as resilient:

@@ -1,0 +1,124 @@
+"""asyncio programs outside of the tree: Ctrl-C, cancellation, and what they forget."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.doors import DEADLINE, Gate, program, served
+from tests.platforms import exists, unix_only
+from trio_ipc import IpcConfig
+
+#: Makes a call that is never answered, and ends.
+CALLER = """
+import asyncio, sys
+from trio_ipc import IpcConfig
+from trio_ipc.aio import open_client
+from trio_ipc.daemoneye import DETECTION, DetectionTask
+
+config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2])
+
+async def main():
+    async with open_client(DETECTION, config) as client:
+        call = asyncio.create_task(client.call(DetectionTask(task_id="wait")))
+        if sys.argv[3] == "interrupt":
+            await call
+        await client.call_many([])  # which is over once the other one has gone
+        if sys.argv[3] == "cancel":
+            call.cancel()
+        elif sys.argv[3] == "timeout":
+            async with asyncio.timeout(0.01):
+                await call
+
+try:
+    asyncio.run(main())
+except TimeoutError:
+    print("timeout")
+except KeyboardInterrupt:
+    print("interrupt")
+"""
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "leave"])
+def test_a_program_ends_though_a_call_is_not_answered(config: IpcConfig, directory: str, how: str) -> None:
+    gate = Gate()
+    arguments = (config.endpoint_path, str(config.transport), how)
+    with served(config, gate), program(CALLER, *arguments, directory=directory) as caller:
+        status, out, errors = caller.end()
+        assert (status, out) == (0, "timeout\n" if how == "timeout" else "")
+        # asyncio itself tells of a task that failed and was awaited by nobody.
+        assert ("ChannelClosedError" in errors) is (how == "leave")
+        assert not gate.cancelled.wait(0) or not errors or how == "leave"
+
+
+@unix_only  # Windows has no signal that reaches one process from another alone
+def test_ctrl_c_ends_the_call_of_a_program(config: IpcConfig, directory: str) -> None:
+    gate = Gate()
+    arguments = (config.endpoint_path, str(config.transport), "interrupt")
+    with served(config, gate), program(CALLER, *arguments, directory=directory) as caller:
+        assert gate.reached.wait(DEADLINE)
+        caller.interrupt()
+        assert caller.end() == (0, "interrupt\n", "")
+        assert gate.cancelled.wait(DEADLINE), "its client has left"
+
+
+SERVER = """
+import asyncio, sys
+from trio_ipc import IpcConfig
+from trio_ipc.aio import open_client, serve
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+
+config = IpcConfig(endpoint_path=sys.argv[1], transport=sys.argv[2])
+
+async def handle(task, call):
+    if task.task_id == "exit":
+        raise SystemExit(3)
+    return DetectionResult(task_id=task.task_id, success=True)
+
+async def main():
+    global server
+    server = serve(handle, DETECTION, config)
+    server = await server.__aenter__() if sys.argv[3] == "forget" else server
+    if sys.argv[3] == "forget":
+        return
+    async with server, open_client(DETECTION, config) as client:
+        print("listening", flush=True)
+        if sys.argv[3] == "exit":
+            await client.call(DetectionTask(task_id="exit"))
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@unix_only
+def test_ctrl_c_ends_a_server_and_its_endpoint_is_removed(config: IpcConfig, directory: str) -> None:
+    arguments = (config.endpoint_path, str(config.transport), "serve")
+    with program(SERVER, *arguments, directory=directory) as server:
+        assert server.line() == "listening"
+        server.interrupt()
+        status, _, errors = server.end()
+        assert status == -signal.SIGINT
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not exists(config.endpoint_path)
+
+
+def test_a_handler_may_end_the_program(config: IpcConfig, directory: str) -> None:
+    arguments = (config.endpoint_path, str(config.transport), "exit")
+    with program(SERVER, *arguments, directory=directory) as server:
+        assert server.line() == "listening"
+        status, _, _ = server.end()
+        assert status == 3
+    assert not exists(config.endpoint_path)
+
+
+def test_a_server_that_a_program_forgets_warns_and_leaves_no_endpoint(
+    config: IpcConfig, directory: str
+) -> None:
+    arguments = (config.endpoint_path, str(config.transport), "forget")
+    with program(SERVER, *arguments, directory=directory, options=("-W", "always")) as server:
+        status, _, errors = server.end()
+        assert status == 0
+        assert errors.count("ResourceWarning: unclosed <trio_ipc.aio.Server at") == 1, errors
+    assert not exists(config.endpoint_path)

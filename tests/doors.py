@@ -1,0 +1,128 @@
+"""What tests of the doors share: a server on Trio for tests that are not, and programs outside the tree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import trio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from tests.support import DetectionServer, Handler, succeed
+from trio_ipc import Call, IpcConfig, serve
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+
+#: Far more than anything here takes, even on a busy machine. Nothing waits that long unless it is broken.
+DEADLINE = 60.0
+
+PORTAL_THREAD = "trio_ipc portal"
+
+
+def portal_threads() -> list[threading.Thread]:
+    """The threads that doors have for themselves, and that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == PORTAL_THREAD]
+
+
+class Gate:
+    """A handler that answers at once, but for tasks called "wait": these wait until it is opened.
+
+    Attributes:
+        reached: set once one of them has come.
+        cancelled: set once one of them was cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.cancelled = threading.Event()
+        self._opened = trio.Event()
+
+    async def __call__(self, task: DetectionTask, call: Call) -> DetectionResult:
+        if task.task_id.startswith("wait"):
+            self.reached.set()
+            try:
+                await self._opened.wait()
+            except trio.Cancelled:
+                self.cancelled.set()
+                raise
+        return await succeed(task, call)
+
+    async def open(self) -> None:
+        """Answer all of them. To be run where the server is."""
+        self._opened.set()
+
+
+@attrs.frozen
+class Served:
+    """A server in a thread of its own."""
+
+    server: DetectionServer
+    portal: BlockingPortal
+
+    def stop(self) -> None:
+        """Stop it, and wait for that."""
+        self.server.stop()
+        self.portal.call(self.server.wait_stopped)
+
+
+@contextmanager
+def served(config: IpcConfig, handler: Handler = succeed) -> Iterator[Served]:
+    """A server in a thread, for a block; it is cancelled in the end if it still runs."""
+
+    async def run(task_status: Any) -> None:
+        await serve(handler, DETECTION, config, task_status=task_status)
+
+    with start_blocking_portal("trio") as portal:
+        future, server = portal.start_task(run)
+        yield Served(server, portal)
+        future.cancel()
+
+
+class Program:
+    """A program outside of the tree, whose lines are read as they come."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().rstrip("\n")
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; return its exit status, and what it still has said on both outputs."""
+        out, errors = self._process.communicate(timeout=DEADLINE)
+        return self._process.returncode, out, errors
+
+
+@contextmanager
+def program(text: str, *arguments: str, directory: str, options: tuple[str, ...] = ()) -> Iterator[Program]:
+    """A program for the length of a block, in a directory that has nothing of the tree."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    process = subprocess.Popen(
+        [sys.executable, *options, "-c", text, *arguments],
+        cwd=directory,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watch = threading.Timer(DEADLINE, process.kill)  # a line that never comes would be waited for without end
+    watch.start()
+    try:
+        yield Program(process)
+    finally:
+        watch.cancel()
+        process.kill()
+        process.communicate()

@@ -1,0 +1,199 @@
+"""A call in its caller's own thread, for synchronous programs: no thread is switched to, and none back.
+
+It is for what most calls are: the connection is idle, all of the request goes out at once, and the answer
+comes whole and in time. Whatever else happens is left to the line, in the Trio thread, which decides and
+tells what it means: deadlines, broken frames, closing. This module must never do that itself, and never leave
+a connection open that owes an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
+
+from trio_ipc.channel import Channel
+from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
+from trio_ipc.telemetry import ClientTelemetry
+
+from .failures import add_limit, call_timed_out, kind_of
+from .single import Single
+
+if TYPE_CHECKING:
+    from .client import Client
+
+R = TypeVar("R")
+
+
+class RunOnTrio(Protocol):
+    """Has an async function run in the Trio thread, and waits for its result."""
+
+    def __call__(self, function: Callable[[], Awaitable[R]], /) -> R:
+        """Do that."""
+
+
+#: Seconds after which a wait looks again whether its connection was closed: another thread may close it just
+#: before the wait begins, which then nothing would end.
+_LOOK_AGAIN: Final = 1.0
+
+_HINT: Final = "open more clients, or make fewer calls at a time"
+
+_Wait: TypeAlias = Callable[[float], bool]
+
+
+class Direct(Generic[RequestT, ResponseT]):
+    """Makes the calls of a client that has one in flight at a time.
+
+    Args:
+        client, line, channel, contract, telemetry: the client, and what it is made of.
+        run: has an async function run in the Trio thread.
+    """
+
+    def __init__(
+        self,
+        client: Client[RequestT, ResponseT],
+        line: Single[RequestT, ResponseT],
+        channel: Channel,
+        contract: Contract[RequestT, ResponseT],
+        telemetry: ClientTelemetry,
+        *,
+        run: RunOnTrio,
+    ) -> None:
+        self._client = client
+        self._line = line
+        self._channel = channel
+        self._contract = contract
+        self._telemetry = telemetry
+        self._run = run
+        #: One that knows its owner: an interrupt may come between its taking and whatever would note that.
+        self._turn = threading.RLock()
+        #: Whether the connection may owe an answer. Set before anything is sent, so that an interrupt at any
+        #: point finds it, or the next call does.
+        self._owes = False
+
+    def call(self, request: RequestT, *, timeout: float | None = None) -> ResponseT:
+        """Send a request and wait for its response; see :meth:`Client.call`. An interrupt closes it."""
+        from .client import seconds_of  # noqa: PLC0415 - it imports this module, for its types alone
+
+        self._contract.check_request(request)
+        now = self._telemetry.now
+        began = now()
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
+        try:
+            self._take_turn(deadline - began, timeout)
+            self._pay()
+            self._owes = True
+            sent = self._line.begin_now(request) if now() < deadline else None
+            if sent is None:
+                self._owes = False
+                left = None if timeout is None else max(0.0, deadline - now())
+                return self._run(partial(self._client.call, request, timeout=left))
+            return self._finish(request, began, deadline, timeout, all_sent=sent)
+        finally:
+            self._end_turn()
+
+    def others(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Have something else done on the connection, in the Trio thread, in a turn among the calls."""
+        try:
+            self._take_turn(math.inf, None)
+            self._pay()
+            return self._run(function)
+        finally:
+            self._end_turn()
+
+    # --- Turns ----------------------------------------------------------------------------------------------
+
+    def _take_turn(self, left: float, timeout: float | None) -> None:
+        limit = self._channel.read_timeout
+        if self._turn.acquire(timeout=min(left, limit)):
+            return
+        if left <= limit:
+            error = call_timed_out(
+                "waiting for a turn behind other threads' calls; nothing was sent",
+                self._line.endpoint,
+                hint=_HINT,
+            )
+            add_limit(error, timeout)
+            raise error
+        raise TurnTimeoutError(
+            "timed out waiting for a turn behind other threads' calls, the limit read_timeout_ms is "
+            f"{limit * 1000:.0f}",
+            endpoint=self._line.endpoint,
+            hint=_HINT,
+        )
+
+    def _end_turn(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was not taken
+            self._turn.release()
+
+    def _pay(self) -> None:
+        """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
+        if self._owes:
+            self._run(partial(self._line.fail, _interrupted(self._line.endpoint)))
+            self._owes = False
+
+    # --- A call ---------------------------------------------------------------------------------------------
+
+    def _finish(
+        self, request: RequestT, began: float, deadline: float, timeout: float | None, *, all_sent: bool
+    ) -> ResponseT:
+        telemetry = self._telemetry
+        telemetry.calls += 1
+        telemetry.calls_in_flight += 1
+        try:
+            response = self._response(request, deadline, all_sent=all_sent)
+        except BaseException as exc:
+            telemetry.calls_failed[kind_of(exc)] += 1
+            telemetry.calls_in_flight -= 1
+            add_limit(exc, timeout)
+            self._pay()  # an interrupt, or one of the contract's own functions
+            raise
+        telemetry.call_seconds.observe(telemetry.now() - began)
+        telemetry.calls_in_flight -= 1
+        return response
+
+    def _response(self, request: RequestT, deadline: float, *, all_sent: bool) -> ResponseT:
+        read_until = self._telemetry.now() + self._channel.read_timeout
+        payload = self._receive(min(deadline, read_until)) if all_sent else None
+        if payload is None:
+            finish = partial(self._line.finish, request, deadline, read_until, all_sent=all_sent)
+            try:
+                response = self._run(finish)
+            except IpcError:
+                self._owes = False  # it was closed
+                raise
+            self._owes = False
+            return response
+        self._owes = False
+        try:
+            response = self._contract.decode_answer(request, payload)
+        except Exception as exc:
+            self._run(partial(self._line.fail, exc))
+            raise
+        self._line.answered()
+        return response
+
+    def _receive(self, until: float) -> bytes | None:
+        """Wait for an answer; return None if none is whole and in time, or if there is an error."""
+        block_and_look: _Wait = self._channel.block_and_look  # type: ignore[attr-defined]  # Client.direct
+        now = self._telemetry.now
+        try:
+            while (left := until - now()) > 0:
+                if block_and_look(min(left, _LOOK_AGAIN)):
+                    payloads = self._channel.receive_nowait(1)
+                    return payloads[0] if payloads else None
+        except IpcError:
+            pass  # the line will meet it, too
+        return None
+
+
+def _interrupted(endpoint: str) -> ChannelClosedError:
+    return ChannelClosedError(
+        "this connection was closed: a call on it was interrupted",
+        endpoint=endpoint,
+        hint="open a new client",
+    )

@@ -1,0 +1,132 @@
+"""What the clients and servers of both doors have in common: whose they are, and how they end.
+
+A door waits in one of two ways, which are its users'; this module must never wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from anyio.from_thread import BlockingPortal
+
+from trio_ipc.errors import ChannelClosedError, IpcError, shown_argument, writable
+
+from .kept import Kept
+from .thread import PortalThread
+
+T = TypeVar("T")
+
+
+def check_portal(portal: object) -> None:
+    """Raise :exc:`TypeError` if this is neither a portal nor None."""
+    if portal is not None and not isinstance(portal, BlockingPortal):
+        raise TypeError(
+            f"portal is {shown_argument(portal)}, must be a portal of anyio's, such as start_blocking_portal("
+            '"trio") gives, or None for one of its own'
+        )
+
+
+class Door(Generic[T]):
+    """Something of Trio's for somebody elsewhere, who has to open and close it.
+
+    Args:
+        kept: what is to be open.
+        portal: where; None for a thread of its own.
+    """
+
+    _closed = True
+
+    def __init__(self, kept: Kept[T], portal: BlockingPortal | None) -> None:
+        self._kept = kept
+        self._portal = portal
+        self._thread = PortalThread() if portal is None else None
+        self._pid = os.getpid()
+        self._begun = False
+
+    def __repr__(self) -> str:
+        """Tell where it is, and whether it is open."""
+        room = type(self).__module__.rpartition(".")[0]
+        at = "" if self._kept.endpoint is None else f" at {writable(self._kept.endpoint)}"
+        return f"<{room}.{type(self).__name__}{at}, {'closed' if self._closed else 'open'}>"
+
+    def __del__(self, _warn: Any = warnings.warn, _getpid: Any = os.getpid) -> None:
+        """Say that it was not closed, and have it closed. No wait: nobody knows whose thread this is."""
+        if not self._closed and _getpid() == self._pid:
+            _warn(
+                f"unclosed {self!r}: use it in a with block, or close it when you are done",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+            self._give_up()
+
+    # --- Opening, step by step ------------------------------------------------------------------------------
+
+    def _prepare(self) -> Future[object] | None:
+        """Start the thread, if it has one; return what has to be waited for before :meth:`_begin`."""
+        self._closed = False  # from now on there is something to close
+        if self._thread is None:
+            return None
+        self._thread.start()
+        return self._thread.started
+
+    def _begin(self) -> None:
+        """Have it opened, which its ``opened`` tells.
+
+        Raises:
+            IpcError: the portal has ended, or this is its own thread.
+        """
+        portal = self._portal if self._thread is None else self._thread.portal
+        assert portal is not None  # noqa: S101 - it has either
+        try:
+            portal.start_task_soon(self._kept.keep)
+        except RuntimeError as exc:
+            raise IpcError(
+                f"nothing can be opened by this portal: {exc}",
+                endpoint=self._kept.endpoint,
+                hint="use it in another thread than its own, and while its block lasts",
+            ) from exc
+        self._begun = True
+
+    def _give_up(self) -> list[Future[object]]:
+        """Have it end at once; return what has to be waited for until all of it has."""
+        ends = []
+        self._kept.abandon()
+        if self._thread is not None:
+            ends.append(self._thread.stop())
+        elif self._begun:
+            ends.append(self._kept.left)
+        self._closed = True
+        return ends
+
+    def _join(self) -> None:
+        """See the thread off, once its end was waited for."""
+        if self._thread is not None:
+            self._thread.join()
+
+    # --- Use ------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_of_this_process(self) -> bool:
+        return os.getpid() == self._pid
+
+    def _check_open(self) -> None:
+        """Raise :exc:`IpcError` if this cannot be asked for anything, here and now."""
+        if os.getpid() != self._pid:
+            raise ChannelClosedError(
+                f"it was opened by process {self._pid}, and this is a fork of it, process {os.getpid()}",
+                endpoint=self._kept.endpoint,
+                hint="open a new one in each process, after the fork",
+            )
+        if self._closed:
+            raise ChannelClosedError("it was closed", endpoint=self._kept.endpoint, hint="open a new one")
+        if threading.get_ident() == self._kept.thread:
+            raise IpcError(
+                "it was used in the thread of its own portal, which would wait for itself",
+                endpoint=self._kept.endpoint,
+                hint="a contract's functions run there: they must not call",
+            )

@@ -1,0 +1,52 @@
+"""Handlers that are synchronous functions, each run in a thread.
+
+A thread cannot be cancelled. This module must never let one go on when its server has forgotten it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from trio_ipc.contract import RequestT, ResponseT, is_async
+from trio_ipc.errors import shown_argument
+
+from .handling import Call, Handler
+
+
+def in_threads(
+    handler: Callable[[RequestT, Call], ResponseT], limiter: trio.CapacityLimiter | None = None
+) -> Handler[RequestT, ResponseT]:
+    """Make a handler of a synchronous function, which may block: each request is handled in a thread.
+
+    Args:
+        handler: ``def handler(request, call) -> response``. Several run at a time, one for each connection.
+        limiter: how many there may be at a time; None for Trio's own, of 40 threads
+            (:func:`trio.to_thread.current_default_thread_limiter`). A request that finds no free one waits,
+            within its own deadline.
+
+    Returns:
+        A handler for :func:`serve`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+
+    A thread cannot be cancelled. When the deadline goes by, or the client leaves, it is waited for: its
+    result is dropped, and only then the client is told that the time was up, and the connection goes on; so
+    does the end of the server. A function that takes long should call
+    :func:`trio.from_thread.check_cancelled` now and then, which raises once nobody wants its result any more.
+    """
+    given: object = handler
+    if not callable(given) or is_async(given):
+        what = "which is async: give it to serve() itself" if callable(given) else "which cannot be called"
+        raise TypeError(f"handler is {shown_argument(given)}, {what}: it must be an ordinary function")
+    if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
+        raise TypeError(f"limiter is {shown_argument(limiter)}, must be a trio.CapacityLimiter or None")
+
+    async def handle(request: RequestT, call: Call) -> ResponseT:
+        # Not abandoned on cancellation. A thread that goes on would do a request's work when its client has
+        # been told that it failed, beside the one that does it again; and after the end of serve().
+        return await trio.to_thread.run_sync(handler, request, call, limiter=limiter)
+
+    return handle
