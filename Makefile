@@ -17,7 +17,8 @@ TEST_USER ?= daemon
 WINE :=
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
-VENV := .venv
+# One for each interpreter: `make test PYTHON=python3.12` leaves the one of `python3` alone.
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,_,$(PYTHON)))
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 STAMP := $(VENV)/.installed
@@ -30,9 +31,16 @@ INTEROP := build/interop
 GO_BUILD := go build -trimpath -buildvcs=false
 # The peers in other languages that can be built here; the others are left out, and the run says so.
 PEERS := $(if $(shell command -v go 2>/dev/null),interop-go) $(if $(shell command -v cargo 2>/dev/null),interop-rust)
+PROTO_VENV := .venv-proto
+PROTO_LOCKED := $(PROTO_VENV)/.locked
+DIST_VENV := .venv-dist
+DIST_LOCKED := $(DIST_VENV)/.locked
+OLDEST_VENV := .venv-oldest
+OLDEST_STAMP := $(OLDEST_VENV)/.installed
+PIP := -m pip install --quiet --disable-pip-version-check
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -40,6 +48,11 @@ help:
 	@echo "make test-as-user    the same suite as the user daemon; as root"
 	@echo "make mutants ARGS=\"--module trio_ipc.wire --sample 20\"    change the code, and see whether a test fails"
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one, WINE=10 under another"
+	@echo "make test-pythons   the test suite with every supported Python that is on this machine"
+	@echo "make test-oldest    a part of it with the lowest version of every dependency"
+	@echo "make test-protobuf  a part of it with the oldest protobuf and the newest of each major"
+	@echo "make dist    build wheel and sdist, check them, use them in empty environments; ARGS=--help says more"
+	@echo "make compatibility   run what docs/compatibility.md is made of, and write it"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
@@ -60,7 +73,7 @@ $(LOCKED): requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(STAMP): $(LOCKED) pyproject.toml
+$(STAMP): $(LOCKED) pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -80,11 +93,49 @@ test-as-user: $(STAMP)
 mutants: $(STAMP)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+# The whole suite in each, and no coverage: a branch for one Python would not be met in another.
+test-pythons: $(STAMP)
+	@for python in $$($(BIN)/python -m tests.distribution.pythons); do \
+		echo "== $$($$python --version)" && $(MAKE) --no-print-directory venv PYTHON=$$python && \
+		.venv-$$(echo $$python | tr / _)/bin/python -m pytest -q || exit 1; \
+	done
+
+# With versions that nobody would choose any more, all at once; in an environment of its own.
+$(OLDEST_STAMP): requirements/oldest.txt pyproject.toml setup.py
+	$(PYTHON) -m venv --clear $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python $(PIP) --require-hashes -r requirements/oldest.txt
+	$(OLDEST_VENV)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-oldest: $(OLDEST_STAMP)
+	$(OLDEST_VENV)/bin/python -m pytest -q $$($(OLDEST_VENV)/bin/python -m tests.distribution.subset)
+
+test-protobuf: $(STAMP)
+	@$(BIN)/python -m tests.distribution.matrix \
+		--python $$($(BIN)/python -c "import sys; print('%d.%d' % sys.version_info[:2])") $(ARGS)
+
+compatibility: $(STAMP)
+	@$(BIN)/python -m tests.distribution.matrix --record
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --format pylock.toml \
+		pyproject.toml -o build/pylock.toml
+	@$(BIN)/python -m tests.distribution.wheels build/pylock.toml
+	@$(BIN)/python -m tests.distribution.page
+
+$(DIST_LOCKED): requirements/dist.txt
+	$(PYTHON) -m venv --clear $(DIST_VENV)
+	$(DIST_VENV)/bin/python $(PIP) --require-hashes -r requirements/dist.txt
+	@touch $@
+
+# The tests of the sdist run in the environment of development.
+dist: $(STAMP) $(DIST_LOCKED)
+	@$(DIST_VENV)/bin/python -m tests.distribution --development $(BIN)/python $(ARGS)
+
 lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc.py examples tests/testing tests/windows \
+	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc examples tests/testing tests/windows \
 		tests/transports/test_named_pipe.py tests/transports/test_pipe_opening.py tests/legacy
 
 demo: $(STAMP)
@@ -97,7 +148,7 @@ $(BENCH_LOCKED): requirements/bench.txt
 		-r requirements/bench.txt
 	@touch $@
 
-$(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml
+$(BENCH_STAMP): $(BENCH_LOCKED) pyproject.toml setup.py
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation -e .
 	@touch $@
@@ -137,30 +188,37 @@ interop: $(STAMP) $(PEERS)
 	@$(BIN)/python -m tests.interop $(ARGS)
 
 # Messages are generated from our own .proto, by the protoc that `make proto` has.
-$(INTEROP)/detection.binpb: $(PROTO) $(STAMP)
+$(INTEROP)/detection.binpb: $(PROTO) $(PROTO_LOCKED)
 	@mkdir -p $(INTEROP)
-	@$(BIN)/python -m grpc_tools.protoc -I. --include_imports --descriptor_set_out=$@ $(PROTO)
+	@$(PROTO_VENV)/bin/protoc -I. --include_imports --descriptor_set_out=$@ $(PROTO)
 
 interop-rust: $(INTEROP)/detection.binpb
 	@cargo build --quiet --locked --release --manifest-path tests/interop/rust/Cargo.toml --target-dir $(INTEROP)/rust
 
-interop-go: $(STAMP)
+interop-go: $(PROTO_LOCKED)
 	@cd tests/interop/go && $(GO_BUILD) -o ../../../$(INTEROP)/go/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
-	@$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-go=$(INTEROP)/go/protoc-gen-go \
+	@$(PROTO_VENV)/bin/protoc -I. --plugin=protoc-gen-go=$(INTEROP)/go/protoc-gen-go \
 		--go_out=tests/interop/go --go_opt=module=peer --go_opt=M$(PROTO)=peer/detection $(PROTO)
 	@cd tests/interop/go && $(GO_BUILD) -o ../../../$(INTEROP)/go/peer .
+
 # With PYTHON_WINDOWS and WINE as `make test-windows`.
 hardening-table-windows: $(STAMP)
 	$(MAKE) test-windows ARGS="-q $$($(BIN)/python -m tests.hardening.table --windows --modules)"
 	$(BIN)/python -m tests.hardening.table --windows
 
-proto: $(STAMP)
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
+# An environment of its own: protoc of the oldest protobuf that is allowed, and not of the newest.
+$(PROTO_LOCKED): requirements/proto.txt
+	$(PYTHON) -m venv --clear $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python $(PIP) --require-hashes -r requirements/proto.txt
+	@touch $@
+
+proto: $(PROTO_LOCKED)
+	$(PROTO_VENV)/bin/protoc -I. --python_out=. --pyi_out=. $(PROTO)
 
 # The committed code is compared with a fresh generation, so that a .proto edit can't land alone.
-proto-check: $(STAMP)
+proto-check: $(PROTO_LOCKED)
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) && \
+	$(PROTO_VENV)/bin/protoc -I. --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) && \
 	for file in trio_ipc/daemoneye/detection_pb2.py trio_ipc/daemoneye/detection_pb2.pyi; do \
 		diff -u "$$file" "$$fresh/$$file" || { echo "$$file is stale: run 'make proto' and commit it" >&2; exit 1; }; \
 	done
@@ -168,14 +226,24 @@ proto-check: $(STAMP)
 # uv resolves for all platforms and Pythons at once; it is only needed here.
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	for name in dev bench fuzz; do \
+	for name in dev bench fuzz proto dist; do \
 		$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 			--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
 			requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --resolution lowest-direct --all-extras \
+		pyproject.toml requirements/oldest.in -o requirements/oldest.txt
+	mkdir -p build requirements/protobuf && rm -f requirements/protobuf/*.txt
+	for wanted in ==5.26.1 "<6" "<7" "<8"; do \
+		echo "protobuf$$wanted" | $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes \
+			--python-version 3.11 --no-emit-index-url --no-annotate - -o build/protobuf.txt && \
+		mv build/protobuf.txt requirements/protobuf/$$(sed -n 's/^protobuf==\([0-9.]*\).*/\1/p' build/protobuf.txt).txt \
+		|| exit 1; \
+	done
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV) build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist *.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # Wine, CPython for Windows and the wheels live in a cache outside the tree. ARGS go to pytest.
 test-windows: $(STAMP)

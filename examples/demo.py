@@ -16,11 +16,15 @@ import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import trio
 
-from examples.common import (
+from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
+from trio_ipc.daemoneye import DETECTION, DetectionTask, HashCheck, TaskType
+
+from .common import (
     IN_ITS_OWN_GROUP,
     ask_to_end,
     cancel_on_signal,
@@ -31,12 +35,13 @@ from examples.common import (
     stop_signals,
     writing,
 )
-from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
-from trio_ipc.daemoneye import DETECTION, DetectionTask, HashCheck, TaskType
 
 PROGRAM = "demo"
 
-_ROOT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: What the programs stand in: `examples` in the tree, `trio_ipc.examples` where the wheel was installed.
+_PACKAGE: Final = __package__
+#: The folder in which Python finds it.
+_ROOT: Final = Path(__file__).resolve().parents[_PACKAGE.count(".") + 1]
 _OWN_EXECUTABLE: Final = os.path.abspath(sys.executable)
 _TIME_LIMIT: Final = 12.0
 _AGENT_OPTIONS: Final = ("--interval", "0.3", "--limit", "15")
@@ -68,9 +73,9 @@ class Demo:
     async def _take_steps(self) -> None:
         with trio.fail_after(_TIME_LIMIT):
             self._begin("start a collector")
-            async with self._program("examples.procmond") as procmond:
+            async with self._program(f"{_PACKAGE}.procmond") as procmond:
                 await procmond.line_with("listening")
-                async with self._program("examples.agent", *_AGENT_OPTIONS) as agent:
+                async with self._program(f"{_PACKAGE}.agent", *_AGENT_OPTIONS) as agent:
                     self._begin("let an agent show the processes, the largest first")
                     await agent.line_with("processes")
                     self._begin("verify this Python's own executable through the collector")

@@ -25,9 +25,10 @@ from trio_ipc import (
     serve_listener,
     testing,
 )
+from trio_ipc.castagnoli import crc32c
 from trio_ipc.config import Crc32Setting
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.wire import FrameDecoder, FrameEncoder
+from trio_ipc.wire import FrameDecoder, FrameEncoder, checksum_for
 
 _T = TypeVar("_T")
 
@@ -56,6 +57,12 @@ DetectionServer: TypeAlias = Server[DetectionTask, DetectionResult]
 DetectionClient: TypeAlias = Client[DetectionTask, DetectionResult]
 
 _encoder = FrameEncoder(4 * MIB, Crc32Variant.IEEE)
+
+
+def forget_libraries() -> None:
+    """Have the libraries of the checksums looked for again, as a test hides some or shows them again."""
+    crc32c.cache_clear()
+    checksum_for.cache_clear()
 
 
 async def succeed(task: DetectionTask, _: Call) -> DetectionResult:

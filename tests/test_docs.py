@@ -339,7 +339,7 @@ async def test_a_server_and_a_client_open_unix_sockets_only(directory: str) -> N
 
 
 def test_the_readmes_first_server_and_client_have_ten_lines() -> None:
-    for fence in fences_of(README)[1:3]:
+    for fence in [fence for fence in fences_of(README) if fence.language == "python"][:2]:
         assert len([line for line in fence.text.splitlines() if line]) <= 10, fence
 
 
@@ -385,6 +385,8 @@ def check_make(target: str, *variables: str) -> None:
 
 def check_python(option: str, module: str, *arguments: str) -> None:
     assert option == "-m"
+    # The wheel has them there, of which no tree knows.
+    module = module.removeprefix("trio_ipc.") if module.startswith("trio_ipc.examples.") else module
     # The Python that runs under Wine is embeddable: it comes without pip.
     assert importlib.util.find_spec(module) is not None or (UNDER_WINE and module == "pip"), module
     if module == "pip":
@@ -392,7 +394,9 @@ def check_python(option: str, module: str, *arguments: str) -> None:
             "optional-dependencies"
         ]
         assert arguments[0] == "install"
-        assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
+        wheel, version = "dist/trio_ipc-{}-py3-none-any.whl", trio_ipc.__version__
+        sources = (".", wheel.format(version))
+        assert arguments[1] in {*sources, *(f"{source}[{extra}]" for source in sources for extra in extras)}
     elif module.startswith("examples."):
         for argument in arguments:
             if argument.startswith("--"):

@@ -24,6 +24,7 @@ ROOMS = [
     "logs",
     "endpoint",
     "settings",
+    "castagnoli",
     "config",
     "wire",
     "contract",

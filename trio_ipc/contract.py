@@ -386,8 +386,10 @@ def encode(message: Message) -> bytes:
 
 
 def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
+    # Runtimes before 5.27 refuse a bytearray. All take a view of one, which newer ones need not copy.
+    data = payload if isinstance(payload, bytes) else memoryview(payload)
     try:
-        return kind.FromString(payload)  # type: ignore[arg-type]  # upb takes any buffer, its stub says bytes
+        return kind.FromString(data)  # type: ignore[arg-type]  # any buffer, though the stub says bytes
     except Exception as exc:  # a decoder in Python raises more than DecodeError, such as UnicodeDecodeError
         raise UndecodableMessageError(
             f"a payload of {len(payload)} bytes does not decode as {kind.DESCRIPTOR.full_name}: {exc}",

@@ -17,15 +17,6 @@ from typing import Any
 import attrs
 import trio
 
-from examples.common import (
-    add_endpoint_options,
-    cancel_on_signal,
-    complain,
-    load_configs,
-    run_program,
-    stop_signals,
-    writing,
-)
 from trio_ipc import (
     Endpoint,
     IpcError,
@@ -37,6 +28,15 @@ from trio_ipc import (
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
+from ..common import (
+    add_endpoint_options,
+    cancel_on_signal,
+    complain,
+    load_configs,
+    run_program,
+    stop_signals,
+    writing,
+)
 from .changes import Snapshot, compare, snapshot
 from .display import Display, JsonDisplay, TableDisplay
 from .paging import CollectorError, Enumeration, Question, enumerate_processes
@@ -169,7 +169,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m examples.{PROGRAM}", description="Show the processes that a collector sees."
+        prog=f"python -m {__package__}", description="Show the processes that a collector sees."
     )
     add_endpoint_options(parser, several=True)
     parser.add_argument(

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from examples.common import printable
 from trio_ipc.daemoneye import ProcessRecord
 
+from ..common import printable
 from .changes import Changes
 from .paging import Enumeration
 

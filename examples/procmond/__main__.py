@@ -10,10 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from examples.common import add_endpoint_options, load_config, run_program
 from trio_ipc import ExitStatus, run_service
 from trio_ipc.daemoneye import DETECTION
 
+from ..common import add_endpoint_options, load_config, run_program
 from .collector import Collector
 
 PROGRAM = "procmond"
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
-        prog=f"python -m examples.{PROGRAM}", description="Answer process tasks about this machine."
+        prog=f"python -m {__package__}", description="Answer process tasks about this machine."
     )
     add_endpoint_options(parser)
     parser.add_argument("--verbose", action="store_true", help="log every task to standard error")

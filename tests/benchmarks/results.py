@@ -19,7 +19,7 @@ from .suite import Measured, Run
 
 FORMAT: Final = 1
 
-_PACKAGES: Final = ("trio_ipc", "trio", "protobuf", "isal", "grpcio", "pyzmq", "uvloop")
+_PACKAGES: Final = ("trio_ipc", "trio", "protobuf", "fastcrc", "grpcio", "pyzmq", "uvloop")
 
 
 def document(run: Run, *, quick: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import google.protobuf
 from google.protobuf.internal import api_implementation
 
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
@@ -31,7 +32,7 @@ WORST_RESPONSE: Final = "empty process records"
 
 @attrs.frozen
 class Decoder:
-    """What docs/security.md computes with for one of protobuf's decoders, in bytes for each byte of a frame.
+    """What docs/security.md computes with for a decoder of protobuf, in bytes for each byte of a frame.
 
     Attributes:
         requests, responses: the most that is expected of any message.
@@ -43,10 +44,15 @@ class Decoder:
     worst: str
 
 
-COMPILED: Final = Decoder(32, 100, _THRESHOLDS)
-IN_PYTHON: Final = Decoder(96, 240, _GROUPS)
+#: By whether protobuf is older than 7.36, the compiled decoder and the one in Python.
+COMPILED_OF: Final = {False: Decoder(32, 100, _THRESHOLDS), True: Decoder(72, 100, _THRESHOLDS)}
+IN_PYTHON_OF: Final = {False: Decoder(96, 240, _GROUPS), True: Decoder(192, 240, _GROUPS)}
 
-#: The one of this process.
+_IS_OLD: Final = tuple(map(int, google.protobuf.__version__.split(".")[:2])) < (7, 36)
+
+#: Those of the protobuf of this process, and the one that it uses.
+COMPILED: Final = COMPILED_OF[_IS_OLD]
+IN_PYTHON: Final = IN_PYTHON_OF[_IS_OLD]
 DECODER: Final = IN_PYTHON if api_implementation.Type() == "python" else COMPILED
 
 

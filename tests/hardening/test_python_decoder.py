@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import google.protobuf
 import pytest
 import trio
 from google.protobuf.internal import api_implementation
@@ -27,7 +28,11 @@ from trio_ipc.wire import FrameEncoder
 async def _to_a_server(config: IpcConfig) -> None:
     texts = [string(text) for string in STRINGS for text in BAD_TEXTS]
     await refused_as_undecodable(config, texts)
-    await refused_as_undecodable(config, [nested_groups(depth) for depth in (101, 10_000, MIB // 2)])
+    # Groups that nobody knows have no limit of their own in 5.26; Python's recursion has.
+    depths = (
+        (10_000, MIB // 2) if google.protobuf.__version__.startswith("5.26.") else (101, 10_000, MIB // 2)
+    )
+    await refused_as_undecodable(config, [nested_groups(depth) for depth in depths])
 
 
 @asynccontextmanager

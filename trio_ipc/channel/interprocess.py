@@ -10,7 +10,7 @@ from trio_ipc import transports
 from trio_ipc.channel import Channel, FramedChannelListener, framed
 from trio_ipc.config import IpcConfig
 from trio_ipc.transports import DetachableListener, Detached, EndpointState, LocalStream, PeerPolicy
-from trio_ipc.wire import check_libraries
+from trio_ipc.wire import load_libraries
 
 
 class _Listener(FramedChannelListener, DetachableListener[Channel]):
@@ -43,8 +43,7 @@ def adopt(detached: Detached, config: IpcConfig) -> DetachableListener[Channel]:
     """Return a listener on what another one hands over.
 
     Raises:
-        ImportError: a library that the channels need is missing. Better now than at each connection.
         OSError: the system refuses.
     """
-    check_libraries(config.crc32_variant)
+    load_libraries(config.crc32_variant)
     return _Listener(transports.adopt(detached), config)

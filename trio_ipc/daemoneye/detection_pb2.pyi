@@ -2,8 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -67,7 +66,7 @@ class HashResult(_message.Message):
     file_path: str
     success: bool
     error_message: str
-    def __init__(self, hash_value: _Optional[str] = ..., algorithm: _Optional[str] = ..., file_path: _Optional[str] = ..., success: _Optional[bool] = ..., error_message: _Optional[str] = ...) -> None: ...
+    def __init__(self, hash_value: _Optional[str] = ..., algorithm: _Optional[str] = ..., file_path: _Optional[str] = ..., success: bool = ..., error_message: _Optional[str] = ...) -> None: ...
 
 class ProcessRecord(_message.Message):
     __slots__ = ("pid", "ppid", "name", "executable_path", "command_line", "start_time", "cpu_usage", "memory_usage", "executable_hash", "hash_algorithm", "user_id", "accessible", "file_exists", "collection_time", "ssdeep_hash", "on_disk_mismatch", "ssdeep_degraded")
@@ -105,7 +104,7 @@ class ProcessRecord(_message.Message):
     ssdeep_hash: str
     on_disk_mismatch: bool
     ssdeep_degraded: bool
-    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., name: _Optional[str] = ..., executable_path: _Optional[str] = ..., command_line: _Optional[_Iterable[str]] = ..., start_time: _Optional[int] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[int] = ..., executable_hash: _Optional[str] = ..., hash_algorithm: _Optional[str] = ..., user_id: _Optional[str] = ..., accessible: _Optional[bool] = ..., file_exists: _Optional[bool] = ..., collection_time: _Optional[int] = ..., ssdeep_hash: _Optional[str] = ..., on_disk_mismatch: _Optional[bool] = ..., ssdeep_degraded: _Optional[bool] = ...) -> None: ...
+    def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., name: _Optional[str] = ..., executable_path: _Optional[str] = ..., command_line: _Optional[_Iterable[str]] = ..., start_time: _Optional[int] = ..., cpu_usage: _Optional[float] = ..., memory_usage: _Optional[int] = ..., executable_hash: _Optional[str] = ..., hash_algorithm: _Optional[str] = ..., user_id: _Optional[str] = ..., accessible: bool = ..., file_exists: bool = ..., collection_time: _Optional[int] = ..., ssdeep_hash: _Optional[str] = ..., on_disk_mismatch: bool = ..., ssdeep_degraded: bool = ...) -> None: ...
 
 class NetworkFilter(_message.Message):
     __slots__ = ("protocols", "source_addresses", "destination_addresses", "connection_states")
@@ -223,7 +222,7 @@ class AdvancedCapabilities(_message.Message):
     kernel_level: bool
     realtime: bool
     system_wide: bool
-    def __init__(self, kernel_level: _Optional[bool] = ..., realtime: _Optional[bool] = ..., system_wide: _Optional[bool] = ...) -> None: ...
+    def __init__(self, kernel_level: bool = ..., realtime: bool = ..., system_wide: bool = ...) -> None: ...
 
 class CollectionCapabilities(_message.Message):
     __slots__ = ("supported_domains", "advanced")
@@ -273,7 +272,7 @@ class DetectionResult(_message.Message):
     filesystem_events: _containers.RepeatedCompositeFieldContainer[FilesystemRecord]
     performance_events: _containers.RepeatedCompositeFieldContainer[PerformanceRecord]
     capabilities: CollectionCapabilities
-    def __init__(self, task_id: _Optional[str] = ..., success: _Optional[bool] = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping]]] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., success: bool = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping]]] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ...) -> None: ...
 
 class CapabilityRequest(_message.Message):
     __slots__ = ("client_id", "requested_domains", "client_version")
@@ -295,4 +294,4 @@ class CapabilityResponse(_message.Message):
     capabilities: CollectionCapabilities
     error_message: str
     server_version: str
-    def __init__(self, negotiation_success: _Optional[bool] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ..., error_message: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, negotiation_success: bool = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ..., error_message: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from trio_ipc.castagnoli import crc32c
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.errors import (
     ChecksumMismatchError,
@@ -32,24 +33,13 @@ HEADER_BYTES: Final = _HEADER.size
 _Checksum: TypeAlias = Callable[[bytes, int], int]
 
 
-def _castagnoli() -> _Checksum:
-    # Imported where it is asked for; IEEE, the default, needs the standard library alone.
-    import google_crc32c  # noqa: PLC0415
-
-    def crc32c(data: bytes, before: int) -> int:
-        crc: int = google_crc32c.extend(before, data)
-        return crc
-
-    return crc32c
-
-
 def checksum_of(variant: Crc32Variant) -> _Checksum:
-    """Return the checksum function of a variant. Raises ImportError where its library is missing."""
-    return zlib.crc32 if variant is Crc32Variant.IEEE else _castagnoli()
+    """Return the checksum function of a variant."""
+    return zlib.crc32 if variant is Crc32Variant.IEEE else crc32c()
 
 
 def load_checksums(setting: Crc32Setting) -> None:
-    """Load what a setting needs. Raises ImportError where a library is missing."""
+    """Load what a setting needs, so that no connection has to wait for it."""
     for variant in Crc32Variant if setting == AUTO else (setting,):
         checksum_of(variant)
 

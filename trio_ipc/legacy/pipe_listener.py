@@ -204,7 +204,6 @@ def adopt(detached: Detached, config: IpcConfig) -> PipeListener:
     """Return a listener on what another one hands over.
 
     Raises:
-        ImportError: a library that the channels need is missing. Better now than at each connection.
         OSError: the system refuses.
     """
     load_checksums(config.crc32_variant)

@@ -228,10 +228,6 @@ async def listen(config: IpcConfig, peers: PeerPolicy) -> SocketListener:
 
 
 def adopt(detached: Detached, config: IpcConfig) -> SocketListener:
-    """Return a listener on what another one hands over.
-
-    Raises:
-        ImportError: a library that the channels need is missing. Better now than at each connection.
-    """
+    """Return a listener on what another one hands over."""
     load_checksums(config.crc32_variant)
     return SocketListener(detached, config)

@@ -3,7 +3,7 @@
 Nothing in this package imports trio, opens anything or knows a clock; a test of it needs bytes alone.
 """
 
-from .checksum import Checksum, check_libraries, checksum_for
+from .checksum import Checksum, checksum_for, load_libraries
 from .framing import HEADER_BYTES, FrameDecoder, FrameEncoder
 
-__all__ = ["HEADER_BYTES", "Checksum", "FrameDecoder", "FrameEncoder", "check_libraries", "checksum_for"]
+__all__ = ["HEADER_BYTES", "Checksum", "FrameDecoder", "FrameEncoder", "checksum_for", "load_libraries"]

@@ -10,7 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from isal.isal_zlib import crc32
+from fastcrc.crc32 import iso_hdlc as crc32
 
 from tests.benchmarks.loads import Job
 from tests.benchmarks.messages import (

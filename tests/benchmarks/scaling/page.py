@@ -18,7 +18,7 @@ from .run import Run
 FORMAT: Final = 1
 
 #: The packages that take part here.
-_PACKAGES: Final = ("trio_ipc", "trio", "protobuf", "isal")
+_PACKAGES: Final = ("trio_ipc", "trio", "protobuf", "fastcrc")
 
 #: What is divided by what, and how the page calls that.
 _RATIOS: Final = (

@@ -1,0 +1,96 @@
+"""Makes the wheel and the sdist, from a copy of the tree: nothing that lies about here gets into them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+
+#: What tools, tests and editors leave in a tree.
+_LEFT_OVER: Final = (
+    ".git", ".venv*", "build", "dist", "*.egg-info", "__pycache__", ".coverage*", ".hypothesis", ".*_cache",
+)  # fmt: skip
+
+#: The README as an index of packages shows it, where no file is beside it.
+INDEX_PAGE: Final = "README.index.md"
+
+
+def copy_of_the_tree(scratch: Path) -> Path:
+    """Copy what belongs to the project; return the copy."""
+    tree = scratch / "tree"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*_LEFT_OVER))
+    return tree
+
+
+def absolute_links(text: str, repository: str, version: str) -> str:
+    """Return a page whose links to files of the tree lead to the repository's pages of this version.
+
+    Args:
+        text: the page.
+        repository: the address of its page, as ``[project.urls]`` has it. Files are at ``/blob/`` and
+            pictures at ``/raw/`` below, as the usual hosts have them.
+        version: the release, whose tag is ``v`` and the version.
+    """
+
+    def absolute(match: re.Match[str]) -> str:
+        picture, label, target = match.groups()
+        if "://" in target or target.startswith("#"):
+            return match[0]
+        return f"{picture}[{label}]({repository}/{'raw' if picture else 'blob'}/v{version}/{target})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", absolute, text)
+
+
+def with_links(project: str, repository: str) -> str:
+    """Return pyproject.toml's text with the project's links, and the index page as its README."""
+    links = (
+        "[project.urls]\n"
+        f'Repository = "{repository}"\n'
+        f'Documentation = "{repository}/blob/HEAD/docs/index.md"\n'
+        f'Changelog = "{repository}/blob/HEAD/CHANGELOG.md"\n'
+        f'Issues = "{repository}/issues"\n\n'
+    )
+    page = _replaced(project, 'readme = "README.md"', f'readme = "{INDEX_PAGE}"')
+    return _replaced(page, "[project.optional-dependencies]\n", links + "[project.optional-dependencies]\n")
+
+
+def with_contact(project: str, contact: str) -> str:
+    """Return pyproject.toml's text with an e-mail address of the authors."""
+    return _replaced(project, 'maintainers" }', f'maintainers", email = "{contact}" }}')
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    if text.count(old) != 1:
+        raise ValueError(f"pyproject.toml must have {old!r} once")
+    return text.replace(old, new)
+
+
+def give_addresses(tree: Path, repository: str | None, contact: str | None) -> None:
+    """Write what is known of the project's addresses into a copy of the tree."""
+    file = tree / "pyproject.toml"
+    project = file.read_text(encoding="utf-8")
+    version = tomllib.loads(project)["project"]["version"]
+    if repository is not None:
+        project = with_links(project, repository)
+        page = (tree / "README.md").read_text(encoding="utf-8")
+        (tree / INDEX_PAGE).write_text(absolute_links(page, repository, version), encoding="utf-8")
+    if contact is not None:
+        project = with_contact(project, contact)
+    file.write_text(project, encoding="utf-8")
+
+
+def build(tree: Path, to: Path) -> tuple[Path, Path]:
+    """Build both, the wheel from the sdist; return the wheel and the sdist."""
+    shutil.rmtree(to, ignore_errors=True)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(to), str(tree)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"make dist: {done.stdout}{done.stderr}")
+    [wheel], [sdist] = to.glob("*.whl"), to.glob("*.tar.gz")
+    return wheel, sdist
