@@ -85,3 +85,19 @@ async def test_who_is_cancelled_before_takes_no_lock(directory: str) -> None:
     assert scope.cancelled_caught
     assert not entered
     assert os.listdir(directory) == []
+
+
+async def test_accepting_who_is_there_is_a_checkpoint_and_takes_nobody_where_it_is_cancelled(
+    config: IpcConfig,
+) -> None:
+    async with await listening(config) as listener:
+        async with await trio.open_unix_socket(config.endpoint_path):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await listener.accept()
+            assert scope.cancelled_caught
+            with trio.testing.assert_checkpoints():
+                accepted = await listener.accept()
+            await accepted.aclose()
+        with trio.testing.assert_checkpoints():
+            await listener.aclose()
