@@ -237,7 +237,7 @@ async def test_so_does_decoding_many_answers(mock_clock: MockClock, max_in_fligh
     turns = []
 
     def slowly(_request: DetectionTask, _response: DetectionResult) -> None:
-        mock_clock.jump(50e-6)
+        mock_clock.jump(100e-6)
         turns.append(beside.turns)
 
     near, far = memory_streams()
