@@ -49,7 +49,10 @@ def _writable(value: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if sys.platform == "win32" or not is_worker(request.config):
+    if sys.platform == "win32":
+        yield
+        return
+    if not is_worker(request.config):
         yield
         return
     marked = request.node.get_closest_marker("alone") is not None
