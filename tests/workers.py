@@ -47,20 +47,6 @@ def _writable(value: Any) -> Any:
     return value
 
 
-@pytest.fixture(autouse=True)
-def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    if not is_worker(request.config):
-        yield
-        return
-    marked = request.node.get_closest_marker("alone") is not None
-    # What is above a worker's own directory all workers of a run have in common.
-    with in_the_room(tmp_path_factory.getbasetemp().parent, alone=marked):
-        yield
-
-
 if sys.platform != "win32":
 
     @contextlib.contextmanager
@@ -77,3 +63,13 @@ if sys.platform != "win32":
                 yield
             finally:
                 fcntl.flock(room, fcntl.LOCK_UN)  # said too, as a forked child may hold a copy
+
+    @pytest.fixture(autouse=True)
+    def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+        if not is_worker(request.config):
+            yield
+            return
+        marked = request.node.get_closest_marker("alone") is not None
+        # What is above a worker's own directory all workers of a run have in common.
+        with in_the_room(tmp_path_factory.getbasetemp().parent, alone=marked):
+            yield
