@@ -93,11 +93,11 @@ test-as-user: $(STAMP)
 mutants: $(STAMP)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-# The whole suite in each, and no coverage: a branch for one Python would not be met in another.
+# The whole suite in each, or what ARGS say, and no coverage: a branch for one Python would not be met in another.
 test-pythons: $(STAMP)
 	@for python in $$($(BIN)/python -m tests.distribution.pythons); do \
 		echo "== $$($$python --version)" && $(MAKE) --no-print-directory venv PYTHON=$$python && \
-		.venv-$$(echo $$python | tr / _)/bin/python -m pytest -q || exit 1; \
+		.venv-$$(echo $$python | tr / _)/bin/python -m pytest -q -n $(JOBS) $(ARGS) || exit 1; \
 	done
 
 # With versions that nobody would choose any more, all at once; in an environment of its own.

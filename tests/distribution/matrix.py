@@ -78,7 +78,7 @@ def run(python: Path, version: str, protobuf: str) -> Cell:
     pip(
         python, "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(PINS / f"{protobuf}.txt")
     )
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUBSET]
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", *SUBSET]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_IPC_")}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     passed, failed = counted(done.stdout)
