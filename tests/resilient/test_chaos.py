@@ -242,7 +242,8 @@ async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTa
         assert sum(one.connection_failures for one in said) == metrics.connection_failures_total
         assert sum(one.breaker.activations for one in said) == metrics.circuit_breaker_activations_total
         refreshed = sum(one.answers for one in said) - metrics.tasks_completed_total
-        assert refreshed == 0, "it is over before capabilities_refresh_ms are; asking first is no answer"
+        # It is over before capabilities_refresh_ms are: who asks is a connection whose answer was owed.
+        assert 0 <= refreshed <= metrics.connections_established_total
         assert all(server.connections.most <= PER_ENDPOINT for server in servers)
         assert world.connections.most <= IN_ALL
         await trio.sleep(31)

@@ -210,9 +210,10 @@ def test_it_is_told_what_there_is(pytestconfig):
     assert pytestconfig.pluginmanager.has_plugin("pytest_trio_ipc")
 """
     pytester.makepyfile(code)
-    # pytest-trio imports Trio, and would hide whether this plugin does.
+    # Other plugins import Trio, and would hide whether this one does.
     plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
-    arguments = ["-p", "no:trio", "-p", "no:hypothesispytest", *plugin]
+    others = ("trio", "hypothesispytest", "anyio", "randomly", "xdist")
+    arguments = [*(part for name in others for part in ("-p", f"no:{name}")), *plugin]
     pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=2)
 
 
