@@ -20,6 +20,16 @@ from .behaviours import (
 )
 from .cancelling import CancelledAttempt, Moment, cancel_everywhere
 from .collector import SimulatedCollector, same_task, simulate_collector, wrong_task_id
+from .conformance import (
+    CLIENT_RULES,
+    SERVER_RULES,
+    Conformance,
+    Finding,
+    Verdict,
+    WireRule,
+    check_client,
+    check_server,
+)
 from .endpoints import IpcEndpoint, StreamWrapper, SystemEndpoint, temporary_endpoint
 from .faultrules import (
     Delay,
@@ -53,8 +63,11 @@ from .replay import Difference, RecordedHandler, replay_requests
 from .simulator import Behaviour, Reply, SimulatedServer, simulate_server
 
 __all__ = [
+    "CLIENT_RULES",
+    "SERVER_RULES",
     "Behaviour",
     "CancelledAttempt",
+    "Conformance",
     "Delay",
     "Difference",
     "Dribble",
@@ -64,6 +77,7 @@ __all__ = [
     "Exchange",
     "Fault",
     "Faults",
+    "Finding",
     "Flip",
     "IpcEndpoint",
     "MemoryEndpoint",
@@ -90,6 +104,8 @@ __all__ = [
     "StreamWrapper",
     "SystemEndpoint",
     "Truncate",
+    "Verdict",
+    "WireRule",
     "answer",
     "at_byte",
     "at_each_frame",
@@ -97,6 +113,8 @@ __all__ = [
     "at_random",
     "bad_checksum",
     "cancel_everywhere",
+    "check_client",
+    "check_server",
     "close_instead",
     "close_mid_frame",
     "close_on_failure",

@@ -1,0 +1,30 @@
+"""The table of commands. A new one is a line here and a file beside this one.
+
+The file has a ``command``, made by ``@click.command(cls=Command)`` (see :mod:`trio_ipc.cli.group`), whose
+function returns an exit status. The help stands here, so that nothing is loaded to list the commands. Where a
+command needs what is large (protobuf, trio, rich), it imports that when it runs: completion loads it as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """One command of the table.
+
+    Attributes:
+        module: where its ``command`` is, in full.
+        help: one line, for the list of commands.
+    """
+
+    module: str
+    help: str
+
+
+#: The commands, in the order in which help lists them.
+COMMANDS: Final[Mapping[str, Entry]] = {
+    "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
+    "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
+}

@@ -1,0 +1,118 @@
+"""Every end of the program: an exit status, and at most one line on standard error for each cause."""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Callable, Iterator
+
+import click
+
+from trio_ipc.errors import ConfigError, ConnectError, ContractError, EndpointError, IpcError
+
+from . import output
+from .group import PROGRAM
+
+
+class Status(enum.IntEnum):
+    """The exit statuses, which programs may rely on."""
+
+    DONE = 0
+    """It is done, and what was asked holds. Also where the reader of standard output has seen enough."""
+    NO = 1
+    """It is done, and what was asked does not hold: a rule is broken, a response says that it failed."""
+    USAGE = 2
+    """The command line or a setting is wrong; nothing was begun."""
+    UNREACHABLE = 3
+    """Nobody could be reached at the endpoint, or it cannot be listened at."""
+    FAILED = 4
+    """A conversation failed after it had begun, by a deadline for example."""
+    OUTPUT = 5
+    """Standard output takes nothing."""
+
+
+class StoppedError(Exception):
+    """A signal has asked the program to end, and what it did was cancelled.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+def end(body: Callable[[], object]) -> int:
+    """Run the program's body and return an exit status; what went wrong is said on standard error."""
+    status: int | None = Status.DONE
+    try:
+        returned = body()
+        status = returned if isinstance(returned, int) else Status.DONE
+    except BaseException as exc:
+        status = _status_of_all(exc)
+        if status is None:
+            raise
+    try:
+        output.flush()
+    except output.ReaderGoneError:
+        pass  # it has seen enough, which changes nothing of what was found
+    except output.OutputError as exc:
+        return _status_of_all(exc) or Status.OUTPUT
+    return status
+
+
+def _status_of_all(raised: BaseException) -> int | None:
+    """Complain of each cause once. None where there is one that nobody expects, which is a defect."""
+    causes = list(_leaves(raised))
+    statuses = [_status_of(cause) for cause in causes]
+    if None in statuses:
+        return None
+    for line in dict.fromkeys(line for cause in causes for line in _lines(cause)):
+        output.say(line)
+    return statuses[0]
+
+
+def _leaves(raised: BaseException) -> Iterator[BaseException]:
+    if isinstance(raised, BaseExceptionGroup):
+        for inner in raised.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield raised
+
+
+def _status_of(cause: BaseException) -> int | None:
+    for kinds, status in (
+        ((ConfigError, ContractError, click.ClickException), Status.USAGE),
+        ((ConnectError, EndpointError), Status.UNREACHABLE),
+        (IpcError, Status.FAILED),
+        (output.ReaderGoneError, Status.DONE),
+        (output.OutputError, Status.OUTPUT),
+        ((click.Abort, KeyboardInterrupt), 128 + signal.SIGINT),
+    ):
+        if isinstance(cause, kinds):
+            return int(status)
+    if isinstance(cause, click.exceptions.Exit):
+        return cause.exit_code
+    if isinstance(cause, StoppedError):
+        return 128 + cause.number
+    if isinstance(cause, OSError):
+        # Help and version are written by click itself, everything else by us.
+        return Status.OUTPUT if cause.filename is None else Status.USAGE
+    return None
+
+
+def _lines(cause: BaseException) -> Iterator[str]:
+    if isinstance(cause, click.exceptions.NoArgsIsHelpError):
+        yield cause.format_message()  # its help, whole
+    elif isinstance(cause, click.UsageError):
+        path = PROGRAM if cause.ctx is None else cause.ctx.command_path
+        message = output.one_line(cause.format_message().rstrip("."))
+        yield f"{path}: {message}; see '{path} --help'"
+    elif isinstance(cause, click.ClickException):
+        yield f"{PROGRAM}: {output.one_line(cause.format_message())}"
+    elif isinstance(cause, OSError):
+        where = "standard output" if cause.filename is None else output.one_line(str(cause.filename))
+        yield f"{PROGRAM}: {where}: {cause.strerror}"
+    elif isinstance(cause, IpcError | output.OutputError):
+        yield f"{PROGRAM}: {output.one_line(str(cause))}"

@@ -1,0 +1,177 @@
+"""Results on standard output, talk on standard error, and what happens where one of them takes nothing.
+
+Commands print by nothing else. What a peer said goes through :func:`one_line` before it is shown as text;
+JSON escapes by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from trio_ipc.errors import escape, writable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Characters of a line on standard error.
+_LONGEST_LINE = 4_000
+
+
+class ReaderGoneError(Exception):
+    """Who read standard output has seen enough, as ``head`` has."""
+
+
+class OutputError(Exception):
+    """Standard output takes nothing, though somebody may well be waiting for it."""
+
+
+# --- Results -----------------------------------------------------------------------------------------------
+
+
+def write(text: str) -> None:
+    """Write a line, or several, to standard output.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+        OutputError: it takes nothing, since the disk is full for example.
+    """
+    with writing() as stream:
+        print(writable(text), file=stream)
+
+
+def write_json(value: Any, form: str = "auto") -> None:
+    """Write a value as JSON to standard output.
+
+    What is no ASCII is escaped: a peer's text cannot steer a terminal.
+
+    Args:
+        value: what :mod:`json` can write.
+        form: "short" on one line, "pretty" indented, "auto" pretty on a terminal and short elsewhere.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+        OutputError: it takes nothing.
+    """
+    if form == "pretty" or (form == "auto" and on_terminal()):
+        write(json.dumps(value, indent=2))
+    else:
+        write(json.dumps(value, separators=(",", ":")))
+
+
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Return a console on standard output for tables; coloured only on a terminal.
+
+    Print by it inside of :func:`writing`. Text of a peer's goes in as :class:`rich.text.Text`, not as markup.
+    """
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and not everybody has tables
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[TextIO]:
+    """Give standard output, and say what is wrong where it takes nothing.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+        OutputError: it takes nothing, or there is none.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        yield sys.stdout
+    except OSError as exc:
+        if _reader_is_gone(exc):
+            raise ReaderGoneError from exc
+        raise OutputError(f"standard output: {exc.strerror}") from exc
+
+
+@contextlib.contextmanager
+def gone_readers_told() -> Iterator[None]:
+    """Say of what somebody else writes that nobody reads it; whatever else happens is left alone.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None and _reader_is_gone(exc):
+            raise ReaderGoneError from exc
+        raise
+
+
+def flush() -> None:
+    """Hand over what was written: at the interpreter's own flush it would be too late to say anything.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+        OutputError: it takes nothing.
+    """
+    if sys.stdout is not None:
+        with writing() as stream:
+            stream.flush()
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    # The C runtime of Windows has no better word for it than "invalid argument".
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+# --- Talk --------------------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, if that can be done."""
+    with contextlib.suppress(OSError):  # there is nobody else to tell
+        print(writable(text), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Return a text from elsewhere on one line, cut, without what could steer a terminal."""
+    return escape(writable(text), _LONGEST_LINE)
+
+
+def talk_console() -> Console:
+    """Return a console on standard error, for progress; it shows none where that is no terminal."""
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+
+    return Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+
+
+# --- The streams themselves --------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Make the streams ready: before anything is written."""
+    if sys.stderr is None:
+        # It was closed. print would take standard output in its place.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
+    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes an escape.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def settle() -> None:
+    """Give up what is stuck: Python flushes once more as it ends, and makes a failure its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
