@@ -40,6 +40,7 @@ def masked(text: str, directory: str) -> str:
         text = re.sub(rf"^(\w+ (?:user|group) +){re.escape(name)}$", r"\1you", text, flags=re.MULTILINE)
     text = re.sub(r"^(server program +).*", r"\1...", text, flags=re.MULTILINE)
     text = re.sub(r"(capability-negotiation)-[-\w]+", r"\1", text)
+    text = re.sub(rf"of ({'|'.join(map(re.escape, names))}) \(uid", "of you (uid", text)
     text = re.sub(r"user \d+ or user \d+|user \d+", "user #", text)
     return re.sub(r"\d+", "#", text)
 

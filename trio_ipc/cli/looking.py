@@ -56,6 +56,7 @@ class Look:
         endpoint: in full.
         state: "alive", "absent", "stale", "forbidden", "busy" or "unusable".
         why: what connecting failed with, None where somebody listens.
+        advice: what to do about that, likewise.
         file: what stands at the path, as :func:`file_at` says it.
         server: who listens, as :func:`process_of` says it; None where nobody does.
         trusted: whether the policy allows that one, None where nobody listens.
@@ -65,6 +66,7 @@ class Look:
     endpoint: str
     state: str
     why: str | None
+    advice: str | None
     file: dict[str, Any] | None
     server: dict[str, Any] | None
     trusted: bool | None
@@ -154,6 +156,8 @@ def process_of(peer: PeerCredentials) -> dict[str, Any]:
 
 def started(pid: int) -> str | None:
     """Return since when a process runs (proc_pid_stat(5), starttime), None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The program's name, in parentheses, may have blanks and parentheses itself.
@@ -177,11 +181,13 @@ async def look_at(config: IpcConfig, policy: PeerPolicy) -> Look:
     except ConnectError as exc:
         await trio.lowlevel.checkpoint()
         state = next((name for kind, name in _STATES if isinstance(exc, kind)), "unusable")
-        return Look(**known, state=state, why=f"{exc.message}; {exc.hint}", server=None, trusted=None)
+        known.update(why=exc.message, advice=exc.hint)
+        return Look(**known, state=state, server=None, trusted=None)
     try:
         peer = channel.peer or PeerCredentials()
         allowed = policy.judge(channel.peer).allowed
-        return Look(**known, state="alive", why=None, server=process_of(peer), trusted=allowed)
+        known.update(why=None, advice=None)
+        return Look(**known, state="alive", server=process_of(peer), trusted=allowed)
     finally:
         await close_at_once(channel)
 

@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "call": Entry(f"{__name__}.call", "Call a server with requests as JSON."),
     "describe": Entry(f"{__name__}.describe", "Describe a contract: its messages and fields."),
     "info": Entry(f"{__name__}.info", "Tell who listens at an endpoint, and what they answer."),
+    "doctor": Entry(f"{__name__}.doctor", "Find out what is wrong with an endpoint."),
     "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
 }

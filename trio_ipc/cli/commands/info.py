@@ -70,7 +70,8 @@ def command(
     else:
         output.write_json(found, json_form)
     if found["state"] != "alive":
-        output.say(f"{PROGRAM}: {output.one_line(endpoint)}: {output.one_line(found['why'])}")
+        said = f"{endpoint}: {found['why']}; {found['advice']}"
+        output.say(f"{PROGRAM}: {output.one_line(said)}")
         return Status.UNREACHABLE
     return Status.DONE if found["trusted"] and found["why"] is None else Status.NO
 
