@@ -29,6 +29,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "describe": Entry(f"{__name__}.describe", "Describe a contract: its messages and fields."),
     "info": Entry(f"{__name__}.info", "Tell who listens at an endpoint, and what they answer."),
     "doctor": Entry(f"{__name__}.doctor", "Find out what is wrong with an endpoint."),
+    "serve": Entry(f"{__name__}.serve", "Serve with a handler of yours."),
+    "show": Entry(f"{__name__}.show", "Show what was recorded."),
+    "replay": Entry(f"{__name__}.replay", "Make recorded requests again, and compare the answers."),
     "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
 }
