@@ -1,4 +1,4 @@
-"""``trio-ipc capture`` as a process: clients come to it, and what they said is in the file."""
+"""``trio-ipc capture`` and ``monitor`` as processes: clients come to them, and what they said is shown."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from trio_ipc.testing import open_server, read_recording, temporary_endpoint
 
 
 @asynccontextmanager
-async def capturing(*arguments: str) -> AsyncIterator[trio.Process]:
+async def relaying(*arguments: str, stdout: int | None = None) -> AsyncIterator[trio.Process]:
     """The command for the length of a block, from when clients can connect."""
     process = await trio.lowlevel.open_process(
-        [*PROGRAM, "capture", *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
     try:
@@ -33,7 +33,7 @@ async def capturing(*arguments: str) -> AsyncIterator[trio.Process]:
             said = b""
             while not said.endswith(b"\n"):
                 said += await process.stderr.receive_some()
-            assert said.startswith(b"recording what comes to ")
+            assert b" what comes to " in said
             yield process
     finally:
         with trio.CancelScope(shield=True):
@@ -48,7 +48,7 @@ async def test_what_is_said_is_passed_on_and_recorded_until_a_signal(tmp_path: P
     with temporary_endpoint() as server, temporary_endpoint() as between:
         async with (
             open_server(succeed, DETECTION, server),
-            capturing(server.path, str(file), "--listen", between.path) as process,
+            relaying("capture", server.path, str(file), "--listen", between.path) as process,
         ):
             for task in ("1", "2"):
                 run = await command("call", between.path, json.dumps({"task_id": task}))
@@ -83,3 +83,71 @@ async def test_a_file_that_exists_and_an_endpoint_in_use_are_told(tmp_path: Path
             run = await command("capture", server.path, str(tmp_path / "new"), "--listen", server.path)
     assert run.returncode == Status.UNREACHABLE
     assert "in use by " in run.stderr
+
+
+async def all_of(process: trio.Process) -> str:
+    """Stop it, and return what it has written."""
+    assert process.stdout is not None
+    process.send_signal(signal.SIGINT)
+    said = b""
+    async for piece in process.stdout:
+        said += piece
+    assert await process.wait() == Status.DONE
+    return said.decode()
+
+
+@unix_only
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+async def test_what_is_said_is_shown_while_it_is_said(form: list[str]) -> None:
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        arguments = ["monitor", server.path, "--listen", between.path, *form]
+        async with (
+            open_server(succeed, DETECTION, server),
+            relaying(*arguments, stdout=subprocess.PIPE) as process,
+        ):
+            assert process.stdout is not None
+            run = await command("call", between.path, '{"task_id": "of a test"}')
+            assert run.returncode == Status.DONE
+            said = await process.stdout.receive_some()  # before it ends
+            assert said
+            text = bytes(said).decode() + await all_of(process)
+    if form:
+        messages = [json.loads(line) for line in text.splitlines()]
+        assert [one["message"]["task_id"] for one in messages][-1] == "of a test"
+        assert {one["by"] for one in messages} == {"client", "server"}
+        assert all(one["error"] is None for one in messages)
+    else:
+        assert text.count('task_id: "of a test"') == 2
+        assert "!!" not in text
+        assert " #1 client: " in text
+
+
+@unix_only
+async def test_what_is_wrong_is_marked(tmp_path: Path) -> None:
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        async with (
+            open_server(succeed, DETECTION, server),
+            relaying("monitor", server.path, "--listen", between.path, stdout=subprocess.PIPE) as process,
+        ):
+            stream = await trio.open_unix_socket(between.path)
+            await stream.send_all(b"\x02\0\0\0\0\0\0\0ab")
+            while await stream.receive_some():  # the server's complaint, and its end
+                pass
+            await stream.aclose()
+            text = await all_of(process)
+    assert "!! " in text
+    assert "checksum" in text
+
+
+@unix_only
+async def test_a_reader_who_has_seen_enough_ends_it() -> None:
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        arguments = ["monitor", server.path, "--listen", between.path]
+        async with (
+            open_server(succeed, DETECTION, server),
+            relaying(*arguments, stdout=subprocess.PIPE) as process,
+        ):
+            assert process.stdout is not None
+            await process.stdout.aclose()
+            await command("call", between.path, '{"task_id": "1"}')
+            assert await process.wait() == Status.DONE

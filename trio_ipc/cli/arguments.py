@@ -167,6 +167,21 @@ def trust_option(function: _Function) -> _Function:
     )(function)
 
 
+def relay_options(function: _Function) -> _Function:
+    """Add ``--listen`` and ``--seconds``: the parameters ``listen_at`` and ``seconds`` of a relay."""
+    function = click.option(
+        "--seconds", type=SECONDS, metavar="SECONDS", help="End after so long. By default at Ctrl-C."
+    )(function)
+    return click.option(
+        "--listen",
+        "listen_at",
+        type=ENDPOINT,
+        required=True,
+        metavar="AT",
+        help="The endpoint where clients come, whose bytes are passed on to ENDPOINT and back.",
+    )(function)
+
+
 def peers(trusted: Sequence[str]) -> PeerPolicy:
     """Return the policy by which servers are trusted: this process's user, root, and these.
 

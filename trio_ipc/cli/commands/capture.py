@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trio_ipc.cli import arguments, output
+from trio_ipc.cli import arguments
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.group import Command
 
@@ -18,20 +18,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @arguments.endpoint_argument
 @click.argument("file", type=click.Path())
-@click.option(
-    "--listen",
-    "listen_at",
-    type=arguments.ENDPOINT,
-    required=True,
-    metavar="AT",
-    help="The endpoint where clients come, whose bytes are passed on to ENDPOINT and back.",
-)
-@click.option(
-    "--seconds",
-    type=arguments.SECONDS,
-    metavar="SECONDS",
-    help="End after so long. By default at Ctrl-C.",
-)
+@arguments.relay_options
 @arguments.contract_option
 @arguments.config_option
 def command(
@@ -62,20 +49,8 @@ def command(
 async def _capture(
     contract: Contract[Any, Any], config: IpcConfig, file: str, listen_at: str, seconds: float | None
 ) -> None:
-    import math  # noqa: PLC0415
-    import signal  # noqa: PLC0415
+    from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415
+    from trio_ipc.testing import Recorder  # noqa: PLC0415
 
-    import trio  # noqa: PLC0415
-
-    from trio_ipc.cli.running import STOP_SIGNALS  # noqa: PLC0415
-    from trio_ipc.testing import Recorder, SystemEndpoint, relay  # noqa: PLC0415
-
-    with (
-        trio.open_signal_receiver(signal.SIGINT, *STOP_SIGNALS) as stops,
-        Recorder(file, contract, config) as recorder,
-    ):
-        async with relay(SystemEndpoint(listen_at), SystemEndpoint(config.endpoint_path), wrap=recorder.wrap):
-            output.say(f"recording what comes to {output.one_line(listen_at)}; Ctrl-C ends it")
-            with trio.move_on_after(math.inf if seconds is None else seconds):
-                async for _ in stops:
-                    break
+    with Recorder(file, contract, config) as recorder:
+        await relay_until_stopped(recorder, config.endpoint_path, listen_at, seconds, "recording")
