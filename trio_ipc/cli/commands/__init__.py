@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "capture": Entry(f"{__name__}.capture", "Record what goes between clients and a server."),
     "show": Entry(f"{__name__}.show", "Show what was recorded."),
     "replay": Entry(f"{__name__}.replay", "Make recorded requests again, and compare the answers."),
+    "bench": Entry(f"{__name__}.bench", "Measure how long a server takes to answer."),
     "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
 }
