@@ -86,6 +86,7 @@ async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
     async with served(place):
         found = await examined(place)
     assert told(found) == ""
+    assert any(one.about == "server" and f"uid {os.geteuid()}" in one.seen for one in found)
     abouts = [one.about for one in found if one.about != "namespace"]
     assert abouts == ["name", "settings", "way", "directory", "file", "server", "trust", "answer"]
 

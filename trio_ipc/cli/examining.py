@@ -76,7 +76,9 @@ async def _of_server(
             return []
         return [Finding("server", BROKEN, f"nobody can be reached: {look.why}", look.advice or "")]
     who = ", ".join(
-        f"{key} {look.server[key]}" for key in ("pid", "uid", "sid", "program") if look.server[key]
+        f"{key} {look.server[key]}"
+        for key in ("pid", "uid", "sid", "program")
+        if look.server[key] is not None  # root is uid 0
     )
     if look.server["runs"] is False:
         seen = f"process {look.server['pid']}, which listened, has ended, and another one has its socket"
