@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 from trio_ipc.endpoint import endpoint_in_full, endpoint_problem
 
 if TYPE_CHECKING:
-    from trio_ipc import Contract, IpcConfig
+    from trio_ipc import Contract, IpcConfig, PeerPolicy
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -153,6 +153,45 @@ def json_option(function: _Function) -> _Function:
         metavar="[=short|pretty]",
         help="Write JSON: on one line, or indented; by default, indented on a terminal.",
     )(function)
+
+
+def trust_option(function: _Function) -> _Function:
+    """Add ``--trust``: the parameter ``trusted``, for :func:`peers`."""
+    return click.option(
+        "--trust",
+        "trusted",
+        multiple=True,
+        metavar="USER",
+        help="Trust a server that runs as this user, too: a name or an id, on Windows a SID. By default "
+        "yourself and root. May be repeated.",
+    )(function)
+
+
+def relay_options(function: _Function) -> _Function:
+    """Add ``--listen`` and ``--seconds``: the parameters ``listen_at`` and ``seconds`` of a relay."""
+    function = click.option(
+        "--seconds", type=SECONDS, metavar="SECONDS", help="End after so long. By default at Ctrl-C."
+    )(function)
+    return click.option(
+        "--listen",
+        "listen_at",
+        type=ENDPOINT,
+        required=True,
+        metavar="AT",
+        help="The endpoint where clients come, whose bytes are passed on to ENDPOINT and back.",
+    )(function)
+
+
+def peers(trusted: Sequence[str]) -> PeerPolicy:
+    """Return the policy by which servers are trusted: this process's user, root, and these.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    from trio_ipc import PeerPolicy  # noqa: PLC0415 - not for completion
+
+    usual = PeerPolicy.own_user_and_root()
+    return PeerPolicy.users([*(usual.allowed or ()), *trusted]) if trusted else usual
 
 
 def settings(endpoint: str, config_file: str | None = None, **changes: Any) -> IpcConfig:

@@ -156,38 +156,52 @@ class Recording:
             yield f"!! shown by another contract, {contract.name!r}"
         for event, frames in self._with_frames():
             if event is not None and event.what != "data":
-                yield _event_line(event)
+                yield event_line(event)
             for frame in frames:
-                yield from _frame_lines(frame, contract)
+                yield from frame_lines(frame, contract)
         if self.damage is not None:
             yield f"!! {self.damage}"
 
     def _with_frames(self) -> Iterator[tuple[Event | None, list[RecordedFrame]]]:
         """Yield every event with the frames that it makes whole, or shows to be broken."""
-        decoders: dict[tuple[int, Side], FrameDecoder | None] = {}
+        reader = FrameReader(self.max_frame_bytes, self.crc32_variant)
         for event in self.events:
-            ends: list[Side] = []
-            frames = []
-            if event.what == "data":
-                frames = self._decoded(event, decoders)
-            elif event.what == "eof":
-                ends = [event.by]
-            elif event.what in {"close", "broken"}:
-                ends = ["client", "server"]
-            for side in ends:
-                frames += self._ended(event.at, event.connection, side, decoders)
-            yield event, frames
-        at = self.events[-1].at if self.events else 0.0
-        for connection, side in sorted(decoders):
-            yield None, self._ended(at, connection, side, decoders)
+            yield event, reader.frames(event)
+        yield None, reader.close(self.events[-1].at if self.events else 0.0)
 
-    def _decoded(
-        self, event: Event, decoders: dict[tuple[int, Side], FrameDecoder | None]
-    ) -> list[RecordedFrame]:
+
+class FrameReader:
+    """Makes frames of events, in the order in which they happen.
+
+    Args:
+        max_frame_bytes, crc32_variant: how frames are to be read.
+    """
+
+    def __init__(self, max_frame_bytes: int, crc32_variant: Crc32Setting) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._crc32_variant: Crc32Setting = crc32_variant
+        self._decoders: dict[tuple[int, Side], FrameDecoder | None] = {}
+
+    def frames(self, event: Event) -> list[RecordedFrame]:
+        """Return the frames that an event makes whole, or shows to be broken."""
+        ends: list[Side] = []
+        if event.what == "data":
+            return self._decoded(event)
+        if event.what == "eof":
+            ends = [event.by]
+        elif event.what in {"close", "broken"}:
+            ends = ["client", "server"]
+        return [frame for side in ends for frame in self._ended(event.at, event.connection, side)]
+
+    def close(self, at: float) -> list[RecordedFrame]:
+        """Return what is cut off where nothing follows."""
+        return [frame for key in sorted(self._decoders) for frame in self._ended(at, *key)]
+
+    def _decoded(self, event: Event) -> list[RecordedFrame]:
         key = (event.connection, event.by)
-        if key not in decoders:
-            decoders[key] = FrameDecoder(self.max_frame_bytes, self.crc32_variant)
-        decoder = decoders[key]
+        if key not in self._decoders:
+            self._decoders[key] = FrameDecoder(self._max_frame_bytes, self._crc32_variant)
+        decoder = self._decoders[key]
         if decoder is None:
             return []
         frames = []
@@ -197,18 +211,15 @@ class Recording:
                 while (payload := decoder.next_payload()) is not None:
                     frames.append(RecordedFrame(event.at, event.connection, event.by, bytes(payload)))
             except ProtocolError as exc:
-                decoders[key] = None
+                self._decoders[key] = None
                 return [*frames, RecordedFrame(event.at, event.connection, event.by, error=exc)]
         return frames
 
-    @staticmethod
-    def _ended(
-        at: float, connection: int, side: Side, decoders: dict[tuple[int, Side], FrameDecoder | None]
-    ) -> list[RecordedFrame]:
-        decoder = decoders.get((connection, side))
+    def _ended(self, at: float, connection: int, side: Side) -> list[RecordedFrame]:
+        decoder = self._decoders.get((connection, side))
         if decoder is None:
             return []
-        decoders[connection, side] = None
+        self._decoders[connection, side] = None
         try:
             decoder.end()
         except ProtocolError as exc:
@@ -301,7 +312,8 @@ def _event(record: dict[str, Any]) -> Event:
     )
 
 
-def _event_line(event: Event) -> str:
+def event_line(event: Event) -> str:
+    """Return an event, but for what data it has, as people read it."""
     head = f"{event.at:10.6f} #{event.connection} {event.by}: "
     if event.what == "cut":
         return f"{head}of {len(event.data)} bytes none were sent, or a part of them"
@@ -309,7 +321,8 @@ def _event_line(event: Event) -> str:
     return f"{head}{_WORDS.get(event.what) or ascii(event.what)}{endpoint}"
 
 
-def _frame_lines(frame: RecordedFrame, contract: Contract[Any, Any] | None) -> Iterator[str]:
+def frame_lines(frame: RecordedFrame, contract: Contract[Any, Any] | None) -> Iterator[str]:
+    """Yield a frame as people read it; by no contract, as bytes."""
     head = f"{frame.at:10.6f} #{frame.connection} {frame.by}: "
     if frame.error is not None:
         yield f"{head}!! {frame.error}"

@@ -25,6 +25,16 @@ class Entry(NamedTuple):
 
 #: The commands, in the order in which help lists them.
 COMMANDS: Final[Mapping[str, Entry]] = {
+    "call": Entry(f"{__name__}.call", "Call a server with requests as JSON."),
+    "describe": Entry(f"{__name__}.describe", "Describe a contract: its messages and fields."),
+    "info": Entry(f"{__name__}.info", "Tell who listens at an endpoint, and what they answer."),
+    "doctor": Entry(f"{__name__}.doctor", "Find out what is wrong with an endpoint."),
+    "serve": Entry(f"{__name__}.serve", "Serve with a handler of yours."),
+    "monitor": Entry(f"{__name__}.monitor", "Show what goes between clients and a server, live."),
+    "capture": Entry(f"{__name__}.capture", "Record what goes between clients and a server."),
+    "show": Entry(f"{__name__}.show", "Show what was recorded."),
+    "replay": Entry(f"{__name__}.replay", "Make recorded requests again, and compare the answers."),
+    "bench": Entry(f"{__name__}.bench", "Measure how long a server takes to answer."),
     "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),
 }

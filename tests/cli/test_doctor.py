@@ -1,0 +1,129 @@
+"""``trio-ipc doctor``: the cause in each of many broken set-ups, and nothing broken where all is well."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("speaks of files, which pipes have not", allow_module_level=True)
+
+from tests.cli import broken_servers
+from tests.cli.broken_setups import OF_ROOT, SETUPS, USER, Place, SetUp, acting_as, served
+from tests.cli.processes import command
+from tests.cli.terminal import at_terminal, plain
+from tests.support import succeed
+from trio_ipc import IpcConfig, PeerPolicy
+from trio_ipc.cli import diagnosis
+from trio_ipc.cli.diagnosis import Finding
+from trio_ipc.cli.ending import Status
+from trio_ipc.cli.examining import examine
+from trio_ipc.daemoneye import DETECTION
+from trio_ipc.testing import open_server, temporary_endpoint
+
+#: Loaded here: they note set-ups, and a user without rights may not be able to read the interpreter's files.
+LOADED = (broken_servers, grp, pwd)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    directory = Path(tempfile.mkdtemp(prefix="doctor-"))
+    yield Place(directory)
+    directory.chmod(0o700)
+    for inner in directory.iterdir():
+        if inner.is_dir() and not inner.is_symlink():
+            inner.chmod(0o700)
+    shutil.rmtree(directory)
+
+
+async def examined(place: Place) -> list[Finding]:
+    settings: dict[str, Any] = {"crc32_variant": "auto", **place.settings}
+    name = settings.pop("name", place.name or str(place.path))
+
+    def load(endpoint: str) -> IpcConfig:
+        return IpcConfig(endpoint_path=endpoint, **settings)
+
+    return await examine(name, DETECTION, load, PeerPolicy.own_user_and_root(), 0.5)
+
+
+def told(found: list[Finding]) -> str:
+    return "\n".join(
+        f"{one.about}: {one.seen}; {one.advice}" for one in found if one.verdict != diagnosis.GOOD
+    )
+
+
+def test_there_are_thirty_broken_set_ups() -> None:
+    assert len(SETUPS) >= 30
+
+
+@pytest.mark.parametrize(("name", "set_up", "said"), SETUPS, ids=[name for name, *_ in SETUPS])
+async def test_the_cause_is_named(place: Place, name: str, set_up: SetUp, said: str) -> None:
+    if name in OF_ROOT and os.geteuid() != 0:
+        pytest.skip("takes root to be a stranger")
+    async with served(place):  # what is loaded when it is needed must be loaded while it can be read
+        await examined(Place(place.directory))
+    if os.geteuid() == 0:
+        os.chown(place.directory, USER, USER)
+    with acting_as(USER):
+        async with set_up(place):
+            found = await examined(place)
+    assert re.search(said, told(found)), told(found)
+    assert all(one.advice for one in found if one.verdict != diagnosis.GOOD)
+
+
+async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
+    async with served(place):
+        found = await examined(place)
+    assert told(found) == ""
+    assert any(one.about == "server" and f"uid {os.geteuid()}" in one.seen for one in found)
+    abouts = [one.about for one in found if one.about != "namespace"]
+    assert abouts == ["name", "settings", "way", "directory", "file", "server", "trust", "answer"]
+
+
+async def test_who_has_no_number_in_a_user_namespace_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "hidden_uid", os.geteuid)
+    async with served(place):
+        assert "this process itself has uid" in told(await examined(place))
+
+
+async def test_as_a_process_it_tells_by_its_status(tmp_path: Path) -> None:
+    with temporary_endpoint() as endpoint:
+        run = await command("doctor", endpoint.path)
+        assert (run.returncode, run.stderr) == (Status.NO, "")
+        assert "\nbroken   file      there is no socket at the path; " in run.stdout
+        async with open_server(succeed, DETECTION, endpoint):
+            run = await command("doctor", "--json", endpoint.path)
+    assert (run.returncode, run.stderr) == (Status.DONE, "")
+    assert json.loads(run.stdout)["ok"] is True
+    (tmp_path / "wrong.toml").write_text("[ipc]\nread_timeout_ms = 0\n")
+    run = await command("doctor", endpoint.path, "--config", str(tmp_path / "wrong.toml"))
+    assert run.returncode == Status.NO
+    assert "broken   settings  " in run.stdout
+    run = await command("doctor", endpoint.path, "--config", str(tmp_path / "none.toml"))
+    assert run.returncode == Status.NO
+    assert "none.toml" in run.stdout
+
+
+@pytest.mark.parametrize(("columns", "colour"), [(40, True), (120, False)])
+async def test_at_a_terminal_it_is_a_table_that_fits(columns: int, colour: bool) -> None:
+    environ = {} if colour else {"NO_COLOR": "1"}
+    with temporary_endpoint() as endpoint:
+        status, said = await at_terminal("doctor", endpoint.path, columns=columns, **environ)
+    assert status == Status.NO
+    assert ("\x1b[1;31mbroken" in said) is colour
+    lines = plain(said).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any(line.split()[:2] == ["broken", "file"] for line in lines)

@@ -1,0 +1,114 @@
+"""``trio-ipc info`` as a process: each state of an endpoint, in a pipe and at a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import command
+from tests.platforms import unix_only
+from tests.support import hang, succeed
+from trio_ipc.cli.ending import Status
+from trio_ipc.daemoneye import DETECTION
+from trio_ipc.testing import open_server, temporary_endpoint
+
+
+async def test_a_live_server_is_told_with_its_process_and_its_variant() -> None:
+    with temporary_endpoint() as endpoint:
+        async with open_server(succeed, DETECTION, endpoint, crc32_variant="castagnoli"):
+            run = await command("info", "--json", endpoint.path)
+    assert (run.returncode, run.stderr) == (Status.DONE, "")
+    found = json.loads(run.stdout)
+    assert (found["state"], found["trusted"], found["variant"]) == ("alive", True, "castagnoli")
+    assert found["answer"]["success"] is True
+    assert found["server"]["pid"] in {os.getpid(), None}  # macOS tells none
+    if sys.platform == "win32":
+        assert found["file"] is None
+    else:
+        assert (found["file"]["kind"], found["file"]["mode"]) == ("socket", "0600")
+        assert (found["server"]["uid"], found["file"]["uid"]) == (os.geteuid(), os.geteuid())
+
+
+async def test_in_silence_nothing_is_sent() -> None:
+    with temporary_endpoint() as endpoint:
+        async with open_server(succeed, DETECTION, endpoint) as server:
+            run = await command("info", "--silent", "--json", endpoint.path)
+            assert server.snapshot().bytes_received == 0
+    assert run.returncode == Status.DONE
+    assert json.loads(run.stdout)["variant"] is None
+
+
+async def test_a_server_that_does_not_answer_is_told_by_the_status() -> None:
+    with temporary_endpoint() as endpoint:
+        async with open_server(hang, DETECTION, endpoint):
+            run = await command("info", "--timeout", "0.2", "--json", endpoint.path)
+    assert run.returncode == Status.NO
+    found = json.loads(run.stdout)
+    assert (found["state"], found["variant"]) == ("alive", None)
+    assert "0.2" in found["why"]
+
+
+async def test_an_absent_server_is_a_state_and_a_line() -> None:
+    with temporary_endpoint() as endpoint:
+        run = await command("info", endpoint.path)
+    assert run.returncode == Status.UNREACHABLE
+    assert "state      absent\n" in run.stdout
+    assert run.stderr.startswith(f"trio-ipc: {endpoint.path}: no server")
+    assert run.stderr.count("\n") == 1
+
+
+@unix_only
+@pytest.mark.parametrize("kind", ["stale", "unusable"])
+async def test_what_is_left_at_a_path_is_told(tmp_path: Path, kind: str) -> None:
+    path = os.path.relpath(tmp_path / "s.sock")
+    if kind == "stale":
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(path)
+    else:
+        Path(path).touch()
+    run = await command("info", "--json", path)
+    assert run.returncode == Status.UNREACHABLE
+    found = json.loads(run.stdout)
+    assert (found["state"], found["endpoint"]) == (kind, os.path.abspath(path))
+    assert found["file"]["kind"] == ("socket" if kind == "stale" else "regular file")
+
+
+@unix_only
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root to be another user")
+async def test_another_users_server_is_shown_and_not_asked_unless_it_is_trusted() -> None:
+    stranger = 54_321
+    with temporary_endpoint() as endpoint, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(endpoint.path)
+        os.seteuid(stranger)  # who calls listen(2) is the one that a client sees (unix(7), SO_PEERCRED)
+        try:
+            listening.listen()
+        finally:
+            os.seteuid(0)
+        run = await command("info", "--json", endpoint.path)
+        found = json.loads(run.stdout)
+        assert run.returncode == Status.NO
+        assert (found["trusted"], found["answer"], found["server"]["uid"]) == (False, None, stranger)
+        run = await command("info", "--json", "--silent", "--trust", str(stranger), endpoint.path)
+        assert (run.returncode, json.loads(run.stdout)["trusted"]) == (Status.DONE, True)
+
+
+@unix_only
+@pytest.mark.parametrize(("columns", "colour"), [(40, True), (120, True), (80, False)])
+async def test_at_a_terminal_it_is_a_table_that_fits(columns: int, colour: bool) -> None:
+    from tests.cli.terminal import at_terminal, plain
+
+    environ = {} if colour else {"NO_COLOR": "1"}
+    with temporary_endpoint() as endpoint:
+        async with open_server(succeed, DETECTION, endpoint):
+            status, said = await at_terminal("info", endpoint.path, columns=columns, **environ)
+    assert status == Status.DONE
+    assert ("\x1b[32malive" in said) is colour
+    lines = plain(said).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any(line.split()[:2] == ["state", "alive"] for line in lines)
+    assert any(line.split()[:2] == ["variant", "ieee"] for line in lines)

@@ -1,0 +1,119 @@
+"""JSON as messages and back, and a stream of text as requests: without a process."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
+
+from trio_ipc import IpcError
+from trio_ipc.cli import described
+from trio_ipc.cli.messages import NotAMessageError, Splitter, failed_by, message_in, value_of
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, ProcessRecord
+
+
+def test_a_message_goes_to_json_and_back() -> None:
+    task = message_in('{"task_id": "1", "taskType": "CHECK_PROCESS_HASH"}', DetectionTask)
+    assert task == DetectionTask(task_id="1", task_type="CHECK_PROCESS_HASH")
+    assert value_of(task) == {"task_id": "1", "task_type": "CHECK_PROCESS_HASH"}
+
+
+def test_a_field_that_is_false_or_empty_is_there() -> None:
+    value = value_of(DetectionResult(task_id="1", processes=[ProcessRecord(start_time=7)]))
+    assert value["success"] is False
+    assert value["network_events"] == []
+    assert value["processes"][0]["start_time"] == "7"  # 64 bits are a string in protobuf's JSON
+    assert "error_message" not in value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "1",
+        '{"task": 1}',
+        '{"task_id": 1}',
+        '{"task_type": "NONE"}',
+        '{"task_id": "\\ud800"}',
+        "[" * 100_000,
+        '{"task_id": "1", "task_id": "2"}',
+    ],
+    ids=lambda text: text[:12],
+)
+def test_what_is_no_message_is_said(text: str) -> None:
+    with pytest.raises(NotAMessageError, match=r"it is no trio_ipc\.daemoneye\.v1\.DetectionTask: "):
+        message_in(text, DetectionTask)
+
+
+def test_what_json_has_no_form_for_is_an_error_of_ours() -> None:
+    with pytest.raises(IpcError, match=r"the google\.protobuf\.Any has no form in JSON"):
+        value_of(AnyMessage(type_url="types.example/no.such.Type", value=b"x"))
+
+
+def test_a_failed_response_is_known_by_its_field() -> None:
+    assert failed_by(DetectionResult(), None)
+    assert not failed_by(DetectionResult(success=True), "success")
+    assert not failed_by(Empty(), None)
+    for field in ("task_id", "none", "processes"):
+        with pytest.raises(KeyError):
+            failed_by(DetectionResult(), field)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_objects_are_parted_wherever_they_are_cut(size: int) -> None:
+    objects = ['{"a": "}{\\"\\\\"}', "{\n  'b': [{}, {}]\n}".replace("'", '"'), "{}", '{"c":{"d":"\\\\"}}']
+    text = "\ufeff" + "\n".join(objects[:2]) + "".join(objects[2:]) + "  \r\n"
+    splitter = Splitter()
+    found = [whole for at in range(0, len(text), size) for whole in splitter.feed(text[at : at + size])]
+    splitter.close()
+    assert found == objects
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x", "it is no JSON object"),
+        ("{}, {}", "it is no JSON object"),
+        ('"{}"', "it is no JSON object"),
+        ("}", "it is no|it ends within"),
+        ('{"a": "}', "it ends within an object"),
+    ],
+)
+def test_what_is_no_object_is_said(text: str, said: str) -> None:
+    def read() -> None:
+        splitter = Splitter()
+        for whole in splitter.feed(text):
+            message_in(whole, Empty)
+        splitter.close()
+
+    with pytest.raises(NotAMessageError, match=said):
+        read()
+
+
+def test_a_long_object_in_many_pieces_is_looked_through_once() -> None:
+    splitter = Splitter()
+    pieces = ['{"a": "', *["x" * 1000] * 2_000, '"}']  # looked through each time, it would take long
+    assert sum(len(whole) for piece in pieces for whole in splitter.feed(piece)) == 2_000_009
+
+
+def test_a_contract_is_described_with_all_that_may_stand_in_its_messages() -> None:
+    said = described.described(DETECTION)
+    assert said["request"] == "trio_ipc.daemoneye.v1.DetectionTask"
+    names = {one["name"].rpartition(".")[2]: one for one in said["messages"]}
+    assert {"DetectionTask", "ProcessRecord", "AdvancedCapabilities"} <= names.keys()
+    assert not any("Entry" in name for name in names)  # maps are fields, not messages
+    thresholds = {field["name"]: field for field in names["PerformanceFilter"]["fields"]}
+    assert thresholds["min_thresholds"]["type"] == "map<string, double>"
+    assert thresholds["metric_names"]["label"] == "repeated"
+    text = "\n".join(described.lines(DETECTION))
+    assert "  optional trio_ipc.daemoneye.v1.ProcessFilter process_filter = 3;" in text
+    assert "  CHECK_PROCESS_HASH = 1;" in text
+
+
+def test_the_example_is_a_request() -> None:
+    example = described.described(DETECTION)["example"]
+    assert message_in(json.dumps(example), DetectionTask) == DetectionTask(task_id="task_id")

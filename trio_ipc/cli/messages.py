@@ -1,0 +1,148 @@
+"""Messages as JSON, and JSON as messages: protobuf's own mapping, with the names that stand in the .proto.
+
+Nothing here reads or writes. A field of protobuf's 64 bits is a string in JSON, bytes are base64 (protobuf's
+"ProtoJSON Format").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from trio_ipc.errors import IpcError
+
+_MessageT = TypeVar("_MessageT", bound=Message)
+
+#: What begins or ends something in JSON (RFC 8259, section 2), and what is escaped in a string.
+_MARK: Final = re.compile(r'["{}\[\]]|\\.', re.DOTALL)
+
+#: What may stand between two requests: blanks and line breaks (RFC 8259, "ws"), and the mark of bytes' order
+#: that some editors on Windows write first.
+_BETWEEN: Final = " \t\r\n\ufeff"
+
+
+class NotAMessageError(ValueError):
+    """A text is no JSON, or says what the message has no place for. ``str()`` of it says why."""
+
+
+def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
+    """Return the message that a JSON text says.
+
+    Args:
+        text: one object. Fields have the names of the .proto, or protobuf's JSON names.
+        kind: the message's class.
+
+    Raises:
+        NotAMessageError: it says none.
+    """
+    name = kind.DESCRIPTOR.full_name
+    try:
+        if text.lstrip(_BETWEEN).startswith("{"):
+            return json_format.Parse(text, kind())
+        why = "it is no JSON object"  # protobuf takes an empty list for an empty message
+    except (ValueError, TypeError, json_format.ParseError) as exc:
+        why = str(exc)
+    except RecursionError:
+        why = "it is nested too deeply"
+    raise NotAMessageError(f"it is no {name}: {why}")
+
+
+def value_of(message: Message) -> dict[str, Any]:
+    """Return a message as what :mod:`json` can write.
+
+    Fields that are always there are there, also where they are 0 or empty: a script can ask for them.
+
+    Raises:
+        IpcError: JSON has no form for it, such as an Any of an unknown type.
+    """
+    try:
+        value: dict[str, Any] = json_format.MessageToDict(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+    except (ValueError, TypeError, json_format.Error) as exc:
+        name = message.DESCRIPTOR.full_name
+        raise IpcError(f"the {name} has no form in JSON: {exc}", hint="read it by a program") from exc
+    return value
+
+
+def failed_by(message: Message, field: str | None) -> bool:
+    """Return whether a response says by a field that it failed.
+
+    Args:
+        message: the response.
+        field: a bool field that is false then; None for ``success``, where there is such a one.
+
+    Raises:
+        KeyError: there is no such field of that kind.
+    """
+    found = message.DESCRIPTOR.fields_by_name.get(field or "success")
+    if found is None or found.cpp_type != found.CPPTYPE_BOOL or found.is_repeated:
+        if field is None:
+            return False
+        raise KeyError(field)
+    return not getattr(message, found.name)
+
+
+class Splitter:
+    """Parts a stream of text into the JSON objects that follow each other in it, on one line or on many.
+
+    It goes by brackets and quotes alone: what is wrong inside of an object, :func:`message_in` says.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._seen = 0
+        self._depth = 0
+        self._in_string = False
+
+    def feed(self, text: str) -> Iterator[str]:
+        """Take more text; give the objects that are whole by it, without what stands between.
+
+        Raises:
+            NotAMessageError: something else than an object begins.
+        """
+        self._text += text
+        while (end := self._end_of_first()) is not None:
+            whole, self._text = self._text[:end], self._text[end:]
+            self._seen = 0
+            yield whole.strip(_BETWEEN)
+        if not self._depth:
+            self._refuse_other(self._text.strip(_BETWEEN))
+
+    def close(self) -> None:
+        """Say that nothing follows.
+
+        Raises:
+            NotAMessageError: an object is not whole.
+        """
+        if self._text.strip(_BETWEEN):
+            raise NotAMessageError("it ends within an object")
+
+    def _end_of_first(self) -> int | None:
+        position = self._seen
+        while (found := _MARK.search(self._text, position)) is not None:
+            mark, position = found.group(), found.end()
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string and mark in "{[":
+                if not self._depth:
+                    self._refuse_other(self._text[: position - 1].strip(_BETWEEN))
+                self._depth += 1
+            elif not self._in_string and mark in "}]":
+                self._depth = max(0, self._depth - 1)
+                if not self._depth:
+                    return position
+        # What a backslash escapes may not have come yet.
+        self._seen = max(position, len(self._text) - self._text.endswith("\\"))
+        return None
+
+    @staticmethod
+    def _refuse_other(text: str) -> None:
+        if text:
+            shown = json.dumps(text[:40])
+            raise NotAMessageError(f"it is no JSON object, which begins with a brace: {shown}")

@@ -1,0 +1,85 @@
+"""Recordings for the commands: reading one, and its exchanges and differences as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from google.protobuf.message import Message
+
+from trio_ipc import Contract
+from trio_ipc.errors import IpcError
+from trio_ipc.testing import Difference, Recording, RecordingError, read_recording
+
+from .messages import value_of
+
+
+def recording_in(file: str) -> Recording:
+    """Read a recording.
+
+    Raises:
+        click.UsageError: the file is none.
+        OSError: it cannot be read.
+    """
+    try:
+        return read_recording(file)
+    except RecordingError as exc:
+        raise click.BadParameter(str(exc), click.get_current_context(), param_hint="FILE") from exc
+
+
+def contract_for(recording: Recording, given: Contract[Any, Any]) -> Contract[Any, Any] | None:
+    """Return the contract to read a recording by: the one that was named, or the default if it fits."""
+    source = click.get_current_context().get_parameter_source("contract")
+    was_named = source is not None and source.name != "DEFAULT"
+    return given if was_named or given.name == recording.contract else None
+
+
+def as_json(recording: Recording, contract: Contract[Any, Any]) -> dict[str, Any]:
+    """Return a recording's exchanges as what :mod:`json` can write.
+
+    Raises:
+        UndecodableMessageError: it is one of another contract.
+    """
+    return {
+        "started": recording.started,
+        "contract": recording.contract,
+        "crc32_variant": str(recording.crc32_variant),
+        "damage": recording.damage,
+        "exchanges": [
+            {
+                "connection": one.connection,
+                "number": one.number,
+                "request": value_of(contract.decode_request(one.request)),
+                "response": None
+                if one.response is None
+                else value_of(contract.decode_response(one.response)),
+            }
+            for one in recording.exchanges()
+        ],
+        "errors": [
+            {"at": frame.at, "connection": frame.connection, "by": frame.by, "error": frame.error.message}
+            for frame in recording.frames()
+            if isinstance(frame.error, IpcError)
+        ],
+    }
+
+
+def difference_as_json(one: Difference[Any, Any]) -> dict[str, Any]:
+    """Return a difference as what :mod:`json` can write."""
+    return {
+        "connection": one.connection,
+        "number": one.number,
+        "request": value_of(one.request),
+        "expected": None if one.expected is None else value_of(one.expected),
+        "got": None if one.got is None else value_of(one.got),
+        "error": None if one.error is None else one.error.message,
+    }
+
+
+def without(message: Message, fields: tuple[str, ...]) -> Message:
+    """Return a copy of a message without some of its fields."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    for field in fields:
+        copy.ClearField(field)
+    return copy

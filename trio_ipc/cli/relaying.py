@@ -1,0 +1,36 @@
+"""A relay for the length of a command: until a signal, or for some seconds."""
+
+from __future__ import annotations
+
+import math
+import signal
+
+import trio
+
+from trio_ipc.testing import Recorder, SystemEndpoint, relay
+
+from . import output
+from .running import STOP_SIGNALS
+
+
+async def relay_until_stopped(
+    recorder: Recorder, connect_to: str, listen_at: str, seconds: float | None, doing: str
+) -> None:
+    """Pass on what clients and a server say, and have it recorded.
+
+    Args:
+        recorder: is told it.
+        connect_to: the server's endpoint.
+        listen_at: where clients come.
+        seconds: how long, None for until a signal.
+        doing: what is done with it, for people.
+
+    Raises:
+        EndpointError: ``listen_at`` cannot be used.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, *STOP_SIGNALS) as stops:
+        async with relay(SystemEndpoint(listen_at), SystemEndpoint(connect_to), wrap=recorder.wrap):
+            output.say(f"{doing} what comes to {output.one_line(listen_at)}; Ctrl-C ends it")
+            with trio.move_on_after(math.inf if seconds is None else seconds):
+                async for _ in stops:
+                    break
