@@ -1,7 +1,7 @@
 """The peers in other languages keep the rules that have numbers, each in every variant that it speaks.
 
-Our own sides are in tests/testing/test_conformance_servers.py and test_conformance_clients.py; ``make interop``
-checks them as programs, too.
+Our own sides are in tests/testing/test_conformance_servers.py and test_conformance_clients.py, and ``make
+interop`` checks them as programs, too.
 """
 
 from __future__ import annotations
