@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from . import rules
 from .matrix import Outcome, run_client, run_pair, run_server
 from .page import publish
 from .peers import PEERS, Peer
@@ -69,6 +70,8 @@ async def run(names: list[str], jobs: int) -> list[Outcome]:
         for name in names:
             nursery.start_soon(add, f"server {name} alone", run_server, PEERS[name])
             nursery.start_soon(add, f"client {name} alone", run_client, PEERS[name])
+            nursery.start_soon(add, f"server {name} by the rules", rules.run_server, PEERS[name])
+            nursery.start_soon(add, f"client {name} by the rules", rules.run_client, PEERS[name])
     return outcomes
 
 

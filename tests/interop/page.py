@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from trio_ipc.testing import CLIENT_RULES, SERVER_RULES
+
 from . import alone
 from .matrix import Outcome
 from .peers import PEERS, ROOT
@@ -59,6 +61,15 @@ def tables(outcomes: Sequence[Outcome]) -> str:
             for one in kind
         ]
         parts += [title, table(["scenario", "what it shows", *(f"`{name}`" for name in names)], rows)]
+    for title, known, side in (
+        ("### Each server by the rules\n", SERVER_RULES, "server"),
+        ("### Each client by the rules\n", CLIENT_RULES, "client"),
+    ):
+        rows = [
+            [number, rule.says, *(_said(outcomes, number, side, name) for name in names)]
+            for number, rule in known.items()
+        ]
+        parts += [title, table(["rule", "what is asked", *(f"`{name}`" for name in names)], rows)]
     return "\n".join(parts)
 
 
@@ -104,6 +115,8 @@ def expected() -> list[Outcome]:
             for peer in peers
             for one in alone.OF_CLIENTS
         ),
+        *(Outcome(number, peer.name, "", True) for peer in peers for number in SERVER_RULES),
+        *(Outcome(number, "", peer.name, True) for peer in peers for number in CLIENT_RULES),
     ]
 
 
