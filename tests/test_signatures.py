@@ -80,6 +80,14 @@ Server.switch_transport: transport
 ServerCounts:
 ServerSnapshot:
 Traffic:
+ResilientClient.wait_until_healthy: timeout
+answering_health: handler contract is_well
+check_health: contract config
+check_client: contract endpoint config
+check_server: contract endpoint config
+in_threads: handler limiter
+logged: handler operation
+run_service: handler contract config
 open_client: contract config
 open_resilient_client: contract endpoints settings
 serve: handler contract config

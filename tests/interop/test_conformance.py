@@ -6,6 +6,7 @@ interop`` checks them as programs, too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pytest
@@ -48,7 +49,7 @@ NOT_SHOWN: Final[dict[str, dict[str, str]]] = {
 }
 
 
-def keeps_all(found: Conformance, mode: Mode, known: dict[str, WireRule]) -> None:
+def keeps_all(found: Conformance, mode: Mode, known: Mapping[str, WireRule]) -> None:
     """Every rule is kept but those that are known not to be seen, for the reason that is known."""
     assert {number: found[number].seen for number in found.broken} == {}
     expected = {number: why for number, why in NOT_SHOWN[mode.name].items() if number in known}

@@ -36,8 +36,8 @@ class WireRule:
 
     number: str
     says: str
-    hostile: bool = False
-    slow: bool = False
+    hostile: bool = attrs.field(default=False, kw_only=True)
+    slow: bool = attrs.field(default=False, kw_only=True)
 
 
 def _table(*rules: WireRule) -> Mapping[str, WireRule]:
