@@ -1,8 +1,8 @@
 """What a service tells the service manager that started it: systemd's protocol (sd_notify(3)).
 
-One datagram for each message, to the socket that the environment names. No library does all of it: those that
-bind libsystemd are for glibc alone, the typed one in Python tells neither a reload nor a stop. This module must
-never keep a service from its work: what cannot be told is logged.
+One datagram for each message, to the socket that the environment names. No library does all of it: those
+that bind libsystemd are for glibc alone, the typed one in Python tells neither a reload nor a stop. This
+module must never keep a service from its work: what cannot be told is logged.
 """
 
 from __future__ import annotations
