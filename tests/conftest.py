@@ -10,11 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.platforms import UNDER_WINE
 from tests.support import Ends
 from trio_ipc import IpcConfig, TransportType
 
 #: Its entry point is there once the package is installed; under Wine it is only on the path.
 pytest_plugins = ["pytest_trio_ipc", "pytester", "tests.workers", "tests.hardening.record"]
+
+#: What has not been made to pass under Wine yet; docs/windows.md says so. Real Windows collects all of it.
+collect_ignore = ["aio", "blocking", "cli", "distribution", "interop", "mutants"] if UNDER_WINE else []
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import grp
 import json
 import os
-import pwd
 import re
 import shutil
 import sys
@@ -18,6 +16,9 @@ import pytest
 
 if sys.platform == "win32":
     pytest.skip("speaks of files, which pipes have not", allow_module_level=True)
+
+import grp
+import pwd
 
 from tests.cli import broken_servers
 from tests.cli.broken_setups import OF_ROOT, SETUPS, USER, Place, SetUp, acting_as, served
