@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import StringValue
 from trio.testing import MockClock
 
+from tests.platforms import unix_only
 from trio_ipc import (
     Call,
     ConnectError,
@@ -167,6 +168,7 @@ async def test_timing_tells_the_seconds_of_every_request_that_failed_too(autojum
     assert seen == pytest.approx([2, 3, 1])
 
 
+@unix_only  # users have other names elsewhere
 async def test_only_the_allowed_are_answered_and_the_others_get_the_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

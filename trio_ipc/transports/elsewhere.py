@@ -33,7 +33,7 @@ if sys.platform == "win32":
         """Take a Unix socket over. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(f"descriptor {fd}")
 
-    async def serve_unix(_handler: Any, path: Any, **_: Any) -> Any:
+    async def serve_unix(handler: Any, path: Any, **_: Any) -> Any:
         """Serve on a Unix socket. Not on Windows: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(path)
 
@@ -48,7 +48,7 @@ else:
         """Listen on a named pipe. On Windows only: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(name)
 
-    async def serve_named_pipe(_handler: Any, name: Any, **_: Any) -> Any:
+    async def serve_named_pipe(handler: Any, name: Any, **_: Any) -> Any:
         """Serve on a named pipe. On Windows only: raises :exc:`EndpointError`, and says what to use."""
         raise _no_server(name)
 
