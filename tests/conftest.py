@@ -18,7 +18,16 @@ from trio_ipc import IpcConfig, TransportType
 pytest_plugins = ["pytest_trio_ipc", "pytester", "tests.workers", "tests.hardening.record"]
 
 #: What has not been made to pass under Wine yet; docs/windows.md says so. Real Windows collects all of it.
-collect_ignore = ["aio", "blocking", "cli", "distribution", "interop", "mutants"] if UNDER_WINE else []
+_NOT_UNDER_WINE = (
+    "aio",
+    "blocking",
+    "cli",
+    "distribution",
+    "interop",
+    "mutants",
+    "testing/test_conformance_clients.py",
+)
+collect_ignore = [*_NOT_UNDER_WINE] if UNDER_WINE else []
 
 
 @pytest.fixture(autouse=True)
