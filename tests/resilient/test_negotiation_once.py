@@ -266,3 +266,25 @@ async def test_frames_too_small_for_a_probe_leave_it_out(autojump_clock: MockClo
     async with calling(FakeServer("a", note, max_frame_bytes=20), contract=DETECTION) as client:
         await call_together(client, 8)
     assert sorted(asked) == sorted(map(str, range(8)))
+
+
+async def test_what_grows_old_while_a_probe_is_under_way_is_asked_for_after_it(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Collector()
+
+    async def slow_to_probes(request: DetectionTask, call: Call) -> DetectionResult:
+        if is_connection_probe(request):
+            await trio.sleep(1)
+        return await collector(request, call)
+
+    server = FakeServer("a", slow_to_probes, read_timeout_ms=10**9)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=60_000) as client:
+        await client.call(task())
+        await trio.sleep(299.5)
+        assert connections_of(client) == []
+        await call_together(client, 2)
+        await wait_all_tasks_blocked()
+        assert collector.asked == {"markers": 2, "probes": 2, "tasks": 3}, "nobody else would ask"
+        await trio.sleep(59)
+        assert collector.asked["markers"] == 2

@@ -113,7 +113,8 @@ class Upstream(Candidate):
         answered_question: the number of the latest question that it has answered.
         connections_made: how many connections were made to it.
         news: set when there is something for its keeper: it has said what it can do, or has to be asked.
-        owes_answer: whether a connection was opened without an answer, as another one waited for it.
+        owes_answer: whether a connection was opened which has not asked, though an answer is due: another one
+            waited for it, which may be in vain, or what was known grew old meanwhile.
         asks_anew: whether the next connection has to ask for them: the server was lost since.
         asking: held by the connection that asks; others wait for what it learns.
         told_by: the process that said what it can do, None where the system does not tell.
@@ -211,7 +212,7 @@ class Upstream(Candidate):
         self.news.set()
 
     def wants_answer(self) -> None:
-        """Note that a connection was opened while another one waits for the answer, which may never come."""
+        """Note that a connection was opened which has not asked, though an answer is due."""
         self.owes_answer = True
         self.news.set()
 

@@ -168,32 +168,33 @@ class Opener:
         """Ask first of all what the server can do, unless that is known."""
         if self._contract.negotiation is None:
             return
-        upstream, may_ask = connection.upstream, True
+        upstream, is_unasked = connection.upstream, False
         if self._has_to_learn(connection):
             # One asks for all connections that are opened at the same time. If it hangs, or its server keeps
             # it waiting for a place, the others go on.
             patience = upstream.endpoint.config.accept_timeout_ms / 1000
             if self._contract.has_probe:
                 patience = min(patience, _PATIENCE)
-            may_ask = False
+            has_turn = False
             with trio.move_on_after(patience):
                 await upstream.asking.acquire()
-                may_ask = True
+                has_turn = True
             try:
-                if not self._has_to_learn(connection):
-                    pass  # another one has asked
-                elif may_ask or not self._contract.has_probe:
-                    await self._ask(connection)
-                    return
-                else:
-                    await self._find_place(connection, is_unasked=True)
-                    return
+                if self._has_to_learn(connection):  # else another one has asked
+                    if has_turn or not self._contract.has_probe:
+                        await self._ask(connection)
+                        return
+                    is_unasked = True
             finally:
-                if may_ask:
+                if has_turn:
                     upstream.asking.release()
-        await self._find_place(connection)
+        await self._find_place(connection, is_unasked=is_unasked)
+        if self._has_to_learn(connection):
+            # The answer is still to come; or what was known grew old meanwhile, when there was no connection
+            # for the client's refresher.
+            upstream.wants_answer()
 
-    async def _find_place(self, connection: Connection, *, is_unasked: bool = False) -> None:
+    async def _find_place(self, connection: Connection, *, is_unasked: bool) -> None:
         """See whether the server has a place for one more connection, before a call has to wait for it.
 
         A server may keep one in a queue, where nothing but an answer shows that its turn has come. Where as
@@ -218,8 +219,6 @@ class Opener:
         if self._contract.has_probe:
             await self._answer_on(connection, self._contract.probe_request())
             self._check_end(connection)
-            if is_unasked and self._has_to_learn(connection):
-                upstream.wants_answer()
         else:
             await self._ask(connection)
 
