@@ -386,7 +386,7 @@ def encode(message: Message) -> bytes:
 
 
 def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
-    # Runtimes before 5.27 refuse a bytearray. All take a view of one, which newer ones need not copy.
+    # Channels give bytes. Runtimes before 5.27 refuse a bytearray; all take a view of one, and copy it.
     data = payload if isinstance(payload, bytes) else memoryview(payload)
     try:
         return kind.FromString(data)  # type: ignore[arg-type]  # any buffer, though the stub says bytes

@@ -1,4 +1,4 @@
-"""Makes the wheel and the sdist, from a copy of the tree: nothing that lies about here gets into them."""
+"""Makes the wheel and the sdist, from a copy of the tree: nothing that tools leave there gets into them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
-#: What tools, tests and editors leave in a tree.
-_LEFT_OVER: Final = (
-    ".git", ".venv*", "build", "dist", "*.egg-info", "__pycache__", ".coverage*", ".hypothesis", ".*_cache",
-)  # fmt: skip
-
 #: The README as an index of packages shows it, where no file is beside it.
 INDEX_PAGE: Final = "README.index.md"
 
 
-def copy_of_the_tree(scratch: Path) -> Path:
-    """Copy what belongs to the project; return the copy."""
+def copy_of_the_tree(scratch: Path, root: Path = ROOT) -> Path:
+    """Copy what belongs to the project, which is what .gitignore does not name; return the copy."""
+    lines = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ignored = [".git", *(line.rstrip("/") for line in lines)]
+
+    def left_over(folder: str, names: list[str]) -> set[str]:
+        inside = Path(folder).relative_to(root)
+        # As Git has it: with a slash in it a pattern is of the path, without one of the name.
+        return {
+            name
+            for name in names
+            for pattern in ignored
+            if fnmatchcase((inside / name).as_posix() if "/" in pattern else name, pattern)
+        }
+
     tree = scratch / "tree"
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*_LEFT_OVER))
+    shutil.copytree(root, tree, ignore=left_over)
     return tree
 
 

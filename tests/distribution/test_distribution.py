@@ -54,6 +54,24 @@ def test_a_project_without_the_lines_that_addresses_are_put_to_is_refused() -> N
         making.with_links("[project]\n", ADDRESS)
 
 
+def test_what_git_ignores_is_not_copied(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    kept = {".gitignore", "trio_ipc/errors.py", "tests/interop/go/main.go", "tests/detection/test_a.py"}
+    left = {
+        ".git/config",
+        ".venv-python3.12/bin/python",
+        "build/interop/peer",
+        "trio_ipc/__pycache__/errors.pyc",
+        "tests/interop/go/detection/detection.pb.go",
+    }
+    for name in kept | left:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    (root / ".gitignore").write_text(read(".gitignore"), encoding="utf-8")
+    tree = making.copy_of_the_tree(tmp_path, root)
+    assert {file.relative_to(tree).as_posix() for file in tree.rglob("*") if file.is_file()} == kept
+
+
 def test_what_a_wheel_or_an_sdist_lacks_is_named(tmp_path: Path) -> None:
     for name in ("trio_ipc/errors.py", "examples/demo.py", "pytest_trio_ipc/py.typed", "tests/test_a.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
