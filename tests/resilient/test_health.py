@@ -29,7 +29,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import BreakerState, Endpoint, open_resilient_client
 
-from .support import PLAIN, A, FakeServer, calling
+from .support import PLAIN, A, FakeServer, calling, world_of
 from .test_operators import nothing_is_left_behind, open_breaker
 
 NEGOTIATION: Any = DETECTION.negotiation
@@ -259,8 +259,6 @@ async def test_where_none_comes_it_is_told_why(autojump_clock: MockClock) -> Non
 async def test_who_waits_sees_endpoints_come_and_go(autojump_clock: MockClock) -> None:
     gone, late = FakeServer("gone"), FakeServer("late")
     async with calling(gone, contract=DETECTION) as client, trio.open_nursery() as nursery:
-        from .support import world_of
-
         gone.crash()
         world_of(client).add(late)
         await nursery.start(late.serve)
@@ -300,8 +298,9 @@ async def test_a_real_server_is_waited_for(config: IpcConfig) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
-            while not client.statistics()[0].connection_failures:
-                await trio.lowlevel.checkpoint()
+            with trio.fail_after(60):
+                while not client.statistics()[0].connection_failures:
+                    await trio.lowlevel.checkpoint()
             async with serving(succeed, config):
                 with trio.fail_after(60):
                     await is_there.wait()
