@@ -189,8 +189,7 @@ class Contract(Generic[RequestT, ResponseT]):
         """
         if isinstance(self.repeatable, bool):
             return self.repeatable
-        said: object = self.repeatable(request)
-        return said if isinstance(said, bool) else self._refuse("repeatable", said, "a bool")
+        return self._said("repeatable", self.repeatable(request))
 
     def failed_response(self, request: RequestT | None, reason: str) -> ResponseT | None:
         """Return the response that reports a failure, None if the protocol has none.
@@ -204,10 +203,7 @@ class Contract(Generic[RequestT, ResponseT]):
         """
         if self.failure is None:
             return None
-        made = self.failure(request, reason)
-        if isinstance(made, self.response_type):
-            return made
-        return self._refuse("failure", made, self.response_type.__name__)
+        return self._made("failure", self.failure(request, reason), self.response_type)
 
     def capabilities_request(self) -> RequestT:
         """Return a request that asks what a server can do. There must be a :attr:`negotiation`.
@@ -215,10 +211,7 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             ContractError: its ``ask`` returned no request.
         """
-        asked = self._negotiation.ask()
-        if isinstance(asked, self.request_type):
-            return asked
-        return self._refuse("ask", asked, self.request_type.__name__)
+        return self._made("ask", self._negotiation.ask(), self.request_type)
 
     @property
     def has_probe(self) -> bool:
@@ -234,10 +227,7 @@ class Contract(Generic[RequestT, ResponseT]):
         probe = self._negotiation.probe
         if probe is None:
             raise TypeError(f"the negotiation of the contract {self.name} has no probe")
-        made = probe()
-        if isinstance(made, self.request_type):
-            return made
-        return self._refuse("probe", made, self.request_type.__name__)
+        return self._made("probe", probe(), self.request_type)
 
     def capabilities_in(self, response: ResponseT) -> Any:
         """Return the capabilities in a response. There must be a :attr:`negotiation`.
@@ -256,8 +246,7 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             ContractError: its ``can_do`` returned no bool.
         """
-        said: object = self._negotiation.can_do(capabilities, request)
-        return said if isinstance(said, bool) else self._refuse("can_do", said, "a bool")
+        return self._said("can_do", self._negotiation.can_do(capabilities, request))
 
     def health_request(self) -> RequestT:
         """Return a request that asks whether a server is well. There must be a :attr:`health`.
@@ -265,10 +254,7 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             ContractError: its ``ask`` returned no request.
         """
-        asked = self._health.ask()
-        if isinstance(asked, self.request_type):
-            return asked
-        return self._refuse("ask", asked, self.request_type.__name__)
+        return self._made("ask", self._health.ask(), self.request_type)
 
     def says_well(self, response: ResponseT) -> bool:
         """Return whether a response means that the server is well. There must be a :attr:`health`.
@@ -276,8 +262,7 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             ContractError: its ``says_well`` returned no bool.
         """
-        said: object = self._health.says_well(response)
-        return said if isinstance(said, bool) else self._refuse("says_well", said, "a bool")
+        return self._said("says_well", self._health.says_well(response))
 
     def asks_for_health(self, request: RequestT) -> bool:
         """Return whether a request asks that. There must be a :attr:`health` with an ``is_asked``.
@@ -285,8 +270,8 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             ContractError: that returned no bool.
         """
-        said: object = None if self._health.is_asked is None else self._health.is_asked(request)
-        return said if isinstance(said, bool) else self._refuse("is_asked", said, "a bool")
+        is_asked = self._health.is_asked
+        return self._said("is_asked", None if is_asked is None else is_asked(request))
 
     def health_response(self, request: RequestT, well: bool) -> ResponseT:
         """Return the answer to that. There must be a :attr:`health` with an ``answer``.
@@ -295,9 +280,7 @@ class Contract(Generic[RequestT, ResponseT]):
             ContractError: that returned no response.
         """
         made = None if self._health.answer is None else self._health.answer(request, well)
-        if isinstance(made, self.response_type):
-            return made
-        return self._refuse("answer", made, self.response_type.__name__)
+        return self._made("answer", made, self.response_type)
 
     @property
     def _health(self) -> HealthCheck[RequestT, ResponseT]:
@@ -310,6 +293,14 @@ class Contract(Generic[RequestT, ResponseT]):
         if self.negotiation is None:
             raise TypeError(f"the contract {self.name} has no negotiation")
         return self.negotiation
+
+    def _made(self, function: str, returned: object, kind: type[_MessageT]) -> _MessageT:
+        """Return the message that a function of the contract returned."""
+        return returned if isinstance(returned, kind) else self._refuse(function, returned, kind.__name__)
+
+    def _said(self, function: str, returned: object) -> bool:
+        """Return what a function of the contract said."""
+        return returned if isinstance(returned, bool) else self._refuse(function, returned, "a bool")
 
     def _refuse(self, function: str, returned: object, wanted: str) -> NoReturn:
         dismiss(returned)

@@ -133,7 +133,7 @@ class Clock:
     """Trio's clock, which can be read from other threads and after the run, too, and for how long it has run.
 
     Attributes:
-        now: tells the time like :func:`trio.current_time`, and 0.1 µs sooner.
+        now: tells the time like :func:`trio.current_time`, in any thread.
     """
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class ClientTelemetry(Traffic):
     """What a client adds to; :class:`ClientSnapshot` says what is what.
 
     Attributes:
-        now: tells the time like :func:`trio.current_time`, and 0.1 µs sooner.
+        now: tells the time like :func:`trio.current_time`, in any thread.
     """
 
     def __init__(self, *, transport: str, endpoint: str, contract: str) -> None:
