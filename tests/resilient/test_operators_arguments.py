@@ -58,7 +58,7 @@ async def test_a_timeout_that_is_none_is_refused(
             with pytest.raises(ValueError, match=r"timeout is .*, must be "):
                 await operation(client, "a", timeout=wrong)
         for strange in ("1", True, [1]):
-            with pytest.raises(TypeError, match=r"timeout is .*, must be a number of seconds, or None"):
+            with pytest.raises(TypeError, match=r"timeout is .*, must be a number of seconds or None"):
                 await operation(client, "a", timeout=strange)
         assert client.metrics().connection_attempts_total == 0
 

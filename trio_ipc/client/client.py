@@ -333,13 +333,18 @@ def open_client(
     return client_over(connect, contract, config, max_in_flight=max_in_flight)
 
 
-def seconds_of(timeout: object) -> float:
-    """Return a call's timeout, if it is one."""
+def seconds_of(timeout: object, none_is: str = "no limit") -> float:
+    """Return a call's timeout, if it is one; ``none_is`` says what None would be.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is less than 0, or too large to be one.
+    """
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is {shown(timeout)}, must be a number of seconds or None")
-    if not timeout >= 0:
-        raise ValueError(f"timeout is {shown(timeout)}, must be 0 or more seconds, or None for no limit")
+    if not timeout >= 0:  # which is true of nan, too
+        raise ValueError(f"timeout is {shown(timeout)}, must be 0 or more seconds, or None for {none_is}")
     try:
         return float(timeout)
     except OverflowError:  # an int beyond all floats
-        raise ValueError(f"timeout is {shown(timeout)}, must be seconds, or None for no limit") from None
+        raise ValueError(f"timeout is {shown(timeout)}, must be seconds, or None for {none_is}") from None

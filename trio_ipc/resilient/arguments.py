@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trio_ipc.client.client import seconds_of
 from trio_ipc.errors import NoEndpointError, shown, shown_argument
 
 from .endpoints import Upstream
 
 
-def seconds_of(timeout: object, default_ms: int) -> float:
+def seconds_or(timeout: object, default_ms: int) -> float:
     """Return a timeout in seconds.
 
     Args:
@@ -23,16 +24,7 @@ def seconds_of(timeout: object, default_ms: int) -> float:
         TypeError: it is no number.
         ValueError: it is less than 0, or too large to be one.
     """
-    if timeout is None:
-        return default_ms / 1000
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is {shown(timeout)}, must be a number of seconds, or None for the setting")
-    if not timeout >= 0:  # which is true of nan, too
-        raise ValueError(f"timeout is {shown(timeout)}, must be a number of seconds from 0")
-    try:
-        return float(timeout)
-    except OverflowError:  # an int beyond all floats
-        raise ValueError(f"timeout is {shown(timeout)}, must be seconds, or None for the setting") from None
+    return default_ms / 1000 if timeout is None else seconds_of(timeout, "the setting")
 
 
 def upstream_of(endpoint_id: object, upstreams: Mapping[str, Upstream]) -> Upstream:

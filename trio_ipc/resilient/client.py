@@ -20,7 +20,7 @@ from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
 from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .arguments import seconds_of, upstream_of
+from .arguments import seconds_or, upstream_of
 from .calls import Answer, PendingCall
 from .capabilities import Asker, Refresher
 from .endpoints import Endpoint, EndpointStatistics, Upstream
@@ -244,7 +244,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         given: object = needs
         if given is not None and (not callable(given) or is_async(given)):
             raise TypeError(f"needs is {shown(needs)}, must be a function that is not async, or None")
-        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         only = None if endpoint is None else upstream_of(endpoint, self._upstreams)
         return PendingCall(
@@ -339,7 +339,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
-        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         return await self._checker.check(upstream_of(endpoint_id, self._upstreams), seconds)
 
@@ -365,14 +365,14 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Cancellation ends all checks.
         """
-        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         return await self._checker.wait_until_healthy(self._upstreams.values, seconds)
 
     def _seconds_to_negotiate(self, timeout: float | None) -> float:
         if self._contract.negotiation is None:
             raise TypeError(f"the contract {self._contract.name} has no negotiation: there is nothing to ask")
-        seconds = seconds_of(timeout, self._settings.call_timeout_ms)
+        seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         return seconds
 
