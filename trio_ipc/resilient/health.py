@@ -131,12 +131,12 @@ class HealthChecker:
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
         if contract.has_probe:
-            return contract.probe_request(), just_answered, _any
+            return contract.probe_request(), just_answered, _always
         if contract.health is not None:
-            return contract.health_request(), _none, contract.says_well
+            return contract.health_request(), _never, contract.says_well
         if contract.negotiation is not None:
-            return contract.capabilities_request(), just_answered, _any
-        return None, _any, _any
+            return contract.capabilities_request(), just_answered, _always
+        return None, _always, _always
 
     @enable_ki_protection
     async def wait_until_healthy(self, upstreams: Callable[[], Iterable[Upstream]], seconds: float) -> str:
@@ -230,11 +230,11 @@ class _Waiting:
         self.errors.pop(upstream.endpoint.id, None)
 
 
-def _any(_: object) -> bool:
+def _always(_: object) -> bool:
     return True
 
 
-def _none(_: object) -> bool:
+def _never(_: object) -> bool:
     return False
 
 
