@@ -19,9 +19,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from trio.testing import MockClock
 
 from tests.resilient.support import DetectionResilientClient, FakeServer, calling, connections_of
-from tests.support import task
+from tests.support import IN_MEMORY, task
 from tests.test_telemetry_exporters import points, series_in
-from trio_ipc import EndpointSnapshot, ResilientSnapshot
+from trio_ipc import Endpoint, EndpointSnapshot, IpcConfig, ResilientSnapshot, TransportType
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.errors import IpcError
 from trio_ipc.telemetry.kinds import Kind
@@ -49,7 +49,7 @@ async def some_calls(client: DetectionResilientClient, failing: FakeServer) -> N
 
 
 def whole_labels(of: ResilientSnapshot) -> dict[str, str]:
-    return {"contract": of.contract, "transport": of.transport, "strategy": of.strategy}
+    return {"contract": of.contract, "strategy": of.strategy}
 
 
 def one_labels(one: EndpointSnapshot, of: ResilientSnapshot) -> dict[str, str]:
@@ -132,6 +132,18 @@ async def test_prometheus_text_says_it_all(autojump_clock: MockClock) -> None:
         await some_calls(client, b)
         said = client.snapshot()
     check_all(series_in(prometheus_text(said)), said, prometheus=True)
+
+
+async def test_counters_go_on_in_their_series_when_an_endpoint_of_another_transport_is_added(
+    autojump_clock: MockClock,
+) -> None:
+    async with calling(FakeServer("a")) as client:
+        before = {key for key in series_in(prometheus_text(client.snapshot())) if "endpoint" not in key[0]}
+        client.add_endpoint(Endpoint(IpcConfig(endpoint_path=IN_MEMORY, transport=TransportType.LEGACY)))
+        said = client.snapshot()
+        after = {key for key in series_in(prometheus_text(said)) if "endpoint" not in key[0]}
+    assert said.transport == "interprocess, legacy"
+    assert before == after
 
 
 async def test_exporters_read_it_in_a_thread_of_their_own_while_calls_are_made(mock_clock: MockClock) -> None:

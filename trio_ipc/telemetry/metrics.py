@@ -143,7 +143,8 @@ def _readings(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[Labels, Any]
 def _readings_of_resilient(metric: Metric, snapshot: ResilientSnapshot) -> Iterator[tuple[Labels, Any]]:
     contract, strategy = ("contract", writable(snapshot.contract)), ("strategy", snapshot.strategy)
     if metric.side == "resilient":
-        yield from _values(metric, (contract, ("transport", snapshot.transport), strategy), snapshot)
+        # Without the transports: an endpoint that is added would end the series and begin others.
+        yield from _values(metric, (contract, strategy), snapshot)
     elif metric.side == "resilient_endpoint":
         for one in snapshot.endpoints:
             where = (("endpoint", writable(one.endpoint)), ("id", writable(one.id)))
@@ -162,7 +163,7 @@ def _values(metric: Metric, labels: Labels, holder: object) -> Iterator[tuple[La
 def label_names(metric: Metric) -> list[str]:
     """Return the names of a metric's labels, in the order in which :func:`samples` has them."""
     names = {
-        "resilient": ["contract", "transport", "strategy"],
+        "resilient": ["contract", "strategy"],
         "resilient_endpoint": ["endpoint", "id", "contract", "transport", "strategy"],
     }.get(metric.side, ["endpoint", "contract"] + ([] if metric.of_the_whole else ["transport"]))
     return names + ([metric.label] if metric.label else [])
