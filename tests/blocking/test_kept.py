@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ async def test_who_calls_again_while_it_is_torn_down_is_refused() -> None:
     for _ in range(ROUNDS):
         kept = Kept("here", _nothing)
         again = Then(trio.sleep_forever, lambda: None)
-        first = Then(trio.sleep_forever, lambda kept=kept, again=again: kept.submit(again))
+        first = Then(trio.sleep_forever, partial(kept.submit, again))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kept.keep)
             await wait_all_tasks_blocked()
