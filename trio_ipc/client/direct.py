@@ -8,7 +8,6 @@ a connection open that owes an answer.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 from collections.abc import Awaitable, Callable
@@ -80,7 +79,9 @@ class Direct(Generic[RequestT, ResponseT]):
         self._telemetry = telemetry
         self._call_many = call_many
         self._run = run
-        #: One that knows its owner: an interrupt may come between its taking and whatever would note that.
+        #: One that knows its owner: an interrupt may come between its taking and whatever would note that. It
+        #: is given back by the first call in a ``finally``, and by a function in C: before that Python looks
+        #: for no signal.
         self._turn = threading.RLock()
         #: Whether the connection may owe an answer. Set before anything is sent, so that an interrupt at any
         #: point finds it, or the next call does.
@@ -111,7 +112,10 @@ class Direct(Generic[RequestT, ResponseT]):
             telemetry.calls_in_flight -= 1
             return response
         finally:
-            self._end_turn()
+            try:  # noqa: SIM105 - as _turn says
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     def call_many(self, requests: list[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
         """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
@@ -131,7 +135,10 @@ class Direct(Generic[RequestT, ResponseT]):
             self._pay()
             return self._run(partial(self._call_many, requests, timeout=timeout, began=began))
         finally:
-            self._end_turn()
+            try:  # noqa: SIM105 - as _turn says
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     # --- Turns ----------------------------------------------------------------------------------------------
 
@@ -151,10 +158,6 @@ class Direct(Generic[RequestT, ResponseT]):
             endpoint=self._line.endpoint,
             hint=_HINT,
         )
-
-    def _end_turn(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it was not taken
-            self._turn.release()
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
