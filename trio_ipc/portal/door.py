@@ -115,7 +115,7 @@ class Door(Generic[T]):
         return os.getpid() == self._pid
 
     def _check_process(self) -> None:
-        """Raise :exc:`ChannelClosedError` in a fork, which has no Trio thread: a wait for it would not end."""
+        """Raise :exc:`ChannelClosedError` in a fork: there is no Trio thread that could end a wait."""
         if not self._is_of_this_process:
             raise ChannelClosedError(
                 f"it was opened by process {self._pid}, and this is a fork of it, process {os.getpid()}",
