@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import signal
 import sys
@@ -39,6 +40,38 @@ class InterruptAt:
         if event == "line":
             self.left -= 1
             if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+        return self._trace
+
+
+#: Instructions after which CPython looks whether there is a signal. It does so nowhere else.
+_LOOKS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW", "JUMP_BACKWARD", "RESUME"})
+
+
+class InterruptAtLook(InterruptAt):
+    """As :class:`InterruptAt`, at the so-and-so-manieth point at which CPython looks for signals.
+
+    A real Ctrl-C comes nowhere else: not between the end of a ``try`` block and the function in C that its
+    ``finally`` calls first, for one.
+    """
+
+    def __init__(self, room: types.ModuleType, look: int) -> None:
+        super().__init__(room, look)
+        self._done: dict[int, str] = {}
+
+    def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(self._room):
+            return None
+        if event == "call":
+            frame.f_trace_opcodes = True
+            self._done[id(frame)] = "RESUME"
+        elif event == "exception":
+            self._done[id(frame)] = ""  # what was called has raised: its caller does not look
+        elif event == "opcode":
+            done = self._done[id(frame)]
+            self._done[id(frame)] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            self.left -= done in _LOOKS
+            if done in _LOOKS and self.left == 0:
                 signal.raise_signal(signal.SIGINT)
         return self._trace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import attrs
 import pytest
@@ -194,9 +195,45 @@ def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcCo
                 CallTimeoutError, match="for a turn behind other threads' calls; nothing was sent"
             ):
                 client.call(task(), timeout=0.01)
+            with pytest.raises(
+                CallTimeoutError, match=r"turn .*; nothing was sent; the limit timeout is 0\.02 s"
+            ):
+                client.call_many([task(), task()], timeout=0.02)
             client._direct._channel.read_timeout = 0.01  # type: ignore[union-attr]
             with pytest.raises(TurnTimeoutError, match="the limit read_timeout_ms is 10"):
                 client.call_many([task()])
             server.portal.call(gate.open)
             assert call.result(DEADLINE) == success("wait")
             assert client.call(task("after")) == success("after")
+            check_counts(client, call_timeout=3, turn_timeout=1)
+
+
+def test_the_time_of_several_calls_includes_the_wait_for_their_turn(config: IpcConfig) -> None:
+    with served(config, Gate()), open_client(DETECTION, config, max_in_flight=1) as client:
+        assert client._direct is not None
+        telemetry, turn = client._direct._telemetry, client._direct._turn
+        clock = telemetry.now
+        telemetry.now = lambda: clock() - DEADLINE  # so long ago, once the turn has come
+
+        def acquire(timeout: float) -> bool:
+            telemetry.now = clock
+            return turn.acquire(timeout=timeout)
+
+        client._direct._turn = Mock(acquire=acquire, release=turn.release)
+        with pytest.raises(CallTimeoutError, match=r"for answer 1 of 1;.* timeout is 60\.02 s"):
+            client.call_many([task("wait")], timeout=DEADLINE + 0.02)
+
+
+def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
+    with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
+        assert client._direct is not None
+        turn, said = client._direct._turn, []
+
+        def acquire(timeout: float) -> bool:
+            said.append(client.snapshot())
+            return turn.acquire(timeout=timeout)
+
+        client._direct._turn = Mock(acquire=acquire, release=turn.release)
+        client.call(task())
+        assert [(one.calls, one.calls_in_flight) for one in said] == [(1, 1)]
+        check_counts(client)

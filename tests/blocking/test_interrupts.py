@@ -10,6 +10,7 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import trio_ipc.blocking
 import trio_ipc.client
 import trio_ipc.portal
 from tests.doors import DEADLINE, Gate, portal_threads, program, served
-from tests.interrupts import InterruptAt, interrupts_are_trios
+from tests.interrupts import InterruptAt, InterruptAtLook, interrupts_are_trios
 from tests.platforms import unix_only
 from tests.support import success, task
 from trio_ipc import ChannelClosedError, IpcConfig, TransportType
@@ -27,6 +28,9 @@ from trio_ipc.daemoneye import DETECTION
 
 #: More lines than a call runs in either room, so that the last ones are not reached.
 MOST_LINES = 200
+
+#: Likewise of points at which Python looks for a signal.
+MOST_LOOKS = 1000
 
 #: The transport is not asked in this thread: one of them tells of both.
 OF_EITHER_TRANSPORT = pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True)
@@ -88,6 +92,34 @@ def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_tha
             pytest.fail(f"a call has more than {MOST_LINES} lines")
         client.close()
         assert interrupted >= 3
+
+
+@unix_only
+@OF_EITHER_TRANSPORT
+@pytest.mark.usefixtures("_nothing_hangs")
+def test_after_an_interrupt_anywhere_in_a_call_another_thread_has_its_turn(config: IpcConfig) -> None:
+    config = config.replace(read_timeout_ms=5_000)
+    with served(config), ThreadPoolExecutor(1) as thread:
+        client = open_client(DETECTION, config, max_in_flight=1)
+        interrupted = 0
+        for look in range(1, MOST_LOOKS):
+            interrupt = InterruptAtLook(trio_ipc.client, look)
+            try:
+                with interrupt:
+                    client.call(task())
+            except KeyboardInterrupt:
+                interrupted += 1
+            if interrupt.left > 0:
+                break
+            try:
+                assert thread.submit(client.call, task("after")).result(DEADLINE) == success("after")
+            except ChannelClosedError:
+                client.close()
+                client = open_client(DETECTION, config, max_in_flight=1)
+        else:
+            pytest.fail(f"a call has more than {MOST_LOOKS} points at which Python looks")
+        client.close()
+        assert interrupted >= 30
 
 
 @unix_only

@@ -54,9 +54,11 @@ class Server(AioDoor[TrioServer[RequestT, ResponseT]]):
 
         Raises:
             EndpointError: that was because the endpoint stopped working.
+            ChannelClosedError: this is a fork of the process that has the server.
 
         It raises as well what ends a program (``SystemExit``), where a handler has raised that.
         """
+        self._check_process()
         self._fail_by(await until(self._kept.left))
 
     async def switch_transport(self, transport: TransportType | str) -> None:

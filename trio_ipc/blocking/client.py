@@ -85,10 +85,11 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
 
         Raises what :meth:`trio_ipc.Client.call_many` raises. An interrupt does what it does to :meth:`call`.
         """
-        # An iterator of the caller's runs in the caller's thread.
-        call = partial(self._kept.thing.call_many, [*requests], timeout=timeout)
+        requests = [*requests]  # an iterator of the caller's runs in the caller's thread
         self._check_open()
-        return run(self._kept, call) if self._direct is None else self._direct.others(call)
+        if self._direct is not None:
+            return self._direct.call_many(requests, timeout=timeout)
+        return run(self._kept, partial(self._kept.thing.call_many, requests, timeout=timeout))
 
     def _open(self) -> Self:
         super()._open()

@@ -191,7 +191,15 @@ class Client(Generic[RequestT, ResponseT]):
         Cancellation once sending has begun closes the connection where ``max_in_flight`` is 1, and the
         responses so far are lost.
         """
-        began = self._telemetry.now()
+        return await self._call_many(requests, timeout=timeout, began=self._telemetry.now())
+
+    async def _call_many(
+        self,
+        requests: Iterable[RequestT],
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - as above
+        began: float,
+    ) -> list[ResponseT]:
         deadline = math.inf if timeout is None else began + seconds_of(timeout)
         batch = Batch[RequestT, ResponseT]()
         await batch.add(requests, self._contract, self._channel)
@@ -240,7 +248,9 @@ class Client(Generic[RequestT, ResponseT]):
             return None
         from .direct import Direct  # noqa: PLC0415 - nobody on Trio needs it
 
-        return Direct(self, self._line, self._channel, self._contract, self._telemetry, run=run)
+        return Direct(
+            self._line, self._channel, self._contract, self._telemetry, call_many=self._call_many, run=run
+        )
 
     def is_reusable(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.

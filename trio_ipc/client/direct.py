@@ -8,12 +8,11 @@ a connection open that owes an answer.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from trio_ipc.channel import Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
@@ -23,9 +22,6 @@ from trio_ipc.telemetry import ClientTelemetry
 from .failures import add_limit, call_timed_out, kind_of
 from .single import Single
 
-if TYPE_CHECKING:
-    from .client import Client
-
 R = TypeVar("R")
 
 
@@ -33,6 +29,19 @@ class RunOnTrio(Protocol):
     """Has an async function run in the Trio thread, and waits for its result."""
 
     def __call__(self, function: Callable[[], Awaitable[R]], /) -> R:
+        """Do that."""
+
+
+class CallMany(Protocol[RequestT, ResponseT]):
+    """Sends several requests ahead, on Trio, whose time began in another thread."""
+
+    async def __call__(
+        self,
+        requests: list[RequestT],
+        *,
+        timeout: float | None,  # noqa: ASYNC109 - as Client.call_many has it
+        began: float,
+    ) -> list[ResponseT]:
         """Do that."""
 
 
@@ -49,27 +58,30 @@ class Direct(Generic[RequestT, ResponseT]):
     """Makes the calls of a client that has one in flight at a time.
 
     Args:
-        client, line, channel, contract, telemetry: the client, and what it is made of.
+        line, channel, contract, telemetry: what the client is made of.
+        call_many: makes its calls of several requests.
         run: has an async function run in the Trio thread.
     """
 
     def __init__(
         self,
-        client: Client[RequestT, ResponseT],
         line: Single[RequestT, ResponseT],
         channel: Channel,
         contract: Contract[RequestT, ResponseT],
         telemetry: ClientTelemetry,
         *,
+        call_many: CallMany[RequestT, ResponseT],
         run: RunOnTrio,
     ) -> None:
-        self._client = client
         self._line = line
         self._channel = channel
         self._contract = contract
         self._telemetry = telemetry
+        self._call_many = call_many
         self._run = run
-        #: One that knows its owner: an interrupt may come between its taking and whatever would note that.
+        #: One that knows its owner: an interrupt may come between its taking and whatever would note that. It
+        #: is given back by the first call in a ``finally``, and by a function in C: before that Python looks
+        #: for no signal.
         self._turn = threading.RLock()
         #: Whether the connection may owe an answer. Set before anything is sent, so that an interrupt at any
         #: point finds it, or the next call does.
@@ -80,55 +92,72 @@ class Direct(Generic[RequestT, ResponseT]):
         from .client import seconds_of  # noqa: PLC0415 - it imports this module, for its types alone
 
         self._contract.check_request(request)
-        now = self._telemetry.now
-        began = now()
+        telemetry = self._telemetry
+        began = telemetry.now()
         deadline = math.inf if timeout is None else began + seconds_of(timeout)
+        # Outside the turn, as what waits for one is counted, too. Python changes threads between none of the
+        # steps that such an addition takes.
+        telemetry.calls += 1
+        telemetry.calls_in_flight += 1
         try:
-            self._take_turn(deadline - began, timeout)
-            self._pay()
-            self._owes = True
-            sent = self._line.begin_now(request) if now() < deadline else None
-            if sent is None:
-                self._owes = False
-                left = None if timeout is None else max(0.0, deadline - now())
-                return self._run(partial(self._client.call, request, timeout=left))
-            return self._finish(request, began, deadline, timeout, all_sent=sent)
+            self._take_turn(deadline - began)
+            response = self._exchange(request, deadline)
+        except BaseException as exc:
+            telemetry.calls_failed[kind_of(exc)] += 1
+            telemetry.calls_in_flight -= 1
+            add_limit(exc, timeout)
+            raise
+        else:
+            telemetry.call_seconds.observe(telemetry.now() - began)
+            telemetry.calls_in_flight -= 1
+            return response
         finally:
-            self._end_turn()
+            try:  # noqa: SIM105 - as _turn says
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was not taken
 
-    def others(self, function: Callable[[], Awaitable[R]]) -> R:
-        """Have something else done on the connection, in the Trio thread, in a turn among the calls."""
+    def call_many(self, requests: list[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
+        """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
+        from .client import seconds_of  # noqa: PLC0415 - as above
+
+        telemetry = self._telemetry
+        began = telemetry.now()
+        left = math.inf if timeout is None else seconds_of(timeout)
         try:
-            self._take_turn(math.inf, None)
+            try:
+                self._take_turn(left)
+            except BaseException as exc:
+                telemetry.calls += len(requests)
+                telemetry.calls_failed[kind_of(exc)] += len(requests)
+                add_limit(exc, timeout)
+                raise
             self._pay()
-            return self._run(function)
+            return self._run(partial(self._call_many, requests, timeout=timeout, began=began))
         finally:
-            self._end_turn()
+            try:  # noqa: SIM105 - as _turn says
+                self._turn.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     # --- Turns ----------------------------------------------------------------------------------------------
 
-    def _take_turn(self, left: float, timeout: float | None) -> None:
+    def _take_turn(self, left: float) -> None:
         limit = self._channel.read_timeout
         if self._turn.acquire(timeout=min(left, limit)):
             return
         if left <= limit:
-            error = call_timed_out(
+            raise call_timed_out(
                 "waiting for a turn behind other threads' calls; nothing was sent",
                 self._line.endpoint,
                 hint=_HINT,
             )
-            add_limit(error, timeout)
-            raise error
         raise TurnTimeoutError(
             "timed out waiting for a turn behind other threads' calls, the limit read_timeout_ms is "
             f"{limit * 1000:.0f}",
             endpoint=self._line.endpoint,
             hint=_HINT,
         )
-
-    def _end_turn(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it was not taken
-            self._turn.release()
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
@@ -138,23 +167,18 @@ class Direct(Generic[RequestT, ResponseT]):
 
     # --- A call ---------------------------------------------------------------------------------------------
 
-    def _finish(
-        self, request: RequestT, began: float, deadline: float, timeout: float | None, *, all_sent: bool
-    ) -> ResponseT:
-        telemetry = self._telemetry
-        telemetry.calls += 1
-        telemetry.calls_in_flight += 1
+    def _exchange(self, request: RequestT, deadline: float) -> ResponseT:
+        self._pay()
         try:
-            response = self._response(request, deadline, all_sent=all_sent)
-        except BaseException as exc:
-            telemetry.calls_failed[kind_of(exc)] += 1
-            telemetry.calls_in_flight -= 1
-            add_limit(exc, timeout)
+            self._owes = True
+            sent = self._line.begin_now(request) if self._telemetry.now() < deadline else None
+            if sent is None:
+                self._owes = False
+                return self._run(partial(self._line.call, request, deadline=deadline))
+            return self._response(request, deadline, all_sent=sent)
+        except BaseException:
             self._pay()  # an interrupt, or one of the contract's own functions
             raise
-        telemetry.call_seconds.observe(telemetry.now() - began)
-        telemetry.calls_in_flight -= 1
-        return response
 
     def _response(self, request: RequestT, deadline: float, *, all_sent: bool) -> ResponseT:
         read_until = self._telemetry.now() + self._channel.read_timeout

@@ -112,12 +112,13 @@ class Single(Line[RequestT, ResponseT]):
         Args:
             request: what was sent.
             deadline: as for :meth:`call`.
-            read_until: when ``read_timeout_ms`` is over for an answer that has not begun.
+            read_until: when ``read_timeout_ms`` is over for an answer that was waited for and has not begun.
             all_sent: what :meth:`begin_now` has said.
         """
         try:
             if not all_sent:
                 await self._flush(deadline)
+                read_until = math.inf  # nobody has waited for an answer yet
             response = await self._receive_answer(request, deadline, read_until)
         except BaseException as exc:
             await self.fail(exc)
@@ -135,15 +136,15 @@ class Single(Line[RequestT, ResponseT]):
 
     async def _receive_answer(self, request: RequestT, deadline: float, read_until: float) -> ResponseT:
         # As in call(), which would take longer by one more coroutine.
+        if self._channel.in_frame:
+            read_until = math.inf  # from its first byte on an answer has read_timeout_ms of its own
         try:
             payload = await self._channel.receive(deadline=min(deadline, read_until))
         except trio.TooSlowError:
             if deadline <= read_until:
                 raise answer_timed_out(self.endpoint) from None
             channel = self._channel
-            raise too_late(
-                channel.read_timeout, self.endpoint, in_frame=channel.in_frame, peer=channel.peer
-            ) from None
+            raise too_late(channel.read_timeout, self.endpoint, in_frame=False, peer=channel.peer) from None
         except PeerClosedError as exc:
             exc.hint = why_closed(self._contract, answered=self._answered)
             raise

@@ -114,14 +114,18 @@ class Door(Generic[T]):
     def _is_of_this_process(self) -> bool:
         return os.getpid() == self._pid
 
-    def _check_open(self) -> None:
-        """Raise :exc:`IpcError` if this cannot be asked for anything, here and now."""
-        if os.getpid() != self._pid:
+    def _check_process(self) -> None:
+        """Raise :exc:`ChannelClosedError` in a fork: there is no Trio thread that could end a wait."""
+        if not self._is_of_this_process:
             raise ChannelClosedError(
                 f"it was opened by process {self._pid}, and this is a fork of it, process {os.getpid()}",
                 endpoint=self._kept.endpoint,
                 hint="open a new one in each process, after the fork",
             )
+
+    def _check_open(self) -> None:
+        """Raise :exc:`IpcError` if this cannot be asked for anything, here and now."""
+        self._check_process()
         if self._closed:
             raise ChannelClosedError("it was closed", endpoint=self._kept.endpoint, hint="open a new one")
         if threading.get_ident() == self._kept.thread:

@@ -86,7 +86,10 @@ class Kept(Generic[T]):
                         failure = _plain(exc)
                         if failure is None:
                             raise
-                    self._end()  # calls under way end by themselves: what they are made on was closed
+                    finally:
+                        # While the nursery is open: afterwards a job that is begun would end the whole run.
+                        # Calls under way end by themselves: what they are made on was closed.
+                        self._end()
         except TypeError as exc:
             failure = exc
         finally:
