@@ -40,11 +40,8 @@ _STYLES = {"kept": "green", "broken": "bold red", "not shown": "dim"}
     is_flag=True,
     help="Check what takes as long as the peer's read deadline, too (30 s unless set; twice for a server).",
 )
-@click.option(
-    "--request",
-    "request_json",
-    metavar="JSON",
-    help="A request that does no harm, to ask a server with; by default, the contract's negotiation.",
+@arguments.request_option(
+    "A request that does no harm, to ask a server with; by default, the contract's negotiation."
 )
 @click.option(
     "--patience",
@@ -119,14 +116,7 @@ def _request(contract: Contract[Any, Any], text: str | None) -> Callable[[], Mes
                 click.get_current_context(),
             )
         return None
-    from google.protobuf import json_format  # noqa: PLC0415 - not for completion
-
-    try:
-        asked: Message = json_format.Parse(text, contract.request_type())
-    except json_format.ParseError as exc:
-        kind = contract.request_type.DESCRIPTOR.full_name
-        context = click.get_current_context()
-        raise click.BadParameter(f"it is no {kind}: {exc}", context, param_hint="--request") from exc
+    asked = arguments.request_in(text, contract, "--request")
     return lambda: asked
 
 

@@ -20,14 +20,7 @@ _STYLES = {"good": "green", "warning": "yellow", "broken": "bold red"}
 
 @click.command(cls=Command)
 @click.argument("endpoint")
-@click.option(
-    "--timeout",
-    type=arguments.SECONDS,
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long each answer may take.",
-)
+@arguments.answer_timeout_option
 @arguments.trust_option
 @arguments.contract_option
 @arguments.config_option
