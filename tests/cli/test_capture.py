@@ -63,6 +63,24 @@ async def test_what_is_said_is_passed_on_and_recorded_until_a_signal(tmp_path: P
     assert all(one.response is not None for one in recording.exchanges())
 
 
+@unix_only
+async def test_a_signal_that_its_starter_has_it_ignore_does_not_end_it(tmp_path: Path) -> None:
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and it is inherited
+        try:
+            async with (
+                open_server(succeed, DETECTION, server),
+                relaying("capture", server.path, str(tmp_path / "f"), "--listen", between.path) as process,
+            ):
+                process.send_signal(signal.SIGHUP)
+                run = await command("call", between.path, '{"task_id": "1"}')
+                assert run.returncode == Status.DONE, run.stderr
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == Status.DONE
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
 async def test_it_ends_by_itself_after_some_seconds(tmp_path: Path) -> None:
     file = tmp_path / "nothing.jsonl"
     with temporary_endpoint() as server, temporary_endpoint() as between:

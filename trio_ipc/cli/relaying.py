@@ -10,7 +10,7 @@ import trio
 from trio_ipc.testing import Recorder, SystemEndpoint, relay
 
 from . import output
-from .running import STOP_SIGNALS
+from .running import STOP_SIGNALS, heeded_signals
 
 
 async def relay_until_stopped(
@@ -28,7 +28,7 @@ async def relay_until_stopped(
     Raises:
         EndpointError: ``listen_at`` cannot be used.
     """
-    with trio.open_signal_receiver(signal.SIGINT, *STOP_SIGNALS) as stops:
+    with heeded_signals(signal.SIGINT, *STOP_SIGNALS) as stops:
         async with relay(SystemEndpoint(listen_at), SystemEndpoint(connect_to), wrap=recorder.wrap):
             output.say(f"{doing} what comes to {output.one_line(listen_at)}; Ctrl-C ends it")
             with trio.move_on_after(math.inf if seconds is None else seconds):

@@ -132,6 +132,7 @@ async def _check_server(contract: Contract[Any, Any], config: IpcConfig, **optio
 async def _check_client(contract: Contract[Any, Any], config: IpcConfig, **options: Any) -> Conformance:
     import trio  # noqa: PLC0415
 
+    from trio_ipc.cli.running import heeded_signals  # noqa: PLC0415
     from trio_ipc.daemoneye import DETECTION  # noqa: PLC0415
     from trio_ipc.testing import SystemEndpoint  # noqa: PLC0415
     from trio_ipc.testing.conformance import check_client  # noqa: PLC0415
@@ -139,7 +140,7 @@ async def _check_client(contract: Contract[Any, Any], config: IpcConfig, **optio
     stop = trio.Event()
     found: list[Conformance] = []
     place = SystemEndpoint(config.endpoint_path)
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+    with heeded_signals(signal.SIGINT) as interrupts:
         async with trio.open_nursery() as nursery:
 
             async def check(*, task_status: trio.TaskStatus[None]) -> None:
