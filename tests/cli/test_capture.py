@@ -103,6 +103,31 @@ async def test_a_file_that_exists_and_an_endpoint_in_use_are_told(tmp_path: Path
     assert "in use by " in run.stderr
 
 
+@unix_only
+async def test_a_disk_that_is_full_is_told_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "said.jsonl"
+    # The shell's own limit for files that a process writes: one block, which the header does not fill.
+    monkeypatch.setattr(
+        "tests.cli.test_capture.PROGRAM", ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *PROGRAM]
+    )
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        async with (
+            open_server(succeed, DETECTION, server),
+            relaying("capture", server.path, str(file), "--listen", between.path) as process,
+        ):
+            run = await command("call", between.path, json.dumps({"task_id": "1" * 2000}))
+            assert run.returncode == Status.DONE
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            said = b""
+            async for piece in process.stderr:
+                said += piece
+            assert await process.wait() == Status.OUTPUT
+    assert said.decode().splitlines()[-1] == f"trio-ipc: {file}: File too large"
+
+
 async def all_of(process: trio.Process) -> str:
     """Stop it, and return what it has written."""
     assert process.stdout is not None
