@@ -13,7 +13,7 @@ from trio_ipc.cli.group import Command
 
 if TYPE_CHECKING:
     from trio_ipc import Contract
-    from trio_ipc.cli.diagnosis import Finding
+    from trio_ipc.transports.findings import Finding
 
 _STYLES = {"good": "green", "warning": "yellow", "broken": "bold red"}
 
