@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +121,17 @@ def _request(contract: Contract[Any, Any], text: str | None) -> Callable[[], Mes
 
 
 async def _check_server(contract: Contract[Any, Any], config: IpcConfig, **options: Any) -> Conformance:
+    from trio_ipc.cli.waiting import waiting  # noqa: PLC0415
     from trio_ipc.testing import SystemEndpoint  # noqa: PLC0415
     from trio_ipc.testing.conformance import check_server  # noqa: PLC0415
 
     place = SystemEndpoint(config.endpoint_path)
-    with _progress(f"checking the server at {config.endpoint_path}") as advance:
+    what = f"checking the server at {config.endpoint_path}"
+    with waiting(what) as shown:
+
+        def advance(finding: Finding) -> None:
+            shown.say(f"{what}: {finding.rule.number} {finding.verdict.value}")
+
         return await check_server(contract, place, config, on_finding=advance, **options)
 
 
@@ -176,23 +182,6 @@ def _success(task: Any) -> Message:
 def _say(finding: Finding) -> None:
     if finding.verdict.value != "not shown":
         output.say(f"{finding.rule.number} {finding.verdict.value}: {output.one_line(finding.seen)}")
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[Finding], None]]:
-    """Show on standard error, if that is a terminal, what was found last."""
-    console = output.talk_console()
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    from rich.text import Text  # noqa: PLC0415
-
-    with console.status(Text(output.one_line(what))) as status:
-
-        def advance(finding: Finding) -> None:
-            status.update(Text(output.one_line(f"{what}: {finding.rule.number} {finding.verdict.value}")))
-
-        yield advance
 
 
 def _show(found: Conformance) -> None:
