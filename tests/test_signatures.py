@@ -101,6 +101,7 @@ open_unix_listeners: path
 open_unix_stream: path
 serve_unix: handler path
 UnixListener: detached
+LocalStream.receive_some: max_bytes
 UnixStream: sock endpoint
 UnixStream.read: max_bytes
 UnixStream.write: data
@@ -218,7 +219,10 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
 def methods_of(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     if "__init__" in vars(kind) and not inspect.isabstract(kind):
         yield kind.__name__, kind
-    for name, member in vars(kind).items():
+    # What a class has from a base beside it is its own; from Trio's and others, it is theirs to say.
+    ours = [one for one in reversed(kind.__mro__) if one.__module__ == kind.__module__]
+    members = {name: member for one in ours for name, member in vars(one).items()}
+    for name, member in members.items():
         function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
         if inspect.isfunction(function) and not name.startswith("_"):
             yield f"{kind.__name__}.{name}", getattr(kind, name)

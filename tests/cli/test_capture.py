@@ -63,6 +63,24 @@ async def test_what_is_said_is_passed_on_and_recorded_until_a_signal(tmp_path: P
     assert all(one.response is not None for one in recording.exchanges())
 
 
+@unix_only
+async def test_a_signal_that_its_starter_has_it_ignore_does_not_end_it(tmp_path: Path) -> None:
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and it is inherited
+        try:
+            async with (
+                open_server(succeed, DETECTION, server),
+                relaying("capture", server.path, str(tmp_path / "f"), "--listen", between.path) as process,
+            ):
+                process.send_signal(signal.SIGHUP)
+                run = await command("call", between.path, '{"task_id": "1"}')
+                assert run.returncode == Status.DONE, run.stderr
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == Status.DONE
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
 async def test_it_ends_by_itself_after_some_seconds(tmp_path: Path) -> None:
     file = tmp_path / "nothing.jsonl"
     with temporary_endpoint() as server, temporary_endpoint() as between:
@@ -83,6 +101,31 @@ async def test_a_file_that_exists_and_an_endpoint_in_use_are_told(tmp_path: Path
             run = await command("capture", server.path, str(tmp_path / "new"), "--listen", server.path)
     assert run.returncode == Status.UNREACHABLE
     assert "in use by " in run.stderr
+
+
+@unix_only
+async def test_a_disk_that_is_full_is_told_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "said.jsonl"
+    # The shell's own limit for files that a process writes: one block, which the header does not fill.
+    monkeypatch.setattr(
+        "tests.cli.test_capture.PROGRAM", ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *PROGRAM]
+    )
+    with temporary_endpoint() as server, temporary_endpoint() as between:
+        async with (
+            open_server(succeed, DETECTION, server),
+            relaying("capture", server.path, str(file), "--listen", between.path) as process,
+        ):
+            run = await command("call", between.path, json.dumps({"task_id": "1" * 2000}))
+            assert run.returncode == Status.DONE
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            said = b""
+            async for piece in process.stderr:
+                said += piece
+            assert await process.wait() == Status.OUTPUT
+    assert said.decode().splitlines()[-1] == f"trio-ipc: {file}: File too large"
 
 
 async def all_of(process: trio.Process) -> str:

@@ -26,12 +26,12 @@ from tests.cli.processes import command
 from tests.cli.terminal import at_terminal, plain
 from tests.support import succeed
 from trio_ipc import IpcConfig, PeerPolicy
-from trio_ipc.cli import diagnosis
-from trio_ipc.cli.diagnosis import Finding
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.examining import examine
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import open_server, temporary_endpoint
+from trio_ipc.transports import findings
+from trio_ipc.transports.findings import Finding
 
 #: Loaded here: they note set-ups, and a user without rights may not be able to read the interpreter's files.
 LOADED = (broken_servers, grp, pwd)
@@ -60,7 +60,7 @@ async def examined(place: Place) -> list[Finding]:
 
 def told(found: list[Finding]) -> str:
     return "\n".join(
-        f"{one.about}: {one.seen}; {one.advice}" for one in found if one.verdict != diagnosis.GOOD
+        f"{one.about}: {one.seen}; {one.advice}" for one in found if one.verdict != findings.GOOD
     )
 
 
@@ -80,7 +80,7 @@ async def test_the_cause_is_named(place: Place, name: str, set_up: SetUp, said: 
         async with set_up(place):
             found = await examined(place)
     assert re.search(said, told(found)), told(found)
-    assert all(one.advice for one in found if one.verdict != diagnosis.GOOD)
+    assert all(one.advice for one in found if one.verdict != findings.GOOD)
 
 
 async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
@@ -95,7 +95,7 @@ async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
 async def test_who_has_no_number_in_a_user_namespace_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "hidden_uid", os.geteuid)
+    monkeypatch.setattr(findings, "hidden_uid", os.geteuid)
     async with served(place):
         assert "this process itself has uid" in told(await examined(place))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ import pytest
 from tests.cli.processes import command
 from tests.platforms import unix_only
 from tests.support import hang, succeed
+from trio_ipc import PeerCredentials
+from trio_ipc.cli import looking
 from trio_ipc.cli.ending import Status
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import open_server, temporary_endpoint
@@ -32,6 +35,20 @@ async def test_a_live_server_is_told_with_its_process_and_its_variant() -> None:
     else:
         assert (found["file"]["kind"], found["file"]["mode"]) == ("socket", "0600")
         assert (found["server"]["uid"], found["file"]["uid"]) == (os.geteuid(), os.geteuid())
+
+
+def test_a_process_that_got_the_number_meanwhile_is_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = True
+
+    def start_of(_pid: int) -> dt.datetime:
+        nonlocal runs
+        runs = False  # it has ended, and this is another one
+        return dt.datetime.now(dt.UTC)
+
+    monkeypatch.setattr(looking, "start_of", start_of)
+    monkeypatch.setattr(PeerCredentials, "still_runs", lambda _self: runs)
+    found = looking.process_of(PeerCredentials(pid=os.getpid()))
+    assert (found["runs"], found["started"]) == (False, None)
 
 
 async def test_in_silence_nothing_is_sent() -> None:

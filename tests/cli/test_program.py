@@ -205,19 +205,24 @@ def test_a_service_managers_signal_cancels_it(run: Run, capsys: pytest.CaptureFi
 
 
 @unix_only
-def test_a_signal_that_was_ignored_stays_so(run: Run) -> None:
+@pytest.mark.parametrize("ignored", [["SIGHUP"], ["SIGHUP", "SIGTERM"]], ids="+".join)
+def test_signals_that_were_ignored_stay_so(run: Run, ignored: list[str]) -> None:
     from trio_ipc.cli.running import run_async
 
+    numbers = [signal.Signals[name] for name in ignored]
+
     async def wait() -> int:
-        os.kill(os.getpid(), signal.SIGHUP)
+        for number in numbers:
+            os.kill(os.getpid(), number)
         await trio.testing.wait_all_tasks_blocked()
         return 7
 
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         assert run(lambda: run_async(wait)) == 7
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_the_table_names_commands_that_exist(table_of: MakeTable) -> None:

@@ -15,6 +15,7 @@ from tests.testing.hand_client import BROKEN, LIMIT, READ_TIMEOUT, GoodClient, V
 from tests.testing.test_conformance_servers import told
 from trio_ipc import (
     Contract,
+    Crc32Variant,
     Endpoint,
     EndpointInUseError,
     IpcError,
@@ -24,6 +25,7 @@ from trio_ipc import (
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import IpcEndpoint, MemoryEndpoint, open_client_at, temporary_endpoint
 from trio_ipc.testing.conformance import CLIENT_RULES, Conformance, Finding, check_client
+from trio_ipc.testing.conformance.frames import End, RawConnection, framed
 
 EVERYTHING: dict[str, Any] = {"hostile": True, "deadlines": True}
 SETTINGS: dict[str, Any] = {"max_frame_bytes": LIMIT, "read_timeout_ms": int(1000 * READ_TIMEOUT)}
@@ -177,6 +179,25 @@ async def test_it_ends_when_nobody_comes_or_asks_any_more(autojump_clock: MockCl
     found = await checked(MemoryEndpoint(), ask_once, wait=5.0)
     assert found.kept == ("C1", "C2", "C3", "C4")
     assert "run the client again while this listens" in found["C8"].seen
+
+
+async def test_it_ends_when_a_client_asks_on_and_nothing_more_can_be_seen_of_it(
+    autojump_clock: MockClock,
+) -> None:
+    async def asks_ahead_and_stays(endpoint: MemoryEndpoint) -> None:
+        async with RawConnection(await endpoint.connect(), LIMIT) as connection:
+            asked = framed(DetectionTask(task_id="1").SerializeToString(), Crc32Variant.IEEE)
+            await connection.send(asked * 3, 1)
+            while await connection.frame(1) is not End.CLOSED:
+                await trio.sleep(0.5)
+                await connection.send(asked, 1)
+
+    with trio.fail_after(600):
+        found = await checked(
+            MemoryEndpoint(), asks_ahead_and_stays, hostile=False, deadlines=False, wait=10.0
+        )
+    assert "the client asks ahead" in found["C5"].seen
+    assert "C6" in found.kept
 
 
 async def test_it_ends_when_it_is_told_to_with_what_was_seen(autojump_clock: MockClock) -> None:

@@ -18,7 +18,11 @@ from click.shell_completion import CompletionItem
 
 from trio_ipc.endpoint import endpoint_in_full, endpoint_problem
 
+from .group import PROGRAM
+
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from trio_ipc import Contract, IpcConfig, PeerPolicy
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -167,6 +171,23 @@ def trust_option(function: _Function) -> _Function:
     )(function)
 
 
+def answer_timeout_option(function: _Function) -> _Function:
+    """Add ``--timeout``: the parameter ``timeout``, for commands that ask a server to examine it."""
+    return click.option(
+        "--timeout",
+        type=SECONDS,
+        default=5.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long each answer may take.",
+    )(function)
+
+
+def request_option(text: str) -> Callable[[_Function], _Function]:
+    """Add ``--request`` with this help: the parameter ``request_json``, for :func:`request_in`."""
+    return click.option("--request", "request_json", metavar="JSON", help=text)
+
+
 def relay_options(function: _Function) -> _Function:
     """Add ``--listen`` and ``--seconds``: the parameters ``listen_at`` and ``seconds`` of a relay."""
     function = click.option(
@@ -180,6 +201,32 @@ def relay_options(function: _Function) -> _Function:
         metavar="AT",
         help="The endpoint where clients come, whose bytes are passed on to ENDPOINT and back.",
     )(function)
+
+
+def request_in(text: str, contract: Contract[Any, Any], where: str) -> Message:
+    """Return the request that a JSON text says.
+
+    Args:
+        text: one object.
+        contract: has the request's type.
+        where: the argument or option that the text is from.
+
+    Raises:
+        click.BadParameter: it says none.
+    """
+    from .messages import NotAMessageError, message_in  # noqa: PLC0415 - not for completion
+
+    try:
+        request: Message = message_in(text, contract.request_type)
+    except NotAMessageError as exc:
+        raise no_request(str(exc), where) from exc
+    return request
+
+
+def no_request(why: str, where: str) -> click.BadParameter:
+    """Return the error that what was given is no request, to be raised; arguments as those above."""
+    text = f"{why} ('{PROGRAM} describe' lists the fields)"
+    return click.BadParameter(text, click.get_current_context(), param_hint=where)
 
 
 def peers(trusted: Sequence[str]) -> PeerPolicy:

@@ -28,7 +28,7 @@ class Status(enum.IntEnum):
     FAILED = 4
     """A conversation failed after it had begun, by a deadline for example."""
     OUTPUT = 5
-    """Standard output takes nothing."""
+    """Standard output, or the file of ``capture``, takes nothing."""
 
 
 class StoppedError(Exception):

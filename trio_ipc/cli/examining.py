@@ -10,9 +10,9 @@ from typing import Any
 from trio_ipc import Contract, IpcConfig, IpcError, PeerPolicy
 from trio_ipc.config import AUTO
 from trio_ipc.endpoint import endpoint_in_full, endpoint_problem
+from trio_ipc.transports.findings import BROKEN, GOOD, WARNING, Finding, of_files
 
 from . import looking
-from .diagnosis import BROKEN, GOOD, WARNING, Finding, of_files
 
 #: States that are told by the file alone, where something is wrong with that.
 _OF_FILES = {"absent", "forbidden", "unusable"}
@@ -51,7 +51,7 @@ async def examine(
         seen = f"{exc.filename}: {exc.strerror}"
         return [*found, Finding("settings", BROKEN, seen, "check the path of the file")]
     found.append(Finding("settings", GOOD, f"crc32_variant {config.crc32_variant}, {_limits(config)}"))
-    files = list(of_files(config))
+    files = list(of_files(config.endpoint_path, config.socket_group))
     server = await _of_server(contract, config, policy, timeout, any(one.verdict == BROKEN for one in files))
     return [*found, *files, *server]
 

@@ -1,15 +1,10 @@
 """What can be found out about an endpoint from outside: its file, who listens, and what they answer.
 
-Files are judged by plain functions, which never raise for what they find. Nothing is changed.
+Nothing is changed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
-import os
-import stat
-import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -28,16 +23,9 @@ from trio_ipc.errors import (
     ServerRefusedError,
 )
 from trio_ipc.opening import open_channel
-
-_KINDS: Final = (
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISLNK, "symbolic link"),
-    (stat.S_ISDIR, "directory"),
-    (stat.S_ISREG, "regular file"),
-    (stat.S_ISFIFO, "FIFO"),
-    (stat.S_ISCHR, "character device"),
-    (stat.S_ISBLK, "block device"),
-)
+from trio_ipc.transports.accounts import group_name, user_name
+from trio_ipc.transports.findings import file_at
+from trio_ipc.transports.peer_process import start_of
 
 #: What an endpoint is by how connecting to it ended; anything else is "unusable".
 _STATES: Final[tuple[tuple[type[ConnectError], str], ...]] = (
@@ -57,7 +45,7 @@ class Look:
         state: "alive", "absent", "stale", "forbidden", "busy" or "unusable".
         why: what connecting failed with, None where somebody listens.
         advice: what to do about that, likewise.
-        file: what stands at the path, as :func:`file_at` says it.
+        file: what stands at the path, as :func:`~trio_ipc.transports.findings.file_at` says it.
         server: who listens, as :func:`process_of` says it; None where nobody does.
         trusted: whether the policy allows that one, None where nobody listens.
         allowed: whom the policy allows.
@@ -88,56 +76,10 @@ class Answer:
     why: str | None = None
 
 
-def file_at(path: str) -> dict[str, Any] | None:
-    """Return what stands at the path of a socket, None where nothing can be seen. Pipes have no file."""
-    if sys.platform == "win32":
-        return None
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return {
-        "kind": kind_of(found.st_mode),
-        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
-        "uid": found.st_uid,
-        "user": user_name(found.st_uid),
-        "gid": found.st_gid,
-        "group": group_name(found.st_gid),
-        "made": _time(found.st_mtime),
-    }
-
-
-def kind_of(mode: int) -> str:
-    """Return the name of a kind of file."""
-    return next((name for is_it, name in _KINDS if is_it(mode)), "something else")
-
-
-def user_name(uid: int | None) -> str | None:
-    """Return a user's name, None where there is none."""
-    if sys.platform == "win32" or uid is None:
-        return None
-    import pwd  # noqa: PLC0415 - Unix has it
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OSError):
-        return None
-
-
-def group_name(gid: int | None) -> str | None:
-    """Return a group's name, None where there is none."""
-    if sys.platform == "win32" or gid is None:
-        return None
-    import grp  # noqa: PLC0415 - Unix has it
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except (KeyError, OSError):
-        return None
-
-
 def process_of(peer: PeerCredentials) -> dict[str, Any]:
     """Return what is known of a peer, while the connection to it is open."""
+    # Read before it is known to run still: a number of a process that has ended may be another one's by then.
+    since = None if peer.pid is None else start_of(peer.pid)
     runs = peer.still_runs()
     program = peer.executable()
     return {
@@ -149,27 +91,8 @@ def process_of(peer: PeerCredentials) -> dict[str, Any]:
         "group": group_name(peer.gid),
         "sid": peer.sid,
         "program": None if program is None else str(program),
-        # Of the process that is known to run, and of no later one with its number.
-        "started": started(peer.pid) if runs and peer.pid is not None else None,
+        "started": since.isoformat(timespec="seconds") if runs and since is not None else None,
     }
-
-
-def started(pid: int) -> str | None:
-    """Return since when a process runs (proc_pid_stat(5), starttime), None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The program's name, in parentheses, may have blanks and parentheses itself.
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-        with open("/proc/stat", "rb") as file:
-            booted = next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
-        return _time(booted + ticks / os.sysconf("SC_CLK_TCK"))
-    return None
-
-
-def _time(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
 
 
 async def look_at(config: IpcConfig, policy: PeerPolicy) -> Look:

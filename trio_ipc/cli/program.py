@@ -26,7 +26,7 @@ Exit status:
   2  the command line or a setting is wrong
   3  nobody could be reached at the endpoint, or it cannot be listened at
   4  a conversation failed
-  5  standard output takes nothing
+  5  standard output, or capture's file, takes nothing
   128 and the number of the signal that ended it: 130 after Ctrl-C
 """
 

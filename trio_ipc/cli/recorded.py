@@ -1,4 +1,4 @@
-"""Recordings for the commands: reading one, and its exchanges and differences as JSON."""
+"""Recordings for the commands: reading one, and its exchanges, frames and differences as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import click
 from google.protobuf.message import Message
 
 from trio_ipc import Contract
-from trio_ipc.errors import IpcError
-from trio_ipc.testing import Difference, Recording, RecordingError, read_recording
+from trio_ipc.errors import IpcError, UndecodableMessageError
+from trio_ipc.testing import Difference, RecordedFrame, Recording, RecordingError, read_recording
 
 from .messages import value_of
 
@@ -61,6 +61,25 @@ def as_json(recording: Recording, contract: Contract[Any, Any]) -> dict[str, Any
             for frame in recording.frames()
             if isinstance(frame.error, IpcError)
         ],
+    }
+
+
+def frame_as_json(frame: RecordedFrame, contract: Contract[Any, Any]) -> dict[str, Any]:
+    """Return a frame as what :mod:`json` can write: its message, or what is wrong with it."""
+    message, error = None, frame.error
+    if error is None:
+        decode = contract.decode_request if frame.by == "client" else contract.decode_response
+        try:
+            message = value_of(decode(frame.payload))
+        except UndecodableMessageError as exc:
+            error = exc
+    return {
+        "at": round(frame.at, 6),
+        "connection": frame.connection,
+        "by": frame.by,
+        "bytes": len(frame.payload),
+        "message": message,
+        "error": None if error is None else error.message,
     }
 
 

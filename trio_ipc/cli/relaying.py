@@ -7,19 +7,20 @@ import signal
 
 import trio
 
-from trio_ipc.testing import Recorder, SystemEndpoint, relay
+from trio_ipc.testing import SystemEndpoint, relay
+from trio_ipc.testing.recorder import StreamObserver
 
 from . import output
-from .running import STOP_SIGNALS
+from .running import STOP_SIGNALS, heeded_signals
 
 
 async def relay_until_stopped(
-    recorder: Recorder, connect_to: str, listen_at: str, seconds: float | None, doing: str
+    observer: StreamObserver, connect_to: str, listen_at: str, seconds: float | None, doing: str
 ) -> None:
-    """Pass on what clients and a server say, and have it recorded.
+    """Pass on what clients and a server say, and have it observed.
 
     Args:
-        recorder: is told it.
+        observer: is around each connection to the server.
         connect_to: the server's endpoint.
         listen_at: where clients come.
         seconds: how long, None for until a signal.
@@ -28,8 +29,8 @@ async def relay_until_stopped(
     Raises:
         EndpointError: ``listen_at`` cannot be used.
     """
-    with trio.open_signal_receiver(signal.SIGINT, *STOP_SIGNALS) as stops:
-        async with relay(SystemEndpoint(listen_at), SystemEndpoint(connect_to), wrap=recorder.wrap):
+    with heeded_signals(signal.SIGINT, *STOP_SIGNALS) as stops:
+        async with relay(SystemEndpoint(listen_at), SystemEndpoint(connect_to), wrap=observer.wrap):
             output.say(f"{doing} what comes to {output.one_line(listen_at)}; Ctrl-C ends it")
             with trio.move_on_after(math.inf if seconds is None else seconds):
                 async for _ in stops:

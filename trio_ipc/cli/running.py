@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 import trio
@@ -13,10 +13,29 @@ from .ending import StoppedError
 
 _T = TypeVar("_T")
 
-if sys.platform == "win32":
-    STOP_SIGNALS: Final = (signal.SIGBREAK,)
-else:
-    STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
+#: What asks a program to end, besides Ctrl-C, as far as the system has it. On Windows SIGTERM never arrives.
+STOP_SIGNALS: Final = tuple(
+    number for number in signal.Signals if number.name in {"SIGTERM", "SIGHUP", "SIGBREAK"}
+)
+
+
+@contextlib.contextmanager
+def heeded_signals(*numbers: int) -> Iterator[AsyncIterator[int]]:
+    """Receive signals for a block, except those that are ignored.
+
+    Who started the program may want it to outlive a terminal: nohup has it ignore SIGHUP.
+    """
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    if not heeded:  # Trio wants one at least
+        yield _none()
+        return
+    with trio.open_signal_receiver(*heeded) as received:
+        yield received
+
+
+async def _none() -> AsyncIterator[int]:
+    await trio.sleep_forever()
+    yield
 
 
 def run_async(body: Callable[[], Awaitable[_T]]) -> _T:
@@ -43,9 +62,7 @@ async def _until_stopped(body: Callable[[], Awaitable[_T]]) -> _T:
             scope.cancel()
 
     returned: list[_T] = []
-    # Who started it may want it to outlive a terminal: nohup ignores SIGHUP.
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    with trio.open_signal_receiver(*heeded) as signals:
+    with heeded_signals(*STOP_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
             returned.append(await body())

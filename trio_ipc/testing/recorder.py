@@ -11,9 +11,11 @@ import base64
 import datetime as dt
 import json
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 
+import attrs
 import trio
 
 from trio_ipc.config import IpcConfig
@@ -35,7 +37,61 @@ VERSION: Final = 1
 _OWNER_ONLY: Final = 0o600
 
 
-class Recorder:
+@attrs.frozen
+class Event:
+    """What happened on a stream at one moment.
+
+    Attributes:
+        at: seconds since the first event.
+        connection: its number, from 1.
+        what: ``open``; ``data`` for what went; ``cut`` for what was to be sent, had been told as ``data``
+            and did not go, or only in part; ``eof``, ``close`` or ``broken``.
+        by: who did it.
+        data: the bytes of ``data`` and ``cut``.
+        endpoint: of ``open``, as far as it is known.
+        sent: of ``cut``, how many of the bytes went; None where nobody knows.
+    """
+
+    at: float
+    connection: int
+    what: str
+    by: Side
+    data: bytes = b""
+    endpoint: str = ""
+    sent: int | None = None
+
+
+class StreamObserver:
+    """Tells of what happens on the streams that it wraps, and keeps nothing.
+
+    Args:
+        told: is called with each event, as it happens. What it raises comes out of the stream.
+    """
+
+    def __init__(self, told: Callable[[Event], object]) -> None:
+        self._told = told
+        self._connections = 0
+        self._began: float | None = None
+
+    def wrap(self, stream: _StreamT) -> _StreamT:
+        """Return a stream around this one that is observed. What is sent on it comes from the client."""
+        return self._around(stream, "client")
+
+    def wrap_server(self, stream: _StreamT) -> _StreamT:
+        """Return a stream around this one that is observed. What is sent on it comes from the server."""
+        return self._around(stream, "server")
+
+    def _around(self, stream: _StreamT, side: Side) -> _StreamT:
+        self._connections += 1
+        return cast(_StreamT, ObservedStream.around(stream, self, self._connections, side))
+
+    def _happened(self, connection: int, what: str, by: Side, **details: Any) -> None:
+        now = trio.current_time()
+        self._began = now if self._began is None else self._began
+        self._told(Event(now - self._began, connection, what, by, **details))
+
+
+class Recorder(StreamObserver):
     """Records streams into a file, for the length of a ``with`` block.
 
     The file is its owner's alone (mode 0600; on Windows what its directory says), because payloads may hold
@@ -62,11 +118,10 @@ class Recorder:
         contract: Contract[Any, Any],
         config: IpcConfig | None = None,
     ) -> None:
+        super().__init__(self._record)
         name = contract_of(contract).name
         self.path = os.fspath(path)
         self.failure: OSError | None = None
-        self._connections = 0
-        self._began: float | None = None
         # O_EXCL follows no symbolic link, not even a dangling one (open(2)).
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file: int | None = os.open(self.path, flags, _OWNER_ONLY)
@@ -80,28 +135,22 @@ class Recorder:
             max_frame_bytes=config.max_frame_bytes,
         )
 
-    def wrap(self, stream: _StreamT) -> _StreamT:
-        """Return a stream around this one that is recorded. What is sent on it comes from the client."""
-        return self._around(stream, "client")
-
-    def wrap_server(self, stream: _StreamT) -> _StreamT:
-        """Return a stream around this one that is recorded. What is sent on it comes from the server."""
-        return self._around(stream, "server")
-
     def close(self) -> None:
         """Record nothing more. Streams that are still open go on without. Idempotent."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
-    def _around(self, stream: _StreamT, side: Side) -> _StreamT:
-        self._connections += 1
-        return cast(_StreamT, RecordedStream.around(stream, self, self._connections, side))
-
-    def _record(self, connection: int, event: str, **details: Any) -> None:
-        now = trio.current_time()
-        self._began = now if self._began is None else self._began
-        self._write(at=round(now - self._began, 6), connection=connection, event=event, **details)
+    def _record(self, event: Event) -> None:
+        details: dict[str, Any] = {}
+        if event.what == "data":
+            details["data"] = base64.b64encode(event.data).decode()
+        elif event.what == "open":
+            details["endpoint"] = event.endpoint
+        elif event.sent is not None:
+            details["sent"] = event.sent
+        at = round(event.at, 6)
+        self._write(at=at, connection=event.connection, event=event.what, by=event.by, **details)
 
     def _write(self, **record: Any) -> None:
         if self._file is None:
@@ -132,22 +181,22 @@ class Recorder:
             raise self.failure
 
 
-class RecordedStream(WrappedStream):
-    """A stream that is recorded. Made by :meth:`Recorder.wrap`."""
+class ObservedStream(WrappedStream):
+    """A stream that is observed. Made by :meth:`StreamObserver.wrap`."""
 
-    def __init__(self, inner: trio.abc.Stream, recorder: Recorder, connection: int, side: Side) -> None:
+    def __init__(self, inner: trio.abc.Stream, observer: StreamObserver, connection: int, side: Side) -> None:
         super().__init__(inner)
-        self._recorder = recorder
+        self._observer = observer
         self._connection = connection
         self._side: Side = side
         self._peer: Side = "server" if side == "client" else "client"
         self._over = False
         self._ended = False
         self._peer_ended = False
-        self._record("open", by=side, endpoint=str(getattr(inner, "endpoint", "")))
+        self._happened("open", by=side, endpoint=str(getattr(inner, "endpoint", "")))
 
     def read(self, max_bytes: int) -> bytes | bytearray | None:
-        """Read from the inner stream, and record it."""
+        """Read from the inner stream, and tell of it."""
         try:
             data = self.duplex.read(max_bytes)
         except trio.BrokenResourceError:
@@ -166,39 +215,39 @@ class RecordedStream(WrappedStream):
             raise
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Write to the inner stream, and record what it took."""
+        """Write to the inner stream, and tell what it took."""
         sent = self.duplex.write(data)
         if sent:
             self._data(self._side, memoryview(data)[:sent])
         return sent
 
     async def write_some(self, data: bytes | bytearray | memoryview) -> int:
-        """Wait for room, write to the inner stream, and record what it took."""
+        """Wait for room, write to the inner stream, and tell what it took."""
         await self.inner.wait_send_all_might_not_block()
         sent = self.write(data)
         if sent:
             return sent
-        # It writes only by waiting: a pipe, or a stream that is not local. Recorded before it goes, since the
+        # It writes only by waiting: a pipe, or a stream that is not local. Told before it goes, since the
         # answer could come, to another task, before this one runs again.
         self._data(self._side, data)
         try:
             sent = await self.duplex.write_some(data)
         except BaseException:
-            self._record("cut", by=self._side)
+            self._happened("cut", by=self._side, data=bytes(data))
             raise
         if sent < len(data):
-            self._record("cut", by=self._side, sent=sent)
+            self._happened("cut", by=self._side, data=bytes(data), sent=sent)
         return sent
 
     async def send_eof(self) -> None:
-        """Close the inner stream's sending side, and record it."""
+        """Close the inner stream's sending side, and tell of it."""
         await super().send_eof()
         if not self._ended:
             self._ended = True
-            self._record("eof", by=self._side)
+            self._happened("eof", by=self._side)
 
     def close(self) -> bool:
-        """Close the inner stream, and record it."""
+        """Close the inner stream, and tell of it."""
         self._end("close", by=self._side)
         return super().close()
 
@@ -207,15 +256,15 @@ class RecordedStream(WrappedStream):
             self._data(self._peer, data)
         elif not self._peer_ended:
             self._peer_ended = True
-            self._record("eof", by=self._peer)
+            self._happened("eof", by=self._peer)
 
     def _data(self, by: Side, data: bytes | bytearray | memoryview) -> None:
-        self._record("data", by=by, data=base64.b64encode(data).decode())
+        self._happened("data", by=by, data=bytes(data))
 
     def _end(self, event: str, by: Side) -> None:
         if not self._over:
             self._over = True
-            self._record(event, by=by)
+            self._happened(event, by=by)
 
-    def _record(self, event: str, **details: Any) -> None:
-        self._recorder._record(self._connection, event, **details)  # noqa: SLF001 - half of one thing
+    def _happened(self, what: str, by: Side, **details: Any) -> None:
+        self._observer._happened(self._connection, what, by, **details)  # noqa: SLF001 - half of one thing

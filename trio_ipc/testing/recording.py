@@ -23,7 +23,7 @@ from trio_ipc.contract import Contract
 from trio_ipc.errors import ProtocolError, UndecodableMessageError
 from trio_ipc.wire import FrameDecoder
 
-from .recorder import FORMAT, VERSION, Side
+from .recorder import FORMAT, VERSION, Event, Side
 
 #: Bytes of a payload that are shown, where there is no message to show.
 _SHOWN_BYTES: Final = 64
@@ -77,24 +77,6 @@ class Exchange:
     number: int
     request: bytes
     response: bytes | None
-
-
-@attrs.frozen
-class Event:
-    """What the file says of one moment.
-
-    Attributes:
-        what: ``data`` for what went, ``cut`` for what was to be sent and did not go, or only in part, and the
-            file's other events.
-        data: the bytes of these two.
-    """
-
-    at: float
-    connection: int
-    what: str
-    by: Side
-    data: bytes = b""
-    endpoint: str = ""
 
 
 @attrs.frozen
@@ -191,7 +173,11 @@ class FrameReader:
             ends = [event.by]
         elif event.what in {"close", "broken"}:
             ends = ["client", "server"]
-        return [frame for side in ends for frame in self._ended(event.at, event.connection, side)]
+        frames = [frame for side in ends for frame in self._ended(event.at, event.connection, side)]
+        if event.what == "close":  # nothing follows, and there may be any number of connections
+            for side in ends:
+                self._decoders.pop((event.connection, side), None)
+        return frames
 
     def close(self, at: float) -> list[RecordedFrame]:
         """Return what is cut off where nothing follows."""
@@ -286,11 +272,10 @@ def _add(record: dict[str, Any], events: list[Event]) -> None:
     for place in range(len(events) - 1, -1, -1):
         sending = events[place]
         if (sending.what, sending.connection, sending.by) == ("data", event.connection, event.by):
-            sent = record.get("sent")
-            if sent is None:
+            if event.sent is None:
                 events[place] = attrs.evolve(sending, what="cut")
             else:
-                events[place] = attrs.evolve(sending, data=sending.data[: int(sent)])
+                events[place] = attrs.evolve(sending, data=sending.data[: event.sent])
             return
     raise ValueError(record)
 
@@ -302,6 +287,7 @@ def _event(record: dict[str, Any]) -> Event:
         data = base64.b64decode(record.get("data", ""), validate=True)
     except binascii.Error as exc:
         raise ValueError(record) from exc
+    sent = record.get("sent")
     return Event(
         at=float(record["at"]),
         connection=int(record["connection"]),
@@ -309,6 +295,7 @@ def _event(record: dict[str, Any]) -> Event:
         by=cast(Side, record["by"]),
         data=data,
         endpoint=str(record.get("endpoint", "")),
+        sent=None if sent is None else int(sent),
     )
 
 
@@ -316,7 +303,8 @@ def event_line(event: Event) -> str:
     """Return an event, but for what data it has, as people read it."""
     head = f"{event.at:10.6f} #{event.connection} {event.by}: "
     if event.what == "cut":
-        return f"{head}of {len(event.data)} bytes none were sent, or a part of them"
+        went = "none were sent, or a part of them" if event.sent is None else f"{event.sent} were sent"
+        return f"{head}of {len(event.data)} bytes {went}"
     endpoint = f" {event.endpoint!r}" if event.endpoint else ""
     return f"{head}{_WORDS.get(event.what) or ascii(event.what)}{endpoint}"
 

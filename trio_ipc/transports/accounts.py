@@ -64,6 +64,30 @@ if sys.platform != "win32":
         raise _no_account("group", group)
 
 
+def user_name(uid: int | None) -> str | None:
+    """Return a user's name, None where there is none."""
+    if sys.platform == "win32" or uid is None:
+        return None
+    import pwd  # noqa: PLC0415 - Unix has it
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return None
+
+
+def group_name(gid: int | None) -> str | None:
+    """Return a group's name, None where there is none."""
+    if sys.platform == "win32" or gid is None:
+        return None
+    import grp  # noqa: PLC0415 - Unix has it
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OSError):
+        return None
+
+
 def _no_account(kind: str, account: object, cause: Exception | None = None) -> ConfigError:
     why = f" ({cause.strerror})" if isinstance(cause, OSError) else ""
     return ConfigError(

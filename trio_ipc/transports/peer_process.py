@@ -9,6 +9,7 @@ and never keep a connection open or alive.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import errno
 import os
 import select
@@ -99,6 +100,23 @@ class PeerProcess:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def start_of(pid: int) -> dt.datetime | None:
+    """Return when a process was started (proc_pid_stat(5), starttime), None where the system does not tell.
+
+    It is that of a peer only where the peer :meth:`~PeerProcess.still_runs` after this.
+    """
+    if sys.platform == "win32":
+        return None
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The program's name, in parentheses, may have blanks and parentheses itself.
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        with open("/proc/stat", "rb") as file:
+            booted = next(int(line.split()[1]) for line in file if line.startswith(b"btime "))
+        return dt.datetime.fromtimestamp(booted + ticks / os.sysconf("SC_CLK_TCK"), dt.UTC)
+    return None
 
 
 def _has_ended(descriptor: int) -> bool:

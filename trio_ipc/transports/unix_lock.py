@@ -43,7 +43,7 @@ async def locked(directory_fd: int, endpoint: str) -> AsyncIterator[None]:
 
     Cancellation comes before the block or not at all.
     """
-    name = _name_of(endpoint)
+    name = name_of(endpoint)
     lock_fd = await _taken(directory_fd, name, endpoint)
     try:
         yield
@@ -59,7 +59,7 @@ def locked_at_once(directory_fd: int, endpoint: str) -> Iterator[None]:
         BlockingIOError: another process has the lock.
         OSError: the system refuses.
     """
-    name = _name_of(endpoint)
+    name = name_of(endpoint)
     lock_fd = None
     for _ in range(_SHORT_TRIES):
         lock_fd = _try_to_take(directory_fd, name)
@@ -74,7 +74,8 @@ def locked_at_once(directory_fd: int, endpoint: str) -> Iterator[None]:
         _let_go(directory_fd, name, lock_fd)
 
 
-def _name_of(endpoint: str) -> str:
+def name_of(endpoint: str) -> str:
+    """Return the name of the lock's file, which is in the endpoint's directory."""
     return f".{os.path.basename(endpoint)}.lock"
 
 

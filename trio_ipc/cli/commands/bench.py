@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @arguments.endpoint_argument
-@click.option(
-    "--request",
-    "request_json",
-    metavar="JSON",
-    help="The request to make. By default the contract's question for health, or its negotiation.",
+@arguments.request_option(
+    "The request to make. By default the contract's question for health, or its negotiation."
 )
 @click.option(
     "--calls",
@@ -92,14 +89,8 @@ def command(
 
 
 def _request(contract: Contract[Any, Any], text: str | None) -> Callable[[], Message]:
-    from trio_ipc.cli.messages import NotAMessageError, message_in  # noqa: PLC0415 - not for completion
-
-    context = click.get_current_context()
     if text is not None:
-        try:
-            given: Message = message_in(text, contract.request_type)
-        except NotAMessageError as exc:
-            raise click.BadParameter(str(exc), context, param_hint="--request") from exc
+        given = arguments.request_in(text, contract, "--request")
         return lambda: given
     if contract.health is not None:
         return contract.health_request
@@ -107,7 +98,7 @@ def _request(contract: Contract[Any, Any], text: str | None) -> Callable[[], Mes
         return contract.capabilities_request
     raise click.UsageError(
         f"the contract {contract.name} has no question that does no harm: give a request by --request",
-        context,
+        click.get_current_context(),
     )
 
 

@@ -15,7 +15,7 @@ import click
 
 from trio_ipc.cli import arguments, output
 from trio_ipc.cli.ending import Status
-from trio_ipc.cli.group import PROGRAM, Command
+from trio_ipc.cli.group import Command
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -98,27 +98,12 @@ def command(
         kind = contract.response_type.DESCRIPTOR.full_name
         raise click.BadParameter(f"{kind} has no bool field {success!r}", param_hint="--success") from None
     configs = [arguments.settings(place, config_file) for place in (endpoint, *also)]
-    given = [_argument(text, contract) for text in requests]
+    given = [arguments.request_in(text, contract, "JSON") for text in requests]
     policy = arguments.peers(trusted)
     with_client = partial(_with_client, contract, configs, config_file, policy, timeout)
     more: dict[str, Any] = {"repeat": repeat, "success": success, "json_form": json_form or "auto"}
     body = partial(_call_all, with_client, contract, given, **more)
     return Status.NO if run_async(body) else Status.DONE
-
-
-def _argument(text: str, contract: Contract[Any, Any]) -> Message:
-    from trio_ipc.cli.messages import NotAMessageError, message_in  # noqa: PLC0415
-
-    try:
-        message: Message = message_in(text, contract.request_type)
-    except NotAMessageError as exc:
-        raise _wrong(f"{exc}", "JSON") from exc
-    return message
-
-
-def _wrong(why: str, where: str) -> click.BadParameter:
-    text = f"{why} ('{PROGRAM} describe' lists the fields)"
-    return click.BadParameter(text, click.get_current_context(), param_hint=where)
 
 
 async def _call_all(
@@ -211,7 +196,7 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
         splitter.close()
     except (NotAMessageError, UnicodeDecodeError) as exc:
         if number == 1:
-            raise _wrong(f"{exc}", "standard input") from exc
+            raise arguments.no_request(str(exc), "standard input") from exc
         raise MessageError(f"request {number} of standard input: {exc}", hint="mend it") from exc
     if number == 1:
         context = click.get_current_context()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trio_ipc.cli import arguments
+from trio_ipc.cli import arguments, output
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.group import Command
 
@@ -36,8 +36,8 @@ def command(
     and 'trio-ipc replay' makes its requests again. Bytes are passed on as they are, whatever is in them.
 
     The server sees this process as its client, and clients see it as the server. It ends at Ctrl-C, SIGTERM,
-    or after --seconds, with connections that are open; the file is whole then. The exit status is 0 then, and
-    2 where FILE exists.
+    or after --seconds, with connections that are open; the file is whole then. The exit status is 0 then,
+    2 where FILE exists, and 5 where it took no more, which stops the recording and not the connections.
     """
     from trio_ipc.cli.running import run_async  # noqa: PLC0415 - not for completion
 
@@ -52,5 +52,11 @@ async def _capture(
     from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415
     from trio_ipc.testing import Recorder  # noqa: PLC0415
 
-    with Recorder(file, contract, config) as recorder:
-        await relay_until_stopped(recorder, config.endpoint_path, listen_at, seconds, "recording")
+    recorder = Recorder(file, contract, config)
+    try:
+        with recorder:
+            await relay_until_stopped(recorder, config.endpoint_path, listen_at, seconds, "recording")
+    except OSError as exc:
+        if exc is recorder.failure:
+            raise output.OutputError(f"{file}: {exc.strerror}") from exc
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,8 @@ _STYLES = {"kept": "green", "broken": "bold red", "not shown": "dim"}
     is_flag=True,
     help="Check what takes as long as the peer's read deadline, too (30 s unless set; twice for a server).",
 )
-@click.option(
-    "--request",
-    "request_json",
-    metavar="JSON",
-    help="A request that does no harm, to ask a server with; by default, the contract's negotiation.",
+@arguments.request_option(
+    "A request that does no harm, to ask a server with; by default, the contract's negotiation."
 )
 @click.option(
     "--patience",
@@ -119,29 +116,29 @@ def _request(contract: Contract[Any, Any], text: str | None) -> Callable[[], Mes
                 click.get_current_context(),
             )
         return None
-    from google.protobuf import json_format  # noqa: PLC0415 - not for completion
-
-    try:
-        asked: Message = json_format.Parse(text, contract.request_type())
-    except json_format.ParseError as exc:
-        kind = contract.request_type.DESCRIPTOR.full_name
-        context = click.get_current_context()
-        raise click.BadParameter(f"it is no {kind}: {exc}", context, param_hint="--request") from exc
+    asked = arguments.request_in(text, contract, "--request")
     return lambda: asked
 
 
 async def _check_server(contract: Contract[Any, Any], config: IpcConfig, **options: Any) -> Conformance:
+    from trio_ipc.cli.waiting import waiting  # noqa: PLC0415
     from trio_ipc.testing import SystemEndpoint  # noqa: PLC0415
     from trio_ipc.testing.conformance import check_server  # noqa: PLC0415
 
     place = SystemEndpoint(config.endpoint_path)
-    with _progress(f"checking the server at {config.endpoint_path}") as advance:
+    what = f"checking the server at {config.endpoint_path}"
+    with waiting(what) as shown:
+
+        def advance(finding: Finding) -> None:
+            shown.say(f"{what}: {finding.rule.number} {finding.verdict.value}")
+
         return await check_server(contract, place, config, on_finding=advance, **options)
 
 
 async def _check_client(contract: Contract[Any, Any], config: IpcConfig, **options: Any) -> Conformance:
     import trio  # noqa: PLC0415
 
+    from trio_ipc.cli.running import heeded_signals  # noqa: PLC0415
     from trio_ipc.daemoneye import DETECTION  # noqa: PLC0415
     from trio_ipc.testing import SystemEndpoint  # noqa: PLC0415
     from trio_ipc.testing.conformance import check_client  # noqa: PLC0415
@@ -149,7 +146,7 @@ async def _check_client(contract: Contract[Any, Any], config: IpcConfig, **optio
     stop = trio.Event()
     found: list[Conformance] = []
     place = SystemEndpoint(config.endpoint_path)
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+    with heeded_signals(signal.SIGINT) as interrupts:
         async with trio.open_nursery() as nursery:
 
             async def check(*, task_status: trio.TaskStatus[None]) -> None:
@@ -185,23 +182,6 @@ def _success(task: Any) -> Message:
 def _say(finding: Finding) -> None:
     if finding.verdict.value != "not shown":
         output.say(f"{finding.rule.number} {finding.verdict.value}: {output.one_line(finding.seen)}")
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[Finding], None]]:
-    """Show on standard error, if that is a terminal, what was found last."""
-    console = output.talk_console()
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    from rich.text import Text  # noqa: PLC0415
-
-    with console.status(Text(output.one_line(what))) as status:
-
-        def advance(finding: Finding) -> None:
-            status.update(Text(output.one_line(f"{what}: {finding.rule.number} {finding.verdict.value}")))
-
-        yield advance
 
 
 def _show(found: Conformance) -> None:

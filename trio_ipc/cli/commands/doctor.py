@@ -13,21 +13,14 @@ from trio_ipc.cli.group import Command
 
 if TYPE_CHECKING:
     from trio_ipc import Contract
-    from trio_ipc.cli.diagnosis import Finding
+    from trio_ipc.transports.findings import Finding
 
 _STYLES = {"good": "green", "warning": "yellow", "broken": "bold red"}
 
 
 @click.command(cls=Command)
 @click.argument("endpoint")
-@click.option(
-    "--timeout",
-    type=arguments.SECONDS,
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long each answer may take.",
-)
+@arguments.answer_timeout_option
 @arguments.trust_option
 @arguments.contract_option
 @arguments.config_option

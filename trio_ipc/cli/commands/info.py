@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @arguments.endpoint_argument
 @click.option("--silent", is_flag=True, help="Send nothing: only connect, and see who is there.")
-@click.option(
-    "--timeout",
-    type=arguments.SECONDS,
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long each answer may take.",
-)
+@arguments.answer_timeout_option
 @arguments.trust_option
 @arguments.contract_option
 @arguments.config_option

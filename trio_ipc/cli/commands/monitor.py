@@ -13,8 +13,8 @@ from trio_ipc.cli.group import Command
 
 if TYPE_CHECKING:
     from trio_ipc import Contract
-    from trio_ipc.testing import RecordedFrame
-    from trio_ipc.testing.recording import Event
+    from trio_ipc.testing.recorder import Event
+    from trio_ipc.testing.recording import FrameReader
 
 
 @click.command(cls=Command)
@@ -40,25 +40,25 @@ def command(
     The server sees this process as its client, and clients see it as the server. Bytes are passed on as they
     are, whatever is in them. It ends at Ctrl-C, SIGTERM, or after --seconds, with status 0.
     """
-    from trio_ipc.cli.live import LiveRecorder  # noqa: PLC0415 - not for completion
-    from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415
+    from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.running import run_async  # noqa: PLC0415
+    from trio_ipc.testing.recorder import StreamObserver  # noqa: PLC0415
+    from trio_ipc.testing.recording import FrameReader  # noqa: PLC0415
 
     config = arguments.settings(endpoint, config_file)
-    recorder = LiveRecorder(partial(_show, contract, json_form), config)
-    run_async(partial(relay_until_stopped, recorder, endpoint, listen_at, seconds, "showing"))
+    reader = FrameReader(config.max_frame_bytes, config.crc32_variant)
+    observer = StreamObserver(partial(_show, contract, json_form, reader))
+    run_async(partial(relay_until_stopped, observer, endpoint, listen_at, seconds, "showing"))
     return Status.DONE
 
 
-def _show(
-    contract: Contract[Any, Any], json_form: str | None, event: Event, frames: list[RecordedFrame]
-) -> None:
-    from trio_ipc.cli.live import frame_as_json  # noqa: PLC0415
+def _show(contract: Contract[Any, Any], json_form: str | None, reader: FrameReader, event: Event) -> None:
+    from trio_ipc.cli.recorded import frame_as_json  # noqa: PLC0415
     from trio_ipc.testing.recording import event_line, frame_lines  # noqa: PLC0415
 
     if json_form is None and event.what != "data":
         output.write(event_line(event))
-    for frame in frames:
+    for frame in reader.frames(event):
         if json_form is None:
             output.write("\n".join(frame_lines(frame, contract)))
         else:

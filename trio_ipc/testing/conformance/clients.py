@@ -34,9 +34,14 @@ class _Program:
 
     Args:
         answering: the server by hand.
+
+    Attributes:
+        fitted: whether there was a play for the last request, or will be for the next one.
+        is_over: set when everything was played.
     """
 
     def __init__(self, answering: Answering) -> None:
+        self.fitted = True
         self._answering = answering
         wanted = [play for play in all_plays() if answering.notes.wanted(play.rule)]
         self._waiting = deque(wanted)
@@ -52,6 +57,7 @@ class _Program:
             first: whether it is the first one of its connection. A second try waits for one.
         """
         fitting = [play for play in self._waiting if first or play.ends or not self._tried[play.rule]]
+        self.fitted = bool(fitting)
         if self._rest or not fitting:
             self._rest = False
             return Plain()
@@ -98,7 +104,8 @@ async def check_client(
 
     Each request is answered in another way. A client that asks on and on sees all of them; one that asks once
     must be run again and again: how often depends on what was asked for, and :attr:`Finding.seen` says what
-    could not be seen. It ends once everything was played, or when nobody asks any more.
+    could not be seen. It ends once everything was played, or when nobody asks any more what could be answered
+    in another way: a second try of some rules waits for a new connection.
 
     Args:
         contract: the message types.
@@ -109,7 +116,7 @@ async def check_client(
         hostile: whether to break the protocol as well. A client that breaks rules may break down by it.
         deadlines: whether to let a request wait for as long as the client's read deadline.
         patience: seconds in which the client has to close where it must.
-        wait: seconds without a request after which it ends.
+        wait: seconds without such a request after which it ends.
         stop: ends it when it is set, with what was seen until then.
         on_finding: called with each finding as soon as it is final.
         task_status: ``nursery.start`` returns once clients can connect.
@@ -214,8 +221,9 @@ class _Playing:
                 return
             answering.stays |= not asked.first
             variant = asked.variant
-            self._asked_at = trio.current_time()
             play = program.next(first=asked.first)
+            if program.fitted:  # a client that asks on where nothing more can be seen is not waited for
+                self._asked_at = trio.current_time()
             refused: str | None = None
             self._busy += play.ends
             try:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import enum
 import os
 import stat
-import sys
 from typing import Final
 
 import trio
 
 from trio_ipc.testing.endpoints import SystemEndpoint
+from trio_ipc.transports.findings import HAS_FILE
 
 from .asking import Asking
 from .frames import BETWEEN_BYTES, BYTE_BY_BYTE, HEADER, LARGEST, End, Frame, framed, padded
@@ -161,7 +161,7 @@ async def permissions(asking: Asking) -> None:
     path = asking.endpoint.path
     if not isinstance(asking.endpoint, SystemEndpoint):
         asking.notes.not_shown("S13", "this endpoint is no file")
-    elif sys.platform == "win32":
+    elif not HAS_FILE:
         asking.notes.not_shown("S13", "the access list of a pipe is not read")
     else:
         try:

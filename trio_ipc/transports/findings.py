@@ -1,11 +1,12 @@
-"""What may be wrong with an endpoint, as far as files tell: plain functions on a path, for ``doctor``.
+"""What may be wrong with an endpoint, as far as files tell: plain functions on a path.
 
 Each gives findings, and never raises for what it finds. Nothing is made or changed. The judgement of
-directories is the server's own (:mod:`trio_ipc.transports.unix_paths`), not a copy of it.
+directories is the server's own (:mod:`.unix_paths`), not a copy of it.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import os
 import stat
@@ -15,12 +16,23 @@ from typing import Any, Final
 
 import attrs
 
-from trio_ipc import EndpointError, IpcConfig, IpcError
+from trio_ipc.errors import EndpointError, IpcError
 from trio_ipc.transports import accounts
 from trio_ipc.transports.monitor import is_mounted_alone
 from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_words
 
-from .looking import kind_of, user_name
+#: Whether an endpoint is a file. Pipes have none.
+HAS_FILE: Final = sys.platform != "win32"
+
+_KINDS: Final = (
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISREG, "regular file"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISCHR, "character device"),
+    (stat.S_ISBLK, "block device"),
+)
 
 GOOD: Final = "good"
 WARNING: Final = "warning"
@@ -53,28 +65,51 @@ class Finding:
         return attrs.asdict(self)
 
 
+def file_at(path: str) -> dict[str, Any] | None:
+    """Return what stands at the path of a socket, None where nothing can be seen. Pipes have no file."""
+    if not HAS_FILE:
+        return None
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return {
+        "kind": kind_of(found.st_mode),
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+        "uid": found.st_uid,
+        "user": accounts.user_name(found.st_uid),
+        "gid": found.st_gid,
+        "group": accounts.group_name(found.st_gid),
+        "made": dt.datetime.fromtimestamp(found.st_mtime, dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def kind_of(mode: int) -> str:
+    """Return the name of a kind of file."""
+    return next((name for is_it, name in _KINDS if is_it(mode)), "something else")
+
+
 if sys.platform == "win32":
 
-    def of_files(config: IpcConfig) -> Iterator[Finding]:
+    def of_files(path: str, socket_group: str | int | None) -> Iterator[Finding]:
         """Pipes have no files."""
-        del config
+        del path, socket_group
         yield from ()
 
 else:
     import fcntl
 
-    from trio_ipc.transports import unix_paths
+    from trio_ipc.transports import unix_lock, unix_paths
 
     _OTHERS: Final = stat.S_IWOTH
     _GROUP: Final = stat.S_IWGRP
 
-    def of_files(config: IpcConfig) -> Iterator[Finding]:
+    def of_files(path: str, socket_group: str | int | None) -> Iterator[Finding]:
         """Judge the way to a socket, its directory, its lock and its file."""
-        path = config.endpoint_path
         group = None
-        if config.socket_group is not None:
+        if socket_group is not None:
             try:
-                group = accounts.gid_of(config.socket_group)
+                group = accounts.gid_of(socket_group)
             except IpcError as exc:
                 yield Finding.of_error("group", exc, "the socket_group: ")
         yield from of_namespace()
@@ -167,8 +202,7 @@ else:
 
     def of_lock(path: str) -> Iterator[Finding]:
         """See whether a starter of a server there could take its turn."""
-        directory, name = os.path.split(path)
-        lock = os.path.join(directory, f".{name}.lock")
+        lock = os.path.join(os.path.dirname(path), unix_lock.name_of(path))
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -233,7 +267,7 @@ else:
         yield from faults or [Finding("file", GOOD, f"it is a socket ({about})")]
 
     def _user(uid: int) -> str:
-        name = user_name(uid)
+        name = accounts.user_name(uid)
         return f"uid {uid}" if name is None else f"{name} (uid {uid})"
 
     #: Whether the system can be asked for what the effective user may, and not only for the real one.
