@@ -22,6 +22,7 @@ from trio_ipc import (
     IpcConfig,
     PeerClosedError,
     TransportType,
+    in_threads,
 )
 from trio_ipc.aio import open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -191,6 +192,8 @@ def test_wrong_arguments_are_told_before_anything_is_opened(config: IpcConfig) -
     wrong: Any = "wrong"
     with pytest.raises(TypeError, match="which is not async"):
         serve(lambda _request, _call: success(), DETECTION, config)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match=r"use asyncio.to_thread\(\)"):
+        serve(in_threads(lambda _request, _call: success()), DETECTION, config)
     with pytest.raises(TypeError, match="contract is 'wrong'"):
         serve(succeed, wrong, config)
     with pytest.raises(TypeError, match="portal is 'wrong'"):

@@ -17,6 +17,7 @@ from trio_ipc.server import Handler
 from trio_ipc.server import Server as TrioServer
 from trio_ipc.server.handling import check_handler
 from trio_ipc.server.serve import serve as serve_on_trio
+from trio_ipc.server.threads import InThreads
 from trio_ipc.telemetry import ServerSnapshot
 from trio_ipc.transports import PeerPolicy
 
@@ -114,13 +115,18 @@ def serve(
         where the block has raised something, what is under way is cut off.
 
     Raises:
-        TypeError: an argument is of the wrong type, or the handler is not async.
+        TypeError: an argument is of the wrong type, the handler is not async, or it is made by
+            :func:`~trio_ipc.in_threads`.
         ConfigError: the environment holds a wrong setting, where ``config`` is None.
 
     When it is opened it raises what :func:`trio_ipc.serve` raises, or :exc:`~trio_ipc.IpcError` where the
     portal has ended or no event loop of asyncio runs. Cancellation leaves nothing open.
     """
     check_handler(handler)
+    if isinstance(handler, InThreads):
+        raise TypeError(
+            "handler is made by in_threads(), which is for Trio: use asyncio.to_thread() in it here"
+        )
     check_portal(portal)
     contract, config = contract_of(contract), config_of(config)
     peers = PeerPolicy.of(peers, group=config.socket_group)

@@ -6,6 +6,7 @@ A thread cannot be cancelled. This module must never let one go on when its serv
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic
 
 import trio
 
@@ -44,9 +45,20 @@ def in_threads(
     if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
         raise TypeError(f"limiter is {shown_argument(limiter)}, must be a trio.CapacityLimiter or None")
 
-    async def handle(request: RequestT, call: Call) -> ResponseT:
+    return InThreads(handler, limiter)
+
+
+class InThreads(Generic[RequestT, ResponseT]):
+    """A handler on Trio that has an ordinary function called in a thread. A type, so that it is told apart."""
+
+    def __init__(
+        self, function: Callable[[RequestT, Call], ResponseT], limiter: trio.CapacityLimiter | None
+    ) -> None:
+        self._function = function
+        self._limiter = limiter
+
+    async def __call__(self, request: RequestT, call: Call) -> ResponseT:
+        """Handle a request."""
         # Not abandoned on cancellation. A thread that goes on would do a request's work when its client has
         # been told that it failed, beside the one that does it again; and after the end of serve().
-        return await trio.to_thread.run_sync(handler, request, call, limiter=limiter)
-
-    return handle
+        return await trio.to_thread.run_sync(self._function, request, call, limiter=self._limiter)
