@@ -49,7 +49,7 @@ def in_threads(
 
 
 class InThreads(Generic[RequestT, ResponseT]):
-    """A handler on Trio that has an ordinary function called in a thread. A type, so that it is told apart."""
+    """A handler that calls an ordinary function in a thread of Trio's. A type, so that it is told apart."""
 
     def __init__(
         self, function: Callable[[RequestT, Call], ResponseT], limiter: trio.CapacityLimiter | None
