@@ -17,6 +17,7 @@ from typing import Any, Generic
 import attrs
 import trio
 
+from trio_ipc import streams
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, dismiss, is_ordinary
 from trio_ipc.errors import EndpointError, IpcError, shown, shown_argument
@@ -29,8 +30,6 @@ from .console import (
     Console,
     checked_level,
     checked_style,
-    discard_what_is_stuck,
-    prepare_streams,
 )
 from .notify import Manager
 from .reports import Reports
@@ -104,7 +103,7 @@ def run_service(
         raise RuntimeError("run_service() catches signals, and must be called in the main thread")
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("run_service() runs Trio itself: in a program that does, use serve()")
-    prepare_streams()
+    streams.prepare()
     console = Console(_program_name() if name is None else name, "json" if log_style == "json" else "text")
     try:
         return _run(
@@ -119,7 +118,7 @@ def run_service(
             ),
         )
     finally:
-        discard_what_is_stuck()
+        streams.discard_what_is_stuck()
 
 
 def _run(
