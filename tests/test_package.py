@@ -22,6 +22,7 @@ PACKAGE = Path(trio_ipc.__file__).parent
 ROOMS = [
     "errors",
     "logs",
+    "streams",
     "endpoint",
     "settings",
     "castagnoli",

@@ -89,23 +89,22 @@ async def test_a_service_serves_on_the_socket_that_was_passed_and_leaves_it(dire
     path = f"{directory}/s"
     with listening(path) as made:
         # Whoever connects before the service is there waits for it, across a restart, too.
-        answers: list[bool] = []
-
-        async def call() -> None:
-            answers.append((await ask(path)).success)
-
         for _ in range(2):
+            answered = trio.Event()
+
+            async def call(answered: trio.Event = answered) -> None:
+                assert (await ask(path)).success
+                answered.set()
+
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(call)
                 command = activated(made, "main", service())
                 environ = at(f"{directory}/not-this-one")
                 async with spawn(*command, environ=environ, pass_fds=fds_of(made)) as program:
                     assert await program.stdout.next() == f"listening on {path}"
-                    while not answers:  # noqa: ASYNC110 - another task appends
-                        await trio.sleep(0.001)
+                    await answered.wait()
                     await program.signal(signal.SIGTERM)
                     assert await program.end() == 0, program.stderr.seen
-            assert answers.pop()
             assert stat.S_ISSOCK(os.lstat(path).st_mode)
     assert sorted(os.listdir(directory)) == ["s"]
 

@@ -52,9 +52,12 @@ class Operator(threading.Thread):
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.settimeout(30)
         self._notified.bind(f"{directory}/notify")
-        reading, writing = os.pipe()
-        self.errors = os.fdopen(writing, "w")
-        self._lines = os.fdopen(reading)
+        writing, reading = socket.socketpair()
+        reading.settimeout(30)
+        self.errors = writing.makefile("w")
+        self._lines = reading.makefile()
+        writing.close()  # the files have them
+        reading.close()
 
     def run(self) -> None:
         try:
@@ -248,6 +251,32 @@ def test_the_watchdog_is_told(
             operator.until_told("WATCHDOG")
 
     assert serve_while(operate) is ExitStatus.OK
+
+
+def test_a_transport_that_was_switched_before_on_reload_failed_can_be_switched_back(
+    serve_while: Callable[..., ExitStatus], directory: str
+) -> None:
+    transports = ["interprocess"]
+
+    def settings() -> IpcConfig:
+        return IpcConfig.load(endpoint_path=f"{directory}/s", transport=transports[-1])
+
+    def reloaded(config: IpcConfig) -> None:
+        if str(config.transport) == "legacy":
+            raise ValueError("not with this one")
+
+    def operate(operator: Operator) -> None:
+        for transport, said in [
+            ("legacy", "not reloaded: ValueError: not with this one"),
+            ("interprocess", "reloaded: the transport was legacy, is now interprocess"),
+        ]:
+            transports.append(transport)
+            operator.send(signal.SIGHUP)
+            operator.until_said(said)
+            operator.until_told("RELOADING")
+            operator.until_told("READY")
+
+    assert serve_while(operate, config=settings, on_reload=reloaded) is ExitStatus.OK
 
 
 @pytest.mark.usefixtures("_handlers_restored")

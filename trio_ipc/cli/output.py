@@ -7,14 +7,12 @@ JSON escapes by itself.
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trio_ipc import streams
 from trio_ipc.errors import escape, writable
 
 if TYPE_CHECKING:
@@ -93,7 +91,7 @@ def writing() -> Iterator[TextIO]:
     try:
         yield sys.stdout
     except OSError as exc:
-        if _reader_is_gone(exc):
+        if streams.reader_is_gone(exc):
             raise ReaderGoneError from exc
         raise OutputError(f"standard output: {exc.strerror}") from exc
 
@@ -108,7 +106,7 @@ def gone_readers_told() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.filename is None and _reader_is_gone(exc):
+        if exc.filename is None and streams.reader_is_gone(exc):
             raise ReaderGoneError from exc
         raise
 
@@ -123,11 +121,6 @@ def flush() -> None:
     if sys.stdout is not None:
         with writing() as stream:
             stream.flush()
-
-
-def _reader_is_gone(error: OSError) -> bool:
-    # The C runtime of Windows has no better word for it than "invalid argument".
-    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
 
 
 # --- Talk --------------------------------------------------------------------------------------------------
@@ -149,29 +142,3 @@ def talk_console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - slow to load
 
     return Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-
-
-# --- The streams themselves --------------------------------------------------------------------------------
-
-
-def prepare() -> None:
-    """Make the streams ready: before anything is written."""
-    if sys.stderr is None:
-        # It was closed. print would take standard output in its place.
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
-    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes an escape.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def settle() -> None:
-    """Give up what is stuck: Python flushes once more as it ends, and makes a failure its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)

@@ -8,9 +8,8 @@ from typing import Final
 
 import click
 
-from trio_ipc import __version__
+from trio_ipc import __version__, streams
 
-from . import output
 from .commands import COMMANDS, Entry
 from .ending import end
 from .group import COMPLETION_VARIABLE, PROGRAM, TableGroup
@@ -52,7 +51,7 @@ def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COM
     Returns:
         The exit status.
     """
-    output.prepare()
+    streams.prepare()
     # click would expand wildcards on Windows by itself, and in an endpoint's name none are meant.
     given = sys.argv[1:] if arguments is None else [*arguments]
     try:
@@ -62,4 +61,4 @@ def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COM
             )
         )
     finally:
-        output.settle()
+        streams.discard_what_is_stuck()

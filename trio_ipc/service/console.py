@@ -7,15 +7,13 @@ fail because nobody reads what it writes, and never write what could steer a ter
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
 import logging
-import os
 import sys
 import time
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
+from trio_ipc import streams
 from trio_ipc.errors import ConfigError, escape, shown, writable
 
 from .statuses import OutputError
@@ -99,9 +97,9 @@ class Console:
         try:
             print(f"listening on {writable(endpoint)}", flush=True)
         except OSError as exc:
-            if not _reader_is_gone(exc):
+            if not streams.reader_is_gone(exc):
                 raise OutputError(f"standard output: {exc.strerror}") from exc
-            _discard(sys.stdout)
+            streams.discard(sys.stdout)
 
     def configure_logging(self, level: int) -> None:
         """Have the log written as these lines are, unless the program has said how already."""
@@ -129,34 +127,3 @@ def checked_level(level: int | str) -> int:
         allowed = ", ".join(name for name, value in known.items() if value)
         raise ConfigError(f"log_level is {shown(level)}, must be a number or one of {allowed}")
     return number
-
-
-def prepare_streams() -> None:
-    """Have writing to the standard streams cost no more than what was written."""
-    if sys.stderr is None:
-        # It was closed. print and argparse would take standard output in its place.
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
-    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes a question mark.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
-def discard_what_is_stuck() -> None:
-    """Give up on what the streams do not take: Python flushes them as it ends, and would fail by that."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            _discard(stream)
-
-
-def _reader_is_gone(error: OSError) -> bool:
-    # The C runtime of Windows has no better word for it than "invalid argument".
-    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
-
-
-def _discard(stream: TextIO) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)

@@ -17,6 +17,7 @@ from typing import Any, Generic
 import attrs
 import trio
 
+from trio_ipc import streams
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, dismiss, is_ordinary
 from trio_ipc.errors import EndpointError, IpcError, shown, shown_argument
@@ -29,8 +30,6 @@ from .console import (
     Console,
     checked_level,
     checked_style,
-    discard_what_is_stuck,
-    prepare_streams,
 )
 from .notify import Manager
 from .reports import Reports
@@ -104,7 +103,7 @@ def run_service(
         raise RuntimeError("run_service() catches signals, and must be called in the main thread")
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("run_service() runs Trio itself: in a program that does, use serve()")
-    prepare_streams()
+    streams.prepare()
     console = Console(_program_name() if name is None else name, "json" if log_style == "json" else "text")
     try:
         return _run(
@@ -119,7 +118,7 @@ def run_service(
             ),
         )
     finally:
-        discard_what_is_stuck()
+        streams.discard_what_is_stuck()
 
 
 def _run(
@@ -246,7 +245,7 @@ class _Service(Generic[RequestT, ResponseT]):
             if not self.stopping:
                 await manager.reloading()
             try:
-                config = await self._reload(server, config)
+                await self._reload(server, config)
             except (IpcError, OSError) as exc:
                 self.console.say(f"not reloaded: {exc}", level=logging.ERROR)
             except Exception as exc:  # noqa: BLE001 - the program's own functions
@@ -255,26 +254,29 @@ class _Service(Generic[RequestT, ResponseT]):
             if not self.stopping:
                 await manager.ready(f"listening on {server.endpoint}")
 
-    async def _reload(self, server: Server[Any, Any], config: IpcConfig) -> IpcConfig:
-        """Take over what a running server can; return the settings in force."""
+    async def _reload(self, server: Server[Any, Any], config: IpcConfig) -> None:
+        """Take over what a running server can.
+
+        Args:
+            server: it tells which transport is in force, also after a reload that failed half done.
+            config: what it was started with.
+        """
         wanted = self.load()
-        changed = [
+        before = server.snapshot().transport
+        if wanted.transport == before:
+            self.console.say(f"reloaded: the transport stays {before}")
+        else:
+            await server.switch_transport(wanted.transport)
+            self.console.say(f"reloaded: the transport was {before}, is now {wanted.transport}")
+        others = [
             field.name
             for field in attrs.fields(IpcConfig)
-            if getattr(wanted, field.name) != getattr(config, field.name)
+            if field.name != "transport" and getattr(wanted, field.name) != getattr(config, field.name)
         ]
-        if "transport" in changed:
-            await server.switch_transport(wanted.transport)
-            self.console.say(f"reloaded: the transport was {config.transport}, is now {wanted.transport}")
-            config = config.replace(transport=wanted.transport)
-        else:
-            self.console.say(f"reloaded: the transport stays {config.transport}")
-        others = [name for name in changed if name != "transport"]
         if others:
             self.console.say(f"these changes need a restart: {', '.join(others)}", level=logging.WARNING)
         if self.on_reload is not None:
             self.on_reload(wanted)
-        return config
 
 
 def _activated() -> int | None:

@@ -166,28 +166,36 @@ def _judged(endpoint: str, most: int, group: int | None) -> tuple[int, int] | No
     """Judge the file and the way to it; return its device and number, None where it cannot be seen."""
     try:
         found = os.lstat(endpoint)
-        if not stat.S_ISSOCK(found.st_mode):
-            raise EndpointUnsafeError(
-                "the path does not lead to the socket that was passed, but to another kind of file",
-                endpoint=endpoint,
-                hint="see who put it there, and have the socket opened again",
-            )
+    except OSError as exc:
+        _log_unseen(endpoint, exc)
+        return None
+    if not stat.S_ISSOCK(found.st_mode):
+        raise EndpointUnsafeError(
+            "the path does not lead to the socket that was passed, but to another kind of file",
+            endpoint=endpoint,
+            hint="see who put it there, and have the socket opened again",
+        )
+    # Before the way, of which a part may be for others to look at: the file was seen.
+    _refuse_open(endpoint, found, most)
+    _refuse_owners(endpoint, found, most, group)
+    try:
         unix_paths.judge(
             endpoint,
             found.st_gid if found.st_mode & stat.S_IWGRP else None,
             others=bool(found.st_mode & stat.S_IWOTH),
         )
     except OSError as exc:
-        _log.info(
-            "%s cannot be seen from here (%s): who can reach or replace it is not known, each peer is judged",
-            endpoint,
-            exc.strerror,
-            extra={"endpoint": endpoint},
-        )
-        return None
-    _refuse_open(endpoint, found, most)
-    _refuse_owners(endpoint, found, most, group)
+        _log_unseen(endpoint, exc)
     return found.st_dev, found.st_ino
+
+
+def _log_unseen(endpoint: str, exc: OSError) -> None:
+    _log.info(
+        "%s cannot be seen from here (%s): who can reach or replace it is not known, each peer is judged",
+        endpoint,
+        exc.strerror,
+        extra={"endpoint": endpoint},
+    )
 
 
 def _refuse_open(endpoint: str, found: os.stat_result, most: int) -> None:

@@ -41,6 +41,10 @@ _NAMESPACE_ADVICE: Final = (
     "use a directory whose owner, and the owners of all above it, the namespace maps (/proc/self/uid_map)"
 )
 
+#: Opens a directory that this user may pass and not list (open(2)). Where there is none, as on macOS, such a
+#: one cannot be judged.
+_LOOK_ONLY: Final[int] = getattr(os, "O_PATH", os.O_RDONLY)
+
 
 @contextlib.asynccontextmanager
 async def claimed(endpoint: str, group: int | None = None, *, others: bool = False) -> AsyncIterator[int]:
@@ -125,7 +129,7 @@ class _Way:
     def opened(self) -> int:
         """Judge the way, make what is missing, and return a descriptor of the directory."""
         self._walk()
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = (os.O_RDONLY if self._makes else _LOOK_ONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             directory_fd = os.open(self._directory, flags)
         except OSError as exc:

@@ -1,0 +1,46 @@
+"""The standard streams of a program: what is done to them before the first line and after the last one.
+
+The command and services share it. This module must never write a line, nor know what is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def prepare() -> None:
+    """Have writing to the standard streams cost no more than what was written. Before the first line."""
+    if sys.stderr is None:
+        # It was closed. print and argparse would take standard output in its place.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
+    # Another encoding than UTF-8 is no reason to fail: what it lacks becomes an escape.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_what_is_stuck() -> None:
+    """Give up on what the streams do not take: Python flushes them as it ends, and would fail by that."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            discard(stream)
+
+
+def discard(stream: TextIO) -> None:
+    """Give up on a stream that takes nothing, and on what is stuck in it."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
+def reader_is_gone(error: OSError) -> bool:
+    """Return whether an error of writing says that nobody reads any longer."""
+    # The C runtime of Windows has no better word for it than "invalid argument".
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
