@@ -124,9 +124,7 @@ def serve(
     """
     check_handler(handler)
     if isinstance(handler, InThreads):
-        raise TypeError(
-            "handler is made by in_threads(), which is for Trio: use asyncio.to_thread()"
-        )
+        raise TypeError("handler is made by in_threads(), which is for Trio: use asyncio.to_thread()")
     check_portal(portal)
     contract, config = contract_of(contract), config_of(config)
     peers = PeerPolicy.of(peers, group=config.socket_group)
