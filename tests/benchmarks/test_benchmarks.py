@@ -316,7 +316,8 @@ async def test_a_busy_machine_has_a_process_on_each_core_which_ends_with_it(fail
     with contextlib.suppress(ZeroDivisionError):
         async with surrounded(Surroundings.BUSY):
             burning = set(children()) - set(before)
-            assert sorted(tuple(os.sched_getaffinity(pid)) for pid in burning) == [(core,) for core in cores()]
+            tied = sorted(tuple(os.sched_getaffinity(pid)) for pid in burning)
+            assert tied == [(core,) for core in cores()]
             if fails:
                 raise ZeroDivisionError
     assert children() == before
