@@ -78,10 +78,11 @@ $(STAMP): $(LOCKED) pyproject.toml setup.py
 	@touch $@
 
 # Tests that need the machine alone wait for the others (tests/workers.py). Another way shows what one way hides.
+# COVERAGE_FILE: what is counted in a process of a test is else written where that process runs, and lost.
 test: $(STAMP)
 	@$(if $(filter $(WAY),plain order dev hash),:,echo "there is no WAY=$(WAY): plain, order, dev or hash" >&2; exit 1)
 	rm -f .coverage .coverage.*
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(WAY_$(WAY)_ENV) \
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage $(WAY_$(WAY)_ENV) \
 		$(BIN)/python -m coverage run -m pytest -n $(JOBS) $(WAY_$(WAY)) $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ _NOT_UNDER_WINE = (
     "testing/test_conformance_clients.py",
 )
 collect_ignore = [*_NOT_UNDER_WINE] if UNDER_WINE else []
+
+# A shell ignores SIGINT in what it starts in the background; the programs of the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

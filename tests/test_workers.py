@@ -114,6 +114,7 @@ def test_a_run_of_two_workers_carries_all_that_its_tests_wrote_and_measures_them
     settings = pytester.makefile(".ini", coverage="[run]\nparallel = true\ndata_file = measured\n")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("COVERAGE_PROCESS_START", str(settings))
+    monkeypatch.delenv("COVERAGE_FILE", raising=False)
     run = pytester.runpytest_subprocess("-n", "2", "-p", "no:randomly", "-p", "no:cacheprovider")
     run.assert_outcomes(passed=3, failed=3)
     assert "INTERNALERROR" not in run.stdout.str()

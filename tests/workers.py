@@ -11,19 +11,32 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 if sys.platform != "win32":
     import fcntl
 
+#: What tells coverage to begin by itself in each process, and by which settings.
+_MEASURING: Final = "COVERAGE_PROCESS_START"
+#: Where code runs in processes of the tests alone. Elsewhere measuring them would only take time.
+_MEASURED_ROOMS: Final = ("aio", "blocking", "cli", "service")
+_settings = pytest.StashKey[str]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: wait until no other test of this run is running")
     if is_worker(config) or not config.getoption("numprocesses", None):
-        # By this a worker's own coverage was begun; what its tests start is not measured.
-        os.environ.pop("COVERAGE_PROCESS_START", None)
+        # By this a worker's own coverage was begun; few of the processes that its tests start are measured.
+        config.stash[_settings] = os.environ.pop(_MEASURING, "")
+
+
+@pytest.fixture(autouse=True)
+def _measured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = request.config.stash.get(_settings, "")
+    if settings and request.path.parent.name in _MEASURED_ROOMS:
+        monkeypatch.setenv(_MEASURING, settings)
 
 
 def is_worker(config: pytest.Config) -> bool:

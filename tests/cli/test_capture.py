@@ -108,6 +108,7 @@ async def test_a_disk_that_is_full_is_told_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "said.jsonl"
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)  # its file would meet the limit, too
     # The shell's own limit for files that a process writes: one block, which the header does not fill.
     monkeypatch.setattr(
         "tests.cli.test_capture.PROGRAM", ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *PROGRAM]

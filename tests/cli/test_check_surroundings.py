@@ -81,7 +81,9 @@ async def test_json_at_a_terminal_is_for_people() -> None:
 @pytest.mark.skipif(
     sys.platform != "win32" and os.geteuid() != 0, reason="takes root: a child is another user"
 )
-async def test_who_has_not_enough_rights_is_told_in_one_line() -> None:
+async def test_who_has_not_enough_rights_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)  # a stranger cannot write its file
+
     async def as_stranger(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-c", AS_A_STRANGER, "check", *arguments]
         return await trio.run_process(
