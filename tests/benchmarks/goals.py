@@ -129,6 +129,7 @@ GOALS: Final = (
     Goal("a", "gRPC asyncio / trio_ipc", 12.0, _ratio("a", "grpc-aio", "trio_ipc"), True),
     Goal("a", "blocking door / gRPC", 0.3, _ratio("a", "blocking-door", "grpc")),
     Goal("a", "aio door / gRPC asyncio", 0.4, _ratio("a", "aio-door", "grpc-aio")),
+    Goal("a", "trio_ipc / Rust", 0.6, _ratio("a", "trio_ipc", "rust"), False, 1.5),
     _at_most_legacy("a"),
     Goal(
         "a",
@@ -183,6 +184,7 @@ GOALS: Final = (
         True,
         10.0,
     ),
+    Goal("d", "a call: trio_ipc / Rust", 1.5, _ratio("d", "trio_ipc", "rust", "us_per_call"), False, 1.5),
     Goal("e", "calls a second: (a)'s time a call / (e)'s", 4.0, _pipelined, True),
     Goal(
         "f",
@@ -192,6 +194,7 @@ GOALS: Final = (
         False,
         1.5,
     ),
+    Goal("f", "trio_ipc / Rust connect, call, close", 2.0, _ratio("f", "trio_ipc", "rust"), False, 2.0),
     _at_most_legacy("f"),
     Goal("g", "server memory of an idle connection, KiB", 24.0, _connection_kib),
     Goal(
