@@ -21,20 +21,18 @@ from typing import Final
 
 import trio
 
-from trio_ipc import IpcConfig, IpcError, ServerNotFoundError, open_client
+from trio_ipc import (
+    IpcConfig,
+    IpcError,
+    ServerNotFoundError,
+    open_client,
+    run_program,
+    standard_output,
+    until_stopped,
+)
 from trio_ipc.daemoneye import DETECTION, DetectionTask, HashCheck, TaskType
 
-from .common import (
-    IN_ITS_OWN_GROUP,
-    ask_to_end,
-    cancel_on_signal,
-    complain,
-    leaves,
-    private_endpoint,
-    run_program,
-    stop_signals,
-    writing,
-)
+from .common import IN_ITS_OWN_GROUP, ask_to_end, complain, private_endpoint
 
 PROGRAM = "demo"
 
@@ -63,8 +61,7 @@ class Demo:
         """Do all of it, in a directory that is deleted however it ends.
 
         Raises:
-            DemoFailed, IpcError, OSError, trio.TooSlowError: `step` did not work. Possibly in an
-                ExceptionGroup.
+            DemoFailed, IpcError, OSError, trio.TooSlowError: `step` did not work.
         """
         with tempfile.TemporaryDirectory(prefix="trio-ipc-") as directory:
             self._endpoint = private_endpoint(directory)
@@ -126,8 +123,8 @@ class Demo:
 
 def show(text: str) -> None:
     """Print a line of the demo's own."""
-    with writing():
-        print(text, flush=True)
+    with standard_output() as file:
+        print(text, file=file, flush=True)
 
 
 class Program:
@@ -216,19 +213,14 @@ def _sha256(path: str) -> str:
 
 async def run_until_signal(demo: Demo) -> bool:
     """Run the demo; return whether it came to its end before a signal did."""
-    finished = False
-    with stop_signals() as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
-            await demo.run()
-            finished = True
-            nursery.cancel_scope.cancel()
-    return finished
+    async with until_stopped() as scope:
+        await demo.run()
+    return not scope.cancelled_caught
 
 
 def main() -> int:
     """Run the demo; return its exit status."""
-    return run_program(PROGRAM, _main)
+    return run_program(_main, name=PROGRAM)
 
 
 def _main() -> int:
@@ -239,12 +231,10 @@ def _main() -> int:
             status = 0
         else:
             complain(PROGRAM, f"interrupted at: {demo.step}")
-    except* trio.TooSlowError:
+    except trio.TooSlowError:
         complain(PROGRAM, f"failed at: {demo.step}: it took more than {_TIME_LIMIT:.0f} s")
-    except* BrokenPipeError:
-        raise  # no step's failure: nobody wants to see the rest
-    except* (DemoFailed, IpcError, OSError) as group:
-        complain(PROGRAM, f"failed at: {demo.step}: {leaves(group)[0]}")
+    except (DemoFailed, IpcError, OSError) as exc:
+        complain(PROGRAM, f"failed at: {demo.step}: {exc}")
     return status
 
 

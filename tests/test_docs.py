@@ -137,7 +137,10 @@ def fences(language: str) -> list[Fence]:
 
 def is_service(fence: Fence) -> bool:
     """Whether a program is one of a page's own test: it runs until it is stopped, or needs such a one."""
-    return re.search(r"run_service\(|check_health, DETECTION|users\(\[10001\]\)", fence.text) is not None
+    return (
+        re.search(r"run_(service|program)\(|check_health, DETECTION|users\(\[10001\]\)", fence.text)
+        is not None
+    )
 
 
 def is_server(fence: Fence) -> bool:
@@ -287,7 +290,8 @@ def split(document: list[Fence]) -> tuple[str, str]:
 async def test_the_runbook_runs_as_printed_from_top_to_bottom(directory: str, page: str) -> None:
     commands, printed = split(fences_of(DOCS / page))
     for service in [one for one in fences_of(DOCS / page) if one.language == "python" and is_service(one)]:
-        Path(directory, "service.py").write_text(service.text, encoding="utf-8")
+        name = "agent.py" if "run_program(" in service.text else "service.py"
+        Path(directory, name).write_text(service.text, encoding="utf-8")
     settings = environment(directory)
     settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
     shell = await trio.lowlevel.open_process(

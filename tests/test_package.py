@@ -74,6 +74,13 @@ def test_each_room_imports_only_what_stands_above_it() -> None:
         assert imported_rooms(file) <= allowed, file
 
 
+def test_services_and_the_command_know_no_platform() -> None:
+    for room in ("service", "cli"):
+        for file in (PACKAGE / room).rglob("*.py"):
+            words = {"sys.platform", "os.name", "platform.system", "win32"}
+            assert not [word for word in words if word in file.read_text()], file
+
+
 def test_the_wire_imports_no_trio() -> None:
     for file in (PACKAGE / "wire").glob("*.py"):
         assert "import trio\n" not in file.read_text(), file

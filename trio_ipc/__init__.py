@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         timed,
     )
     from .server.serve import serve  # for mypy, which in the line above would take its module
-    from .service import ExitStatus, run_service
+    from .service import ExitStatus, run_program, run_service, standard_output, until_stopped
     from .telemetry import (
         LATENCY_BOUNDS,
         ClientSnapshot,
@@ -175,10 +175,13 @@ __all__ = [
     "logged",
     "open_client",
     "open_resilient_client",
+    "run_program",
     "run_service",
     "serve",
     "serve_listener",
+    "standard_output",
     "timed",
+    "until_stopped",
 ]
 
 #: In which room each public name is that is no error. A room is loaded when something in it is asked for: who
@@ -236,7 +239,10 @@ _ROOM_OF: Final = {
         ),
         "service": (
             "ExitStatus",
+            "run_program",
             "run_service",
+            "standard_output",
+            "until_stopped",
         ),
         "telemetry": (
             "LATENCY_BOUNDS",

@@ -5,11 +5,21 @@ The command and services share it. This module must never write a line, nor know
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
+
+
+class ReaderGoneError(Exception):
+    """Who read standard output has seen enough, as ``head`` has."""
+
+
+class OutputError(Exception):
+    """What the program writes is not taken, though somebody may well be waiting for it."""
 
 
 def prepare() -> None:
@@ -21,6 +31,31 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[TextIO]:
+    """Give standard output, and say what is wrong where it takes nothing.
+
+    Raises:
+        ReaderGoneError: nobody reads any longer.
+        OutputError: it takes nothing, or there is none.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        yield sys.stdout
+    except OSError as exc:
+        if reader_is_gone(exc):
+            raise ReaderGoneError from exc
+        raise OutputError(f"standard output: {exc.strerror}") from exc
+
+
+def flush() -> None:
+    """Hand over what was written to standard output, if there is one. Raises as :func:`writing` does."""
+    if sys.stdout is not None:
+        with writing() as stream:
+            stream.flush()
 
 
 def discard_what_is_stuck() -> None:

@@ -25,18 +25,13 @@ from trio_ipc import (
     Strategy,
     counters_line,
     open_resilient_client,
+    run_program,
+    standard_output,
+    until_stopped,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-from ..common import (
-    add_endpoint_options,
-    cancel_on_signal,
-    complain,
-    load_configs,
-    run_program,
-    stop_signals,
-    writing,
-)
+from ..common import add_endpoint_options, complain, load_configs
 from .changes import Snapshot, compare, snapshot
 from .display import Display, JsonDisplay, TableDisplay
 from .paging import CollectorError, Enumeration, Question, enumerate_processes
@@ -95,7 +90,7 @@ class Agent:
     def report(self) -> None:
         """Show what all of it took."""
         if self._totals:
-            with writing():
+            with standard_output():
                 self._display.note(f"asked: {counters_line(self._totals)}")
 
     async def _ask(self, client: ResilientClient[DetectionTask, DetectionResult]) -> Enumeration:
@@ -117,7 +112,7 @@ class Agent:
                 "for were left out",
             )
         current = snapshot(seen.records, seen.skipped, known)
-        with writing():
+        with standard_output():
             if known is None:
                 self._display.processes(cycle, seen)
             else:
@@ -135,18 +130,14 @@ def telemetry(client: ResilientClient[DetectionTask, DetectionResult]) -> dict[s
 
 async def run(agent: Agent, interval: float | None) -> int:
     """Watch until a signal says stop; return the exit status."""
-    status = 0
-    with stop_signals() as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_on_signal, signals, nursery.cancel_scope)
-            status = await agent.watch(interval)
-            nursery.cancel_scope.cancel()
-    return status
+    async with until_stopped():
+        return await agent.watch(interval)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    return run_program(PROGRAM, lambda: _main(arguments))
+    return run_program(lambda: _main(arguments), name=PROGRAM)
 
 
 def _main(arguments: Sequence[str] | None) -> int:

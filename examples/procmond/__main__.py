@@ -10,10 +10,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from trio_ipc import ExitStatus, run_service
+from trio_ipc import ExitStatus, run_program, run_service
 from trio_ipc.daemoneye import DETECTION
 
-from ..common import add_endpoint_options, load_config, run_program
+from ..common import add_endpoint_options, load_config
 from .collector import Collector
 
 PROGRAM = "procmond"
@@ -21,7 +21,7 @@ PROGRAM = "procmond"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    return run_program(PROGRAM, lambda: _main(arguments))
+    return run_program(lambda: _main(arguments), name=PROGRAM)
 
 
 def _main(arguments: Sequence[str] | None) -> int:

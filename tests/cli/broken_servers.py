@@ -25,7 +25,7 @@ def a_dead_servers_socket(place: Place) -> None:
         pass
 
 
-@says(r"server: the socket is of another kind, such as for datagrams")
+@says(r"server: nobody can be reached: cannot connect: the socket is of another kind, such as for datagrams")
 def a_socket_for_datagrams(place: Place) -> Any:
     return place.listening(kind=socket.SOCK_DGRAM)
 

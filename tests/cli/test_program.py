@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,6 +53,36 @@ def test_each_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str]) ->
         assert capsys.readouterr().out.startswith(f"Usage: trio-ipc {name} ")
 
 
+def examples_of(text: str | None) -> list[list[str]]:
+    """The command lines in a command's help."""
+    lines = re.sub(r" *\\\n *", " ", text or "").splitlines()
+    words = [shlex.split(line) for line in lines if line.strip().startswith("trio-ipc ")]
+    return [line[1 : line.index("<")] if "<" in line else line[1:] for line in words]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "completion"])
+def test_each_command_has_examples_that_it_understands(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("async def handle(task, call): ...\n")
+    (tmp_path / "my_module.py").write_text("from trio_ipc.daemoneye import DETECTION as CONTRACT\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    group = program.program(COMMANDS)
+    assert isinstance(group, click.Group)
+    with click.Context(group) as context:
+        command = group.get_command(context, name)
+        assert command is not None
+        examples = examples_of(command.help)
+        assert any(words[0] == name for words in examples)
+        for words in examples:
+            other = group.get_command(context, words[0])
+            assert other is not None
+            other.make_context(words[0], words[1:], parent=context)
+    for module in ("app", "my_module"):
+        sys.modules.pop(module, None)
+
+
 def test_no_command_at_all_is_a_mistake_that_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main([]) == Status.USAGE
     shown = capsys.readouterr()
@@ -84,7 +115,7 @@ def test_a_mistake_is_one_line(arguments: list[str], said: str, capsys: pytest.C
         (PeerClosedError("it closed"), Status.FAILED, "trio-ipc: it closed\n"),
         (output.OutputError("standard output: full"), Status.OUTPUT, "trio-ipc: standard output: full\n"),
         (output.ReaderGoneError(), Status.DONE, ""),
-        (OSError(28, "No space left on device"), Status.OUTPUT, "trio-ipc: standard output: No space left"),
+        (OSError(24, "Too many open files"), Status.FAILED, "trio-ipc: the system: Too many open files\n"),
         (OSError(2, "No such file", "f\n"), Status.USAGE, "trio-ipc: f\\n: No such file\n"),
         (KeyboardInterrupt(), 130, ""),
         (ending.StoppedError(signal.SIGTERM), 143, ""),
@@ -135,7 +166,7 @@ def test_without_a_reader_of_its_help_nothing_is_wrong() -> None:
 @unix_only
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_a_full_disk_is_one_line_and_a_status() -> None:
-    for arguments in (["--help"], ["completion", "bash"]):
+    for arguments in (["--help"], ["--version"], ["call", "--help"], ["completion", "bash"]):
         with open("/dev/full", "w", encoding="utf-8") as full:
             run = subprocess.run(
                 [*PROGRAM, *arguments],
@@ -184,6 +215,14 @@ def test_listing_and_completing_load_neither_protobuf_nor_rich() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stderr == "[]\n"
+
+
+@unix_only
+def test_a_system_that_refuses_a_command_something_is_not_taken_for_standard_output(run: Run) -> None:
+    def probe() -> None:
+        raise BrokenPipeError(32, "Broken pipe")  # of some other pipe
+
+    assert run(probe) == Status.FAILED
 
 
 @unix_only

@@ -87,7 +87,7 @@ async def test_the_same_answers_are_no_differences(recording: Path) -> None:
         async with open_server(first, DETECTION, endpoint, crc32_variant="castagnoli"):
             run = await command("replay", str(recording), endpoint.path)
     assert (run.returncode, run.stderr) == (Status.DONE, "")
-    assert run.stdout == "2 recorded requests, 0 answered otherwise\n"
+    assert run.stdout == "2 requests, 0 answered otherwise\n"
 
 
 async def test_other_answers_are_told_unless_the_field_is_ignored(recording: Path) -> None:
@@ -96,7 +96,7 @@ async def test_other_answers_are_told_unless_the_field_is_ignored(recording: Pat
             run = await command("replay", str(recording), endpoint.path)
             assert run.returncode == Status.NO
             assert run.stdout.startswith("connection 1, request 1: {")
-            assert run.stdout.endswith("2 recorded requests, 2 answered otherwise\n")
+            assert run.stdout.endswith("2 requests, 2 answered otherwise\n")
             assert "\x1b" not in run.stdout
             run = await command("replay", str(recording), endpoint.path, "--json")
             assert json.loads(run.stdout)["differences"][0]["got"]["error_message"] == "\x1b[31msecond"

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from examples.common import STOP_SIGNALS
 from tests.platforms import fails_under_wine
+from trio_ipc.transports.host import STOP_SIGNALS
 
 from .support import example, spawn
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from examples.common import STOP_SIGNALS
 from tests.platforms import UNDER_WINE, exists, fails_under_wine, unix_only, without_names
+from trio_ipc.transports.host import STOP_SIGNALS
 
 from .support import (
     Program,

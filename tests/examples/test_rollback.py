@@ -15,9 +15,9 @@ if sys.platform == "win32":
     pytest.skip("Windows has no SIGHUP", allow_module_level=True)
 assert sys.platform != "win32"
 
-from examples.common import STOP_SIGNALS  # noqa: E402
 from trio_ipc import IpcConfig, TransportType, open_client  # noqa: E402
 from trio_ipc.daemoneye import DETECTION, negotiation_task  # noqa: E402
+from trio_ipc.transports.host import STOP_SIGNALS  # noqa: E402
 
 from .support import Program, collector_at, once  # noqa: E402
 from .test_programs import hash_client, make_endless  # noqa: E402

@@ -212,6 +212,39 @@ async def test_logging_says_who_asked_and_how_it_ended_and_nothing_of_what_was_s
     assert "secret" not in caplog.text.lower()
 
 
+@pytest.mark.parametrize(
+    ("raised", "ended"),
+    [(SystemExit(5), "failed (SystemExit)"), (KeyboardInterrupt(), "failed (KeyboardInterrupt)")],
+)
+async def test_what_ends_the_program_is_not_called_a_cancellation(
+    caplog: pytest.LogCaptureFixture, raised: BaseException, ended: str
+) -> None:
+    async def ends(_request: Value, _call: Call) -> StringValue:
+        raise raised
+
+    caplog.set_level(logging.INFO, "trio_ipc.server")
+    with pytest.raises(type(raised)):
+        await logged(ends)(Value(), CALL)
+    assert f": {ended} after" in caplog.text
+
+
+@pytest.mark.parametrize("in_nursery", [False, True])
+async def test_a_cancelled_request_is_called_so(caplog: pytest.LogCaptureFixture, in_nursery: bool) -> None:
+    async def hang(_request: Value, _call: Call) -> StringValue:
+        if in_nursery:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                await trio.sleep_forever()
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    caplog.set_level(logging.INFO, "trio_ipc.server")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await logged(hang)(Value(), CALL)
+    assert ": cancelled after" in caplog.text
+
+
 def test_what_is_put_around_nothing_async_is_refused() -> None:
     def plain(_request: Value, _call: Call) -> StringValue:
         return StringValue()

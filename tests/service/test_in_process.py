@@ -31,7 +31,8 @@ from trio_ipc import (
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.service.console import Console, JsonFormatter
-from trio_ipc.service.statuses import OutputError, status_of_all
+from trio_ipc.service.statuses import status_of_all
+from trio_ipc.streams import OutputError
 
 from .support import ask
 

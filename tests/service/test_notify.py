@@ -17,7 +17,13 @@ if sys.platform == "win32":
 assert sys.platform != "win32"
 
 from tests.platforms import exists  # noqa: E402
+from tests.support import succeed  # noqa: E402
+from trio_ipc import IpcConfig, serve  # noqa: E402
+from trio_ipc.daemoneye import DETECTION  # noqa: E402
+from trio_ipc.service.console import Console  # noqa: E402
 from trio_ipc.service.notify import Manager  # noqa: E402
+from trio_ipc.service.run import _Service  # noqa: E402
+from trio_ipc.service.signals import Signals  # noqa: E402
 
 from .support import ask, running  # noqa: E402
 
@@ -125,6 +131,39 @@ async def test_a_manager_that_hangs_keeps_nobody_longer_than_its_time(
         while "did not take it within 5 s" not in caplog.text:
             await telling.ready("again")  # until the system has no more room for what nobody reads
         assert trio.current_time() - began == pytest.approx(5)
+
+
+async def test_the_second_signal_waits_for_no_manager_that_hangs(
+    directory: str, endpoint: str, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as deaf:
+        await deaf.bind(f"{directory}/notify")
+        telling = Manager({"NOTIFY_SOCKET": f"{directory}/notify"})
+        while "did not take it within 5 s" not in caplog.text:
+            await telling.ready("again")
+        came, comes = trio.open_memory_channel[None](2)
+        config = IpcConfig(endpoint_path=endpoint)
+        service = _Service(succeed, DETECTION, lambda: config, None, None, None, Console("svc", "text"))
+        began = trio.current_time()
+        async with trio.open_nursery() as serving:
+            server = await serving.start(serve, succeed, DETECTION, config)
+            for _ in range(2):
+                came.send_nowait(None)
+            await service._stop(Signals(comes, comes, comes), server, telling, serving)
+        assert trio.current_time() == began
+
+
+async def test_the_end_is_told_though_it_comes_at_once(
+    directory: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as sock:
+        await sock.bind(f"{directory}/notify")
+        telling = Manager({"NOTIFY_SOCKET": f"{directory}/notify"})
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await telling.stopping("over")
+        assert scope.cancelled_caught
+        assert b"STOPPING=1" in await sock.recv(65_536)
 
 
 async def test_without_a_manager_nothing_is_told() -> None:

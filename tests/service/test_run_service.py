@@ -341,6 +341,44 @@ async def test_metrics_are_written_at_intervals_and_gone_at_the_end(endpoint: st
     assert os.listdir(directory) == []
 
 
+async def test_a_snapshot_is_written_at_intervals_and_stays_at_the_end(endpoint: str, directory: str) -> None:
+    file = f"{directory}/svc.json"
+    setup = f"options.update(snapshot_file={file!r}, snapshot_interval=0.05)"
+    async with running(endpoint, setup) as program:
+        while not exists(file):  # noqa: ASYNC110 - another process makes it
+            await trio.sleep(0.01)
+        await ask(endpoint)
+        while True:
+            with open(file) as opened:
+                if json.loads(opened.read())["requests"] == 1:
+                    break
+            await trio.sleep(0.01)
+        assert os.stat(file).st_mode & 0o777 == 0o600
+        await program.signal(signal.SIGTERM)
+        assert await program.end() == 0
+    assert os.listdir(directory) == ["svc.json"]
+    with open(file) as opened:
+        assert json.loads(opened.read())["connections_active"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"snapshot_interval": 1.0}, "svc: snapshot_interval is 1.0, and there is no snapshot_file; give"),
+        (
+            {"snapshot_interval": 0, "snapshot_file": "s"},
+            "svc: snapshot_interval is 0, must be a number",
+        ),
+    ],
+)
+async def test_a_wrong_interval_of_snapshots_is_refused(
+    endpoint: str, options: dict[str, object], said: str
+) -> None:
+    async with spawn(*service(f"options.update({options})"), environ=at(endpoint)) as program:
+        assert await program.end() == 78
+        assert program.stderr.seen[0].startswith(said)
+
+
 async def test_metrics_that_cannot_be_written_are_one_line(endpoint: str, directory: str) -> None:
     setup = f"options.update(metrics_file='{directory}/no/svc.prom', metrics_interval=0.01)"
     async with running(endpoint, setup + "\noptions['log_level'] = 'WARNING'") as program:

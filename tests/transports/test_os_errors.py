@@ -58,6 +58,10 @@ else:
         error = os_errors.connect_error(refused(errno.ENOTDIR), "here")
         assert str(error) == "here: cannot connect: Not a directory; check the endpoint's path"
 
+    def test_a_socket_of_another_kind_is_named_so() -> None:
+        said = str(os_errors.connect_error(refused(errno.EPROTOTYPE), "here"))
+        assert said.startswith("here: cannot connect: the socket is of another kind, such as for datagrams")
+
     def test_a_socket_that_went_as_it_refused_is_a_server_that_died(tmp_path: Path) -> None:
         said = str(os_errors.connect_error(refused(errno.ECONNREFUSED), str(tmp_path / "gone.sock")))
         assert "nobody listens at this socket" in said

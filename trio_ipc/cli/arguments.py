@@ -133,7 +133,7 @@ def contract_option(function: _Function) -> _Function:
         default=DEFAULT_CONTRACT,
         show_default=True,
         metavar="MODULE:NAME",
-        help="The Contract that both sides speak.",
+        help="The Contract that both sides speak: a Python module, and a name in it.",
     )(function)
 
 

@@ -26,7 +26,7 @@ class Status(enum.IntEnum):
     UNREACHABLE = 3
     """Nobody could be reached at the endpoint, or it cannot be listened at."""
     FAILED = 4
-    """A conversation failed after it had begun, by a deadline for example."""
+    """A conversation failed after it had begun, or the system refused something, such as a descriptor."""
     OUTPUT = 5
     """Standard output, or the file of ``capture``, takes nothing."""
 
@@ -96,9 +96,8 @@ def _status_of(cause: BaseException) -> int | None:
         return cause.exit_code
     if isinstance(cause, StoppedError):
         return 128 + cause.number
-    if isinstance(cause, OSError):
-        # Help and version are written by click itself, everything else by us.
-        return Status.OUTPUT if cause.filename is None else Status.USAGE
+    if isinstance(cause, OSError):  # of the standard output it is an OutputError
+        return Status.FAILED if cause.filename is None else Status.USAGE
     return None
 
 
@@ -112,7 +111,7 @@ def _lines(cause: BaseException) -> Iterator[str]:
     elif isinstance(cause, click.ClickException):
         yield f"{PROGRAM}: {output.one_line(cause.format_message())}"
     elif isinstance(cause, OSError):
-        where = "standard output" if cause.filename is None else output.one_line(str(cause.filename))
-        yield f"{PROGRAM}: {where}: {cause.strerror}"
+        where = "the system" if cause.filename is None else output.one_line(str(cause.filename))
+        yield f"{PROGRAM}: {where}: {cause.strerror or output.one_line(str(cause))}"
     elif isinstance(cause, IpcError | output.OutputError):
         yield f"{PROGRAM}: {output.one_line(str(cause))}"

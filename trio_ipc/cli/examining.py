@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -69,9 +67,6 @@ async def _of_server(
 ) -> list[Finding]:
     look = await looking.look_at(config, policy)
     if look.state != "alive" or look.server is None:
-        if os.strerror(errno.EPROTOTYPE) in (look.why or ""):
-            seen = "the socket is of another kind, such as for datagrams, and no server's of ours"
-            return [Finding("server", BROKEN, seen, "use another path")]
         if explained and look.state in _OF_FILES:
             return []
         return [Finding("server", BROKEN, f"nobody can be reached: {look.why}", look.advice or "")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import click
@@ -18,7 +19,55 @@ PROGRAM: Final = "trio-ipc"
 COMPLETION_VARIABLE: Final = "_TRIO_IPC_COMPLETE"
 
 
-class Command(click.Command):
+#: Columns that help has at least, and below which a text stands under what it is about.
+_LEAST: Final = 30
+_NARROW: Final = 60
+
+
+class _Formatter(click.HelpFormatter):
+    """Help for narrow terminals, too: click's own takes 50 columns at least, 30 of which are for options."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        columns = min(shutil.get_terminal_size().columns, max_width or 80) - 2
+        super().__init__(indent_increment, max(columns, _LEAST) if width is None else width, max_width)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write options, or commands, and what they are."""
+        if self.width >= _NARROW:
+            super().write_dl(rows, col_max, col_spacing)
+            return
+        for name, text in rows:
+            self.write(f"{'':>{self.current_indent}}{name}\n")
+            with self.indentation(), self.indentation():
+                self.write_text(text)
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+class _Help(click.Command):
+    """Writes help by this program's own means: click's would take a full disk for an error of anything."""
+
+    context_class = _Context
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option, None where the command has none."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+def _show_help(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        output.write(ctx.get_help())
+        ctx.exit()
+
+
+class Command(_Help):
     """A command whose ``--json`` may stand without a value, also before an argument."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -33,7 +82,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-class TableGroup(click.Group):
+class TableGroup(_Help, click.Group):
     """Commands from a table, each loaded when it is asked for.
 
     Args:
@@ -44,22 +93,6 @@ class TableGroup(click.Group):
     def __init__(self, *, table: Mapping[str, Entry], **settings: Any) -> None:
         super().__init__(**settings)
         self._table = table
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
-        """Read the arguments; help and version are written here.
-
-        Raises:
-            ReaderGoneError: nobody reads them. click would end the process by itself.
-        """
-        with output.gone_readers_told():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, or write its help; raises as :meth:`make_context` does."""
-        with output.gone_readers_told():
-            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, in the table's order."""

@@ -46,7 +46,7 @@ def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
             return json_format.Parse(text, kind())
         why = "it is no JSON object"  # protobuf takes an empty list for an empty message
     except (ValueError, TypeError, json_format.ParseError) as exc:
-        why = str(exc)
+        why = str(exc).partition("\n")[0]  # all fields follow, not by the .proto's names
     except RecursionError:
         why = "it is nested too deeply"
     raise NotAMessageError(f"it is no {name}: {why}")

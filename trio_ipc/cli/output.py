@@ -9,25 +9,30 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from trio_ipc import streams
 from trio_ipc.errors import escape, writable
+from trio_ipc.streams import OutputError, ReaderGoneError, flush, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+__all__ = [
+    "OutputError",
+    "ReaderGoneError",
+    "console",
+    "flush",
+    "on_terminal",
+    "one_line",
+    "say",
+    "talk_console",
+    "write",
+    "write_json",
+    "writing",
+]
+
 #: Characters of a line on standard error.
 _LONGEST_LINE = 4_000
-
-
-class ReaderGoneError(Exception):
-    """Who read standard output has seen enough, as ``head`` has."""
-
-
-class OutputError(Exception):
-    """Standard output takes nothing, though somebody may well be waiting for it."""
 
 
 # --- Results -----------------------------------------------------------------------------------------------
@@ -76,51 +81,6 @@ def console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - slow to load, and not everybody has tables
 
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=False)
-
-
-@contextlib.contextmanager
-def writing() -> Iterator[TextIO]:
-    """Give standard output, and say what is wrong where it takes nothing.
-
-    Raises:
-        ReaderGoneError: nobody reads any longer.
-        OutputError: it takes nothing, or there is none.
-    """
-    if sys.stdout is None:
-        raise OutputError("standard output is closed")
-    try:
-        yield sys.stdout
-    except OSError as exc:
-        if streams.reader_is_gone(exc):
-            raise ReaderGoneError from exc
-        raise OutputError(f"standard output: {exc.strerror}") from exc
-
-
-@contextlib.contextmanager
-def gone_readers_told() -> Iterator[None]:
-    """Say of what somebody else writes that nobody reads it; whatever else happens is left alone.
-
-    Raises:
-        ReaderGoneError: nobody reads any longer.
-    """
-    try:
-        yield
-    except OSError as exc:
-        if exc.filename is None and streams.reader_is_gone(exc):
-            raise ReaderGoneError from exc
-        raise
-
-
-def flush() -> None:
-    """Hand over what was written: at the interpreter's own flush it would be too late to say anything.
-
-    Raises:
-        ReaderGoneError: nobody reads any longer.
-        OutputError: it takes nothing.
-    """
-    if sys.stdout is not None:
-        with writing() as stream:
-            stream.flush()
 
 
 # --- Talk --------------------------------------------------------------------------------------------------

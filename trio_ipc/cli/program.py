@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -10,13 +11,24 @@ import click
 
 from trio_ipc import __version__, streams
 
+from . import output
 from .commands import COMMANDS, Entry
 from .ending import end
 from .group import COMPLETION_VARIABLE, PROGRAM, TableGroup
 
 _HELP: Final = """Look into endpoints, call servers and check peers, on this machine.
 
-Results go to standard output, everything else to standard error.
+ENDPOINT is the path of a server's Unix socket; on Windows it is a pipe's name. At a server that you have
+never seen, begin so:
+
+\b
+  trio-ipc info ./s.sock                  who is there
+  trio-ipc describe                       what can be asked
+  trio-ipc call ./s.sock '{"task_id": "1"}'
+  trio-ipc doctor ./s.sock                what is wrong
+
+Results go to standard output, everything else to standard error. The contract is DaemonEye's, unless
+--contract names another one. 'trio-ipc COMMAND --help' says all of a command.
 
 \b
 Exit status:
@@ -38,7 +50,22 @@ def program(table: Mapping[str, Entry]) -> click.Group:
         table=table,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
-    return click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")(group)
+    # Not click's own, which would write it by itself.
+    return click.option(
+        "-V",
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version and exit.",
+    )(group)
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        output.write(f"{PROGRAM} {__version__}")
+        ctx.exit()
 
 
 def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COMMANDS) -> int:
@@ -54,11 +81,19 @@ def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COM
     streams.prepare()
     # click would expand wildcards on Windows by itself, and in an endpoint's name none are meant.
     given = sys.argv[1:] if arguments is None else [*arguments]
+
+    def body() -> object:
+        group = program(table)
+        if COMPLETION_VARIABLE in os.environ:
+            with output.writing():  # click writes it, and nothing else is done then
+                return group.main(
+                    given, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False
+                )
+        # Not by main(), which would end the process at any EPIPE.
+        with group.make_context(PROGRAM, given) as context:
+            return group.invoke(context)
+
     try:
-        return end(
-            lambda: program(table).main(
-                given, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False
-            )
-        )
+        return end(body)
     finally:
         streams.discard_what_is_stuck()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 
@@ -15,6 +16,17 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     """
     rank = -(-len(ordered) * share // 1)  # rounded up
     return ordered[max(1, int(rank)) - 1]
+
+
+def percentile_bucket(counts: Sequence[int], share: float) -> int:
+    """Return the bucket of a histogram that holds the smallest time that so large a share does not exceed.
+
+    Args:
+        counts: how many times are in each bucket, the shortest first; at least one in all.
+        share: more than 0, at most 1.
+    """
+    rank = -(-sum(counts) * share // 1)
+    return next(place for place, seen in enumerate(accumulate(counts)) if seen >= rank)
 
 
 def summary(times: Sequence[float], elapsed: float) -> dict[str, Any]:

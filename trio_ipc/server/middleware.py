@@ -16,7 +16,7 @@ from trio_ipc.errors import PeerNotAllowedError, shown_argument
 from trio_ipc.logs import Log
 from trio_ipc.transports import PeerPolicy
 
-from .handling import Call, Handler, check_handler
+from .handling import Call, Handler, check_handler, leaves
 
 _log = Log(__name__)
 
@@ -108,13 +108,13 @@ def logged(
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
         began = trio.current_time()
-        ended = "cancelled"
+        ended = "answered"
         try:
-            response = await handler(request, call)
-            ended = "answered"
-            return response
-        except Exception as exc:
-            ended = f"failed ({type(exc).__name__})"
+            return await handler(request, call)
+        except BaseException as exc:
+            # A handler with a nursery gives its cancellation as a group.
+            was_cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
+            ended = "cancelled" if was_cancelled else f"failed ({type(exc).__name__})"
             raise
         finally:
             milliseconds = (trio.current_time() - began) * 1000

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from typing import Any, Final
 
 from trio_ipc import streams
 from trio_ipc.errors import ConfigError, escape, shown, writable
-
-from .statuses import OutputError
 
 #: How lines look.
 STYLES: Final = ("text", "json")
@@ -95,10 +94,9 @@ class Console:
         if sys.stdout is None:
             return
         try:
-            print(f"listening on {writable(endpoint)}", flush=True)
-        except OSError as exc:
-            if not streams.reader_is_gone(exc):
-                raise OutputError(f"standard output: {exc.strerror}") from exc
+            with streams.writing() as file:
+                print(f"listening on {writable(endpoint)}", file=file, flush=True)
+        except streams.ReaderGoneError:
             streams.discard(sys.stdout)
 
     def configure_logging(self, level: int) -> None:
@@ -108,6 +106,15 @@ class Console:
         text = logging.Formatter(f"{name}: %(levelname)s %(name)s: %(message)s")
         handler.setFormatter(self._json or text)
         logging.basicConfig(level=level, handlers=[handler])
+
+
+def program_name() -> str:
+    """Return what the program is called: its file, or the package that it is."""
+    path = os.path.splitext(sys.argv[0] if sys.argv else "")[0]
+    name = os.path.basename(path)
+    if name == "__main__":  # of a package
+        name = os.path.basename(os.path.dirname(path))
+    return name if name and not name.startswith("-") else "service"
 
 
 def checked_style(style: str) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import time
+import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +17,7 @@ import trio
 
 from trio_ipc.errors import escape, shown
 from trio_ipc.logs import Log
+from trio_ipc.transports import host
 
 _log = Log(__name__)
 
@@ -46,7 +46,7 @@ class Manager:
     async def reloading(self) -> None:
         """Say that a reload begins; :meth:`ready` has to follow."""
         # Without the time a unit of Type=notify-reload would take it for an older one (systemd.service(5)).
-        await self._tell("RELOADING=1", f"MONOTONIC_USEC={_microseconds()}")
+        await self._tell("RELOADING=1", f"MONOTONIC_USEC={host.monotonic_microseconds()}")
 
     async def stopping(self, status: str) -> None:
         """Say that the service ends."""
@@ -62,31 +62,32 @@ class Manager:
             await trio.sleep(self._watchdog / 2)
 
     async def _tell(self, *lines: str) -> None:
-        if self._address is None or sys.platform == "win32":
+        if self._address is None:
             await trio.lowlevel.checkpoint()
             return
         problem = f"it did not take it within {_MOST_SECONDS:.0f} s"
+        message = "\n".join(lines).encode("utf-8", "backslashreplace")
         try:
-            with trio.move_on_after(_MOST_SECONDS), _datagrams() as sock:
-                # Connected, so that there is something to wait for when it has no room (unix(7)).
-                await sock.connect(self._address)
-                await sock.send("\n".join(lines).encode("utf-8", "backslashreplace"))
-                return
+            # Connected, so that there is something to wait for when it has no room (unix(7)).
+            with trio.move_on_after(_MOST_SECONDS), host.connected_datagrams(self._address) as sock:
+                # Before anything waits: what is told of the end goes out though the task is cancelled next.
+                while not _is_taken(sock, message):
+                    await trio.lowlevel.wait_writable(sock)
+                problem = ""
         except OSError as exc:
             problem = str(exc.strerror)
-        _log.warning("the service manager could not be told %s: %s", lines[0], problem)
+        if problem:
+            _log.warning("the service manager could not be told %s: %s", lines[0], problem)
+        await trio.lowlevel.checkpoint()
 
 
-def _datagrams() -> trio.socket.SocketType:
-    assert sys.platform != "win32"  # noqa: S101 - for mypy
-    return trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM)
-
-
-def _microseconds() -> int:
-    """Return CLOCK_MONOTONIC, by which the manager orders what it is told."""
-    if sys.platform == "win32":
-        return 0
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+def _is_taken(sock: socket.socket, message: bytes) -> bool:
+    """Send a message, if there is room for it now."""
+    try:
+        sock.send(message)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _status(text: str) -> str:
@@ -94,7 +95,7 @@ def _status(text: str) -> str:
 
 
 def _address(name: str) -> str | None:
-    if not name or sys.platform == "win32":
+    if not name or not host.HAS_NOTIFY:
         return None
     if name[0] == "@":
         return "\0" + name[1:]

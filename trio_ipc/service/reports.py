@@ -12,16 +12,17 @@ import json
 import logging
 import os
 import tempfile
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
 
 import trio
 
 from trio_ipc.errors import ConfigError, shown
 from trio_ipc.server import Server
+from trio_ipc.streams import OutputError
 from trio_ipc.telemetry import ServerSnapshot
 
 from .console import Console
-from .statuses import OutputError
 
 #: node_exporter's textfile collector reads ``*.prom`` and nothing else.
 _SUFFIX: Final = ".prom"
@@ -31,18 +32,23 @@ _PRIVATE: Final = 0o600
 _READABLE: Final = 0o644
 
 
+#: Writes a snapshot into a file of this name.
+_Write: TypeAlias = Callable[[str, ServerSnapshot], Awaitable[None]]
+
+
 class Reports:
     """Where a service's snapshots go.
 
     Args:
         console: for lines.
         snapshot_file: the file to write at a signal and at the end, None for a line at a signal.
+        snapshot_interval: seconds from one writing of that to the next, None for those two alone.
         metrics_file: the file for node_exporter, None for none.
-        interval: seconds from one writing of that to the next.
+        metrics_interval: seconds from one writing of that to the next.
 
     Raises:
-        ConfigError: the metrics' file has a name that is not read, or the interval is none, or the library
-            that writes metrics is missing.
+        ConfigError: the metrics' file has a name that is not read, or an interval is none or has no file, or
+            the library that writes metrics is missing.
     """
 
     def __init__(
@@ -50,17 +56,25 @@ class Reports:
         console: Console,
         *,
         snapshot_file: str | None,
+        snapshot_interval: float | None,
         metrics_file: str | None,
-        interval: float,
+        metrics_interval: float,
     ) -> None:
         self._console = console
         self._snapshot_file = snapshot_file
+        self._snapshot_interval = snapshot_interval
         self._metrics_file = metrics_file
-        self._interval = interval
-        self._metrics_fail = False
+        self._metrics_interval = metrics_interval
         self._has_metrics = False
+        if snapshot_interval is not None:
+            _check_interval("snapshot_interval", snapshot_interval)
+            if snapshot_file is None:
+                raise ConfigError(
+                    f"snapshot_interval is {shown(snapshot_interval)}, and there is no snapshot_file",
+                    hint="give snapshot_file as well",
+                )
         if metrics_file is not None:
-            _check_metrics(metrics_file, interval)
+            _check_metrics(metrics_file, metrics_interval)
 
     async def show(self, snapshot: ServerSnapshot) -> None:
         """Show a snapshot that was asked for. Where that fails, a line says so and the service goes on."""
@@ -83,29 +97,42 @@ class Reports:
             OutputError: it cannot be written.
         """
         if self._snapshot_file is not None:
-            text = json.dumps(snapshot.as_dict()) + "\n"
-            await trio.to_thread.run_sync(_replace, self._snapshot_file, text, _PRIVATE)
+            await self._write_snapshot(self._snapshot_file, snapshot)
+
+    async def keep_snapshot(self, server: Server[Any, Any]) -> None:
+        """Write the snapshot's file, now and at each interval, until cancelled."""
+        if self._snapshot_file is not None and self._snapshot_interval is not None:
+            await self._keep(server, self._snapshot_file, self._snapshot_interval, self._write_snapshot)
 
     async def keep_metrics(self, server: Server[Any, Any]) -> None:
         """Write the metrics' file, now and at each interval, until cancelled."""
-        while self._metrics_file is not None:
-            await self._write_metrics(self._metrics_file, server.snapshot())
-            await trio.sleep(self._interval)
+        if self._metrics_file is not None:
+            await self._keep(server, self._metrics_file, self._metrics_interval, self._write_metrics)
+
+    async def _keep(self, server: Server[Any, Any], file: str, interval: float, write: _Write) -> None:
+        fails = False
+        while True:
+            try:
+                await write(file, server.snapshot())
+            except OutputError as exc:
+                if not fails:  # said once, and not at each interval
+                    self._console.say(str(exc), level=logging.ERROR)
+                fails = True
+            else:
+                if fails:
+                    self._console.say(f"{file}: telemetry is written again")
+                fails = False
+            await trio.sleep(interval)
+
+    async def _write_snapshot(self, file: str, snapshot: ServerSnapshot) -> None:
+        text = json.dumps(snapshot.as_dict()) + "\n"
+        await trio.to_thread.run_sync(_replace, file, text, _PRIVATE)
 
     async def _write_metrics(self, file: str, snapshot: ServerSnapshot) -> None:
         from trio_ipc.telemetry.prometheus import prometheus_text  # noqa: PLC0415 - an extra
 
-        try:
-            await trio.to_thread.run_sync(_replace, file, prometheus_text(snapshot), _READABLE)
-        except OutputError as exc:
-            if not self._metrics_fail:  # said once, and not at each interval
-                self._console.say(str(exc), level=logging.ERROR)
-            self._metrics_fail = True
-        else:
-            self._has_metrics = True
-            if self._metrics_fail:
-                self._console.say(f"{file}: telemetry is written again")
-            self._metrics_fail = False
+        await trio.to_thread.run_sync(_replace, file, prometheus_text(snapshot), _READABLE)
+        self._has_metrics = True
 
     def remove_metrics(self) -> None:
         """Remove the metrics' file, if it is this service's: what has ended must not look like what runs."""
@@ -114,14 +141,18 @@ class Reports:
                 os.unlink(self._metrics_file)
 
 
+def _check_interval(name: str, interval: float) -> None:
+    if not _is_duration(interval):
+        raise ConfigError(f"{name} is {shown(interval)}, must be a number of seconds above 0")
+
+
 def _check_metrics(file: str, interval: float) -> None:
     if not file.endswith(_SUFFIX):
         raise ConfigError(
             f"metrics_file is {shown(file)}, must be a name that ends in {_SUFFIX}",
             hint="node_exporter's textfile collector reads no other",
         )
-    if not _is_duration(interval):
-        raise ConfigError(f"metrics_interval is {shown(interval)}, must be a number of seconds above 0")
+    _check_interval("metrics_interval", interval)
     if importlib.util.find_spec("prometheus_client") is None:
         raise ConfigError(
             f"metrics_file is {shown(file)}, but the library prometheus_client is missing",

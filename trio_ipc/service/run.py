@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic
@@ -30,6 +29,7 @@ from .console import (
     Console,
     checked_level,
     checked_style,
+    program_name,
 )
 from .notify import Manager
 from .reports import Reports
@@ -49,6 +49,7 @@ def run_service(
     log_style: str = "text",
     log_level: int | str = logging.INFO,
     snapshot_file: str | os.PathLike[str] | None = None,
+    snapshot_interval: float | None = None,
     metrics_file: str | os.PathLike[str] | None = None,
     metrics_interval: float = 15.0,
 ) -> ExitStatus:
@@ -80,6 +81,8 @@ def run_service(
         log_level: from which level on the log is written, by number or name.
         snapshot_file: written at SIGUSR1 and at the end, as JSON, with mode 0600. Without it SIGUSR1 gives a
             line.
+        snapshot_interval: seconds from one writing of that to the next, for ``trio-ipc top``; None for those
+            two alone.
         metrics_file: written at intervals, in Prometheus' text format, with mode 0644, for node_exporter's
             textfile collector; it must end in ``.prom``, and is removed at the end. Needs the extra
             ``prometheus``.
@@ -104,7 +107,7 @@ def run_service(
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("run_service() runs Trio itself: in a program that does, use serve()")
     streams.prepare()
-    console = Console(_program_name() if name is None else name, "json" if log_style == "json" else "text")
+    console = Console(program_name() if name is None else name, "json" if log_style == "json" else "text")
     try:
         return _run(
             _Service(handler, contract, _loader(config), peers, fd, on_reload, console),
@@ -113,8 +116,9 @@ def run_service(
                 Reports,
                 console,
                 snapshot_file=None if snapshot_file is None else os.fspath(snapshot_file),
+                snapshot_interval=snapshot_interval,
                 metrics_file=None if metrics_file is None else os.fspath(metrics_file),
-                interval=metrics_interval,
+                metrics_interval=metrics_interval,
             ),
         )
     finally:
@@ -150,14 +154,6 @@ def _ended_by(exc: BaseException, console: Console) -> ExitStatus:
         else:
             console.say(str(problem), level=logging.ERROR)
     return status
-
-
-def _program_name() -> str:
-    path = os.path.splitext(sys.argv[0] if sys.argv else "")[0]
-    name = os.path.basename(path)
-    if name == "__main__":  # of a package
-        name = os.path.basename(os.path.dirname(path))
-    return name if name and not name.startswith("-") else "service"
 
 
 def _loader(config: object) -> Callable[[], IpcConfig]:
@@ -208,6 +204,7 @@ class _Service(Generic[RequestT, ResponseT]):
                         serving.start_soon(self._stop, signals, server, manager, serving)
                         watching.start_soon(self._report, signals, server, reports)
                         watching.start_soon(self._reload_at_signals, signals, server, config, manager)
+                        watching.start_soon(reports.keep_snapshot, server)
                         watching.start_soon(reports.keep_metrics, server)
                         watching.start_soon(manager.keep_alive)
                         self.console.announce(server.endpoint)
@@ -229,7 +226,8 @@ class _Service(Generic[RequestT, ResponseT]):
         await anext(signals.stops)
         self.stopping = True
         server.stop()
-        await manager.stopping("stopping: requests in flight are answered")
+        # A manager that hangs keeps nobody from the second signal.
+        serving.start_soon(manager.stopping, "stopping: requests in flight are answered")
         await anext(signals.stops)
         serving.cancel_scope.cancel()
 

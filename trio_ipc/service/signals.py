@@ -7,22 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import Final
 
 import attrs
 import trio
 
-if sys.platform == "win32":
-    #: What asks a program to end. SIGTERM has a name there and never arrives.
-    STOPS: Final = (signal.SIGINT, signal.SIGBREAK)
-    _RELOADS: Final[int | None] = None
-    _REPORTS: Final[int | None] = None
-else:
-    STOPS: Final = (signal.SIGINT, signal.SIGTERM)
-    _RELOADS: Final[int | None] = signal.SIGHUP
-    _REPORTS: Final[int | None] = signal.SIGUSR1
+from trio_ipc.transports.host import RELOAD_SIGNAL, REPORT_SIGNAL, STOP_SIGNALS
 
 
 @attrs.frozen
@@ -46,26 +36,27 @@ def caught_signals() -> Iterator[Signals]:
 
     Otherwise a second ^C, or a service manager's second SIGTERM, would interrupt its cleaning up.
     """
-    with _stops() as stops, _others(_RELOADS) as reloads, _others(_REPORTS) as reports:
+    with caught_stops() as stops, _others(RELOAD_SIGNAL) as reloads, _others(REPORT_SIGNAL) as reports:
         yield Signals(stops, reloads, reports)
 
 
 @contextlib.contextmanager
-def _stops() -> Iterator[AsyncIterator[object]]:
+def caught_stops() -> Iterator[AsyncIterator[object]]:
+    """Receive what asks the program to end, and nothing else; as :func:`caught_signals`."""
     caught = False
 
     def outside(_number: int, _frame: object) -> None:
         if not caught:
             raise KeyboardInterrupt
 
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         signal.signal(number, outside)  # Trio puts it back when its receiver is closed
     try:
-        with trio.open_signal_receiver(*STOPS) as received:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as received:
             caught = True
             yield received
     finally:
-        for number in STOPS:
+        for number in STOP_SIGNALS:
             # Python gives handlers of its own up before it ends, and would die of a signal then.
             signal.signal(number, signal.SIG_IGN)
 

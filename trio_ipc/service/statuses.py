@@ -15,6 +15,7 @@ from trio_ipc.errors import (
     EndpointInUseError,
     EndpointUnsafeError,
 )
+from trio_ipc.streams import OutputError
 
 
 class ExitStatus(enum.IntEnum):
@@ -36,10 +37,6 @@ class ExitStatus(enum.IntEnum):
     """Others could reach or replace the endpoint, so that nothing was served (EX_NOPERM)."""
     CONFIG = 78
     """A setting is wrong (EX_CONFIG): to start it again changes nothing."""
-
-
-class OutputError(Exception):
-    """What the program writes is not taken: standard output, or a file of telemetry."""
 
 
 #: The first that fits counts.

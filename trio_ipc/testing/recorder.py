@@ -91,7 +91,61 @@ class StreamObserver:
         self._told(Event(now - self._began, connection, what, by, **details))
 
 
-class Recorder(StreamObserver):
+class FileObserver(StreamObserver):
+    """Writes what it is told of into a file, for the length of a ``with`` block; subclasses say how.
+
+    Args:
+        path: the file to make, its owner's alone. One that exists is never touched.
+        told: is called with each event, as it happens, and appends to the file.
+
+    Raises:
+        FileExistsError: the file exists.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], told: Callable[[Event], object]) -> None:
+        super().__init__(told)
+        self.path = os.fspath(path)
+        self.failure: OSError | None = None
+        # O_EXCL follows no symbolic link, not even a dangling one (open(2)).
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._file: int | None = os.open(self.path, flags, _OWNER_ONLY)
+
+    def close(self) -> None:
+        """Record nothing more. Streams that are still open go on without. Idempotent."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _append(self, data: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as exc:
+            self.failure = exc
+            self.close()
+            _log.error("%s: recording has stopped: %s", self.path, exc.strerror)
+
+    def __enter__(self) -> Self:
+        """Begin a block in the end of which the file is closed."""
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: the recording is not whole. An exception of the block is not replaced.
+        """
+        self.close()
+        if exc is None and self.failure is not None:
+            raise self.failure
+
+
+class Recorder(FileObserver):
     """Records streams into a file, for the length of a ``with`` block.
 
     The file is its owner's alone (mode 0600; on Windows what its directory says), because payloads may hold
@@ -118,13 +172,8 @@ class Recorder(StreamObserver):
         contract: Contract[Any, Any],
         config: IpcConfig | None = None,
     ) -> None:
-        super().__init__(self._record)
         name = contract_of(contract).name
-        self.path = os.fspath(path)
-        self.failure: OSError | None = None
-        # O_EXCL follows no symbolic link, not even a dangling one (open(2)).
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file: int | None = os.open(self.path, flags, _OWNER_ONLY)
+        super().__init__(path, self._record)
         config = config or IpcConfig()
         self._write(
             format=FORMAT,
@@ -134,12 +183,6 @@ class Recorder(StreamObserver):
             crc32_variant=str(config.crc32_variant),
             max_frame_bytes=config.max_frame_bytes,
         )
-
-    def close(self) -> None:
-        """Record nothing more. Streams that are still open go on without. Idempotent."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
 
     def _record(self, event: Event) -> None:
         details: dict[str, Any] = {}
@@ -153,32 +196,8 @@ class Recorder(StreamObserver):
         self._write(at=at, connection=event.connection, event=event.what, by=event.by, **details)
 
     def _write(self, **record: Any) -> None:
-        if self._file is None:
-            return
-        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        try:
-            while line:
-                line = line[os.write(self._file, line) :]
-        except OSError as exc:
-            self.failure = exc
-            self.close()
-            _log.error("%s: recording has stopped: %s", self.path, exc.strerror)
-
-    def __enter__(self) -> Self:
-        """Begin a block in the end of which the file is closed."""
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
-    ) -> None:
-        """Close the file.
-
-        Raises:
-            OSError: the recording is not whole. An exception of the block is not replaced.
-        """
-        self.close()
-        if exc is None and self.failure is not None:
-            raise self.failure
+        if self._file is not None:
+            self._append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
 
 
 class ObservedStream(WrappedStream):

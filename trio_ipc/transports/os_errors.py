@@ -170,6 +170,12 @@ else:
                 endpoint=endpoint,
                 hint="its server has ended or is stopping, or it uses another file by now: start it again",
             )
+        if exc.errno == errno.EPROTOTYPE:
+            return ConnectError(
+                "cannot connect: the socket is of another kind, such as for datagrams",
+                endpoint=endpoint,
+                hint="check the path, or use another one",
+            )
         if exc.errno in {errno.EACCES, errno.EPERM}:
             return EndpointPermissionError(
                 f"permission denied to uid {os.geteuid()}",

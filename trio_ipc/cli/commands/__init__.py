@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "info": Entry(f"{__name__}.info", "Tell who listens at an endpoint, and what they answer."),
     "doctor": Entry(f"{__name__}.doctor", "Find out what is wrong with an endpoint."),
     "serve": Entry(f"{__name__}.serve", "Serve with a handler of yours."),
+    "top": Entry(f"{__name__}.top", "Show a running server's counters, live."),
     "monitor": Entry(f"{__name__}.monitor", "Show what goes between clients and a server, live."),
     "capture": Entry(f"{__name__}.capture", "Record what goes between clients and a server."),
     "show": Entry(f"{__name__}.show", "Show what was recorded."),

@@ -69,7 +69,12 @@ def command(
     The times are those of a client in Python, from the call to its decoded response, one call at a time on
     each connection. The server does whatever is asked as often as it is asked. A call that fails ends it,
     with status 4. p99_us, for example, is the time in µs that 99 of 100 calls did not exceed.
-    """
+
+    \b
+      trio-ipc bench ./s.sock
+      trio-ipc bench ./s.sock --calls 10000 --connections 4
+      trio-ipc bench ./s.sock --request '{"task_id": "1"}'
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.running import run_async  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.statistics import summary  # noqa: PLC0415
 

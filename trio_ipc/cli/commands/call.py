@@ -86,6 +86,7 @@ def command(
     \b
       trio-ipc call ./s.sock '{"task_id": "1"}'
       trio-ipc call ./s.sock --timeout 2 < requests.jsonl
+      trio-ipc call ./a.sock --also ./b.sock '{"task_id": "1"}'
 
     The exit status is 1 where a response says that it failed.
     """  # noqa: D301 - click's mark for lines that stay as they are
@@ -207,11 +208,12 @@ async def _pieces() -> AsyncGenerator[str, None]:
     """Give standard input as text."""
     import trio  # noqa: PLC0415 - not for completion
 
+    from trio_ipc.transports.host import END_OF_INPUT  # noqa: PLC0415
+
     if sys.stdin is None:
         return
     if sys.stdin.isatty():
-        end = "Ctrl-Z and Return" if sys.platform == "win32" else "Ctrl-D"
-        output.say(f"requests are read from the keyboard, as JSON; {end} ends them")
+        output.say(f"requests are read from the keyboard, as JSON; {END_OF_INPUT} ends them")
     decoder = codecs.getincrementaldecoder("utf-8")()
     descriptor = sys.stdin.fileno()
     while True:

@@ -84,9 +84,14 @@ def command(
     With --listen each request is answered in another way. A client that asks on and on sees all of them; one
     that asks once must be run again and again, until this ends. Ctrl-C ends it with what was seen until then.
 
-    The rules have their numbers in docs/wire-protocol.md. The exit status is 0 where some were kept and none
-    was broken, and 1 otherwise.
-    """
+    \b
+      trio-ipc check ./s.sock
+      trio-ipc check ./s.sock --hostile --json
+      trio-ipc check --listen ./of-a-test.sock
+
+    Each finding has the rule's number, its text, and what was seen. The exit status is 0 where some rules
+    were kept and none was broken, and 1 otherwise.
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.running import run_async  # noqa: PLC0415 - not for completion
 
     config = arguments.settings(endpoint, config_file)

@@ -17,9 +17,9 @@ def command(context: click.Context, shell: str) -> int:
     """Print what makes a shell complete this command, its options and the paths of endpoints.
 
     \b
-    bash:  eval "$(trio-ipc completion bash)"      in ~/.bashrc (bash 4.4 or later)
-    zsh:   eval "$(trio-ipc completion zsh)"       in ~/.zshrc
-    fish:  trio-ipc completion fish > ~/.config/fish/completions/trio-ipc.fish
+      bash:  eval "$(trio-ipc completion bash)"      in ~/.bashrc (bash 4.4 or later)
+      zsh:   eval "$(trio-ipc completion zsh)"       in ~/.zshrc
+      fish:  trio-ipc completion fish > ~/.config/fish/completions/trio-ipc.fish
     """  # noqa: D301 - click's mark for lines that stay as they are
     kind = get_completion_class(shell)
     if kind is None:

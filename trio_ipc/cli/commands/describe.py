@@ -22,7 +22,12 @@ def command(contract: Contract[Any, Any], json_form: str | None) -> int:
 
     No server is needed: both sides know the contract, and nothing of it goes over the connection. The example
     is a request for 'trio-ipc call', to be filled in.
-    """
+
+    \b
+      trio-ipc describe
+      trio-ipc describe --contract my_module:CONTRACT
+      trio-ipc describe --json=pretty
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli import described  # noqa: PLC0415 - it loads protobuf, which completion has no use for
 
     if json_form is not None:

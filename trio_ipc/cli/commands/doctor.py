@@ -41,8 +41,12 @@ def command(
     trusts that one (--trust names further users); and what is answered, in which checksum variant, to a
     request that does no harm. Nothing is changed. Run it as the user who has the trouble.
 
+    \b
+      trio-ipc doctor ./s.sock
+      sudo -u agent trio-ipc doctor /run/procmond/s.sock
+
     The exit status is 0 where nothing is broken, and 1 otherwise.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.examining import examine  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.running import run_async  # noqa: PLC0415
 

@@ -50,6 +50,10 @@ def command(
     request for that, by which it is seen which checksum variant it speaks (the first one that it answers).
     One that runs as a user who is not trusted is shown, and not asked.
 
+    \b
+      trio-ipc info ./s.sock
+      trio-ipc info ./s.sock --silent --json
+
     The exit status is 0 where somebody is there who may be talked to, 1 where that one is not trusted or does
     not answer, and 3 where nobody could be reached.
     """  # noqa: D301 - click's mark for lines that stay as they are

@@ -34,12 +34,16 @@ def command(
 ) -> int:
     """Show what clients that connect to AT and the server at ENDPOINT say to each other.
 
-    Each message is shown as soon as it is whole, with the time since the first connection, the connection's
-    number, and who sent it; '!!' marks what is wrong. As JSON, each message is a value of its own.
+    \b
+      trio-ipc monitor ./s.sock --listen ./between.sock
+
+    Clients connect to ./between.sock meanwhile. Each message is shown as soon as it is whole, with the time
+    since the first connection, the connection's number, and who sent it; '!!' marks what is wrong. As JSON,
+    each message is a value of its own.
 
     The server sees this process as its client, and clients see it as the server. Bytes are passed on as they
     are, whatever is in them. It ends at Ctrl-C, SIGTERM, or after --seconds, with status 0.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.running import run_async  # noqa: PLC0415
     from trio_ipc.testing.recorder import StreamObserver  # noqa: PLC0415

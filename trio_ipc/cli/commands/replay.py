@@ -42,10 +42,14 @@ def command(
     """Make the requests of a recording again, to the server at ENDPOINT, and compare its answers.
 
     Requests go as they were recorded, one after the other, and as many connections are made. A server does
-    again whatever they ask it to do.
+    again whatever they ask it to do. FILE is what 'trio-ipc capture' has written.
+
+    \b
+      trio-ipc replay said.jsonl ./s.sock
+      trio-ipc replay said.jsonl ./s.sock --ignore processes
 
     The exit status is 0 where all answers are as they were, and 1 where one differs.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.recorded import difference_as_json, recording_in  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.running import run_async  # noqa: PLC0415
 
@@ -66,7 +70,7 @@ def command(
         for one in different:
             for line in _lines(one):
                 output.write(line)
-        output.write(f"{count} recorded requests, {len(different)} answered otherwise")
+        output.write(f"{count} requests, {len(different)} answered otherwise")
     return Status.NO if different else Status.DONE
 
 

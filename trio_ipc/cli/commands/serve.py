@@ -42,6 +42,12 @@ class HandlerName(click.ParamType[Any]):
     help="Write counters there as JSON, at SIGUSR1 and in the end.",
 )
 @click.option(
+    "--snapshot-interval",
+    type=arguments.SECONDS,
+    metavar="SECONDS",
+    help="Write them this often as well, for 'trio-ipc top FILE'.",
+)
+@click.option(
     "--metrics-file",
     type=click.Path(),
     metavar="FILE.prom",
@@ -57,6 +63,7 @@ def command(
     *,
     log_style: str,
     snapshot_file: str | None,
+    snapshot_interval: float | None,
     metrics_file: str | None,
 ) -> int:
     """Serve at ENDPOINT with a handler: an async function of a request and a Call, which returns a response.
@@ -64,10 +71,21 @@ def command(
     Without ENDPOINT it is the endpoint_path of the settings. 'listening on ENDPOINT' on standard output says
     that clients can connect. SIGTERM and Ctrl-C stop it gracefully, and the second time at once; SIGHUP has
     it read its settings again; SIGUSR1 has it tell what it has done. It may be started by systemd, also with
-    a socket. docs/services.md tells the same of programs, by run_service().
+    a socket. A program of yours does the same by run_service().
 
-    The exit status is 0 after it was asked to stop.
-    """
+    With this as app.py, 'trio-ipc call' gets an answer from what the example starts:
+
+    \b
+      from trio_ipc.daemoneye import DetectionResult
+      async def handle(task, call):
+          return DetectionResult(task_id=task.task_id, success=True)
+
+    \b
+      trio-ipc serve app:handle ./s.sock
+      trio-ipc call ./s.sock '{"task_id": "1"}'
+
+     it was asked to stop, 2 for a wrong setting, and 3 where it cannot listen.
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc import ExitStatus, run_service  # noqa: PLC0415 - not for completion
 
     try:
@@ -78,6 +96,7 @@ def command(
             name=f"{PROGRAM} serve",
             log_style=log_style,
             snapshot_file=snapshot_file,
+            snapshot_interval=snapshot_interval,
             metrics_file=metrics_file,
         )
     except TypeError as exc:

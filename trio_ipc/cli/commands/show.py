@@ -24,8 +24,12 @@ def command(file: str, contract: Contract[Any, Any], json_form: str | None) -> i
     As text, each message follows what happened, and '!!' marks what was wrong; without a contract of the
     recording's name, payloads are shown as bytes. As JSON, requests and responses stand side by side.
 
+    \b
+      trio-ipc show said.jsonl
+      trio-ipc show said.jsonl --json
+
     The exit status is 1 where the recording is damaged, or ends early.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.recorded import as_json, contract_for, recording_in  # noqa: PLC0415 - not for completion
 
     recording = recording_in(file)

@@ -1,0 +1,59 @@
+"""What each system has for a program besides endpoints: its signals, its service manager, its keyboard.
+
+Services and the command take it from here, and so need not know a platform. This module must never catch a
+signal, nor write anything.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from typing import Final
+
+if sys.platform == "win32":
+    #: What asks a program to end. SIGTERM has a name there and never arrives.
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+    #: What asks it to read its settings again, None where there is no such signal.
+    RELOAD_SIGNAL: Final[int | None] = None
+    #: What asks it to tell what it has done, likewise.
+    REPORT_SIGNAL: Final[int | None] = None
+    #: How a person ends what they type.
+    END_OF_INPUT: Final = "Ctrl-Z and Return"
+    #: Whether a service manager may listen that speaks sd_notify(3).
+    HAS_NOTIFY: Final = False
+
+    def connected_datagrams(address: str) -> socket.socket:
+        """Raise that there are none."""
+        raise OSError(0, "this system has no such sockets", address)
+
+    def monotonic_microseconds() -> int:
+        """Return Python's monotonic clock, in µs."""
+        return time.monotonic_ns() // 1000
+
+else:
+    STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+    RELOAD_SIGNAL: Final[int | None] = signal.SIGHUP
+    REPORT_SIGNAL: Final[int | None] = signal.SIGUSR1
+    END_OF_INPUT: Final = "Ctrl-D"
+    HAS_NOTIFY: Final = True
+
+    def connected_datagrams(address: str) -> socket.socket:
+        """Return a socket whose datagrams go to this address. It never blocks (unix(7)).
+
+        Raises:
+            OSError: nobody has the address.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def monotonic_microseconds() -> int:
+        """Return CLOCK_MONOTONIC in µs, by which a service manager orders what it is told."""
+        return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
