@@ -118,3 +118,48 @@ def test_a_run_of_two_workers_carries_all_that_its_tests_wrote_and_measures_them
     run.assert_outcomes(passed=3, failed=3)
     assert "INTERNALERROR" not in run.stdout.str()
     assert len([*pytester.path.glob("measured.*")]) == 3, "the controller's and the workers'"
+
+
+def test_workers_measure_the_first_of_a_tests_parameters_over_each_transport(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coverage import CoverageData
+
+    pytester.makeconftest("pytest_plugins = ['tests.workers']")
+    pytester.makepyfile(
+        reached="""
+        def lines(nth, transport):
+            if nth == "first":
+                return transport == "one" or (
+                    transport == "other"
+                )
+            return nth
+
+
+        def once():
+            return 1
+        """,
+        test_first="""
+        import pytest
+        import reached
+
+        @pytest.mark.parametrize("nth", ["first", "second", "third"])
+        @pytest.mark.parametrize("transport", ["one", "other"])
+        def test_lines(nth, transport):
+            assert reached.lines(nth, transport)
+
+        def test_once():
+            assert reached.once()
+        """,
+    )
+    settings = pytester.makefile(".ini", coverage="[run]\nparallel = true\ndata_file = measured\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COVERAGE_PROCESS_START", str(settings))
+    run = pytester.runpytest_subprocess("-n", "2", "-p", "no:randomly", "-p", "no:cacheprovider")
+    run.assert_outcomes(passed=7)
+    lines: set[int] = set()
+    for file in pytester.path.glob("measured.*"):
+        data = CoverageData(basename=str(file))
+        data.read()
+        lines |= {*(data.lines(str(pytester.path / "reached.py")) or ())}
+    assert lines == {1, 2, 3, 4, 9, 10}, "6 is what the second and the third reach"
