@@ -25,6 +25,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/transports",
         "tests/test_opening.py",
         "tests/hardening/test_socket_group.py",
+        "tests/service/test_activation.py",
     ),
     "trio_ipc.legacy": ("tests/legacy", "tests/channel", "tests/test_opening.py", "tests/test_variants.py"),
     "trio_ipc.testing": ("tests/testing",),
