@@ -1,7 +1,5 @@
 """A pytest plugin for runs of several workers (``pytest -n 2``): what they share, and what they keep apart.
 
-What they measure is what the first of each test's parameters reach; see :class:`Measuring`.
-
 The marker ``alone`` is for a test that needs the machine for itself: it waits until no other test of the run
 is running, and the others wait for it. Without workers, and on Windows, it does nothing.
 """
@@ -20,54 +18,17 @@ import pytest
 if sys.platform != "win32":
     import fcntl
 
-#: Parameters by which a test runs over each transport.
-_TRANSPORTS = ("transport", "ipc_endpoint")
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: wait until no other test of this run is running")
     if is_worker(config) or not config.getoption("numprocesses", None):
         # By this a worker's own coverage was begun; what its tests start is not measured.
         os.environ.pop("COVERAGE_PROCESS_START", None)
-    coverage = sys.modules.get("coverage")
-    if is_worker(config) and coverage is not None and coverage.Coverage.current() is not None:
-        config.pluginmanager.register(Measuring(coverage.Coverage.current()))
 
 
 def is_worker(config: pytest.Config) -> bool:
     """Return whether this process runs tests for another one, which has the results."""
     return hasattr(config, "workerinput")
-
-
-class Measuring:
-    """Measures coverage in the first test of each function, over each transport, and in no further one.
-
-    Its further parameters seldom reach another line, and Python is XXX times as slow while it is traced.
-    Without workers all is measured.
-
-    Args:
-        coverage: what measures this process; it does already.
-    """
-
-    def __init__(self, coverage: Any) -> None:
-        self._coverage = coverage
-        self._is_on = True
-        self._chosen: set[pytest.Item] = set()
-
-    @pytest.hookimpl(tryfirst=True)  # before the order is drawn
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        first: dict[tuple[object, ...], pytest.Item] = {}
-        for item in items:
-            parameters = getattr(getattr(item, "callspec", None), "params", {})
-            over = [str(parameters.get(name)) for name in _TRANSPORTS]
-            first.setdefault((item.nodeid.partition("[")[0], *over), item)
-        self._chosen = {*first.values()}
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        if (item in self._chosen) != self._is_on:
-            self._is_on = not self._is_on
-            (self._coverage.start if self._is_on else self._coverage.stop)()
 
 
 @pytest.hookimpl(wrapper=True)

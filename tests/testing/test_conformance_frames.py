@@ -154,8 +154,8 @@ async def test_a_server_that_had_no_place_is_tried_again_for_as_long_as_patience
         found = await check_server(DETECTION, collector.endpoint, crc32_variant="ieee", patience=1.0)
         assert found.broken == ("S1",)
         assert found["S1"].seen == (
-            "a request was not answered (checksum variant tried: ieee): it reset the connection. It may refuse "
-            "this user, have no place, or speak another variant"
+            "a request was not answered (checksum variant tried: ieee): it reset the connection. It may "
+            "refuse this user, have no place, or speak another variant"
         )
         assert 1 <= trio.current_time() - began < 1.1
         assert collector.connections in {21, 22}, "one each 50 ms"
