@@ -38,3 +38,33 @@ async def test_where_it_is_in_vain_it_looks_ever_less_often_and_again_once_it_he
 
 async def test_zero_looks_are_never(autojump_clock: MockClock) -> None:
     assert await spun(Spin(0), [True]) == 0
+
+
+async def test_how_long_it_looks_depends_on_how_soon_the_waits_follow_one_another(
+    mock_clock: MockClock,
+) -> None:
+    spin = Spin(100, backs_off=False)
+
+    async def looks_of_35_us() -> int:
+        looks = 0
+
+        def look() -> bool:
+            nonlocal looks
+            looks += 1
+            mock_clock.jump(0.000_035)
+            return False
+
+        assert not await spin.until(look)
+        return looks
+
+    assert await looks_of_35_us() == 3, "the first: 0.1 ms"
+    assert await looks_of_35_us() == 9, "lively: 0.3 ms"
+    mock_clock.jump(0.001)
+    assert await looks_of_35_us() == 3
+    mock_clock.jump(0.000_8)
+    assert await looks_of_35_us() == 9, "it began 0.9 ms after the last one"
+
+
+async def test_what_does_not_back_off_looks_each_time(autojump_clock: MockClock) -> None:
+    spin = Spin(3, backs_off=False)
+    assert [await spun(spin, []) for _ in range(5)] == [3] * 5

@@ -48,7 +48,7 @@ PATIENCE: Final = 30.0
 #: Seconds from which on memory is judged; before, what is filled once is most of what grows.
 JUDGES_MEMORY: Final = 600
 
-#: What the second half of a run may have over the first: a share of it, and bytes.
+#: What the last quarter of a run may have over the second: a share of it, and bytes.
 _SHARE_ALLOWED: Final = 0.05
 _BYTES_ALLOWED: Final = 4 << 20
 

@@ -2,7 +2,8 @@
 
     make mutants ARGS="--module trio_ipc.wire --sample 40 --seed 7"
 
-Each mutant is put into a copy of the tree, in which the tests of its room run up to the first that fails.
+Each mutant is put into a copy of the tree, in which the tests of its room run up to the first that fails,
+those that are nearest to it before the others.
 What no test notices has survived: it is a hole in the tests, unless it changes nothing that anybody could
 see. What was found to be of that kind is in ``judged.toml``, with the reason. Exit status 1 says that some
 have survived.
@@ -27,20 +28,31 @@ from typing import Final, NoReturn
 
 import attrs
 
+from tests.test_signatures import MODULES
+
 from .mutate import Mutant, mutants_of, names_of
-from .rooms import paths_for
+from .rooms import nearest_first, paths_for
 
 ROOT: Final = Path(__file__).parents[2]
 JUDGED: Final = Path(__file__).with_name("judged.toml")
 
+#: What users call, whose signatures have a test.
+PUBLIC: Final = {name for module in MODULES for name in module.__all__}
+
 #: What a copy needs. All else is made, or of no use to the tests of a room.
-_COPIED: Final = ("trio_ipc", "tests", "examples", "pytest_trio_ipc.py", "pyproject.toml")
+_COPIED: Final = ("trio_ipc", "tests", "examples", "pytest_trio_ipc", "pyproject.toml")
 
 #: A mutant hangs that takes so many times as long as the tests do without it, and so many seconds more.
 _TIMES: Final = 3.0
 _SECONDS: Final = 15.0
 
-_PYTEST: Final = ("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+#: Seconds for one test, many times what any takes. It is not waited longer for one that hangs.
+_SECONDS_OF_A_TEST: Final = 45
+
+_PYTEST: Final = (
+    *("-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0"),
+    *("-o", f"faulthandler_timeout={_SECONDS_OF_A_TEST}", "-o", "faulthandler_exit_on_timeout=true"),
+)
 
 
 @attrs.frozen
@@ -61,12 +73,10 @@ class Copy:
     Args:
         root: the tree.
         directory: where the copy is made.
-        tests: what runs in it, as arguments of pytest.
     """
 
-    def __init__(self, root: Path, directory: Path, tests: Sequence[str]) -> None:
+    def __init__(self, root: Path, directory: Path) -> None:
         self.directory = directory
-        self._command = [sys.executable, *_PYTEST, *tests]
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in _COPIED:
             source = root / name
@@ -75,12 +85,12 @@ class Copy:
             elif source.exists():
                 shutil.copy(source, directory / name)
 
-    def run(self, limit: float | None = None) -> tuple[int | None, str]:
-        """Run the tests; return the exit status, None if they hang, and what they said."""
+    def run(self, tests: Sequence[str], limit: float | None = None) -> tuple[int | None, str]:
+        """Run tests; return the exit status, None if they hang, and what they said."""
         # Before what is installed, also for the programs that the tests start.
         environment = {**os.environ, "PYTHONPATH": str(self.directory)}
         with subprocess.Popen(
-            self._command,
+            [sys.executable, *_PYTEST, *tests],
             cwd=self.directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -98,13 +108,14 @@ class Copy:
                 _end_all_of(process)
         return process.returncode, said
 
-    def try_out(self, place: Place, limit: float) -> str | None:
+    def try_out(self, place: Place, tests: Sequence[str], limit: float) -> str | None:
         """Put a mutant into its place, run the tests, and take it out; return what noticed it."""
         file = self.directory / place.file
         right = file.read_bytes()
         try:
             self._write(file, place.mutant.source.encode())
-            status, said = self.run(limit)
+            nearest = nearest_first(tests, self.directory, place.file, place.mutant.scope)
+            status, said = self.run(nearest, limit)
         finally:
             self._write(file, right)
         if status is None:
@@ -138,9 +149,17 @@ def files_of(root: Path, module: str) -> list[Path]:
 def places_in(root: Path, module: str) -> Iterator[Place]:
     """Return all mutants of a module."""
     for file in files_of(root, module):
-        mutants = mutants_of((root / file).read_text(encoding="utf-8"))
+        found = mutants_of((root / file).read_text(encoding="utf-8"))
+        mutants = [mutant for mutant in found if not _is_nobodys(mutant)]
         for mutant, name in zip(mutants, names_of(mutants), strict=True):
             yield Place(file, name, mutant)
+
+
+def _is_nobodys(mutant: Mutant) -> bool:
+    """Whether it lets only this package give an argument by its place, which nobody could see."""
+    scopes = mutant.scope.split(".")
+    is_private = any(name.startswith("_") and name != "__init__" for name in scopes)
+    return mutant.before == "*," and (is_private or scopes[0] not in PUBLIC)
 
 
 def judged() -> dict[tuple[str, str], str]:
@@ -149,68 +168,92 @@ def judged() -> dict[tuple[str, str], str]:
     return {(one["file"], one["name"]): one["reason"] for one in known.get("mutant", ())}
 
 
+@attrs.frozen
+class Room:
+    """What is tried of a module or package.
+
+    Attributes:
+        module: its dotted name.
+        tests: paths for pytest.
+        places: its mutants, all of them or a sample.
+        left_out: how many were judged to change nothing.
+    """
+
+    module: str
+    tests: tuple[str, ...]
+    places: list[Place]
+    left_out: int
+
+
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Try some or all mutants of a module, and tell which have survived."""
+    """Try some or all mutants of modules, and tell which have survived."""
     parser = argparse.ArgumentParser(
         prog="make mutants",
         description="Change the code in one place after another; see whether a test fails.",
     )
-    parser.add_argument("--module", required=True, help="dotted name of a module or package: trio_ipc.wire")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many of them, by chance")
+    parser.add_argument(
+        "--module", required=True, nargs="+", help="dotted names of modules or packages: trio_ipc.wire"
+    )
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each, by chance")
     parser.add_argument("--seed", type=int, help="of that chance, to have the same ones again")
     parser.add_argument("--match", default="", help="only those whose name has this text")
     parser.add_argument("--tests", nargs="+", help="paths for pytest (default: the tests of the room)")
     parser.add_argument("--list", action="store_true", help="show them, and run nothing")
     options = parser.parse_args(arguments)
-    if not all((root / file).is_file() for file in files_of(root, options.module)):
-        parser.error(f"--module is {options.module}, and there is no such module")
-    try:
-        tests = options.tests or paths_for(options.module, root)
-    except KeyError:
-        parser.error(f"no tests are known for {options.module}: say which by --tests")
+    for module in options.module:
+        if not all((root / file).is_file() for file in files_of(root, module)):
+            parser.error(f"--module is {module}, and there is no such module")
     if sys.platform == "win32":
         print("nothing was tried: it ends what hangs by Unix's groups of processes")
         return 0
-    reasons = judged()
-    places = [place for place in places_in(root, options.module) if options.match in str(place)]
-    left_out = [place for place in places if (place.file.as_posix(), place.name) in reasons]
-    places = [place for place in places if place not in left_out]
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
-    if options.sample is not None and options.sample < len(places):
-        places = sorted(random.Random(seed).sample(places, options.sample), key=str)
+    try:
+        rooms = [_room(module, options, seed, root) for module in options.module]
+    except KeyError as exc:
+        parser.error(f"no tests are known for {exc.args[0]}: say which by --tests")
+    if options.sample is not None:
         print(f"seed {seed}")
     if options.list:
-        print(*places, sep="\n")
+        print(*(place for room in rooms for place in room.places), sep="\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        survived = _try_all(places, Copy(root, Path(directory), tests))
-    if survived is None:
-        return 2
-    for place in survived:
-        print(f"survived: {place}")
-    killed = len(places) - len(survived)
-    share = f", {killed / len(places):.0%}" if places else ""
-    print(f"{killed} of {len(places)} killed{share}; {len(left_out)} judged to change nothing")
-    return 1 if survived else 0
+        copy = Copy(root, Path(directory))
+        return max([_try_all(room, copy) for room in rooms])
 
 
-def _try_all(places: Sequence[Place], copy: Copy) -> list[Place] | None:
-    """Return who has survived; None where the tests fail by themselves."""
-    copy.run()  # compiles, so that the next one takes as long as those to come
+def _room(module: str, options: argparse.Namespace, seed: int, root: Path) -> Room:
+    tests = options.tests or paths_for(module, root)
+    reasons = judged()
+    found = [place for place in places_in(root, module) if options.match in str(place)]
+    places = [place for place in found if (place.file.as_posix(), place.name) not in reasons]
+    left_out = len(found) - len(places)
+    if options.sample is not None and options.sample < len(places):
+        places = sorted(random.Random(seed).sample(places, options.sample), key=str)
+    return Room(module, tuple(tests), places, left_out)
+
+
+def _try_all(room: Room, copy: Copy) -> int:
+    """Tell who has survived; return the exit status, 2 where the tests fail by themselves."""
     began = time.monotonic()
-    status, said = copy.run()
+    status, said = copy.run(room.tests)
     if status != 0:
         print(said)
-        print("the tests fail as they are, so that nothing can be said")
-        return None
+        print(f"{room.module}: the tests fail as they are, so that nothing can be said")
+        return 2
     limit = _TIMES * (time.monotonic() - began) + _SECONDS
     survived = []
-    for number, place in enumerate(places, 1):
-        noticed = copy.try_out(place, limit)
+    for number, place in enumerate(room.places, 1):
+        noticed = copy.try_out(place, room.tests, limit)
         if noticed is None:
             survived.append(place)
-        print(f"{number}/{len(places)} {place}: {noticed or 'SURVIVED'}", flush=True)
-    return survived
+        print(f"{number}/{len(room.places)} {place}: {noticed or 'SURVIVED'}", flush=True)
+    for place in survived:
+        print(f"survived: {place}")
+    killed = len(room.places) - len(survived)
+    share = f", {killed / len(room.places):.0%}" if room.places else ""
+    share += f"; {room.left_out} judged to change nothing"
+    print(f"{room.module}: {killed} of {len(room.places)} killed{share}", flush=True)
+    return 1 if survived else 0
 
 
 def _be_ended(*_: object) -> NoReturn:

@@ -249,12 +249,20 @@ class _Finder(ast.NodeVisitor):
     def _add(self, line: int, start: int, end: int, after: str) -> None:
         before = self._source[start:end].decode()
         source = (self._source[:start] + after.encode() + self._source[end:]).decode()
-        try:
-            compile(source, "<mutant>", "exec", dont_inherit=True)
-        except SyntaxError:
-            return  # a default before an argument without one, for example
+        # All others are an expression for an expression, or a statement for a statement; a test compiles some.
+        if not after and not _is_python(source):
+            return
         shown = _one_line(after) or "nothing"
         self.found.append(Mutant(line, ".".join(self._scopes), _one_line(before), shown, source))
+
+
+def _is_python(source: str) -> bool:
+    """Return whether it compiles: a default must not come before an argument without one."""
+    try:
+        compile(source, "<mutant>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _one_line(text: str) -> str:

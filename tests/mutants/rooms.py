@@ -5,6 +5,7 @@ A mutant that none of them notices may be noticed elsewhere. That is luck, and c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/transports",
         "tests/test_opening.py",
         "tests/hardening/test_socket_group.py",
+        "tests/service/test_activation.py",
     ),
     "trio_ipc.legacy": ("tests/legacy", "tests/channel", "tests/test_opening.py", "tests/test_variants.py"),
     "trio_ipc.testing": ("tests/testing",),
@@ -39,7 +41,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 #: What every room is tested by, too.
-EVERYWHERE: Final = ("tests/test_package.py",)
+EVERYWHERE: Final = ("tests/test_package.py", "tests/test_signatures.py")
 
 
 def paths_for(module: str, root: Path) -> tuple[str, ...]:
@@ -62,3 +64,33 @@ def paths_for(module: str, root: Path) -> tuple[str, ...]:
     if not found or not module.startswith("trio_ipc."):
         raise KeyError(module)
     return (*found, *EVERYWHERE)
+
+
+def nearest_first(paths: Iterable[str], root: Path, file: Path, scope: str) -> list[str]:
+    """Return the files of tests below these paths, those first that are likely to notice a change.
+
+    None is left out: what is noticed is noticed sooner, and what survives has met the same tests.
+
+    Args:
+        paths: files and directories; what is neither, as the name of one test, stays as it is.
+        root: of the tree.
+        file: what is changed, relative to the root.
+        scope: the class or function in it, dotted.
+    """
+    files: dict[str, int] = {}
+    for path in paths:
+        found = sorted((root / path).rglob("test_*.py")) if (root / path).is_dir() else [root / path]
+        for one in found:
+            files[one.relative_to(root).as_posix()] = _distance(one, file.with_suffix(""), scope)
+    return sorted(files, key=files.__getitem__)  # stable
+
+
+def _distance(tests: Path, module: Path, scope: str) -> int:
+    """Return how far tests are from a place in the code: of its name, speaking of it, or of a name alike."""
+    if tests.stem == f"test_{module.name}":
+        return 0
+    text = tests.read_text(encoding="utf-8") if tests.is_file() else ""
+    outermost = scope.partition(".")[0]
+    if ".".join(module.parts) in text or (outermost and outermost in text):
+        return 1
+    return 2 if {*module.name.split("_")} & {*tests.stem.split("_")} else 3

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from . import __main__ as program
 from .__main__ import JUDGED, ROOT, files_of, judged, main, places_in
 from .mutate import mutants_of, names_of
-from .rooms import EVERYWHERE, TESTS, paths_for
+from .rooms import EVERYWHERE, TESTS, nearest_first, paths_for
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,13 @@ def test_all_mutants_of_this_project_can_be_compiled_and_have_names_of_their_own
             compile(place.mutant.source, place.name, "exec", dont_inherit=True)
 
 
+def test_what_only_this_package_calls_may_be_called_in_any_way() -> None:
+    by_place = {place.name for place in places_in(ROOT, "trio_ipc.testing") if place.mutant.before == "*,"}
+    assert {"open_pair: *, -> nothing", "Faults.__init__: *, -> nothing"} <= by_place
+    assert not by_place & {"SocketBuffer.__init__: *, -> nothing", "FaultScript.__init__: *, -> nothing"}
+    assert not [name for name in by_place if "._" in name and ".__init__" not in name]
+
+
 def test_the_paths_for_every_room_are_there() -> None:
     for room in TESTS:
         assert (ROOT / room.replace(".", "/")).exists() or files_of(ROOT, room)[0].exists(), room
@@ -95,6 +103,31 @@ def test_a_room_that_nobody_has_listed_is_tested_where_its_name_says(tmp_path: P
     assert paths_for("trio_ipc.new.part", tmp_path) == ("tests/new", *EVERYWHERE)
     with pytest.raises(KeyError):
         paths_for("trio_ipc.other", tmp_path)
+
+
+def test_the_tests_that_are_nearest_to_a_change_run_first_and_none_is_left_out(tmp_path: Path) -> None:
+    tests = {
+        "test_deep.py": "",
+        "test_binding.py": "",
+        "test_made.py": "from trio_ipc.room.unix_binding import Socket",
+        "test_said.py": "Socket()",
+        "test_unix_binding.py": "",
+    }
+    (tmp_path / "tests" / "room").mkdir(parents=True)
+    for name, text in tests.items():
+        (tmp_path / "tests" / "room" / name).write_text(text)
+    (tmp_path / "tests" / "test_all.py").write_text("")
+    paths = ("tests/room", "tests/test_all.py", "tests/test_all.py::test_one")
+    found = nearest_first(paths, tmp_path, Path("trio_ipc/room/unix_binding.py"), "Socket.close")
+    assert found == [
+        "tests/room/test_unix_binding.py",
+        "tests/room/test_made.py",
+        "tests/room/test_said.py",
+        "tests/room/test_binding.py",
+        "tests/room/test_deep.py",
+        "tests/test_all.py",
+        "tests/test_all.py::test_one",
+    ]
 
 
 def test_what_was_judged_is_still_there_and_has_a_reason() -> None:
@@ -136,7 +169,7 @@ def test_it_tells_who_has_survived(tmp_path: Path, capsys: pytest.CaptureFixture
         "survived: trio_ipc/half.py:2 half: 0 -> (1)",
         "survived: trio_ipc/half.py:3 half: raise ValueError -> pass",
     ]
-    assert "3 of 6 killed, 50%" in said[-1]
+    assert said[-1] == "trio_ipc.half: 3 of 6 killed, 50%; 0 judged to change nothing"
     assert (root / "trio_ipc" / "half.py").read_text() == CODE
 
 
@@ -184,3 +217,33 @@ def test_a_mistake_is_told(arguments: list[str], told: str, capsys: pytest.Captu
 def test_a_module_is_one_file_and_a_package_all_of_its_files() -> None:
     assert files_of(ROOT, "trio_ipc.wire.framing") == [Path("trio_ipc/wire/framing.py")]
     assert Path("trio_ipc/wire/framing.py") in files_of(ROOT, "trio_ipc.wire")
+
+
+@needs_groups
+def test_several_modules_have_a_score_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = a_tree(tmp_path, "from trio_ipc.half import half\n\ndef test_half():\n    assert half(4) == 2\n")
+    (root / "trio_ipc" / "one.py").write_text("ONE = 1\n")
+    choice = ["--module", "trio_ipc.one", "trio_ipc.half", "--tests", "tests", "--match", "1"]
+    tests = "from trio_ipc.one import ONE\n\ndef test():\n    assert ONE == 1\n"
+    (root / "tests" / "test_one.py").write_text(tests)
+    assert main([*choice, "--list"], root) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed == ["trio_ipc/one.py:1 module: 1 -> (2)", "trio_ipc/half.py:2 half: 0 -> (1)"]
+    assert main(choice, root) == 1
+    scores = [line.partition("%")[0] for line in capsys.readouterr().out.splitlines() if "judged" in line]
+    assert scores == ["trio_ipc.one: 1 of 1 killed, 100", "trio_ipc.half: 0 of 1 killed, 0"]
+
+
+@needs_groups
+def test_a_test_that_hangs_is_not_waited_for_longer_than_a_test_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = (
+        "import time\nfrom trio_ipc.half import half\n\ndef test_half():\n"
+        "    while half(4) != 2:\n        time.sleep(1)\n"
+    )
+    root = a_tree(tmp_path, tests)
+    options = [one.replace("faulthandler_timeout=45", "faulthandler_timeout=1") for one in program._PYTEST]
+    monkeypatch.setattr(program, "_PYTEST", options)
+    assert main(["--module", "trio_ipc.half", "--tests", "tests", "--match", "return"], root) == 0
+    assert "return number / 2 -> return None: exit status 1" in capsys.readouterr().out

@@ -255,3 +255,39 @@ def test_where_there_is_no_memory_to_be_kept_a_large_payload_is_none_the_worse(
 ) -> None:
     monkeypatch.setattr(framing, "_LARGEST_BLOCK", sys.maxsize - 1_000)
     framing._have_memory_kept(sys.maxsize)
+
+
+def test_the_memory_of_a_payload_larger_than_all_before_is_kept_from_a_quarter_of_a_mebibyte_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(framing, "_have_memory_kept", kept.append)
+    decoder = ieee_decoder(1 << 20)
+    for size in (262_144, 262_145, 262_145, 262_144, 300_000, 262_145):
+        frame = frame_of(bytes(size))
+        decoder.feed(frame[:-1])
+        assert decoder.next_payload() is None
+        decoder.feed(frame[-1:])
+        assert decoder.next_payload() == bytes(size)
+    assert kept == [262_145, 300_000]
+
+
+@pytest.mark.parametrize(("size", "block"), [(300_000, 1_200_000), (16 << 20, 33_488_896)])
+def test_the_block_that_has_memory_kept_is_four_times_the_size_up_to_glibcs_largest(
+    size: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(framing, "bytes", made.append, raising=False)
+    framing._have_memory_kept(size)
+    assert made == [block]
+
+
+def test_bytes_that_drip_are_put_together_up_to_16_kib() -> None:
+    decoder = ieee_decoder(1 << 20)
+    decoder.feed(frame_of(bytes(100_000))[:HEADER_BYTES])
+    assert decoder.next_payload() is None
+    for size in (16_383, 1, 10):
+        decoder.feed(bytes(size))
+        assert decoder.next_payload() is None
+    assert decoder._pieces is not None
+    assert [len(piece) for piece in decoder._pieces] == [16_384, 10]

@@ -1,0 +1,39 @@
+"""When whoever works through many messages lets the others have their turn."""
+
+from __future__ import annotations
+
+from trio.testing import MockClock
+
+from trio_ipc.client.slices import Slice
+
+
+async def test_the_clock_is_looked_at_each_16_kib_where_a_message_counts_as_1_kib_more(
+    mock_clock: MockClock,
+) -> None:
+    work = Slice()
+    mock_clock.jump(0.001)
+    assert not work.is_over(15_359)
+    assert work.is_over(0), "it adds up"
+    assert not work.is_over(15_359), "and begins anew"
+    assert Slice().is_over(15_360) is False, "its time has just begun"
+
+    work = Slice()
+    mock_clock.jump(0.001)
+    assert work.is_over(15_360)
+
+
+async def test_a_turn_is_one_millisecond_and_another_begins_after_a_rest(mock_clock: MockClock) -> None:
+    work = Slice()
+    mock_clock.jump(0.000_9)
+    assert not work.is_over(100_000)
+    mock_clock.jump(0.000_2)
+    assert work.is_over(100_000)
+    assert not work.is_over(15_359)
+    await work.rest()
+    assert not work.is_over(100_000)
+    mock_clock.jump(0.002)
+    assert not work.is_over(15_359)
+    await work.rest()
+    mock_clock.jump(0.002)
+    assert not work.is_over(0), "what was worked before the rest does not count"
+    assert work.is_over(100_000)
