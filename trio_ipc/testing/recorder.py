@@ -120,7 +120,7 @@ class Recorder(StreamObserver):
     ) -> None:
         super().__init__(self._record)
         name = contract_of(contract).name
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self.failure: OSError | None = None
         # O_EXCL follows no symbolic link, not even a dangling one (open(2)).
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
