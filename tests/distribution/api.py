@@ -6,15 +6,19 @@ modules (docs/stability.md), so what it finds elsewhere is left out. It ends wit
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import griffe
 
 from .making import ROOT
 from .release import BREAKS, PUBLIC_MODULES, PUBLIC_PACKAGES
+
+#: griffe writes for terminals.
+_COLOUR: Final = re.compile(r"\x1b\[\d*m")
 
 
 def module_at(package: Any, path: str) -> Any:
@@ -47,11 +51,12 @@ def breakages(root: Path, before: str) -> Iterator[str]:
     """Yield a line for each thing that breaks what was public before."""
     for name in PUBLIC_PACKAGES:
         old = griffe.load_git(name, ref=before, repo=root, resolve_aliases=True)
-        new = griffe.load(name, search_paths=[root], resolve_aliases=True)
+        # Not by a relative path: from another tree that would be this one's.
+        new = griffe.load(name, search_paths=[root], try_relative_path=False, resolve_aliases=True)
         public = {*public_paths(old)}
         for breakage in griffe.find_breaking_changes(old, new):
             if is_within(breakage.obj.path, public) or is_within(breakage.obj.canonical_path, public):
-                yield breakage.explain(griffe.ExplanationStyle.ONE_LINE)
+                yield _COLOUR.sub("", breakage.explain(griffe.ExplanationStyle.ONE_LINE))
 
 
 def main(before: str, root: Path = ROOT) -> int:
