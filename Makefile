@@ -17,6 +17,9 @@ TEST_USER ?= daemon
 WINE :=
 # Options for the program that a target runs: `make bench ARGS=--quick`.
 ARGS ?=
+# Options for `make dist`, where it is a part of `make release-check`; and what `make newsfragment` compares with.
+DIST_ARGS ?=
+BASE ?= main
 # One for each interpreter: `make test PYTHON=python3.12` leaves the one of `python3` alone.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,_,$(PYTHON)))
 BIN := $(VENV)/bin
@@ -35,12 +38,14 @@ PROTO_VENV := .venv-proto
 PROTO_LOCKED := $(PROTO_VENV)/.locked
 DIST_VENV := .venv-dist
 DIST_LOCKED := $(DIST_VENV)/.locked
+TYPES_VENV := .venv-types
+TYPES_LOCKED := $(TYPES_VENV)/.locked
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -54,6 +59,9 @@ help:
 	@echo "make dist    build wheel and sdist, check them, use them in empty environments; ARGS=--help says more"
 	@echo "make compatibility   run what docs/compatibility.md is made of, and write it"
 	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
+	@echo "make types   whether every public name has a type, by pyright; needs npm"
+	@echo "make changelog  make a section of newsfragments/; ARGS=--draft only shows it"
+	@echo "make release-check  whether this tree may become a release"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
@@ -137,7 +145,30 @@ lint: $(STAMP) proto-check
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy --platform win32 trio_ipc pytest_trio_ipc examples tests/testing tests/windows \
-		tests/transports/test_named_pipe.py tests/transports/test_pipe_opening.py tests/legacy
+		tests/transports/*pipe*.py tests/legacy
+
+# By its hash, from npm's own lock. What Python's index has of pyright fetches it when it runs.
+$(TYPES_LOCKED): requirements/types/package.json requirements/types/package-lock.json
+	@command -v npm >/dev/null || { echo "make types: npm is not installed" >&2; exit 1; }
+	mkdir -p $(TYPES_VENV) && cp requirements/types/*.json $(TYPES_VENV)
+	cd $(TYPES_VENV) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+types: $(STAMP) $(TYPES_LOCKED)
+	@$(BIN)/python -m tests.distribution.known_types node $(TYPES_VENV)/node_modules/pyright/index.js
+
+changelog: $(DIST_LOCKED)
+	@$(DIST_VENV)/bin/python -m towncrier build \
+		--version $$($(DIST_VENV)/bin/python -m tests.distribution.release --version) $(ARGS)
+
+# Whether what was changed since a branch has a newsfragment.
+newsfragment: $(DIST_LOCKED)
+	@$(DIST_VENV)/bin/python -m towncrier check --compare-with $(BASE)
+
+release-check: $(STAMP) $(DIST_LOCKED)
+	@$(DIST_VENV)/bin/python -m tests.distribution.release $(ARGS)
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory dist ARGS="$(DIST_ARGS)"
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
@@ -213,13 +244,21 @@ $(PROTO_LOCKED): requirements/proto.txt
 	$(PROTO_VENV)/bin/python $(PIP) --require-hashes -r requirements/proto.txt
 	@touch $@
 
+# protoc leaves the types of a mapping's keys and values out, and types that are known in part only are no use to pyright.
+WHOLE_TYPES := sed 's/_Mapping\]/_Mapping[str, object]]/g'
+
 proto: $(PROTO_LOCKED)
+	@mkdir -p build
 	$(PROTO_VENV)/bin/protoc -I. --python_out=. --pyi_out=. $(PROTO)
+	$(WHOLE_TYPES) trio_ipc/daemoneye/detection_pb2.pyi > build/detection.pyi
+	mv build/detection.pyi trio_ipc/daemoneye/detection_pb2.pyi
 
 # The committed code is compared with a fresh generation, so that a .proto edit can't land alone.
 proto-check: $(PROTO_LOCKED)
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PROTO_VENV)/bin/protoc -I. --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) && \
+	$(WHOLE_TYPES) "$$fresh/trio_ipc/daemoneye/detection_pb2.pyi" > "$$fresh/typed" && \
+	mv "$$fresh/typed" "$$fresh/trio_ipc/daemoneye/detection_pb2.pyi" && \
 	for file in trio_ipc/daemoneye/detection_pb2.py trio_ipc/daemoneye/detection_pb2.pyi; do \
 		diff -u "$$file" "$$fresh/$$file" || { echo "$$file is stale: run 'make proto' and commit it" >&2; exit 1; }; \
 	done

@@ -12,8 +12,8 @@ shift
 copy=$(mktemp -d /tmp/as-user-XXXXXX)
 trap 'rm -rf "$copy"' EXIT
 chmod 755 "$copy"
-# What is the environment's or was made before stays: it belongs to root.
-tar --exclude='./.*' --exclude=./build --exclude=__pycache__ -C "$tree" -c . | tar -C "$copy" -x
+# What is the environment's, the tools' or was made before stays: it belongs to root.
+tar --exclude='./.venv*' --exclude='./.*_cache' --exclude=./.git --exclude=./.hypothesis --exclude='./.coverage*' --exclude=./build --exclude=__pycache__ -C "$tree" -c . | tar -C "$copy" -x
 chown -R "$user:" "$copy"
 cd "$copy"
 as() { setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups -- "$@"; }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import subprocess
@@ -15,17 +14,21 @@ from typing import Any
 import pytest
 
 from tests.hardening.record import Attack
+from tests.settings_support import (
+    BOTH,
+    DIGITS,
+    Kind,
+    written,
+)
 from trio_ipc import (
     ConfigError,
     Crc32Variant,
-    Endpoint,
     IpcConfig,
     ResilientConfig,
     Strategy,
     TransportType,
     settings,
 )
-from trio_ipc.client.connecting import check_max_in_flight
 from trio_ipc.settings import _warn_once
 
 #: What Kubernetes gives every container of a namespace that has a service called "trio-ipc".
@@ -38,15 +41,6 @@ KUBERNETES = {
     "TRIO_IPC_PORT_80_TCP_PORT": "80",
     "TRIO_IPC_PORT_80_TCP_ADDR": "10.96.0.7",
 }
-
-BOTH = pytest.mark.parametrize(
-    ("kind", "prefix", "table"),
-    [(IpcConfig, "TRIO_IPC_", "ipc"), (ResilientConfig, "TRIO_IPC_RESILIENT_", "ipc.resilient")],
-)
-Kind = type[IpcConfig] | type[ResilientConfig]
-
-#: Longer than Python reads or writes (``sys.get_int_max_str_digits()`` is 4,300).
-DIGITS = "9" * 5_000
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +58,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-def written(directory: Path, text: str) -> Path:
-    file = directory / "settings.toml"
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-# --- Which source wins ---
+# --- Which source wins --------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -138,7 +126,7 @@ def test_a_wrong_value_is_traced_to_where_it_was_set(tmp_path: Path) -> None:
         IpcConfig.load(environ={}, defaults={"transport": "x"})
 
 
-# --- Names that are no settings ---
+# --- Names that are no settings -----------------------------------------------------------------------------
 
 
 def test_an_unknown_name_of_the_programs_own_or_in_the_file_is_refused(tmp_path: Path) -> None:
@@ -240,7 +228,7 @@ def test_a_program_goes_on_where_kubernetes_has_a_service_of_this_name(
     )
 
 
-# --- Several endpoints in one process ---
+# --- Several endpoints in one process -----------------------------------------------------------------------
 
 
 def test_two_endpoints_are_configured_by_two_prefixes_and_two_tables(tmp_path: Path) -> None:
@@ -299,7 +287,7 @@ def test_a_prefix_and_a_table_are_strings(wrong: Any) -> None:
         IpcConfig.load(environ={}, table=wrong)
 
 
-# --- Files ---
+# --- Files --------------------------------------------------------------------------------------------------
 
 
 def test_other_tables_of_a_file_are_left_alone_and_those_within_the_table_too(tmp_path: Path) -> None:
@@ -336,103 +324,3 @@ def test_a_file_that_makes_no_sense_is_refused_by_its_name(
 def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration file .*(none\.toml: No such|null)"):
         IpcConfig.load(tmp_path / name, environ={})
-
-
-# --- Numbers that are none ---
-
-TEXTS = [
-    *(
-        "many",
-        "1.5",
-        "1_0",
-        "1e3",
-        "1e400",
-        "nan",
-        "inf",
-        "-inf",
-        "True",
-        "+5",
-        " 5",
-        "5 ",
-        "5\n",
-        "0x10",
-        "٣",
-    ),
-    *("５", "-0x1", "--1", "-", DIGITS, f"-{DIGITS}", "0" * 5_000 + "5"),  # noqa: RUF001 - digits of another script
-]
-
-
-@BOTH
-@pytest.mark.parametrize("text", TEXTS, ids=[ascii(text[:8]) for text in TEXTS])
-def test_a_number_in_the_environment_must_be_one(kind: Kind, prefix: str, table: str, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"max_connections is '.*must be a whole number of connections") as (
-        caught
-    ):
-        kind.load(environ={f"{prefix}MAX_CONNECTIONS": text})
-    assert len(str(caught.value)) < 500
-
-
-@BOTH
-@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "1.5", "true", "'5'", "[5]", "0x" + "f" * 5_000])
-def test_a_number_in_a_file_must_be_one(
-    kind: Kind, prefix: str, table: str, text: str, tmp_path: Path
-) -> None:
-    file = written(tmp_path, f"[{table}]\nmax_connections = {text}\n")
-    with pytest.raises(ConfigError, match="max_connections is .*must be a whole number of connections") as (
-        caught
-    ):
-        kind.load(file, environ={})
-    assert len(str(caught.value)) < 500
-
-
-class Unwritable:
-    def __repr__(self) -> str:
-        raise RuntimeError("no")
-
-
-@BOTH
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        (10**5_000, "a number of about 4,983 digits"),
-        (-(10**5_000), "a number of about 4,983 digits"),
-        ([10**5_000], "a list"),
-        ("x" * 5_000, r"xxx\.\.\. \(5,002 characters\)"),
-        (math.nan, "nan"),
-        (math.inf, "inf"),
-        (True, "True"),
-        (Unwritable(), "an? Unwritable"),
-    ],
-    ids=["huge", "huge below 0", "list", "long", "nan", "inf", "bool", "unwritable"],
-)
-def test_a_number_of_the_programs_own_must_be_one(
-    kind: Kind, prefix: str, table: str, value: Any, says: str
-) -> None:
-    for make in (kind, kind().replace, kind.load):
-        with pytest.raises(
-            ConfigError, match=f"max_connections is .*{says}, must be a whole number"
-        ) as caught:
-            make(max_connections=value)
-        assert len(str(caught.value)) < 500
-
-
-HUGE = 10**5_000
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: IpcConfig(transport=HUGE),  # type: ignore[arg-type]
-        lambda: IpcConfig(endpoint_path=HUGE),  # type: ignore[arg-type]
-        lambda: IpcConfig(endpoint_path="/" + "x" * 5_000),
-        lambda: IpcConfig(socket_group=HUGE),
-        lambda: IpcConfig.load(environ={}, bogus=HUGE),
-        lambda: ResilientConfig(strategy=HUGE),  # type: ignore[arg-type]
-        lambda: Endpoint(IpcConfig(), priority=HUGE),
-        lambda: check_max_in_flight(-HUGE),
-    ],
-)
-def test_a_huge_number_is_a_short_error_wherever_it_is_given(make: Any) -> None:
-    with pytest.raises(ConfigError) as caught:
-        make()
-    assert len(str(caught.value)) < 500

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 #: The README as an index of packages shows it, where no file is beside it.
 INDEX_PAGE: Final = "README.index.md"
+
+#: Where the version stands, and nowhere else.
+VERSION_FILE: Final = Path("trio_ipc", "__init__.py")
 
 
 def copy_of_the_tree(scratch: Path, root: Path = ROOT) -> Path:
@@ -35,6 +38,14 @@ def copy_of_the_tree(scratch: Path, root: Path = ROOT) -> Path:
     tree = scratch / "tree"
     shutil.copytree(root, tree, ignore=left_over)
     return tree
+
+
+def version_of(tree: Path) -> str:
+    """Return the version of a tree, without importing it."""
+    for node in ast.parse((tree / VERSION_FILE).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            return str(ast.literal_eval(node.value))
+    raise ValueError(f"{VERSION_FILE} sets no __version__")
 
 
 def absolute_links(text: str, repository: str, version: str) -> str:
@@ -84,7 +95,7 @@ def give_addresses(tree: Path, repository: str | None, contact: str | None) -> N
     """Write what is known of the project's addresses into a copy of the tree."""
     file = tree / "pyproject.toml"
     project = file.read_text(encoding="utf-8")
-    version = tomllib.loads(project)["project"]["version"]
+    version = version_of(tree)
     if repository is not None:
         project = with_links(project, repository)
         page = (tree / "README.md").read_text(encoding="utf-8")

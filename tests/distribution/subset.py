@@ -16,9 +16,13 @@ SUBSET: Final = (
     "tests/test_package.py",
     "tests/test_telemetry_exporters.py",
     "tests/client/test_client.py",
+    "tests/client/test_client_broken.py",
     "tests/server/test_handlers.py",
+    "tests/server/test_handlers_meanwhile.py",
     "tests/hardening/test_python_decoder.py",
     "tests/testing/test_recorder.py",
+    "tests/testing/test_recorder_failures.py",
+    "tests/testing/test_recorder_showing.py",
 )
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def test_links_of_the_index_page_lead_to_the_release_and_others_stay() -> None:
 
 
 def test_addresses_are_written_into_the_copy_and_nothing_is_made_up(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md"):
+    (tmp_path / "trio_ipc").mkdir()
+    for name in ("pyproject.toml", "README.md", "trio_ipc/__init__.py"):
         (tmp_path / name).write_text(read(name), encoding="utf-8")
     give_addresses(tmp_path, None, None)
     assert (tmp_path / "pyproject.toml").read_text(encoding="utf-8") == read("pyproject.toml")

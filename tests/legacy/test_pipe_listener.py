@@ -19,7 +19,7 @@ import ctypes  # noqa: E402
 
 from tests.legacy.pipes import OWN, blocked, connected_to  # noqa: E402
 from tests.platforms import fails_under_wine, open_handles  # noqa: E402
-from tests.transports.test_named_pipe import dacl_of, entries_of  # noqa: E402
+from tests.transports.pipes import dacl_of, entries_of  # noqa: E402
 from trio_ipc import (  # noqa: E402
     ConfigError,
     EndpointError,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.server.support import CONFIG
+from tests.support import MemoryEndpoint
+from trio_ipc import TransportType
 from trio_ipc.server.connection import Connection
 from trio_ipc.server.states import FOLLOWS, State
 
@@ -28,3 +32,11 @@ def _only_what_may_follow(monkeypatch: pytest.MonkeyPatch) -> None:
         self.__dict__["state"] = to
 
     monkeypatch.setattr(Connection, "state", property(now, go), raising=False)
+
+
+@pytest.fixture
+def endpoint(transport: TransportType) -> Iterator[MemoryEndpoint]:
+    """An endpoint in memory, for ``serve`` and its clients."""
+    made = MemoryEndpoint(CONFIG.replace(transport=transport))
+    yield made
+    made.ends.close()

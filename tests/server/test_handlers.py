@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 from google.protobuf.wrappers_pb2 import StringValue
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from tests.hardening.record import Attack
+from tests.server.handling import (
+    CONFIG,
+    answering,
+)
 from tests.support import (
-    IN_MEMORY,
-    DetectionClient,
-    DetectionServer,
     Handler,
     MemoryEndpoint,
     frame,
-    hang,
-    results_in,
     serving,
     succeed,
     success,
@@ -33,19 +30,6 @@ from tests.support import (
 )
 from trio_ipc import Call, Contract, IpcConfig, serve, serve_listener
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.testing import MemoryEndpoint as BoundedEndpoint
-from trio_ipc.testing import open_server
-
-CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_connections=8)
-
-
-@asynccontextmanager
-async def answering(
-    handler: Handler, config: IpcConfig = CONFIG
-) -> AsyncIterator[tuple[DetectionServer, DetectionClient]]:
-    endpoint = MemoryEndpoint(config)
-    async with serving(handler, endpoint) as server:
-        yield server, endpoint.client()
 
 
 def raising_once(exc: BaseException, *, after_a_wait: bool) -> Handler:
@@ -162,7 +146,7 @@ async def test_a_group_of_cancellations_at_the_deadline_is_a_timeout(autojump_cl
         assert result.error_message == "the handler ran out of time, the limit is 100 ms"
 
 
-# --- What they are -----------------------------------------------------------------------------------------
+# --- What they are ------------------------------------------------------------------------------------------
 
 
 def not_async(_request: DetectionTask, _call: Call) -> DetectionResult:
@@ -239,7 +223,8 @@ async def test_a_wrong_argument_is_an_error_that_says_what_belongs_there(argumen
         await serve(*arguments)
 
 
-# --- What they leave behind --------------------------------------------------------------------------------
+# --- What they leave behind ---------------------------------------------------------------------------------
+
 
 MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="nobody's")
 
@@ -284,189 +269,7 @@ async def test_a_handler_may_use_scopes_and_tokens_across_its_waits() -> None:
         assert await client.call(task()) == success()
 
 
-# --- Fairness ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("greedy", [1, 4])
-async def test_who_sends_ahead_holds_the_others_up_for_a_millisecond_at_a_time(
-    greedy: int, mock_clock: MockClock
-) -> None:
-    async def busy(request: DetectionTask, _: Call) -> DetectionResult:
-        mock_clock.jump(0.001)  # a millisecond of work in which nobody else runs
-        return success(request.task_id)
-
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(busy, endpoint) as server:
-        for _ in range(greedy):
-            await endpoint.connect().send_all(frame(task("ahead")) * 500)
-        await trio.lowlevel.checkpoint()
-        client = endpoint.client()
-        for _ in range(5):
-            began = trio.current_time()
-            await client.call(task("other"))
-            assert trio.current_time() - began < 0.001 * (4 * greedy + 8)
-        async with trio.open_nursery() as nursery:  # accepting and stopping do not wait either
-            nursery.start_soon(server.wait_stopped)
-            began = trio.current_time()
-            late = endpoint.client()
-            await late.call(task("late"))
-            assert trio.current_time() - began < 0.001 * (4 * greedy + 12)
-            nursery.cancel_scope.cancel()
-
-
-async def test_what_was_answered_in_a_turn_is_sent_at_its_end(mock_clock: MockClock) -> None:
-    async def busy(request: DetectionTask, _: Call) -> DetectionResult:
-        mock_clock.jump(0.001)
-        return success(request.task_id)
-
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(busy, endpoint):
-        near = endpoint.connect()
-        await near.send_all(frame(task()) * 50)
-        assert len(results_in(bytes(await near.receive_some()))) < 50
-
-
-async def test_what_was_answered_is_sent_while_the_next_handler_waits(autojump_clock: MockClock) -> None:
-    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
-        if request.task_id == "slow":
-            await trio.sleep(5)
-        return success(request.task_id)
-
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(handler, endpoint):
-        near = endpoint.connect()
-        await near.send_all(frame(task("first")) + frame(task("slow")))
-        assert results_in(bytes(await near.receive_some())) == [success("first")]
-        assert trio.current_time() == 0
-
-
-# --- What the client does meanwhile ------------------------------------------------------------------------
-
-
-async def test_a_write_timeout_while_a_handler_runs_counts_as_a_write_timeout(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-
-    async def handler(request: DetectionTask, call: Call) -> DetectionResult:
-        if request.task_id == "slow":
-            return await hang(request, call)
-        return DetectionResult(task_id="x" * 20_000, success=True)
-
-    endpoint = BoundedEndpoint(buffer_bytes=10_000)
-    async with open_server(handler, DETECTION, endpoint, write_timeout_ms=2_000) as server:
-        client = await endpoint.connect()
-        await client.send_all(frame(task("large")) + frame(task("slow")))
-        await trio.sleep(3)
-        counters = server.snapshot()
-        assert counters.timeouts["write"] == 1
-        assert counters.connections_closed["write_timeout"] == 1
-        assert counters.requests_failed["client_gone"] == 0
-        assert counters.requests_failed["response_undelivered"] == 2
-    assert "closed: timed out handing over a message" in caplog.text
-
-
-async def test_a_client_that_leaves_has_its_handler_cancelled_soon(autojump_clock: MockClock) -> None:
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(hang, endpoint) as server:
-        near = endpoint.connect()
-        await near.send_all(frame(task()) * 2)
-        await trio.sleep(10)
-        await near.aclose()
-        await trio.sleep(0.11)
-        assert server.snapshot().requests_failed["client_gone"] == 1
-        assert server.snapshot().connections_active == 0
-
-
-@pytest.mark.parametrize("nth", range(5))
-async def test_a_handler_that_is_done_when_a_stopped_process_goes_on_has_answered_in_time(
-    nth: int, mock_clock: MockClock
-) -> None:
-    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
-        await trio.sleep(1)
-        return success(request.task_id)
-
-    async with (
-        answering(handler, CONFIG.replace(handler_timeout_ms=5_000)) as (server, client),
-        trio.open_nursery() as nursery,
-    ):
-
-        @nursery.start_soon
-        async def be_stopped() -> None:
-            await wait_all_tasks_blocked()
-            mock_clock.jump(20)
-
-        assert await client.call(task()) == success()
-        assert server.snapshot().timeouts["handler"] == 0
-
-
-# --- Logging cannot hurt -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def record_factory(factory: Any) -> Iterator[None]:
-    before = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(factory)
-    try:
-        yield
-    finally:
-        logging.setLogRecordFactory(before)
-
-
-def with_our_fields(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    record = logging.LogRecord(*args, **kwargs)
-    record.endpoint = record.connection = record.peer = record.reason = "somebody else's"
-    return record
-
-
-def broken(*_args: Any, **_kwargs: Any) -> Any:
-    raise RuntimeError("a broken record factory")
-
-
-class BrokenFilter(logging.Filter):
-    def filter(self, _record: logging.LogRecord) -> bool:
-        raise RuntimeError("a broken filter")
-
-
-class BrokenFormatter(logging.Handler):
-    def emit(self, _record: logging.LogRecord) -> None:
-        raise RuntimeError("a broken formatter")
-
-
-@pytest.mark.parametrize("kind", ["fields", "factory", "filter", "formatter"])
-async def test_logging_that_raises_costs_a_line_and_nothing_else(
-    kind: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    caplog.set_level(logging.DEBUG, "trio_ipc")
-    logger = logging.getLogger("trio_ipc.server")
-    added: Any = {"filter": BrokenFilter(), "formatter": BrokenFormatter()}.get(kind)
-    factory = {"fields": with_our_fields, "factory": broken}.get(kind, logging.getLogRecordFactory())
-    if kind == "filter":
-        logger.addFilter(added)
-    elif kind == "formatter":
-        logger.addHandler(added)
-
-    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
-        if request.task_id == "bad":
-            raise ValueError("no")
-        return success(request.task_id)
-
-    try:
-        with record_factory(factory):
-            async with answering(handler) as (server, client):
-                assert (await client.call(task("bad"))).error_message == "the handler failed: ValueError: no"
-                assert await client.call(task()) == success()
-                assert server.snapshot().connections_closed["internal_error"] == 0
-    finally:
-        logger.removeFilter(added)
-        logger.removeHandler(added)
-    if kind == "fields":
-        assert "the handler failed" in caplog.text, "the line is there, without fields"
-    else:
-        assert "RuntimeError: a broken" in capsys.readouterr().err, "where logging tells such things"
-
-
-# --- The contract's functions ------------------------------------------------------------------------------
+# --- The contract's functions -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("made", [StringValue(value="no"), "no", None, object()])

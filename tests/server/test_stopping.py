@@ -9,7 +9,7 @@ import threading
 import pytest
 import trio
 
-from tests.server.test_handlers import CONFIG
+from tests.server.handling import CONFIG
 from tests.support import MemoryEndpoint, serving, succeed, success, task
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support import ME, frame, hang, succeed, success, task
-from tests.testing.test_recorder import record
+from tests.testing.recordings import record
 from trio_ipc import Call, PeerClosedError, ResponseMismatchError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (

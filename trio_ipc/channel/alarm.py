@@ -29,7 +29,7 @@ class Alarm:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._now = trio.lowlevel.current_clock().current_time
-        self.deadline = math.inf
+        self.deadline: float = math.inf
         self._wakes_at = math.inf
         self._sleep = trio.CancelScope()
         self._ended = False

@@ -57,10 +57,10 @@ class Channel(trio.abc.AsyncResource):
     def __init__(self, config: IpcConfig, *, endpoint: str, peer: PeerCredentials | None) -> None:
         self.endpoint = endpoint
         self.peer = peer
-        self.traffic = Traffic()
-        self.read_timeout = config.read_timeout_ms / 1000
-        self.write_timeout = config.write_timeout_ms / 1000
-        self.max_frame_bytes = config.max_frame_bytes
+        self.traffic: Traffic = Traffic()
+        self.read_timeout: float = config.read_timeout_ms / 1000
+        self.write_timeout: float = config.write_timeout_ms / 1000
+        self.max_frame_bytes: int = config.max_frame_bytes
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each message.
         self._now = trio.lowlevel.current_clock().current_time
 

@@ -55,7 +55,7 @@ class FramedChannel(Channel):
         peer: who is at the other end.
     """
 
-    transport = str(TransportType.INTERPROCESS)
+    transport: str = str(TransportType.INTERPROCESS)
 
     def __init__(
         self, stream: trio.abc.Stream, config: IpcConfig, *, endpoint: str, peer: PeerCredentials | None

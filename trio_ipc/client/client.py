@@ -69,7 +69,7 @@ class Client(Generic[RequestT, ResponseT]):
                 f"config is {shown_argument(config)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
             )
         self._line = open_line(channel, contract, max_in_flight, nursery)
-        self.endpoint = channel.endpoint
+        self.endpoint: str = channel.endpoint
         self.peer: PeerCredentials | None = channel.peer
         self._contract = contract
         self._channel = channel

@@ -47,7 +47,7 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
     """
 
     def __init__(self, channel: Channel, contract: Contract[RequestT, ResponseT]) -> None:
-        self.endpoint = channel.endpoint
+        self.endpoint: str = channel.endpoint
         self._channel = channel
         self._contract = contract
         self._broken_by: BaseException | None = None

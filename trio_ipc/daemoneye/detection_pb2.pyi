@@ -230,7 +230,7 @@ class CollectionCapabilities(_message.Message):
     ADVANCED_FIELD_NUMBER: _ClassVar[int]
     supported_domains: _containers.RepeatedScalarFieldContainer[MonitoringDomain]
     advanced: AdvancedCapabilities
-    def __init__(self, supported_domains: _Optional[_Iterable[_Union[MonitoringDomain, str]]] = ..., advanced: _Optional[_Union[AdvancedCapabilities, _Mapping]] = ...) -> None: ...
+    def __init__(self, supported_domains: _Optional[_Iterable[_Union[MonitoringDomain, str]]] = ..., advanced: _Optional[_Union[AdvancedCapabilities, _Mapping[str, object]]] = ...) -> None: ...
 
 class DetectionTask(_message.Message):
     __slots__ = ("task_id", "task_type", "process_filter", "hash_check", "metadata", "network_filter", "filesystem_filter", "performance_filter")
@@ -250,7 +250,7 @@ class DetectionTask(_message.Message):
     network_filter: NetworkFilter
     filesystem_filter: FilesystemFilter
     performance_filter: PerformanceFilter
-    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[_Union[TaskType, str]] = ..., process_filter: _Optional[_Union[ProcessFilter, _Mapping]] = ..., hash_check: _Optional[_Union[HashCheck, _Mapping]] = ..., metadata: _Optional[str] = ..., network_filter: _Optional[_Union[NetworkFilter, _Mapping]] = ..., filesystem_filter: _Optional[_Union[FilesystemFilter, _Mapping]] = ..., performance_filter: _Optional[_Union[PerformanceFilter, _Mapping]] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., task_type: _Optional[_Union[TaskType, str]] = ..., process_filter: _Optional[_Union[ProcessFilter, _Mapping[str, object]]] = ..., hash_check: _Optional[_Union[HashCheck, _Mapping[str, object]]] = ..., metadata: _Optional[str] = ..., network_filter: _Optional[_Union[NetworkFilter, _Mapping[str, object]]] = ..., filesystem_filter: _Optional[_Union[FilesystemFilter, _Mapping[str, object]]] = ..., performance_filter: _Optional[_Union[PerformanceFilter, _Mapping[str, object]]] = ...) -> None: ...
 
 class DetectionResult(_message.Message):
     __slots__ = ("task_id", "success", "error_message", "processes", "hash_result", "network_events", "filesystem_events", "performance_events", "capabilities")
@@ -272,7 +272,7 @@ class DetectionResult(_message.Message):
     filesystem_events: _containers.RepeatedCompositeFieldContainer[FilesystemRecord]
     performance_events: _containers.RepeatedCompositeFieldContainer[PerformanceRecord]
     capabilities: CollectionCapabilities
-    def __init__(self, task_id: _Optional[str] = ..., success: bool = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping]]] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ...) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., success: bool = ..., error_message: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessRecord, _Mapping[str, object]]]] = ..., hash_result: _Optional[_Union[HashResult, _Mapping[str, object]]] = ..., network_events: _Optional[_Iterable[_Union[NetworkRecord, _Mapping[str, object]]]] = ..., filesystem_events: _Optional[_Iterable[_Union[FilesystemRecord, _Mapping[str, object]]]] = ..., performance_events: _Optional[_Iterable[_Union[PerformanceRecord, _Mapping[str, object]]]] = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping[str, object]]] = ...) -> None: ...
 
 class CapabilityRequest(_message.Message):
     __slots__ = ("client_id", "requested_domains", "client_version")
@@ -294,4 +294,4 @@ class CapabilityResponse(_message.Message):
     capabilities: CollectionCapabilities
     error_message: str
     server_version: str
-    def __init__(self, negotiation_success: bool = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping]] = ..., error_message: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
+    def __init__(self, negotiation_success: bool = ..., capabilities: _Optional[_Union[CollectionCapabilities, _Mapping[str, object]]] = ..., error_message: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...

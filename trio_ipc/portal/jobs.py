@@ -36,8 +36,8 @@ class Job(abc.ABC, Generic[T]):
         self._scope = trio.CancelScope()
         self._error: BaseException | None = None
         self._value: T | None = None
-        self.begun = False
-        self.finished = False
+        self.begun: bool = False
+        self.finished: bool = False
 
     @abc.abstractmethod
     def done(self) -> None:

@@ -50,7 +50,7 @@ class Kept(Generic[T]):
         endpoint: str | None,
         manager: Callable[[Callable[[], None]], AbstractAsyncContextManager[T]],
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint: str | None = endpoint
         self._manager = manager
         self._jobs: deque[Job[Any]] = deque()
         self._leaving = trio.Event()
@@ -58,7 +58,7 @@ class Kept(Generic[T]):
         self._unwanted = False
         self._token: trio.lowlevel.TrioToken | None = None
         self._ended = False
-        self.opened = future_of_nobody_to_cancel()
+        self.opened: Future[object] = future_of_nobody_to_cancel()
         self.left: Future[object] = future_of_nobody_to_cancel()
         self.thread: int | None = None
 

@@ -43,7 +43,7 @@ class PortalThread:
     portal: BlockingPortal
 
     def __init__(self) -> None:
-        self.started = future_of_nobody_to_cancel()
+        self.started: Future[object] = future_of_nobody_to_cancel()
         self._ended = future_of_nobody_to_cancel()
         self._pid = os.getpid()
         self._stopping = False

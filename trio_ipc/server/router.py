@@ -50,6 +50,7 @@ class Router(Generic[RequestT, ResponseT]):
         self._contract = contract
         if not isinstance(handlers, Mapping):
             raise TypeError(f"handlers is {shown_argument(handlers)}, must be a mapping of names to handlers")
+        self.oneof: str
         self.oneof, fields = _oneof_of(contract.request_type.DESCRIPTOR, oneof)
         unknown = [str(name) for name in handlers if name not in fields]
         if unknown:
@@ -68,7 +69,7 @@ class Router(Generic[RequestT, ResponseT]):
                 raise TypeError(f"for {name} the {exc}") from None
         if default is not None:
             check_handler(default)
-        self.operations = tuple(name for name in fields if name in handlers)
+        self.operations: tuple[str, ...] = tuple(name for name in fields if name in handlers)
         self._handlers = dict(handlers)
         self._default = default
 

@@ -62,7 +62,7 @@ class Server(Generic[RequestT, ResponseT]):
         config: IpcConfig,
         peers: PeerPolicy,
     ) -> None:
-        self.endpoint = config.endpoint_path
+        self.endpoint: str = config.endpoint_path
         self._handler = handler
         self._contract = contract
         self._listener = listener

@@ -7,7 +7,7 @@ belong together. This module must never lock, format or allocate on the hot path
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -137,7 +137,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self.now = trio.lowlevel.current_clock().current_time
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self._began = self.now()
         self._ended: float | None = None
 
@@ -210,11 +210,11 @@ class ClientTelemetry(Traffic):
         self._endpoint = endpoint
         self._contract = contract
         self._clock = Clock()
-        self.now = self._clock.now
-        self.calls = 0
-        self.calls_in_flight = 0
-        self.calls_failed = _NO_CALLS_FAILED.copy()
-        self.call_seconds = Histogram()
+        self.now: Callable[[], float] = self._clock.now
+        self.calls: int = 0
+        self.calls_in_flight: int = 0
+        self.calls_failed: dict[CallFailure, int] = _NO_CALLS_FAILED.copy()
+        self.call_seconds: Histogram = Histogram()
 
     def snapshot(self) -> ClientSnapshot:
         """Return all of it as it is now."""

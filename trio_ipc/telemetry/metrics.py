@@ -187,7 +187,7 @@ class Watch:
 
     def __init__(self, sources: Sources, source: Source) -> None:
         self._sources = sources
-        self.source = weakref.ref(source)
+        self.source: weakref.ref[Source] = weakref.ref(source)
 
     def close(self) -> None:
         """Report it no longer. Idempotent."""

@@ -58,8 +58,8 @@ class CancelledAttempt(trio.abc.Instrument):
         self.schedule = schedule
         self.moment = moment
         self.number = number
-        self.hit = False
-        self.where = ""
+        self.hit: bool = False
+        self.where: str = ""
         self._tasks: set[trio.lowlevel.Task] = set()
         self._nurseries_around: list[trio.Nursery] = []
         self._waits = 0

@@ -89,8 +89,8 @@ class SimulatedCollector(SimulatedServer[DetectionTask, DetectionResult]):
         super().__init__(handler, DETECTION, endpoint, config)
         self.negotiation: Behaviour | None = None
         self.capabilities = capabilities
-        self.negotiations = 0
-        self.probes = 0
+        self.negotiations: int = 0
+        self.probes: int = 0
 
     def _behaviour_for(self, request: DetectionTask) -> Behaviour:
         if is_connection_probe(request):

@@ -96,8 +96,8 @@ class SystemEndpoint(IpcEndpoint):
 
     def __init__(self, path: str, transport: TransportType | str = TransportType.INTERPROCESS) -> None:
         checked = IpcConfig(endpoint_path=path, transport=transport)
-        self.path = checked.endpoint_path
-        self.transport = checked.transport
+        self.path: str = checked.endpoint_path
+        self.transport: TransportType = checked.transport
 
     async def listen_streams(self, peers: PeerPolicy | None = None) -> trio.abc.Listener[Any]:
         """Listen for streams; see :meth:`IpcEndpoint.listen_streams`."""

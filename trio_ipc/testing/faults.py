@@ -75,7 +75,7 @@ class Faults:
         if delimiter is not None:
             _check_delimiter(delimiter)
         # A seed is drawn from the system: random's own state may have been set by the test.
-        self.seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+        self.seed: int = random.SystemRandom().randrange(2**32) if seed is None else seed
         self.hits: list[str] = []
         self._sending = _checked("sending", sending)
         self._receiving = _checked("receiving", receiving)

@@ -40,7 +40,7 @@ class MemoryListener(LocalListener[MemoryStream]):
     """
 
     def __init__(self, owner: MemoryEndpoint) -> None:
-        self.endpoint = owner.path
+        self.endpoint: str = owner.path
         self._owner = owner
         self._closed = False
         self._waiting: deque[MemoryStream] = deque()
@@ -130,10 +130,10 @@ class MemoryEndpoint(IpcEndpoint):
     ) -> None:
         check_whole("buffer_bytes", buffer_bytes, 1, optional=True)
         check_whole("backlog", backlog, 1)
-        self.path = name if endpoint_problem(name) is None else f"/{name}"
-        self.client = client or PeerCredentials.of_this_process()
-        self.server = server or PeerCredentials.of_this_process()
-        self.tries = 0
+        self.path: str = name if endpoint_problem(name) is None else f"/{name}"
+        self.client: PeerCredentials = client or PeerCredentials.of_this_process()
+        self.server: PeerCredentials = server or PeerCredentials.of_this_process()
+        self.tries: int = 0
         self._buffer_bytes = buffer_bytes
         self._backlog = backlog
         self._listener: MemoryListener | None = None

@@ -25,13 +25,13 @@ class _Direction:
     """What is between one end that sends and the other that reads."""
 
     def __init__(self, buffer_bytes: int | None) -> None:
-        self.buffer = SocketBuffer(buffer_bytes)
-        self.ended = False
-        self.reset = False
-        self.reader_gone = False
-        self.readers = trio.lowlevel.ParkingLot()
-        self.writers = trio.lowlevel.ParkingLot()
-        self.watchers = trio.lowlevel.ParkingLot()
+        self.buffer: SocketBuffer = SocketBuffer(buffer_bytes)
+        self.ended: bool = False
+        self.reset: bool = False
+        self.reader_gone: bool = False
+        self.readers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.writers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.watchers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def wake_all(self) -> None:
         for lot in (self.readers, self.writers, self.watchers):

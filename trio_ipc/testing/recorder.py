@@ -105,7 +105,7 @@ class FileObserver(StreamObserver):
 
     def __init__(self, path: str | os.PathLike[str], told: Callable[[Event], object]) -> None:
         super().__init__(told)
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self.failure: OSError | None = None
         # O_EXCL follows no symbolic link, not even a dangling one (open(2)).
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)

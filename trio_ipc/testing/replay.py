@@ -133,7 +133,9 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         answer: Callable[[RequestT, RequestT, ResponseT], ResponseT | None] | None = None,
     ) -> None:
         contract = contract_of(contract)
-        self.unused = [exchange for exchange in recording.exchanges() if exchange.response is not None]
+        self.unused: list[Exchange] = [
+            exchange for exchange in recording.exchanges() if exchange.response is not None
+        ]
         self._answer = answer or _if_equal
         self._recorded = [
             (exchange, contract.decode_request(exchange.request), contract.decode_response(exchange.response))

@@ -57,7 +57,7 @@ class Reply(Generic[RequestT, ResponseT]):
         request: RequestT,
         encoder: FrameEncoder,
     ) -> None:
-        self.closed = False
+        self.closed: bool = False
         self._server = server
         self._stream = stream
         self.call = call
@@ -152,8 +152,8 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         self.config = config
         self.default: Behaviour = _answer_properly
         self.asked: list[RequestT] = []
-        self.connections = 0
-        self.close_next = 0
+        self.connections: int = 0
+        self.close_next: int = 0
         self.places: int | None = None
         self._script: deque[Behaviour] = deque()
         self._streams: dict[LocalStream, trio.CancelScope] = {}

@@ -38,7 +38,7 @@ class UnixListener(DetachableListener[unix.UnixStream], LocalListener[unix.UnixS
         self._detached = detached
         self._sock = detached.socket
         self._released = False
-        self.endpoint = detached.endpoint
+        self.endpoint: str = detached.endpoint
 
     async def accept(self) -> unix.UnixStream:
         """Wait for the next client.

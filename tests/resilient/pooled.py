@@ -1,0 +1,51 @@
+"""What the tests of the pool share."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support import success, task
+from trio_ipc import Call
+from trio_ipc.daemoneye import DetectionResult, DetectionTask
+
+from .support import (
+    DetectionResilientClient,
+)
+
+
+class Gate:
+    """A handler that answers each task when it is told to."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, trio.Event] = {}
+        self.working: set[str] = set()
+        self.most = 0
+
+    def open(self, *task_ids: str) -> None:
+        for task_id in task_ids:
+            self._opened.setdefault(task_id, trio.Event()).set()
+
+    async def __call__(self, task: DetectionTask, _: Call) -> DetectionResult:
+        self.working.add(task.task_id)
+        self.most = max(self.most, len(self.working))
+        try:
+            await self._opened.setdefault(task.task_id, trio.Event()).wait()
+        finally:
+            self.working.discard(task.task_id)
+        return success(task.task_id)
+
+
+async def call_in_order(
+    nursery: trio.Nursery, client: DetectionResilientClient, *task_ids: str, done: list[str] | None = None
+) -> None:
+    """Start a call for each, one after the other, so that they come to the pool in this order."""
+
+    async def one(task_id: str) -> None:
+        assert await client.call(task(task_id)) == success(task_id)
+        if done is not None:
+            done.append(task_id)
+
+    for task_id in task_ids:
+        nursery.start_soon(one, task_id)
+        await wait_all_tasks_blocked()
