@@ -181,7 +181,7 @@ __all__ = [
     "timed",
 ]
 
-#: In which room each public name is that is no error. A room is loaded when something in it is asked for: who
+#: In which package each public name is that is no error. A package is loaded when something in it is asked for: who
 #: only wants pipes or sockets needs no protobuf, and who has one collector no resilient client.
 _ROOM_OF: Final = {
     name: room

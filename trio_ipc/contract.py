@@ -94,7 +94,7 @@ class Negotiation(Generic[RequestT, ResponseT]):
         learn: reads the capabilities from the response. It must understand every response, also that of
             a server which does not know what it was asked.
         can_do: says whether a server of these capabilities can answer a request.
-        probe: makes a request that costs a server as good as nothing, whatever it answers; a new one
+        probe: makes a request that costs a server almost nothing, whatever it answers; a new one
             each time. A client that opens a further connection sees by it whether the server has a place
             for it.
             None for asking by ``ask`` once for each place, where that is as cheap.

@@ -113,7 +113,7 @@ class PeerNotAllowedError(ConnectError):
     """The process at the other end runs as a user that the peer policy does not allow."""
 
 
-# --- A conversation under way ----------------------------------------------------------------------------
+# --- An open connection ----------------------------------------------------------------------------
 
 
 class ChannelError(IpcError):
@@ -227,7 +227,7 @@ class AttemptsFailedError(CallError):
 
 
 class CallTimeoutError(CallError):
-    """The ``timeout`` of a call went by. Whether a server did the work is not known, unless it says so.
+    """The ``timeout`` of a call passed. Whether a server did the work is not known, unless it says so.
 
     It says what the call was waiting for. A resilient client's says what took how much of the time, and
     ``endpoint`` is where the largest part was spent.
@@ -304,7 +304,7 @@ def writable(text: str) -> str:
 
 # --- A peer's own words -----------------------------------------------------------------------------------
 #
-# Whoever reads them may do so at a terminal: they must not colour it, move its cursor, begin a line of their
+# They may be shown on a terminal: they must not colour it, move its cursor, begin a line of their
 # own, or turn the order of what stands around them (Unicode's bidirectional controls).
 
 

@@ -31,7 +31,7 @@ class Log:
     """A logger of :mod:`logging` whose methods raise no :exc:`Exception`.
 
     Args:
-        name: a module's ``__name__``. The logger is its room's, such as ``trio_ipc.server``: which file of a
+        name: a module's ``__name__``. The logger is its package's, such as ``trio_ipc.server``: which file of a
             room says something is nobody's business.
     """
 

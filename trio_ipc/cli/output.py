@@ -23,7 +23,7 @@ _LONGEST_LINE = 4_000
 
 
 class ReaderGoneError(Exception):
-    """Who read standard output has seen enough, as ``head`` has."""
+    """The reader of standard output has closed it, as ``head`` does."""
 
 
 class OutputError(Exception):

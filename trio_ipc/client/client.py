@@ -39,7 +39,7 @@ class Client(Generic[RequestT, ResponseT]):
         channel: the connection, which the client owns.
         contract: the message types.
         config: deadlines.
-        max_in_flight: how many calls may be under way at a time. Above 1 somebody must run :meth:`run`.
+        max_in_flight: how many calls may be in flight at a time. Above 1 somebody must run :meth:`run`.
         nursery: for tasks of its own, which end with the nursery; None for none.
 
     Attributes:
@@ -110,9 +110,9 @@ class Client(Generic[RequestT, ResponseT]):
         """Send a request and wait for its response.
 
         With ``max_in_flight=1`` calls from several tasks take turns, first come, first served. With more, so
-        many are under way at the same time: what is called at a time goes into one write, the server handles
-        it in order, so that a slow handler delays the answers behind it, and ``read_timeout_ms`` holds from
-        one answer to the next.
+        many are in flight at the same time. Requests that are made together share one write. The server handles
+        them in order, so that a slow handler delays later responses, and ``read_timeout_ms`` applies from
+        one response to the next.
 
         Args:
             request: a message of the contract's request type.
@@ -126,11 +126,11 @@ class Client(Generic[RequestT, ResponseT]):
             MessageError: the request is empty or too large. Nothing was sent, and the client is good.
             TurnTimeoutError: the calls ahead took longer than ``read_timeout_ms``. Nothing was sent,
                 and the client is good.
-            CallTimeoutError: the ``timeout`` went by.
+            CallTimeoutError: the ``timeout`` passed.
             PeerClosedError: the server closed the connection. Whether it did the work is not known, unless it
                 says so.
             UnsolicitedResponseError: the server had sent what nobody asked for. Nothing was sent.
-            WriteTimeoutError, ReadTimeoutError: a deadline went by.
+            WriteTimeoutError, ReadTimeoutError: a deadline passed.
             ProtocolError: the response breaks the protocol, cannot be decoded or answers another
                 request.
             ChannelClosedError: the client was closed, or broken by another call; that one's error is
@@ -266,7 +266,7 @@ class Client(Generic[RequestT, ResponseT]):
         return self._line.is_broken
 
     async def aclose(self) -> None:
-        """Close the connection at once. Calls under way end by :exc:`ChannelClosedError`."""
+        """Close the connection at once. Calls in flight end by :exc:`ChannelClosedError`."""
         await self._line.aclose()
 
 
@@ -284,7 +284,7 @@ async def client_over(
         connect: makes the connection by its settings.
         contract: the message types.
         config: the settings.
-        max_in_flight: how many calls may be under way at a time.
+        max_in_flight: how many calls may be in flight at a time.
 
     What the block raises comes out as it is, not in a group.
     """
@@ -318,12 +318,12 @@ def open_client(
         contract: the message types.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
-        max_in_flight: how many calls may be under way at a time; the others wait for their turn. 1 is the
+        max_in_flight: how many calls may be in flight at a time; the others wait for their turn. 1 is the
             fastest for a caller that is alone. With more, tasks that call at a time share the connection.
 
     Returns:
         A context manager that gives a :class:`Client`. When the block ends the connection is closed, and
-        calls that other tasks have under way end by :exc:`ChannelClosedError`. There is a nursery in it:
+        calls that other tasks have in flight end by :exc:`ChannelClosedError`. There is a nursery in it:
         leave the block in the task that entered it, and before all blocks around it.
 
     Raises:

@@ -1,6 +1,6 @@
 """Users' handlers: how one is run, what may come of it, and how its failure is told.
 
-A handler is started by hand, one step, before anyone watches it: most are done by then, and whoever does not
+A handler is started by hand, one step, before anyone watches it: most are done by then, and one that does not
 wait need not be waited for. Each runs in a context of its own. This module must never decide what a failure
 means for the connection.
 """

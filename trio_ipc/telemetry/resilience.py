@@ -26,7 +26,7 @@ class EndpointSnapshot(AsDict):
         breaker: its circuit breaker: 1 for the state that it is in, 0 for the others.
         breaker_activations: how often that has opened.
         answers, failures: calls, refreshes and negotiations that it answered, and failed.
-        connection_failures: tries to connect to it that came to nothing.
+        connection_failures: failed attempts to connect to it.
         connections_active, connections_pooled: those in use, and those kept for the next call.
     """
 
@@ -50,8 +50,8 @@ class ResilientSnapshot(AsDict):
     """A resilient client at one moment.
 
     Whenever a snapshot is taken in Trio's thread, ``tasks_sent`` = ``tasks_completed`` + ``tasks_failed`` +
-    those under way, and ``connection_attempts`` = ``connections_established`` + ``connection_failures`` +
-    those under way.
+    those in flight, and ``connection_attempts`` = ``connections_established`` + ``connection_failures`` +
+    those in flight.
 
     Attributes:
         contract: the name of its contract.
@@ -144,7 +144,7 @@ RESILIENT_METRICS: Final[Sequence[Metric]] = (
     _each("breaker_activations", Kind.COUNTER, "How often its circuit breaker has opened."),
     _each("answers", Kind.COUNTER, "Calls and questions that it answered."),
     _each("failures", Kind.COUNTER, "Calls and questions that it failed."),
-    _each("connection_failures", Kind.COUNTER, "Tries to connect to it that came to nothing."),
+    _each("connection_failures", Kind.COUNTER, "Failed attempts to connect to it."),
     _each("connections_active", Kind.GAUGE, "Connections to it in use."),
     _each("connections_pooled", Kind.GAUGE, "Connections to it kept for the next call."),
 )

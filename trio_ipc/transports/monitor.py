@@ -1,6 +1,6 @@
 """What has become of a socket file while it is served.
 
-Whoever may write its directory can remove the file or put another in its place; the server's socket goes on
+Every user who may write its directory can remove the file or put another in its place; the server's socket goes on
 listening, and no client finds it. Nobody tells the server, so it has to look. This module must never change
 what it looks at.
 """
