@@ -32,7 +32,7 @@ class Log:
 
     Args:
         name: a module's ``__name__``. The logger is its package's, such as ``trio_ipc.server``: which file of a
-            room says something is nobody's business.
+            package logs something is an implementation detail.
     """
 
     def __init__(self, name: str) -> None:

@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         description="Change the code in one place after another; see whether a test fails.",
     )
     parser.add_argument("--module", required=True, help="dotted name of a module or package: trio_ipc.wire")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many of them, by chance")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many of them, at random")
     parser.add_argument("--seed", type=int, help="of that chance, to have the same ones again")
     parser.add_argument("--match", default="", help="only those whose name has this text")
     parser.add_argument("--tests", nargs="+", help="paths for pytest (default: the tests of the room)")

@@ -1,4 +1,4 @@
-"""Who may be at the other end.
+"""Which peers are allowed.
 
 This module must never admit a peer whose user the system does not really know, unless the policy says that
 anyone may come, and never take a name for somebody else's.

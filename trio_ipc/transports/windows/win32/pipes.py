@@ -41,7 +41,7 @@ _INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
 
 
 class SECURITY_ATTRIBUTES(ctypes.Structure):  # noqa: N801  # the reference's name
-    """Who may open a new object, and whether children inherit its handle (minwinbase.h)."""
+    """The users who may open a new object, and whether children inherit its handle (minwinbase.h)."""
 
     _fields_ = (
         ("nLength", wintypes.DWORD),
