@@ -71,19 +71,21 @@ async def test_a_guide_runs_as_printed_from_top_to_bottom(page: Path, directory:
     script, printed = script_of(page)
     settings = environment(directory)
     settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
-    shell = await trio.lowlevel.open_process(
-        ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=directory,
-        env=settings,
-        start_new_session=True,
-    )
+    told = Path(directory, "errors.txt")  # logs, and what a shell says of processes that were killed
+    with told.open("wb") as errors:
+        shell = await trio.lowlevel.open_process(
+            ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=directory,
+            env=settings,
+            start_new_session=True,
+        )
     assert shell.stdout is not None
     output = b""
     try:
-        with trio.fail_after(90):
+        with trio.fail_after(60):
             async for piece in shell.stdout:
                 output += piece
             await shell.wait()
@@ -93,8 +95,8 @@ async def test_a_guide_runs_as_printed_from_top_to_bottom(page: Path, directory:
             os.killpg(shell.pid, signal.SIGKILL)
             await shell.wait()
         await shell.stdout.aclose()
-    assert output.decode() == printed
-    assert shell.returncode == 0
+    assert output.decode() == printed, told.read_text(encoding="utf-8")
+    assert shell.returncode == 0, told.read_text(encoding="utf-8")
     assert not [*Path(directory).rglob("*.sock")]
 
 

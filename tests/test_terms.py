@@ -27,7 +27,7 @@ MODULES = [
 ]
 
 #: A statement that begins with "Who"; questions may.
-WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|#\d]+[:.]?\s+))Who\s(?![^.;!?]*\?)", re.MULTILINE)
+WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|\d]+[:.]?\s+))Who\s(?![^.;!?]*\?)", re.MULTILINE)
 
 
 @functools.cache
@@ -45,7 +45,9 @@ def unwanted() -> re.Pattern[str]:
 def prose(page: Path) -> str:
     """A page without its code; every line stays where it is."""
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), text, flags=re.M | re.S)
+    text = re.sub(
+        r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL
+    )
     return re.sub(r"`[^`\n]+`", "`code`", text)
 
 

@@ -182,8 +182,8 @@ __all__ = [
 ]
 
 #: In which package each public name is that is no error. A package is loaded when one of
-#: its names is used: a program that only wants pipes or sockets needs no protobuf, one with a single server no
-#: resilient client.
+#: its names is used: a program that only wants pipes or sockets needs no protobuf, one with a single server
+#: no resilient client.
 _PACKAGE_OF: Final = {
     name: package
     for package, names in {

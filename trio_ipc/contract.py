@@ -97,7 +97,7 @@ class Negotiation(Generic[RequestT, ResponseT]):
         probe: makes a request that costs a server almost nothing, whatever it answers; a new one
             each time. A client that opens a further connection sees by it whether the server has a place
             for it.
-            None for asking by ``ask`` once for each place, where that is as cheap.
+            None to use ``ask`` for each place; do so if ``ask`` is as cheap.
     """
 
     ask: Callable[[], RequestT] = attrs.field(validator=_function)
@@ -141,7 +141,7 @@ class HealthCheck(Generic[RequestT, ResponseT]):
 class Contract(Generic[RequestT, ResponseT]):
     """One request type, one response type, and the rules between them.
 
-    What its functions return is checked wherever they are used: another type than the one given here is a
+    The values that its functions return are checked at each use: a wrong type is a
     :exc:`~trio_ipc.ContractError` that names the contract.
 
     Raises:

@@ -1,6 +1,6 @@
 """A client for synchronous programs: one connection, which threads share.
 
-What it does is Trio's client's; this module must never know how.
+The Trio client does the work; this module must never know how.
 """
 
 from __future__ import annotations

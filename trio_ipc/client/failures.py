@@ -217,8 +217,8 @@ async def not_reusable(
         unsent: what this leaves unsent.
 
     Returns:
-        A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its final failed response if there was one;
-        a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
+        A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its final failed response if there
+        was one; a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
     """
     came = "an answer that nobody had asked for came before this request"
     try:

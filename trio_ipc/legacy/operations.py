@@ -25,10 +25,11 @@ assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips t
 class Operation:
     """One overlapped operation at a time on a handle, and the event that it sets in the end.
 
-    The thread that waits for the event does so as long as the operation is in progress, also when no task waits
-    any more, and the event stays open for it. (`trio.lowlevel.WaitForSingleObject` stops its thread by a
-    handle, and closes that at once. A thread that is late waits for what else has the number by then: Trio's
-    issue 1271. Under Wine that may be the system's own handle of a write, which then seems to have failed.)
+    The thread that waits for the event does so as long as the operation is in progress, also when no task
+    waits any more, and the event stays open for it. (`trio.lowlevel.WaitForSingleObject` stops its thread by
+    a handle, and closes that at once. A thread that is late waits for what else has the number by then:
+    Trio's issue 1271. Under Wine that may be the system's own handle of a write, which then seems to have
+    failed.)
     """
 
     def __init__(self, handle: int) -> None:

@@ -44,7 +44,8 @@ class PipeChannel(LegacyChannel):
     """A channel over a connected end of a byte-mode pipe.
 
     Args:
-        handle: an overlapped one, on which nothing is in progress. The channel owns it from when this returns.
+        handle: an overlapped one, on which nothing is in progress. The channel owns it from when this
+            returns.
         count: of the listener that accepted it, if one did.
     """
 

@@ -1,7 +1,7 @@
 """A Trio run in a thread of its own, with anyio's portal to it.
 
-An adapter has one for itself unless its user gives it a portal. The thread is a daemon: it never keeps a program
-from ending. This module must never know what is kept open there.
+An adapter has one for itself unless its user gives it a portal. The thread is a daemon: it never keeps a
+program from ending. This module must never know what is kept open there.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ _RECENCY_DECAY: Final = 300.0
 #: for one call in sixteen, at the most.
 _ROUNDS_WITHOUT: Final = 16
 
-#: Draws of lots without a result before a weighted choice looks at every candidate. Where all will do, at most every
-#: second draw has no result.
+#: Draws of lots without a result before a weighted choice looks at every candidate. Where all will do, at
+#: most every second draw has no result.
 _DRAWS: Final = 16
 
 

@@ -42,7 +42,7 @@ class Endpoint:
     Attributes:
         config: its path, and the limits and deadlines of connections to it.
         id: what statistics and answers call it; its path if it is not given.
-        priority: 1 or more; the smaller, the rather is it asked. Half the number is twice the share where
+        priority: 1 or more; a smaller number is asked first. Half the number is twice the share where
             the strategy is "weighted".
     """
 

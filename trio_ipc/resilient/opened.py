@@ -50,7 +50,7 @@ async def open_resilient_client(
     Raises:
         ConfigError: two endpoints have the same id.
 
-    Cancellation closes everything at once. What the block raises comes out as it is.
+    Cancellation closes everything at once. Exceptions of the block are raised as they are.
     """
     contract_of(contract)
     policy = PeerPolicy.of(peers)

@@ -30,7 +30,7 @@ _LEAVES_TOLD: Final = 4
 
 @attrs.define  # to freeze it would take each request 0.3 µs, and only its handler reads it
 class Call:
-    """What a handler may know about the request besides its message.
+    """The context of a request, for its handler.
 
     Attributes:
         peer: the client's process and user, as the system reported them.

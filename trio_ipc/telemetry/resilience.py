@@ -20,7 +20,7 @@ class EndpointSnapshot(AsDict):
 
     Attributes:
         id, endpoint, transport: its id, where it is, and the transport that leads there.
-        priority: the smaller, the rather is it asked.
+        priority: a smaller number is asked first.
         healthy: whether calls are expected to succeed.
         health_score: what strategies by score go by, 0 while it is not healthy.
         breaker: its circuit breaker: 1 for the state that it is in, 0 for the others.
@@ -137,7 +137,7 @@ RESILIENT_METRICS: Final[Sequence[Metric]] = (
     _whole("received", Kind.COUNTER, "Bytes of whole frames received.", field="bytes_received", unit="bytes"),
     _whole("connections_active", Kind.GAUGE, "Connections in use."),
     _whole("connections_pooled", Kind.GAUGE, "Connections kept for the next call."),
-    _each("priority", Kind.GAUGE, "Its priority; the smaller, the rather is it asked.", adds_up=False),
+    _each("priority", Kind.GAUGE, "Its priority; a smaller number is asked first.", adds_up=False),
     _each("healthy", Kind.GAUGE, "1 while calls are expected to succeed, else 0.", adds_up=False),
     _each("health_score", Kind.GAUGE, "What strategies by score go by.", adds_up=False),
     _each("breaker", Kind.GAUGE, "1 for the state of its circuit breaker.", label="state", adds_up=False),

@@ -71,7 +71,8 @@ class MemoryListener(LocalListener[MemoryStream]):
         return accepted
 
     async def aclose(self) -> None:
-        """Stop listening. Connections that were not accepted yet are closed, as those in the backlog of a socket. Idempotent.
+        """Stop listening. Connections that were not accepted yet are closed, as those in the backlog of a
+        socket. Idempotent.
 
         Cancellation closes all the same.
         """

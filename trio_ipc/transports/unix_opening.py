@@ -42,8 +42,8 @@ async def open_unix_listeners(
 
     Args:
         path: an absolute path, of 107 bytes at most on Linux and 103 elsewhere (unix(7), unix(4)).
-        mode: permissions of the socket. Users who may write it may connect. With a bit for the group, 0o660, that
-            is the group that the system gives new files there: this process's effective one, or the
+        mode: permissions of the socket. Users who may write it may connect. With a bit for the group, 0o660,
+            that is the group that the system gives new files there: this process's effective one, or the
             directory's where that has the set-group-id bit (inode(7)) and on BSD.
         backlog: how many clients may wait to be accepted; None for as many as the system allows.
         replace: whether to take the place of the server that listens there, if one does. The new socket
