@@ -27,7 +27,7 @@ MODULES = [
 ]
 
 #: A statement that begins with "Who"; questions may.
-WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|\d]+[:.]?\s+))Who\s(?![^.;!?]*\?)", re.MULTILINE)
+WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|]|\d+\.)\s+)Who\s(?![^.;!?]*\?)", re.MULTILINE)
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def words_of(module: Path) -> Iterator[tuple[int, str]]:
             following = itertools.takewhile(comments.__contains__, itertools.count(line))
             yield line, "\n".join(comments[number] for number in following)
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.isidentifier():
             yield node.lineno, re.sub(r"``[^`]+``", "``code``", node.value)
 
 

@@ -1,6 +1,6 @@
 """The seam of the architecture: whole messages in and out of one connection, each under its deadline.
 
-Server and client know channels and listeners of channels, never sockets; another implementation (a rollback
+Server and client know channels and listeners of channels, never sockets; another implementation (the legacy
 transport, a channel in memory) takes the default one's place whole. A channel says how it reads, writes and
 looks; what deadlines and cancellation do to a frame is decided here, once for all of them. This module must
 never know what a payload means.

@@ -44,8 +44,8 @@ async def open_resilient_client(
         chance: where jitter and the weighted strategy take their chances from; for tests.
 
     Returns:
-        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are under
-        way in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
+        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are in
+        flight in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
 
     Raises:
         ConfigError: two endpoints have the same id.
