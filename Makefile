@@ -58,10 +58,10 @@ help:
 	@echo "make test-protobuf  a part of it with the oldest protobuf and the newest of each major"
 	@echo "make dist    build wheel and sdist, check them, use them in empty environments; ARGS=--help says more"
 	@echo "make compatibility   run what docs/compatibility.md is made of, and write it"
-	@echo "make lint    ruff, mypy --strict, and whether the generated code is current"
 	@echo "make types   whether every public name has a type, by pyright; needs npm"
 	@echo "make changelog  make a section of newsfragments/; ARGS=--draft only shows it"
 	@echo "make release-check  whether this tree may become a release"
+	@echo "make lint    ruff, mypy --strict, the terms of docs/terms.md, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make scale   how costs grow, beside bare Trio; ARGS=--quick takes less than a minute, ARGS=--help says more"
 	@echo "make counted  system calls and instructions, against recorded bounds"
@@ -141,6 +141,7 @@ dist: $(STAMP) $(DIST_LOCKED)
 	@$(DIST_VENV)/bin/python -m tests.distribution --development $(BIN)/python $(ARGS)
 
 lint: $(STAMP) proto-check
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_terms.py
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy

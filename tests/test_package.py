@@ -171,7 +171,9 @@ def test_pipes_and_sockets_are_to_be_had_without_protobuf_and_without_the_rest()
 
 def test_each_public_name_is_found_where_it_is_said_to_be() -> None:
     assert [name for name in trio_ipc.__all__ if not hasattr(trio_ipc, name)] == []
-    assert {*trio_ipc._ROOM_OF} == {name for name in trio_ipc.__all__ if not name.endswith(("Error", "__"))}
+    assert {*trio_ipc._PACKAGE_OF} == {
+        name for name in trio_ipc.__all__ if not name.endswith(("Error", "__"))
+    }
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -184,11 +184,12 @@ __all__ = [
     "until_stopped",
 ]
 
-#: In which room each public name is that is no error. A room is loaded when something in it is asked for: who
-#: only wants pipes or sockets needs no protobuf, and who has one collector no resilient client.
-_ROOM_OF: Final = {
-    name: room
-    for room, names in {
+#: In which package each public name is that is no error. A package is loaded when one of
+#: its names is used: a program that only wants pipes or sockets needs no protobuf, one with a single server
+#: no resilient client.
+_PACKAGE_OF: Final = {
+    name: package
+    for package, names in {
         "channel": (
             "Channel",
             "FramedChannel",
@@ -267,8 +268,8 @@ _ROOM_OF: Final = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = "errors" if name.endswith("Error") else _ROOM_OF[name]
-    thing = getattr(importlib.import_module(f".{room}", __name__), name)
+    package = "errors" if name.endswith("Error") else _PACKAGE_OF[name]
+    thing = getattr(importlib.import_module(f".{package}", __name__), name)
     globals()[name] = thing  # so that this is asked once
     return thing
 

@@ -94,10 +94,10 @@ class Negotiation(Generic[RequestT, ResponseT]):
         learn: reads the capabilities from the response. It must understand every response, also that of
             a server which does not know what it was asked.
         can_do: says whether a server of these capabilities can answer a request.
-        probe: makes a request that costs a server as good as nothing, whatever it answers; a new one
+        probe: makes a request that costs a server almost nothing, whatever it answers; a new one
             each time. A client that opens a further connection sees by it whether the server has a place
             for it.
-            None for asking by ``ask`` once for each place, where that is as cheap.
+            None to use ``ask`` for each place; do so if ``ask`` is as cheap.
     """
 
     ask: Callable[[], RequestT] = attrs.field(validator=_function)
@@ -141,7 +141,7 @@ class HealthCheck(Generic[RequestT, ResponseT]):
 class Contract(Generic[RequestT, ResponseT]):
     """One request type, one response type, and the rules between them.
 
-    What its functions return is checked wherever they are used: another type than the one given here is a
+    The values that its functions return are checked at each use: a wrong type is a
     :exc:`~trio_ipc.ContractError` that names the contract.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Everything that goes wrong, as one family of exceptions.
+"""The exceptions of this package.
 
 Callers catch :class:`IpcError` or the precise subclass. Every message says what happened, where (the
 endpoint), the value and the limit where there is one, and what to do next; the exception that caused it
@@ -21,7 +21,7 @@ class IpcError(Exception):
     Attributes:
         message, endpoint, hint: as given. ``endpoint`` may be filled in later by a layer that knows it
             (the wire codec, for one, never does); ``str(error)`` puts the three together.
-        responses: what was answered before it, where it ended a :meth:`Client.call_many`.
+        responses: the responses before the error, if it ended a :meth:`Client.call_many`.
     """
 
     def __init__(self, message: str, *, endpoint: str | None = None, hint: str = "") -> None:
@@ -49,9 +49,10 @@ class ConfigError(IpcError, ValueError):
 
 
 class ContractError(IpcError, TypeError):
-    """A function of a contract returned what it must not. It is the program's own mistake, and no server's.
+    """A function of a contract returned what it must not. This is a mistake of the program, and not of a
+    server.
 
-    A call that meets it in an answer has been done. Its connection is closed.
+    If the response to a call causes it, the server has done the work. The connection is closed.
     """
 
 
@@ -99,9 +100,9 @@ class EndpointPermissionError(ConnectError):
 
 
 class OutOfResourcesError(ConnectError):
-    """This process or system lacks what a connection takes: descriptors, handles or memory.
+    """This process or system has too few descriptors or handles, or too little memory, for a connection.
 
-    It says nothing about the server, which was not asked.
+    It is no failure of the server.
     """
 
 
@@ -113,11 +114,11 @@ class PeerNotAllowedError(ConnectError):
     """The process at the other end runs as a user that the peer policy does not allow."""
 
 
-# --- A conversation under way ----------------------------------------------------------------------------
+# --- An open connection ----------------------------------------------------------------------------
 
 
 class ChannelError(IpcError):
-    """A conversation ended before its time. The connection is closed."""
+    """A connection ended early. It is closed."""
 
 
 class PeerClosedError(ChannelError):
@@ -137,7 +138,7 @@ class WriteTimeoutError(ChannelError):
 
 
 class TurnTimeoutError(IpcError):
-    """The calls ahead on the same client left no room within ``read_timeout_ms``; nothing was sent."""
+    """The calls ahead on the same client took longer than ``read_timeout_ms``; nothing was sent."""
 
 
 # --- The protocol ------------------------------------------------------------------------------------------
@@ -179,10 +180,10 @@ class ResponseMismatchError(ProtocolError):
 
 
 class UnsolicitedResponseError(ProtocolError):
-    """The server sent what nobody had asked for; the next answer would be taken for another call's.
+    """The server sent an unsolicited response; otherwise later responses would go to the wrong calls.
 
-    It is noticed before a request is sent, or with the answer to the last one. Where it is a whole response,
-    the message quotes it.
+    The client notices it before it sends a request, or with the response to the last one. The message quotes
+    a response that is complete.
     """
 
 
@@ -213,33 +214,33 @@ class MessageTooLargeError(MessageError):
 
 
 class CallError(IpcError):
-    """A client has no answer to a call, for a reason of its own or for several.
+    """A call has no response, for one reason or several.
 
     Attributes:
-        attempts: what each try of a resilient client ended by, in order. Empty if there was none.
+        attempts: the errors of a resilient client's attempts, in order. Empty if there was none.
     """
 
     attempts: tuple[IpcError, ...] = ()
 
 
 class AttemptsFailedError(CallError):
-    """Every try failed. They are in ``attempts``, and as an :exc:`ExceptionGroup` the cause."""
+    """All attempts failed. Their errors are in ``attempts``; their cause is an :exc:`ExceptionGroup`."""
 
 
 class CallTimeoutError(CallError):
-    """The ``timeout`` of a call went by. Whether a server did the work is not known, unless it says so.
+    """The ``timeout`` of a call passed. Whether a server did the work is not known, unless it says so.
 
-    It says what the call was waiting for. A resilient client's says what took how much of the time, and
-    ``endpoint`` is where the largest part was spent.
+    The message says what the call was waiting for. That of a resilient client says how long each step took,
+    and ``endpoint`` is the one that took longest.
     """
 
 
 class CircuitOpenError(CallError):
-    """The server failed so often of late that it is left alone for a while; nothing was sent.
+    """The circuit breakers of all servers are open, because of recent failures; nothing was sent.
 
     Attributes:
-        retry_after: seconds until it is worth to call again, more than 0. While one call tries it for all
-            others, that is until that call's time is up, or ``breaker_reset_ms`` where that is sooner.
+        retry_after: seconds until another call may succeed; always more than 0. While one call tries the
+            server for all others, it lasts until that call's deadline, at most ``breaker_reset_ms``.
     """
 
     retry_after: float = 0.0
@@ -250,7 +251,7 @@ class NoEndpointError(CallError):
 
 
 class PoolTimeoutError(CallError):
-    """No connection came free in time: all that the limits allow were in use; nothing was sent."""
+    """No connection became free in time; the limits allow no further one. Nothing was sent."""
 
 
 # --- Values in messages ------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def writable(text: str) -> str:
 
 # --- A peer's own words -----------------------------------------------------------------------------------
 #
-# Whoever reads them may do so at a terminal: they must not colour it, move its cursor, begin a line of their
+# They may be shown on a terminal: they must not colour it, move its cursor, begin a line of their
 # own, or turn the order of what stands around them (Unicode's bidirectional controls).
 
 

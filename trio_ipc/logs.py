@@ -31,8 +31,8 @@ class Log:
     """A logger of :mod:`logging` whose methods raise no :exc:`Exception`.
 
     Args:
-        name: a module's ``__name__``. The logger is its room's, such as ``trio_ipc.server``: which file of a
-            room says something is nobody's business.
+        name: a module's ``__name__``. The logger is its package's, such as ``trio_ipc.server``: which file of
+            a package logs something is an implementation detail.
     """
 
     def __init__(self, name: str) -> None:

@@ -46,7 +46,7 @@ async def open_channel(config: IpcConfig) -> Channel:
 
     Raises:
         ConnectError: in the precise form that fits, :exc:`~trio_ipc.ConnectTimeoutError` when
-            ``accept_timeout_ms`` went by.
+            ``accept_timeout_ms`` passed.
 
     Cancellation leaves nothing open.
     """
@@ -104,7 +104,7 @@ def take_over_listener(fd: int, config: IpcConfig, *, most: int) -> EndpointList
 
 @attrs.define(eq=False)
 class _Switch:
-    """A switch that waits for whoever accepts to leave the old listener."""
+    """A switch that waits for the accepting task to leave the old listener."""
 
     transport: TransportType
     done: trio.Event = attrs.field(factory=trio.Event)

@@ -105,11 +105,11 @@ class Agent:
         return attrs.evolve(seen, collectors=list(dict.fromkeys(answered_by)), telemetry=telemetry(client))
 
     def _show(self, cycle: int, known: Snapshot | None, seen: Enumeration) -> Snapshot:
-        if seen.unasked:
+        if seen.unwanted:
             complain(
                 PROGRAM,
-                f"{', '.join(seen.collectors)} ignores filters: {seen.unasked} processes that were not asked "
-                "for were left out",
+                f"{', '.join(seen.collectors)} ignores filters: {seen.unwanted} processes that were not "
+                "asked for were left out",
             )
         current = snapshot(seen.records, seen.skipped, known)
         with standard_output():

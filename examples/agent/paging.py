@@ -58,7 +58,7 @@ class Enumeration:
         records: by pid, as the collector sorted them.
         skipped: pids of records that fit no frame.
         pages: how many answers it took.
-        unasked: how many records the collector gave that nobody had asked for; they are left out.
+        unwanted: how many records the collector gave that nobody had asked for; they are left out.
         collectors: whose answers they are, for the user.
         telemetry: what the client that asked has done so far, by name.
     """
@@ -66,7 +66,7 @@ class Enumeration:
     records: Sequence[ProcessRecord]
     skipped: Sequence[int] = ()
     pages: int = 1
-    unasked: int = 0
+    unwanted: int = 0
     collectors: Sequence[str] = ()
     telemetry: Mapping[str, Any] = attrs.field(factory=dict)
 
@@ -101,13 +101,13 @@ def _wanted(question: Question, seen: Enumeration) -> Enumeration:
     """Leave out what a collector gave that ignores filters, and each process that it gave again."""
     names, pids = frozenset(question.names), frozenset(question.pids)
     found: dict[int, ProcessRecord] = {}
-    unasked: set[int] = set()
+    unwanted: set[int] = set()
     for record in seen.records:
         if (names and record.name not in names) or (pids and record.pid not in pids):
-            unasked.add(record.pid)
+            unwanted.add(record.pid)
         else:
             found.setdefault(record.pid, record)
-    return attrs.evolve(seen, records=list(found.values()), unasked=len(unasked))
+    return attrs.evolve(seen, records=list(found.values()), unwanted=len(unwanted))
 
 
 async def _pids(ask: Ask, question: Question) -> list[int]:

@@ -95,7 +95,7 @@ class FileHasher:
     """Hashes regular files and remembers the digests.
 
     A digest is remembered by path, device, inode, size and times of change. The inode's change time is
-    among them because modification times can be set back by whoever replaced the contents.
+    among them because modification times can be set back by the program that replaced the contents.
     """
 
     def __init__(self, max_entries: int = 4096) -> None:

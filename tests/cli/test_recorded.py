@@ -61,7 +61,7 @@ async def test_a_damaged_recording_is_shown_as_far_as_it_goes(recording: Path) -
 async def test_another_contracts_recording_is_bytes_unless_its_contract_is_named(recording: Path) -> None:
     recording.write_text(recording.read_text().replace(DETECTION.name, "other"))
     run = await command("show", str(recording))
-    assert "!! no contract 'other' at hand: payloads are shown as bytes" in run.stdout
+    assert "!! the contract 'other' was not given: payloads are shown as bytes" in run.stdout
     run = await command("show", str(recording), "--json")
     assert run.returncode == Status.USAGE
     assert "give it by --contract" in run.stderr

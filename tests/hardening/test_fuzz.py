@@ -19,7 +19,7 @@ def test_the_targets_hold_for_every_seed_of_the_framing(attack: Attack) -> None:
     for seed in seeds():
         TARGETS["decoder"](seed)
     attack(
-        "golden frames and golden mistakes, sliced by chance",
+        "golden frames and golden mistakes, sliced at random",
         tried=len(seeds()),
         outcome="both transports' framing give the same payloads and the same error",
     )

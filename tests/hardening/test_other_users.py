@@ -143,7 +143,7 @@ async def test_the_client_sends_nothing_to_a_server_of_another_user(
         assert b"asked" not in said
     assert caplog.text.count("refused to talk to the server") == 5
     attack(
-        "a path squatted by a server of another user",
+        "a path taken by a server of another user",
         tried=5,
         outcome="`PeerNotAllowedError` and a warning in the log; nothing was sent",
     )

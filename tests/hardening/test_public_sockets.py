@@ -148,7 +148,7 @@ async def test_a_client_is_told_that_the_server_is_another_users(
                 assert stream.peer.uid == STRANGER
                 assert not PeerPolicy.own_user_and_root().allows(stream.peer)
     attack(
-        "a path squatted by a server of another user, to `open_unix_stream`",
+        "a path taken by a server of another user, to `open_unix_stream`",
         tried=5,
         outcome="`stream.peer` tells whose it is, before anything is sent, and the default policy refuses it",
     )

@@ -254,7 +254,7 @@ async def test_a_recording_of_a_contract_that_is_not_at_hand_is_shown_as_bytes(
     await recorded_under_another_contract(path)
     assert main(["show", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "!! no contract 'other' at hand: payloads are shown as bytes" in shown
+    assert "!! the contract 'other' was not given: payloads are shown as bytes" in shown
     assert "client: 3 bytes\n    0a 01 61\n" in shown
     assert "DetectionTask" not in shown
 

@@ -196,7 +196,7 @@ def test_a_client_that_is_its_namespaces_nobody_does_not_trust_a_strangers_serve
     assert "uid 65534, which here stands for all whom this user namespace does not map" in said
     assert "run both sides in one user namespace, or map the server's user into this one" in said
     attack(
-        "a path squatted by a user whom the client's user namespace does not map",
+        "a path taken by a user whom the client's user namespace does not map",
         tried=1,
         outcome="`PeerNotAllowedError` that names the namespace, though the client itself is uid 65534 there",
     )

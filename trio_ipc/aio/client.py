@@ -1,6 +1,6 @@
 """A client for asyncio programs: one connection, which tasks share.
 
-What it does is Trio's client's; this module must never know how.
+The Trio client does the work; this module must never know how.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def open_client(
         contract: the message types. Its functions run in the Trio thread.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
-        max_in_flight: how many calls may be under way at a time; the others wait for their turn. Above 1 what
-            tasks call at a time goes into one write, and neither a ``timeout`` nor a cancellation closes the
-            connection. 1 is the fastest for a task that is alone.
+        max_in_flight: how many calls may be in flight at a time; the others wait for their turn. Above 1
+            requests that tasks make at the same time share one write, and neither a ``timeout`` nor a
+            cancellation closes the connection. 1 is the fastest for a task that is alone.
         portal: where it is opened: one of anyio's on Trio (``start_blocking_portal("trio")``), which several
             clients may share, and which has to last longer than they do. None for a thread of its own.
 

@@ -74,7 +74,7 @@ class AioDoor(Door[T]):
     async def aclose(self) -> None:
         """Close it, and wait until that is done. Idempotent.
 
-        Calls that other tasks have under way end by :exc:`~trio_ipc.ChannelClosedError`. Cancellation ends
+        Calls that other tasks have in flight end by :exc:`~trio_ipc.ChannelClosedError`. Cancellation ends
         the wait, and has everything closed at once.
         """
         if self._closed:

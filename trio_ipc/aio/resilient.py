@@ -1,6 +1,6 @@
 """A resilient client for asyncio programs: many servers behind one call, which tasks share.
 
-What it does is Trio's resilient client's; this module must never know how.
+The resilient client for Trio does the work; this module must never know how.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResilientClient(AioDoor[TrioClient[RequestT, ResponseT]]):
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         needs: Callable[[Any], bool] | None = None,
     ) -> Answer[ResponseT]:
-        """Have a request answered by a server that can.
+        """Send a request to a server that can answer it.
 
         Args:
             request: a message of the contract's request type. Leave it alone until the call is over.

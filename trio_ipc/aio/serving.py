@@ -73,7 +73,7 @@ class Server(AioDoor[TrioServer[RequestT, ResponseT]]):
     async def aclose(self) -> None:
         """Stop gracefully, and wait until that is done. Idempotent. Raises what :meth:`wait_stopped` raises.
 
-        Cancellation cuts off what is under way.
+        Cancellation cuts off requests in flight.
         """
         await super().aclose()
 
@@ -112,7 +112,7 @@ def serve(
 
     Returns:
         What opens the server; clients can connect then. At the end of the block it is stopped gracefully;
-        where the block has raised something, what is under way is cut off.
+        where the block has raised something, requests in flight are cut off.
 
     Raises:
         TypeError: an argument is of the wrong type, the handler is not async, or it is made by

@@ -31,7 +31,7 @@ class BlockingDoor(Door[T]):
     def close(self) -> None:
         """Close it, and wait until that is done. Any thread may. Idempotent.
 
-        Calls under way in other threads end by :exc:`~trio_ipc.ChannelClosedError`. In a forked child it does
+        Calls in flight in other threads end by :exc:`~trio_ipc.ChannelClosedError`. In a forked child it does
         nothing: what is open is its parent's. An interrupt ends the wait, and not the closing.
         """
         if self._closed:

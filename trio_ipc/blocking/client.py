@@ -1,6 +1,6 @@
 """A client for synchronous programs: one connection, which threads share.
 
-What it does is Trio's client's; this module must never know how.
+The Trio client does the work; this module must never know how.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def open_client(
         contract: the message types. Its functions may run in the Trio thread, and must not call.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
-        max_in_flight: how many calls may be under way at a time; the others wait for their turn. Above 1 the
+        max_in_flight: how many calls may be in flight at a time; the others wait for their turn. Above 1 the
             calls of several threads go out together, and neither a ``timeout`` nor Ctrl-C closes the
             connection. 1 is the fastest for a thread that is alone: over a
             Unix socket its calls are made in that thread itself.

@@ -1,6 +1,6 @@
 """A resilient client for synchronous programs: many servers behind one call, which threads share.
 
-What it does is Trio's resilient client's; this module must never know how.
+The resilient client for Trio does the work; this module must never know how.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResilientClient(BlockingDoor[TrioClient[RequestT, ResponseT]]):
         timeout: float | None = None,
         needs: Callable[[Any], bool] | None = None,
     ) -> Answer[ResponseT]:
-        """Have a request answered by a server that can.
+        """Send a request to a server that can answer it.
 
         Args:
             request: a message of the contract's request type.

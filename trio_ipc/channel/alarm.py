@@ -1,4 +1,4 @@
-"""An alarm: the deadline of whoever waits, kept by a task instead of a cancel scope for each wait.
+"""An alarm: the deadline of a waiting task, kept by a task instead of a cancel scope for each wait.
 
 A scope, with its place among Trio's deadlines, was a fifth of the CPU time of a call. An alarm that is set to
 a later time than the last one costs an assignment: its task sleeps until the earlier time, and then looks.
@@ -14,10 +14,10 @@ import trio
 
 
 class Alarm:
-    """Rings once a deadline goes by, while :meth:`run` runs.
+    """Rings once a deadline passes, while :meth:`run` runs.
 
     Args:
-        ring: called when the time is up. It must not raise, and whoever waited wakes by what it does. It may
+        ring: called when the time is up. It must not raise, and must wake the waiting task. It may
             set the alarm again.
 
     Attributes:

@@ -1,6 +1,6 @@
 """The seam of the architecture: whole messages in and out of one connection, each under its deadline.
 
-Server and client know channels and listeners of channels, never sockets; another implementation (a rollback
+Server and client know channels and listeners of channels, never sockets; another implementation (the legacy
 transport, a channel in memory) takes the default one's place whole. A channel says how it reads, writes and
 looks; what deadlines and cancellation do to a frame is decided here, once for all of them. This module must
 never know what a payload means.
@@ -31,7 +31,7 @@ from trio_ipc.transports import LocalStream, PeerCredentials, PeerState
 #: at once then shows that the peer is well, and the time begins anew.
 STOPPED: Final = 0.1
 
-#: How often to look for the rest of a frame in which the caller's deadline went by: a read takes 64 KiB, and
+#: How often to look for the rest of a frame in which the caller's deadline passed: a read takes 64 KiB, and
 #: a connection holds 208 KiB by default (net.core.wmem_default; socket(7)).
 _LATE_LOOKS: Final = 16
 
@@ -48,7 +48,7 @@ class Channel(trio.abc.AsyncResource):
         traffic: where it counts its frames; its owner may put a shared one in its place.
         transport: what telemetry calls the implementation.
         read_timeout: seconds that a frame may take to begin, and again from its first byte to its last.
-        write_timeout: seconds that handing over what is sent at a time may take.
+        write_timeout: seconds that one hand-over may take.
         max_frame_bytes: the largest payload that fits into a frame, in bytes.
     """
 
@@ -158,7 +158,7 @@ class Channel(trio.abc.AsyncResource):
     def close(self) -> bool:
         """Close without a wait, if this channel can; return whether it did. Idempotent.
 
-        Who waits in it wakes.
+        Tasks that wait in it wake up.
         """
 
     @abc.abstractmethod
@@ -168,7 +168,7 @@ class Channel(trio.abc.AsyncResource):
     async def keep_time(self) -> None:
         """Keep the deadlines of all that waits in :meth:`fill`, until the channel is closed.
 
-        While this runs a wait needs no cancel scope, and a deadline that goes by while nothing has come
+        While this runs a wait needs no cancel scope, and a deadline that passes while nothing has come
         closes the connection. For the owner of a channel who closes it then anyway, in a nursery of its own.
         Returns at once where a channel has no use for it. Raises nothing but cancellation.
         """
@@ -189,7 +189,7 @@ class Channel(trio.abc.AsyncResource):
                 be sent to say why.
             ReadTimeoutError: no frame began within ``read_timeout_ms``, or one did and was not whole
                 after as long again.
-            trio.TooSlowError: the caller's deadline went by first.
+            trio.TooSlowError: the caller's deadline passed first.
             ChannelClosedError: the channel was closed.
 
         Cancellation between two frames leaves the channel as it was, and so does one that is there from the

@@ -64,9 +64,9 @@ class FramedChannel(Channel):
         self._stream = stream
         self._duplex: Duplex = stream if isinstance(stream, LocalStream) else StreamDuplex(stream)
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
-        # What goes back is in the peer's variant, be it the reason why its first frame is refused.
+        # What goes back is in the peer's variant, also the reason why its first frame is refused.
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self._encoder.use)
-        # On a single core a look is in vain: the peer runs once this process sleeps.
+        # On a single core polling is useless: the peer runs once this process sleeps.
         spins = (
             config.poll_attempts > 0 and isinstance(stream, LocalStream) and usable_cores() >= _CORES_TO_SPIN
         )

@@ -23,7 +23,7 @@ STOP_SIGNALS: Final = tuple(
 def heeded_signals(*numbers: int) -> Iterator[AsyncIterator[int]]:
     """Receive signals for a block, except those that are ignored.
 
-    Who started the program may want it to outlive a terminal: nohup has it ignore SIGHUP.
+    The program may be meant to outlive its terminal: nohup has it ignore SIGHUP.
     """
     heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     if not heeded:  # Trio wants one at least

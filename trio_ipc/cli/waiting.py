@@ -1,4 +1,4 @@
-"""Showing a person that something is under way, where standard error is a terminal."""
+"""Showing a person that something is in progress, where standard error is a terminal."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class AutoClient(Client[RequestT, ResponseT]):
         )
 
     async def aclose(self) -> None:
-        """Close the connection at once. Calls under way end by :exc:`ChannelClosedError`."""
+        """Close the connection at once. Calls in flight end by :exc:`ChannelClosedError`."""
         self._is_closed = True
         await super().aclose()
 

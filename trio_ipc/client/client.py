@@ -39,7 +39,7 @@ class Client(Generic[RequestT, ResponseT]):
         channel: the connection, which the client owns.
         contract: the message types.
         config: deadlines.
-        max_in_flight: how many calls may be under way at a time. Above 1 somebody must run :meth:`run`.
+        max_in_flight: how many calls may be in flight at a time. Above 1 somebody must run :meth:`run`.
         nursery: for tasks of its own, which end with the nursery; None for none.
 
     Attributes:
@@ -110,9 +110,9 @@ class Client(Generic[RequestT, ResponseT]):
         """Send a request and wait for its response.
 
         With ``max_in_flight=1`` calls from several tasks take turns, first come, first served. With more, so
-        many are under way at the same time: what is called at a time goes into one write, the server handles
-        it in order, so that a slow handler delays the answers behind it, and ``read_timeout_ms`` holds from
-        one answer to the next.
+        many are in flight at the same time. Requests that are made together share one write. The server
+        handles them in order, so that a slow handler delays later responses, and ``read_timeout_ms`` applies
+        from one response to the next.
 
         Args:
             request: a message of the contract's request type.
@@ -126,16 +126,16 @@ class Client(Generic[RequestT, ResponseT]):
             MessageError: the request is empty or too large. Nothing was sent, and the client is good.
             TurnTimeoutError: the calls ahead took longer than ``read_timeout_ms``. Nothing was sent,
                 and the client is good.
-            CallTimeoutError: the ``timeout`` went by.
+            CallTimeoutError: the ``timeout`` passed.
             PeerClosedError: the server closed the connection. Whether it did the work is not known, unless it
                 says so.
-            UnsolicitedResponseError: the server had sent what nobody asked for. Nothing was sent.
-            WriteTimeoutError, ReadTimeoutError: a deadline went by.
+            UnsolicitedResponseError: the server had sent an unsolicited response. Nothing was sent.
+            WriteTimeoutError, ReadTimeoutError: a deadline passed.
             ProtocolError: the response breaks the protocol, cannot be decoded or answers another
                 request.
             ChannelClosedError: the client was closed, or broken by another call; that one's error is
                 the cause.
-            TypeError, ValueError: the request is of another type, or the timeout is none.
+            TypeError, ValueError: the request is of another type, or the timeout is no valid one.
 
         After an error other than the first three the connection is closed, and every call on it has ended.
         With ``max_in_flight=1`` the ``timeout`` and a cancellation close it, too, once sending has begun: the
@@ -167,9 +167,9 @@ class Client(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
     ) -> list[ResponseT]:
-        """Send several requests ahead, instead of each after the answer to the one before.
+        """Send several requests without waiting for each response.
 
-        Many requests go into one write and are answered by one, so that a call costs a fraction of
+        Many requests share one write, and so do their responses, so that a call costs a fraction of
         :meth:`call`'s time. The server still handles them one after the other. ``read_timeout_ms`` holds
         for each answer. With ``max_in_flight=1`` other tasks' calls wait for their turn until the last one;
         with more, each request takes a turn among them.
@@ -186,7 +186,7 @@ class Client(Generic[RequestT, ResponseT]):
             MessageError: a request is empty or too large. None was sent, and the client is good.
             IpcError: as :meth:`call` raises it. Its ``responses`` hold what was answered before; whether
                 the work of the requests after those was done is not known.
-            TypeError, ValueError: a request is of another type, or the timeout is none.
+            TypeError, ValueError: a request is of another type, or the timeout is no valid one.
 
         Cancellation once sending has begun closes the connection where ``max_in_flight`` is 1, and the
         responses so far are lost.
@@ -255,8 +255,8 @@ class Client(Generic[RequestT, ResponseT]):
     def is_reusable(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.
 
-        False once it was closed or broken, when the server has closed, or if it sent what nobody asked
-        for. Does not block. True is no promise: the server may close right after.
+        False after it was closed or broken, if the server has closed, or if it sent an unsolicited response.
+        Does not block. True is no promise: the server may close right after.
         """
         return self._line.is_reusable()
 
@@ -266,7 +266,7 @@ class Client(Generic[RequestT, ResponseT]):
         return self._line.is_broken
 
     async def aclose(self) -> None:
-        """Close the connection at once. Calls under way end by :exc:`ChannelClosedError`."""
+        """Close the connection at once. Calls in flight end by :exc:`ChannelClosedError`."""
         await self._line.aclose()
 
 
@@ -284,9 +284,9 @@ async def client_over(
         connect: makes the connection by its settings.
         contract: the message types.
         config: the settings.
-        max_in_flight: how many calls may be under way at a time.
+        max_in_flight: how many calls may be in flight at a time.
 
-    What the block raises comes out as it is, not in a group.
+    Exceptions of the block are raised as they are, not in a group.
     """
     if config.crc32_variant == AUTO:
         from .auto import auto_client_over  # noqa: PLC0415 - only for those who want it
@@ -318,12 +318,12 @@ def open_client(
         contract: the message types.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
-        max_in_flight: how many calls may be under way at a time; the others wait for their turn. 1 is the
-            fastest for a caller that is alone. With more, tasks that call at a time share the connection.
+        max_in_flight: how many calls may be in flight at a time; the others wait for their turn. 1 is the
+            fastest for a single caller. With more, concurrent calls share the connection.
 
     Returns:
         A context manager that gives a :class:`Client`. When the block ends the connection is closed, and
-        calls that other tasks have under way end by :exc:`ChannelClosedError`. There is a nursery in it:
+        calls that other tasks have in flight end by :exc:`ChannelClosedError`. There is a nursery in it:
         leave the block in the task that entered it, and before all blocks around it.
 
     Raises:
@@ -334,7 +334,7 @@ def open_client(
         ConnectTimeoutError, PeerNotAllowedError: no connection could be had, when the block is entered; all
             are :exc:`ConnectError`.
 
-    Cancellation closes the connection. What the block raises comes out as it is, not in a group.
+    Cancellation closes the connection. Exceptions of the block are raised as they are, not in a group.
     """
     contract_of(contract)
     config = config_of(config)

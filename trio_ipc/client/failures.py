@@ -75,7 +75,7 @@ def why_closed(contract: Contract[Any, Any] | None, *, answered: bool) -> str:
     """Return a hint at why a server closed without a word, as those of other makes do.
 
     Args:
-        contract: by which a request was under way, which may be why; None if there was none.
+        contract: by which a request was in flight, which may be why; None if there was none.
         answered: whether it had answered anything on this connection. What it means depends on that.
     """
     others = _CLOSED_LATER if answered else _CLOSED_FIRST
@@ -115,7 +115,7 @@ def _and_open_a_new_client(hint: str) -> str:
 
 
 def call_timed_out(doing: str, endpoint: str, *, hint: str = "") -> CallTimeoutError:
-    """Return the error of a call whose deadline went by.
+    """Return the error of a call whose deadline passed.
 
     Args:
         doing: what it was at.
@@ -130,19 +130,19 @@ def call_timed_out(doing: str, endpoint: str, *, hint: str = "") -> CallTimeoutE
 
 
 def unsent_timed_out(endpoint: str) -> CallTimeoutError:
-    """Return the error of a call whose deadline went by before its request was sent."""
+    """Return the error of a call whose deadline passed before its request was sent."""
     return call_timed_out(
         "before its request was sent", endpoint, hint="see whether the server is stuck: it does not read"
     )
 
 
 def answer_timed_out(endpoint: str, which: str = "the answer") -> CallTimeoutError:
-    """Return the error of a call whose deadline went by after its request was sent."""
+    """Return the error of a call whose deadline passed after its request was sent."""
     return call_timed_out(f"waiting for {which}; whether the server did the work is not known", endpoint)
 
 
 def sending_timed_out(endpoint: str, which: str = "the request") -> CallTimeoutError:
-    """Return the error of a call whose deadline went by while its request was sent."""
+    """Return the error of a call whose deadline passed while its request was sent."""
     return call_timed_out(
         f"while {which} was sent", endpoint, hint="see whether the server is stuck: it does not read"
     )
@@ -160,7 +160,7 @@ def add_limit(exc: BaseException, timeout: float | None) -> None:
 async def last_words(channel: Channel, contract: Contract[Any, Any]) -> str:
     """Return what a server that has closed said before that, for an error's message; ``""`` if nothing.
 
-    Who refuses a frame half-way says why before it closes. That is worth more than the broken pipe.
+    A peer that refuses a frame half-way says why before it closes. That is worth more than the broken pipe.
     """
     try:
         return words(contract, await channel.receive(deadline=trio.current_time()))
@@ -217,8 +217,8 @@ async def not_reusable(
         unsent: what this leaves unsent.
 
     Returns:
-        A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its last words if it had any;
-        a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
+        A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its final failed response if there
+        was one; a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
     """
     came = "an answer that nobody had asked for came before this request"
     try:

@@ -69,7 +69,7 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
 
         Raises:
             MessageError: the request is empty or too large. Nothing was sent, and the connection is good.
-            CallTimeoutError: the deadline went by.
+            CallTimeoutError: the deadline passed.
             ProtocolError: the server broke the protocol, or this request's response cannot be trusted. The
                 connection is closed; so it is by whatever the contract's own functions raise.
             ChannelError: the connection broke or was closed.
@@ -126,7 +126,7 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Close the connection at once. Calls under way end by :exc:`~trio_ipc.ChannelClosedError`."""
+        """Close the connection at once. Calls in flight end by :exc:`~trio_ipc.ChannelClosedError`."""
         self._break(closed_here(self.endpoint))
         await self._channel.aclose()
 

@@ -1,4 +1,4 @@
-"""A call under way on a pipeline.
+"""A call in flight on a pipeline.
 
 This module must never know what a pipeline is.
 """
@@ -15,7 +15,7 @@ from .line import Done
 
 
 class Pending(Generic[RequestT, ResponseT]):
-    """A call under way.
+    """A call in flight.
 
     Args:
         request: what is asked.

@@ -155,7 +155,7 @@ class Pipeline(Line[RequestT, ResponseT]):
             # Only now: who hears of the end may take it that the connection is no more.
             self._fail_all()
 
-    # --- Calls, before and after they are under way ---
+    # --- Calls, before and while they are in flight ---
 
     def _ended_by(self) -> BaseException | None:
         return self._broken_by or self._writing_ended_by

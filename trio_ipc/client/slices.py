@@ -1,4 +1,4 @@
-"""Slices of work: whoever works through many messages lets all others have their turn now and then.
+"""Slices of work: a task that works through many messages lets the others run now and then.
 
 This module must never cost a small message more than a look at the clock now and then.
 """

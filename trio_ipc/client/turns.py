@@ -79,7 +79,7 @@ class Turns:
 
         Raises:
             TurnTimeoutError: the callers ahead took too long.
-            CallTimeoutError: the deadline went by.
+            CallTimeoutError: the deadline passed.
 
         Cancellation leaves the turn to the next one.
         """
@@ -103,7 +103,7 @@ class Turns:
 
     @trio.lowlevel.enable_ki_protection
     def give_back(self, _outcome: BaseException | None = None) -> None:
-        """End a turn. It goes to whoever waits longest."""
+        """End a turn. The next one goes to the caller that waits longest."""
         if self._waiting:
             waiter = next(iter(self._waiting))
             waiter.has_turn = True

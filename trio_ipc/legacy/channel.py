@@ -44,7 +44,7 @@ class LegacyChannel(Channel):
     ) -> None:
         super().__init__(config, endpoint=endpoint, peer=peer)
         self._writer = FrameWriter(config.max_frame_bytes, config.crc32_variant)
-        # What goes back is in the peer's variant, be it the reason why its first frame is refused.
+        # What goes back is in the peer's variant, also the reason why its first frame is refused.
         self._reader = FrameReader(
             config.max_frame_bytes, config.crc32_variant, endpoint, on_other=self._writer.use
         )
@@ -87,7 +87,7 @@ class LegacyChannel(Channel):
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Close, and wake whoever waits. Called once."""
+        """Close, and wake the waiting tasks. Called once."""
 
     # --- Receiving ---
 

@@ -25,10 +25,11 @@ assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips t
 class Operation:
     """One overlapped operation at a time on a handle, and the event that it sets in the end.
 
-    The thread that waits for the event does so as long as the operation is under way, also when no task waits
-    any more, and the event stays open for it. (`trio.lowlevel.WaitForSingleObject` stops its thread by a
-    handle, and closes that at once. A thread that is late waits for what else has the number by then: Trio's
-    issue 1271. Under Wine that may be the system's own handle of a write, which then seems to have failed.)
+    The thread that waits for the event does so as long as the operation is in progress, also when no task
+    waits any more, and the event stays open for it. (`trio.lowlevel.WaitForSingleObject` stops its thread by
+    a handle, and closes that at once. A thread that is late waits for what else has the number by then:
+    Trio's issue 1271. Under Wine that may be the system's own handle of a write, which then seems to have
+    failed.)
     """
 
     def __init__(self, handle: int) -> None:
@@ -44,9 +45,9 @@ class Operation:
 
     @trio.lowlevel.enable_ki_protection
     def begin(self, start: Callable[[win32.OVERLAPPED], None]) -> None:
-        """Begin. Raises OSError if that failed, and then nothing is under way."""
+        """Begin. Raises OSError if that failed, and then nothing is in progress."""
         if self.under_way:
-            raise trio.BusyResourceError("an operation is under way already")
+            raise trio.BusyResourceError("an operation is in progress already")
         self._overlapped = win32.operation(self._event)
         start(self._overlapped)
         self.under_way = True
@@ -99,7 +100,7 @@ class Operation:
 
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
-        """Cancel what is under way, and return once the kernel is done. True if it was done before that."""
+        """Cancel what is in progress, and return once the kernel is done. True if it was done before that."""
         if not self.under_way:
             return False
         win32.cancel_operation(self._handle, self._overlapped)
@@ -110,7 +111,7 @@ class Operation:
         return True
 
     def close(self) -> None:
-        """Cancel, and give the event up. Who waits for it wakes."""
+        """Cancel, and give the event up. Tasks that wait for it wake up."""
         self.cancel()
         with self._lock:
             self._closed = True

@@ -1,6 +1,6 @@
 r"""Named pipes for the legacy transport: a channel, and connecting.
 
-Reading keeps at most one operation under way, into memory of the channel's own: a cancelled wait leaves it
+Reading keeps at most one operation in progress, into memory of the channel's own: a cancelled wait leaves it
 there, and what it brings is the next reader's. A client lends the server nothing of its own rights. This
 module must never free memory that the kernel still works on. Only for Windows.
 """
@@ -44,7 +44,8 @@ class PipeChannel(LegacyChannel):
     """A channel over a connected end of a byte-mode pipe.
 
     Args:
-        handle: an overlapped one, on which nothing is under way. The channel owns it from when this returns.
+        handle: an overlapped one, on which nothing is in progress. The channel owns it from when this
+            returns.
         count: of the listener that accepted it, if one did.
     """
 
@@ -86,7 +87,7 @@ class PipeChannel(LegacyChannel):
         return b"" if self._at_eof else None
 
     def _look(self) -> bool:
-        """Take what the read under way has brought; return whether that was anything.
+        """Take what the read in progress has brought; return whether that was anything.
 
         One that brought nothing is no end: a peer may write no bytes at all, and the reader is told so
         (WriteFile).

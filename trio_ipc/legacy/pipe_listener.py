@@ -101,7 +101,7 @@ class PipeListener(LegacyListener):
         try:
             await self._connecting.wait()
         finally:
-            # Nothing is under way when this is left. A client that came with a cancellation is kept.
+            # Nothing is in progress when this is left. A client that came with a cancellation is kept.
             if self._connecting.under_way:
                 self._has_client = self._connecting.cancel()
 

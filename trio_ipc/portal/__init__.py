@@ -1,6 +1,6 @@
 """How programs that are not on Trio get to what is: a Trio thread, and what is kept open in it.
 
-The doors are made of this: :mod:`trio_ipc.blocking` and :mod:`trio_ipc.aio`. Only they import it, and so
+The adapters are made of this: :mod:`trio_ipc.blocking` and :mod:`trio_ipc.aio`. Only they import it, and so
     anyio.
 """
 

@@ -1,6 +1,6 @@
-"""What the clients and servers of both doors have in common: whose they are, and how they end.
+"""What the clients and servers of both adapters have in common: whose they are, and how they end.
 
-A door waits in one of two ways, which are its users'; this module must never wait.
+An adapter waits in one of two ways, which are its users'; this module must never wait.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Job(abc.ABC, Generic[T]):
                 self._value = await self._function()
         except trio.Cancelled:
             self._error = ChannelClosedError(
-                "the portal was stopped while a call was under way", hint="open a new client"
+                "the portal was stopped while a call was in flight", hint="open a new client"
             )
             raise
         except BaseException as exc:  # noqa: BLE001 - it is raised where the result is waited for

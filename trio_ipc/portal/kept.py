@@ -88,7 +88,7 @@ class Kept(Generic[T]):
                             raise
                     finally:
                         # While the nursery is open: afterwards a job that is begun would end the whole run.
-                        # Calls under way end by themselves: what they are made on was closed.
+                        # Calls in flight end by themselves: what they are made on was closed.
                         self._end()
         except TypeError as exc:
             failure = exc

@@ -1,7 +1,7 @@
 """A Trio run in a thread of its own, with anyio's portal to it.
 
-A door has one for itself unless its user gives it a portal. The thread is a daemon: it never keeps a program
-from ending. This module must never know what is kept open there.
+An adapter has one for itself unless its user gives it a portal. The thread is a daemon: it never keeps a
+program from ending. This module must never know what is kept open there.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PortalThread:
             anyio.run(self._main, backend="trio")
         except BaseException as exc:
             if self.started.done():
-                raise  # a bug, told at the thread's end; whoever waits for a door has been told
+                raise  # a bug, told at the thread's end; the waiting caller was told
             self.started.set_exception(exc)
         finally:
             if not self._ended.done():  # an interrupt has come in the middle of start()

@@ -23,18 +23,18 @@ _RECENCY_DECAY: Final = 300.0
 #: for one call in sixteen, at the most.
 _ROUNDS_WITHOUT: Final = 16
 
-#: Draws of lots in vain before a weighted choice looks at every candidate. Where all will do, at most every
-#: second draw is in vain.
+#: Draws of lots without a result before a weighted choice looks at every candidate. Where all will do, at
+#: most every second draw has no result.
 _DRAWS: Final = 16
 
 
 class Strategy(enum.StrEnum):
-    """How calls are spread over endpoints that are as good as each other."""
+    """How calls are spread over endpoints that are equally good."""
 
     ROUND_ROBIN = "round-robin"
     """The one whose last turn is longest ago."""
     WEIGHTED = "weighted"
-    """By chance, each in proportion to its health score: see :func:`score`."""
+    """At random, each in proportion to its health score: see :func:`score`."""
     HIGHEST_SCORE = "highest-score"
     """The one with the highest health score, as in DaemonEye's own agent; of equals the one whose last turn
     is longest ago. As a success raises the score, that is mostly the one that answered last."""
@@ -102,7 +102,7 @@ class Rotation(Generic[CandidateT]):
         self._lots: list[float] = []
 
     def replace(self, candidates: Iterable[CandidateT]) -> None:
-        """Take these from now on. A choice that is under way (it calls users' code) ends as it began."""
+        """Take these from now on. A choice that is in progress (it calls users' code) ends as it began."""
         self._all = sorted(candidates, key=lambda one: one.last_turn)
         self._ranks = {number: OrderedDict() for number in sorted(map(self._rank, self._all))}
         for one in self._all:

@@ -41,7 +41,7 @@ class BreakerStatistics:
         failures: failures in a row while it was closed. They stay until it is closed again.
         successes: successes in a row since it is half open.
         opened_at: when it opened last, on :func:`trio.current_time`'s clock; None while it is closed.
-        probing: whether a call is under way that tries the server for all others.
+        probing: whether a call is in flight that tries the server for all others.
         activations: how often it has opened.
         succeeded_total, failed_total: all verdicts, also those that came too late to move it.
     """

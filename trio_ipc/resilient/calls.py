@@ -131,7 +131,7 @@ class Try:
 
 
 class PendingCall:
-    """A call under way.
+    """A call in flight.
 
     Args:
         request: what is asked; None where ``is_done`` is always True, and only a connection is wanted.
@@ -157,7 +157,7 @@ class PendingCall:
         queues_until: when waiting there has taken too long.
         connection: on which it takes a place now.
         has_left: whether it ended while it took one, as others share the connection.
-        is_late: whether its deadline went by.
+        is_late: whether its deadline passed.
     """
 
     __slots__ = (
@@ -327,7 +327,7 @@ class PendingCall:
         known.state = TryState.OVER
 
     def overdue(self) -> None:
-        """The deadline went by: that is the failure of a server that was waited for."""
+        """The deadline passed: that is the failure of a server that was waited for."""
         self.is_late = True
         _, step, upstream = self.steps[-1]
         if upstream is not None and step in {Step.CONNECTING, Step.ASKING}:

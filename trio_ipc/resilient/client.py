@@ -34,7 +34,7 @@ from .snapshots import Snapshots
 
 
 class ResilientClient(Generic[RequestT, ResponseT]):
-    """Calls whichever server can answer. Made by :func:`open_resilient_client`."""
+    """Calls several servers as if they were one. Made by :func:`open_resilient_client`."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
     @enable_ki_protection
     def add_endpoint(self, endpoint: Endpoint) -> None:
-        """Ask this server, too, from now on. Nothing is connected before a call needs it.
+        """Use a further server from now on. The client connects when a call needs it.
 
         Raises:
             ConfigError: there is one of this id.
@@ -108,7 +108,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
     @enable_ki_protection
     def remove_endpoint(self, endpoint_id: str) -> None:
-        """Ask this server no more. Calls that it is answering go on; unused connections are closed.
+        """Stop using a server. Calls that it is answering continue; unused connections are closed.
 
         Raises:
             NoEndpointError: there is none of this id.
@@ -127,11 +127,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Args:
             endpoint_id: whose.
-            priority: as :attr:`Endpoint.priority`: 1 or more; the smaller, the rather is it asked.
+            priority: as :attr:`Endpoint.priority`: 1 or more; a smaller number is asked first.
 
         Raises:
             NoEndpointError: there is none of this id.
-            ConfigError: the priority is none.
+            ConfigError: the priority is no valid one.
             TypeError: the id is no str.
         """
         upstream = upstream_of(endpoint_id, self._upstreams)
@@ -183,9 +183,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         needs: Callable[[Any], bool] | None = None,
         endpoint: str | None = None,
     ) -> ResponseT:
-        """Have a request answered by a server that can, and return its response.
+        """Send a request to a server that can answer it, and return the response.
 
-        Like :meth:`ask`, for those who don't care which server it was.
+        Like :meth:`ask`, but without the details of the :class:`Answer`.
         """
         response: ResponseT = await self._loop.make(self._pending(request, timeout, needs, endpoint))
         return response
@@ -198,7 +198,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         needs: Callable[[Any], bool] | None = None,
         endpoint: str | None = None,
     ) -> Answer[ResponseT]:
-        """Have a request answered by a server that can.
+        """Send a request to a server that can answer it.
 
         Args:
             request: a message of the contract's request type.
@@ -221,7 +221,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
                 :exc:`ProtocolError` the server may have done the work.
             ChannelClosedError: the client was closed.
             TypeError: an argument is of the wrong type.
-            ValueError: the timeout is none.
+            ValueError: the timeout is no valid one.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -259,16 +259,16 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
     ) -> Any:
-        """Ask a server now what it can do, and go by its answer from now on.
+        """Ask a server for its capabilities now, and use its response from now on.
 
-        It is connected to if need be. A breaker that is open lets nobody through.
+        Connects if necessary. An open breaker lets no request through.
 
         Args:
             endpoint_id: whose server.
             timeout: seconds for all of it; ``call_timeout_ms`` if None.
 
         Returns:
-            What the contract's negotiation reads from the answer.
+            The capabilities that the contract's negotiation reads from the response.
 
         Raises:
             NoEndpointError: there is none of this id (any more).
@@ -276,7 +276,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the contract has no negotiation, or an argument is of the wrong type.
-            ValueError: the timeout is none.
+            ValueError: the timeout is no valid one.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -289,9 +289,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
     ) -> dict[str, IpcError]:
-        """Ask all servers now what they can do, at the same time, as :meth:`negotiate` does.
+        """Ask all servers for their capabilities at the same time, as :meth:`negotiate` does.
 
-        The client does so by itself every ``capabilities_refresh_ms``, where a connection is there.
+        The client does so itself every ``capabilities_refresh_ms``, over an existing connection.
 
         Args:
             timeout: seconds for all of it; ``call_timeout_ms`` if None.
@@ -303,7 +303,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the contract has no negotiation, or the timeout is no number.
-            ValueError: the timeout is none.
+            ValueError: the timeout is no valid one.
 
         Cancellation closes the connections that wait for an answer, unless others share them.
         """
@@ -320,8 +320,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
     ) -> EndpointHealth:
         """See whether a server answers, by the cheapest request that there is.
 
-        It is connected to if need be. What comes of it counts for the endpoint's health. It opens no breaker;
-        one that is open lets nobody through, and one that is half open counts it.
+        Connects if necessary. The result counts for the endpoint's health. A failed check opens no breaker;
+        an open breaker lets no check through, and a half-open one counts it.
 
         Args:
             endpoint_id: whose server.
@@ -335,7 +335,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: an argument is of the wrong type.
-            ValueError: the timeout is none.
+            ValueError: the timeout is no valid one.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -361,7 +361,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the timeout is no number.
-            ValueError: the timeout is none.
+            ValueError: the timeout is no valid one.
 
         Cancellation ends all checks.
         """

@@ -84,7 +84,7 @@ class Connection(trio.abc.AsyncResource):
                 that may be after the end of this method, if that is a cancellation or the deadline.
 
         Raises:
-            CallTimeoutError: the deadline went by.
+            CallTimeoutError: the deadline passed.
             IpcError: as the line's ``call`` raises it.
         """
         return await self._line.call(request, deadline=deadline, done=done)

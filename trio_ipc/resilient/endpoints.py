@@ -42,7 +42,7 @@ class Endpoint:
     Attributes:
         config: its path, and the limits and deadlines of connections to it.
         id: what statistics and answers call it; its path if it is not given.
-        priority: 1 or more; the smaller, the rather is it asked. Half the number is twice the share where
+        priority: 1 or more; a smaller number is asked first. Half the number is twice the share where
             the strategy is "weighted".
     """
 
@@ -68,7 +68,7 @@ class EndpointStatistics:
         answers, failures: calls that it answered; calls that it failed, as it could not be reached, broke
             off or did not answer in time. One for each call and each refresh of capabilities, however
             many tries it took: its breaker is told the same. A call that was cancelled is neither.
-        connection_failures: tries to connect to it that came to nothing, for whatever reason, several for
+        connection_failures: failed attempts to connect to it, for whatever reason, several for
             a call that tries several times. Over all endpoints they are ``connection_failures_total``.
         last_success, last_failure: when it last answered, and when a try last failed; None if never.
         connections_active, connections_pooled: those in use, and those kept that are still good.
@@ -114,13 +114,13 @@ class Upstream(Candidate):
         connections_made: how many connections were made to it.
         news: set when there is something for its keeper: it has said what it can do, or has to be asked.
         owes_answer: whether a connection was opened which has not asked, though an answer is due: another one
-            waited for it, which may be in vain, or what was known grew old meanwhile.
+            waited for it, which may never come, or what was known grew old meanwhile.
         asks_anew: whether the next connection has to ask for them: the server was lost since.
         asking: held by the connection that asks; others wait for what it learns.
         told_by: the process that said what it can do, None where the system does not tell.
         variants: which checksum variant it speaks.
         places_proven: how many connections it has served at a time since it was last lost.
-        connection_failures: tries to connect that came to nothing.
+        connection_failures: failed attempts to connect.
         removed: set when it is no longer to be used.
         keeper: what is done for it in the background, to be cancelled when it is removed.
     """

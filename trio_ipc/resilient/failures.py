@@ -88,7 +88,7 @@ def _all_open(errors: list[CircuitOpenError]) -> CircuitOpenError:
 
 
 def timed_out(call: PendingCall) -> CallTimeoutError:
-    """Return the error of a call whose deadline went by."""
+    """Return the error of a call whose deadline passed."""
     spent = _time_spent(call)
     told = "".join(f", {seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent)
     (longest, whose), _ = spent[0]

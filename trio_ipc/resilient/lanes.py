@@ -84,7 +84,7 @@ class Server:
     """A path, and how many connections lead there: an endpoint added again is still the same server.
 
     Attributes:
-        lanes: the endpoints of this path, as good as always one.
+        lanes: the endpoints of this path, almost always one.
         taken: connections being opened, open or being closed.
     """
 

@@ -25,10 +25,10 @@ class ClientMetrics:
 
     Attributes:
         transport: the active transport.
-        tasks_sent_total: calls that were begun: those completed, failed and under way.
-        tasks_completed_total: calls that were answered, be it by a failed result.
+        tasks_sent_total: calls that were begun: those completed, failed and in flight.
+        tasks_completed_total: calls that were answered, also by a failed result.
         tasks_failed_total: calls that ended by an error, or were cancelled.
-        connection_attempts_total: connections that were tried: those established, failed and under way.
+        connection_attempts_total: connections that were tried: those established, failed and in flight.
         connections_established_total: those that were opened, checked and negotiated on.
         connection_failures_total: those that were not, for whatever reason.
         circuit_breaker_activations_total: how often a circuit breaker has opened.

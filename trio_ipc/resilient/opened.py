@@ -44,13 +44,13 @@ async def open_resilient_client(
         chance: where jitter and the weighted strategy take their chances from; for tests.
 
     Returns:
-        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are under
-        way in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
+        A context manager that gives a :class:`ResilientClient`. When the block ends, calls that are in
+        flight in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
 
     Raises:
         ConfigError: two endpoints have the same id.
 
-    Cancellation closes everything at once. What the block raises comes out as it is.
+    Cancellation closes everything at once. Exceptions of the block are raised as they are.
     """
     contract_of(contract)
     policy = PeerPolicy.of(peers)

@@ -85,7 +85,7 @@ class Pool:
 
         Raises:
             PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the call got its place.
-            CallTimeoutError: the call's deadline went by.
+            CallTimeoutError: the call's deadline passed.
             TurnedAwayError: :meth:`turn_away` was called.
             ChannelClosedError: the client was closed.
             Exception: what came of the connection that was opened for the call.
@@ -298,7 +298,7 @@ class Pool:
         self._pass_on(lane, waiter)
 
     def _pass_on(self, lane: Lane, waiter: Waiter) -> None:
-        """Let another call wait for what is being opened for this one; else it is for whoever comes."""
+        """Let another call wait for what is being opened for this one; else it is for the next call."""
         opening, waiter.opening = waiter.opening, None
         if opening is not None:
             opening.waiter = None

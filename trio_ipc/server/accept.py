@@ -1,4 +1,4 @@
-"""Who gets a connection: places, a queue for them, and refusals.
+"""Places for connections, a queue for them, and refusals.
 
 ``max_connections`` connections are served at a time; as many again may wait for a place, for
 ``accept_timeout_ms``. This module must never start a task outside the server's nursery, and never read what a

@@ -1,6 +1,6 @@
 """Users' handlers: how one is run, what may come of it, and how its failure is told.
 
-A handler is started by hand, one step, before anyone watches it: most are done by then, and whoever does not
+A handler is started by hand, one step, before anyone watches it: most are done by then, and one that does not
 wait need not be waited for. Each runs in a context of its own. This module must never decide what a failure
 means for the connection.
 """
@@ -30,7 +30,7 @@ _LEAVES_TOLD: Final = 4
 
 @attrs.define  # to freeze it would take each request 0.3 µs, and only its handler reads it
 class Call:
-    """What a handler may know about the request besides its message.
+    """The context of a request, for its handler.
 
     Attributes:
         peer: the client's process and user, as the system reported them.

@@ -1,4 +1,4 @@
-"""Tells whoever reads the log or the snapshots when somebody has taken a served endpoint away.
+"""Reports in the log and in snapshots when a served endpoint was taken away.
 
 Nobody tells the server that, so it has to look. This module must never change what it looks at.
 """

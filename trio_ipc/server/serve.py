@@ -1,8 +1,8 @@
 """The server: one nursery, one watchdog, one task for each connection.
 
-It owns the listener and every connection, so that nothing of it outlives :func:`serve`. Who gets a
-connection is accept.py's, what happens on one connection.py's; this module decides how all of it begins and
-ends. It must never start a task outside its own nursery.
+It owns the listener and every connection, so that nothing of it outlives :func:`serve`. accept.py decides
+which client gets a place, connection.py what happens on a connection; this module decides how a server begins
+and ends. It must never start a task outside its own nursery.
 """
 
 from __future__ import annotations

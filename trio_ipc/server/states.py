@@ -16,7 +16,7 @@ class State(enum.Enum):
     HANDLING = "handling"
     """Requests are in hand, and a handler runs. A turn ends after 1 ms of handlers' time."""
     FLUSHING = "flushing"
-    """Responses are handed over, or last words."""
+    """Responses are handed over, or a final failed response."""
     ENDED = "ended"
     """It is over, for one reason that was decided once."""
 

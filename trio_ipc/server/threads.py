@@ -33,7 +33,7 @@ def in_threads(
     Raises:
         TypeError: an argument is of the wrong type.
 
-    A thread cannot be cancelled. When the deadline goes by, or the client leaves, it is waited for: its
+    A thread cannot be cancelled. When the deadline passes, or the client leaves, it is waited for: its
     result is dropped, and only then the client is told that the time was up, and the connection goes on; so
     does the end of the server. A function that takes long should call
     :func:`trio.from_thread.check_cancelled` now and then, which raises once nobody wants its result any more.

@@ -20,7 +20,7 @@ _WaiterT = TypeVar("_WaiterT")
 
 
 class Waits(Generic[_WaiterT]):
-    """The waits of one length under way. Made by :meth:`Watchdog.waits`.
+    """The waits of one length in progress. Made by :meth:`Watchdog.waits`.
 
     Args:
         watchdog: whose they are.
@@ -40,7 +40,7 @@ class Waits(Generic[_WaiterT]):
         self._due: dict[_WaiterT, float] = {}
 
     def begin(self, waiter: _WaiterT, now: float) -> None:
-        """Note that somebody waits from now on. Who waited already begins anew."""
+        """Begin a wait. One that had begun already begins anew."""
         self._due.pop(waiter, None)  # its place is behind all others again
         self._due[waiter] = deadline = now + self.seconds
         if deadline < self._watchdog.wakes_at:
@@ -94,7 +94,7 @@ class Watchdog:
             with trio.CancelScope(deadline=self.wakes_at) as self._sleep:
                 await trio.sleep_forever()
             if trio.current_time() > self.wakes_at + STOPPED:
-                # The process was stopped. Who has got something meanwhile takes it before it is judged.
+                # The process was stopped. What has arrived meanwhile is taken before the deadline counts.
                 await trio.lowlevel.checkpoint()
             now = trio.current_time()
             for kind in [*self._kinds.values()]:

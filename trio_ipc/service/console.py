@@ -86,7 +86,8 @@ class Console:
                 print(traceback, file=sys.stderr, flush=True)
 
     def announce(self, endpoint: str) -> None:
-        """Say on standard output where clients can connect. Whoever started the service need not read it.
+        """Say on standard output where clients can connect. The process that started the service need not
+        read it.
 
         Raises:
             OutputError: it takes nothing, though somebody may well be waiting for it.

@@ -1,4 +1,4 @@
-"""A whole server program: settings, signals, readiness, telemetry, its last words and its exit status.
+"""A whole server program: settings, signals, readiness, telemetry, its last line and its exit status.
 
 Everything that is served is :func:`trio_ipc.serve`'s. This module must never answer a request, and never
 leave a task or a signal's handler of its own behind but those that ignore what would hurry the end.

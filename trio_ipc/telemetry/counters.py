@@ -68,7 +68,7 @@ class CallFailure(enum.StrEnum):
 
 
 class TimeoutKind(enum.StrEnum):
-    """Which deadline of a server went by."""
+    """Which deadline of a server passed."""
 
     ACCEPT = "accept"
     READ = "read"

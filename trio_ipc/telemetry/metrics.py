@@ -34,7 +34,7 @@ def _client(name: str, kind: Kind, help_: str, *, field: str = "", **more: Any) 
 def _of_both(make: Callable[..., Metric]) -> list[Metric]:
     counter = Kind.COUNTER
     return [
-        make("timeouts", counter, "Deadlines that went by.", label="deadline"),
+        make("timeouts", counter, "Deadlines that passed.", label="deadline"),
         make("received_frames", counter, "Whole frames received.", field="frames_received"),
         make("sent_frames", counter, "Whole frames sent.", field="frames_sent"),
         make("received", counter, "Bytes of these frames.", field="bytes_received", unit="bytes"),
@@ -201,7 +201,7 @@ class Watch:
 
 
 class Sources:
-    """Who is reported, without keeping them alive: who is gone is reported no longer."""
+    """The objects that are reported. It does not keep them alive."""
 
     def __init__(self) -> None:
         # Replaced as a whole, never changed: a reader may be in another thread.

@@ -20,13 +20,13 @@ class EndpointSnapshot(AsDict):
 
     Attributes:
         id, endpoint, transport: its id, where it is, and the transport that leads there.
-        priority: the smaller, the rather is it asked.
+        priority: a smaller number is asked first.
         healthy: whether calls are expected to succeed.
         health_score: what strategies by score go by, 0 while it is not healthy.
         breaker: its circuit breaker: 1 for the state that it is in, 0 for the others.
         breaker_activations: how often that has opened.
         answers, failures: calls, refreshes and negotiations that it answered, and failed.
-        connection_failures: tries to connect to it that came to nothing.
+        connection_failures: failed attempts to connect to it.
         connections_active, connections_pooled: those in use, and those kept for the next call.
     """
 
@@ -50,8 +50,8 @@ class ResilientSnapshot(AsDict):
     """A resilient client at one moment.
 
     Whenever a snapshot is taken in Trio's thread, ``tasks_sent`` = ``tasks_completed`` + ``tasks_failed`` +
-    those under way, and ``connection_attempts`` = ``connections_established`` + ``connection_failures`` +
-    those under way.
+    those in flight, and ``connection_attempts`` = ``connections_established`` + ``connection_failures`` +
+    those in flight.
 
     Attributes:
         contract: the name of its contract.
@@ -137,14 +137,14 @@ RESILIENT_METRICS: Final[Sequence[Metric]] = (
     _whole("received", Kind.COUNTER, "Bytes of whole frames received.", field="bytes_received", unit="bytes"),
     _whole("connections_active", Kind.GAUGE, "Connections in use."),
     _whole("connections_pooled", Kind.GAUGE, "Connections kept for the next call."),
-    _each("priority", Kind.GAUGE, "Its priority; the smaller, the rather is it asked.", adds_up=False),
+    _each("priority", Kind.GAUGE, "Its priority; a smaller number is asked first.", adds_up=False),
     _each("healthy", Kind.GAUGE, "1 while calls are expected to succeed, else 0.", adds_up=False),
     _each("health_score", Kind.GAUGE, "What strategies by score go by.", adds_up=False),
     _each("breaker", Kind.GAUGE, "1 for the state of its circuit breaker.", label="state", adds_up=False),
     _each("breaker_activations", Kind.COUNTER, "How often its circuit breaker has opened."),
     _each("answers", Kind.COUNTER, "Calls and questions that it answered."),
     _each("failures", Kind.COUNTER, "Calls and questions that it failed."),
-    _each("connection_failures", Kind.COUNTER, "Tries to connect to it that came to nothing."),
+    _each("connection_failures", Kind.COUNTER, "Failed attempts to connect to it."),
     _each("connections_active", Kind.GAUGE, "Connections to it in use."),
     _each("connections_pooled", Kind.GAUGE, "Connections to it kept for the next call."),
 )

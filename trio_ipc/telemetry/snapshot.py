@@ -70,7 +70,7 @@ class ServerCounts(AsDict):
             ``response_unsendable``, ``response_undelivered``, ``client_gone``, ``cut_off``,
             ``internal_error``. The client may have been sent a failed response.
         requests_in_flight: those of which it is not decided yet.
-        timeouts: deadlines that went by: ``accept`` (no place in time), ``read``, ``write``, ``handler``.
+        timeouts: deadlines that passed: ``accept`` (no place in time), ``read``, ``write``, ``handler``.
         handler_seconds: how long the handlers ran that have ended, however they did.
         frames_received, frames_sent: whole frames.
         bytes_received, bytes_sent: their bytes, headers included.
@@ -131,12 +131,12 @@ class ClientSnapshot(AsDict):
         contract: the name of its contract.
         uptime_seconds: since it was connected.
         calls: calls that were begun with a request of the contract's type.
-        calls_answered: those that returned a response, be it one that reports a failure.
+        calls_answered: those that returned a response, also one that reports a failure.
         calls_failed: those that raised, by kind: ``request_unsendable``, ``turn_timeout``,
             ``call_timeout``, ``write_timeout``, ``read_timeout``, ``peer_closed``, ``protocol_error``,
             ``closed`` (on this side, or broken by an earlier call), ``cancelled``, ``other``.
         calls_in_flight: those that wait for their turn or for their response.
-        timeouts: deadlines that went by: ``turn``, ``call``, ``write``, ``read``.
+        timeouts: deadlines that passed: ``turn``, ``call``, ``write``, ``read``.
         call_seconds: how long the answered calls took, waiting for their turn included. Not the others: a
             call that fails at once would make the server look quick.
         frames_received, frames_sent: whole frames.

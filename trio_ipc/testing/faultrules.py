@@ -43,7 +43,7 @@ class Delay:
 
 @attrs.frozen
 class Stall:
-    """Lets nothing more through. Who sends waits until the peer is gone, who receives until it closes.
+    """Lets nothing more through. A sender waits until the peer is gone, a receiver until it closes.
 
     Where nothing else is left that could go on, the wait ends by a :exc:`RuntimeError` that says so.
     """

@@ -71,7 +71,8 @@ class MemoryListener(LocalListener[MemoryStream]):
         return accepted
 
     async def aclose(self) -> None:
-        """Stop listening. Who was not accepted yet is closed, as a socket's backlog is. Idempotent.
+        """Stop listening. Connections that were not accepted yet are closed, as those in the backlog of a
+        socket. Idempotent.
 
         Cancellation closes all the same.
         """
@@ -234,7 +235,7 @@ class MemoryEndpoint(IpcEndpoint):
 
         Raises:
             ConnectError: as :meth:`connect` raises it.
-            ConnectTimeoutError: ``accept_timeout_ms`` went by.
+            ConnectTimeoutError: ``accept_timeout_ms`` passed.
         """
         with trio.move_on_after(config.accept_timeout_ms / 1000):
             stream: LocalStream = await self.connect()

@@ -1,6 +1,6 @@
 """What a block comes to when it fails, and something beside it as well: a handler, a behaviour, a server.
 
-Who failed first is what the test is told, and what failed afterwards is said in notes of it. This module must
+The first failure is raised in the test; later ones are notes of it. This module must
 never hide a failure, and never tell that of a clean-up in place of the one that came first.
 """
 

@@ -28,7 +28,7 @@ _log = Log(__name__)
 
 _StreamT = TypeVar("_StreamT", bound=trio.abc.Stream)
 
-#: Who of the two a thing was done by.
+#: The side that an event comes from.
 Side: TypeAlias = Literal["client", "server"]
 
 FORMAT: Final = "trio_ipc recording"

@@ -133,7 +133,7 @@ class Recording:
             f"frames of at most {self.max_frame_bytes} bytes"
         )
         if contract is None:
-            yield f"!! no contract {self.contract!r} at hand: payloads are shown as bytes"
+            yield f"!! the contract {self.contract!r} was not given: payloads are shown as bytes"
         elif contract.name != self.contract:
             yield f"!! shown by another contract, {contract.name!r}"
         for event, frames in self._with_frames():

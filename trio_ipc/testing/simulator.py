@@ -190,7 +190,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
             await self._was_asked.wait()
 
     def drop_connections(self) -> None:
-        """End every connection at once, with whatever is under way on it."""
+        """End every connection at once, with whatever is in progress on it."""
         for scope in self._streams.values():
             scope.cancel()
 

@@ -1,7 +1,7 @@
-"""Who is at the other end.
+"""The credentials of a peer.
 
-The operating system says it; nothing that the peer sends is asked. Who it may be is :mod:`.policy`'s to
-decide. This module must never name a user whom the system does not really know.
+The operating system reports them; nothing that the peer sends is used. :mod:`.policy` decides which are
+allowed. This module must never name a user whom the system does not really know.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ if sys.platform == "win32":
         Attributes:
             endpoint: the pipe's name, in full.
             descriptor: the security descriptor of its further instances.
-            handle: of the instance. No operation is under way on it.
+            handle: of the instance. No operation is in progress on it.
             has_client: whether a client has connected already.
             on_port: whether the handle belongs to Trio's completion port.
         """

@@ -100,7 +100,7 @@ class Duplex(abc.ABC):
     def close(self) -> bool:
         """Close both directions without a wait, and return whether that could be done. Idempotent.
 
-        Who waits in this connection wakes. A connection that cannot be closed like this is closed by
+        Tasks that wait in this connection wake up. A connection that cannot be closed like this is closed by
         ``aclose()`` alone.
         """
 

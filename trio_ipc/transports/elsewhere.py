@@ -27,7 +27,7 @@ if sys.platform == "win32":
         raise _no_server(f"descriptor {fd}")
 
     def give_back(detached: Any) -> None:
-        """Leave a socket to whoever gave it. Not on Windows: there is none."""
+        """Leave a socket to the one who gave it. Not on Windows: there is none."""
 
     def inherited_unix_listener(fd: Any, **_: Any) -> Any:
         """Take a Unix socket over. Not on Windows: raises :exc:`EndpointError`, and says what to use."""

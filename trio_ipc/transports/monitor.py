@@ -1,8 +1,8 @@
 """What has become of a socket file while it is served.
 
-Whoever may write its directory can remove the file or put another in its place; the server's socket goes on
-listening, and no client finds it. Nobody tells the server, so it has to look. This module must never change
-what it looks at.
+Every user who may write its directory can remove the file or put another in its place; the server's socket
+goes on listening, and no client finds it. Nobody tells the server, so it has to look. This module must never
+change what it looks at.
 """
 
 from __future__ import annotations

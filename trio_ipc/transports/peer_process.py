@@ -1,7 +1,7 @@
 """The process at the other end of a socket, and not whichever has its number by now.
 
-A process id is free again once its process has ended, so that whoever looks at one looks at somebody else,
-perhaps. The kernel itself keeps for each connection which process it was, and Linux 6.5 and later give a
+A process id is free again once its process has ended, and may belong to another process when it is looked at.
+The kernel itself keeps for each connection which process it was, and Linux 6.5 and later give a
 descriptor of that one (SO_PEERPIDFD; see pidfd_open(2)). This module must never answer by the number alone,
 and never keep a connection open or alive.
 """
@@ -39,7 +39,7 @@ class Executable:
     """The file that a process runs.
 
     Attributes:
-        path: as the kernel names it, for people: whoever has mounts of their own can have it show any path.
+        path: as the kernel names it, for people: a process with mounts of its own can have it show any path.
         file: device and number of the file, by which to compare, for nobody can make them up.
     """
 

@@ -1,4 +1,4 @@
-"""Who may be at the other end.
+"""Which peers are allowed.
 
 This module must never admit a peer whose user the system does not really know, unless the policy says that
 anyone may come, and never take a name for somebody else's.
@@ -156,7 +156,7 @@ class PeerPolicy:
         user's is to all but root. After an upgrade, who runs the former program is refused until it starts
         the new one.
 
-        It keeps out the wrong program, not a hostile user: whoever may start the right program can also bend
+        It keeps out the wrong program, not a hostile user: one who may start the right program can also bend
         it to their will, or run it after having connected. For a script, the program is its interpreter.
 
         Args:

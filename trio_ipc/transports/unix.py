@@ -38,7 +38,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     """
 
     def __init__(self, sock: socket.socket, endpoint: str) -> None:
-        if sock.gettimeout() != 0:  # else it is one system call in vain
+        if sock.gettimeout() != 0:  # else it is one system call too many
             sock.setblocking(False)
         super().__init__(endpoint, peer_credentials(sock))
         self._sock = sock

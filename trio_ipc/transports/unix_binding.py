@@ -232,7 +232,7 @@ def _bound(
         unix_placing.bind(sock, directory_fd, endpoint)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            # A server of another make: ours would have waited for the lock.
+            # Another implementation: ours would have waited for the lock.
             raise os_errors.in_use(endpoint, None) from exc
         raise
     # Raises where the path no longer leads into the directory that was judged.

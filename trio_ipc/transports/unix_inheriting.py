@@ -28,7 +28,7 @@ _log = Log(__name__)
 #: The largest number that a descriptor can have: it is an int of C.
 _LARGEST_FD: Final = 2**31 - 1
 
-#: Who may write a socket may connect to it (unix(7)). The other bits say nothing.
+#: A user who may write a socket may connect to it (unix(7)). The other bits say nothing.
 _MAY_CONNECT: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -64,7 +64,7 @@ def _is_number(value: object) -> bool:
 
 
 def give_back(detached: Detached) -> None:
-    """Leave a socket that was taken over to whoever gave its descriptor."""
+    """Leave a socket that was taken over to the one who gave its descriptor."""
     detached.socket.detach()
 
 

@@ -1,7 +1,7 @@
 """The lock of the starters of servers at one path, and of a server that removes its socket there (flock(2)).
 
 It is on a file of its own, ``.NAME.lock`` in the same directory, which only the owner can open: a directory
-that others may read could be locked by them, for ever. Whoever holds the lock removes the file before letting
+that others may read could be locked by them, for ever. The holder of the lock removes the file before letting
 go. This module must never leave the lock taken, nor fail because the file was removed meanwhile.
 """
 

@@ -42,8 +42,8 @@ async def open_unix_listeners(
 
     Args:
         path: an absolute path, of 107 bytes at most on Linux and 103 elsewhere (unix(7), unix(4)).
-        mode: permissions of the socket. Who may write it may connect. With a bit for the group, 0o660, that
-            is the group that the system gives new files there: this process's effective one, or the
+        mode: permissions of the socket. Users who may write it may connect. With a bit for the group, 0o660,
+            that is the group that the system gives new files there: this process's effective one, or the
             directory's where that has the set-group-id bit (inode(7)) and on BSD.
         backlog: how many clients may wait to be accepted; None for as many as the system allows.
         replace: whether to take the place of the server that listens there, if one does. The new socket
@@ -97,7 +97,7 @@ def inherited_unix_listener(fd: int, *, mode: int = 0o600) -> unix_listener.Unix
 
     Args:
         fd: the descriptor, which the listener owns from now on. After an error it is the caller's still.
-        mode: permissions that the socket may have at most. Who may write it may connect. With a bit for
+        mode: permissions that the socket may have at most. Users who may write it may connect. With a bit for
             everybody, 0o666, its owner does not matter either.
 
     Raises:
@@ -125,7 +125,7 @@ async def serve_unix(
 ) -> NoReturn:
     """Listen on a Unix socket, and start ``handler(stream)`` for each client, as :func:`trio.serve_tcp` does.
 
-    Who the client is, ``stream.peer`` tells; :class:`PeerPolicy` judges it. What a handler raises ends the
+    ``stream.peer`` says who the client is; :class:`PeerPolicy` judges it. What a handler raises ends the
     server.
 
     Args:

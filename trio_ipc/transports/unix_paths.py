@@ -118,7 +118,7 @@ class _Way:
         self._me = os.geteuid()
         self._hidden_uid = hidden_uid()
         self._hidden_gid = hidden_gid()
-        # Whoever owns "/" is as good as root: in a user namespace the real root has another number.
+        # The owner of "/" is equal to root: in a user namespace the real root has another number.
         self._as_good_as_root = {0, self._me, os.stat("/").st_uid}
         # A group of one's own, of the same name as the user, is usual; its umask lets the group write. It is
         # not one's own if others shall reach the socket by it.
@@ -224,7 +224,7 @@ class _Way:
             )
 
     def _narrower(self, found: os.stat_result) -> str:
-        """Advise where others can write the directory. Who is not its owner can't change that."""
+        """Advise where others can write the directory. Only its owner can change that."""
         below = f"{self._directory}/private/{os.path.basename(self._endpoint)}"
         advice = []
         if self._me in {0, found.st_uid}:

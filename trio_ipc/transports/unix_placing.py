@@ -29,7 +29,7 @@ _BIND_HONOURS_FCHMOD: Final = sys.platform == "linux"
 
 @attrs.frozen
 class Access:
-    """Who reaches a socket.
+    """The users who can reach a socket.
 
     Attributes:
         mode: its permissions.

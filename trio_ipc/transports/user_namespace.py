@@ -1,7 +1,7 @@
 """Which numbers of users and groups can be believed.
 
 In a user namespace (user_namespaces(7)) the kernel shows every user that has no number there as the overflow
-uid, 65534 unless it was told otherwise, and every such group as the overflow gid. Whoever has that number
+uid, 65534 unless it was told otherwise, and every such group as the overflow gid. A process with that number
 may be anybody: the namespace's own ``nobody``, or a stranger. This module must never take one for known
 that is not.
 """

@@ -47,7 +47,7 @@ class Play(abc.ABC):
     async def judge(self, answering: Answering, connection: RawConnection, asked: Asked) -> Frame | None:
         """Note what follows; return the client's next request, None where the connection is over.
 
-        As it is here, for what ends a connection: requests may have been under way already.
+        As it is here, for what ends a connection: requests may have been in flight already.
         """
         del asked
         began = trio.current_time()

@@ -62,8 +62,8 @@ class PipeEnd:
     def in_use(self) -> Iterator[int]:
         """Lend the handle to one operation, from before it begins until the kernel is done with it.
 
-        Whoever has several to wait for comes back for each, since this end may be closed between two. Raises
-        as :meth:`check_open` does.
+        A caller with several to wait for comes back for each, since this end may be closed between two.
+        Raises as :meth:`check_open` does.
         """
         handle = self.handle
         self._users += 1
@@ -85,7 +85,7 @@ class PipeEnd:
             self._close_handle()
 
     def release(self) -> None:
-        """Be closed, without closing the handle: it is somebody else's now. No operation may be under way."""
+        """Be closed, but leave the handle open: somebody else owns it. No operation may be in progress."""
         self.closed = True
         self._released.set()
 

@@ -91,7 +91,7 @@ async def serve_named_pipe(
 ) -> NoReturn:
     """Listen on a named pipe, and start ``handler(stream)`` for each client, as :func:`trio.serve_tcp` does.
 
-    Who the client is, ``stream.peer`` tells; :class:`PeerPolicy` judges it. What a handler raises ends the
+    ``stream.peer`` says who the client is; :class:`PeerPolicy` judges it. What a handler raises ends the
     server.
 
     Args:

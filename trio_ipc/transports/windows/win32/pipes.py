@@ -41,7 +41,7 @@ _INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
 
 
 class SECURITY_ATTRIBUTES(ctypes.Structure):  # noqa: N801  # the reference's name
-    """Who may open a new object, and whether children inherit its handle (minwinbase.h)."""
+    """The users who may open a new object, and whether children inherit its handle (minwinbase.h)."""
 
     _fields_ = (
         ("nLength", wintypes.DWORD),
@@ -122,7 +122,7 @@ def create_file(path: str, access: int, flags: int) -> int:
 def connect_named_pipe(handle: int, overlapped: OVERLAPPED) -> None:
     """Begin to wait for an instance's client (ConnectNamedPipe).
 
-    Returns once the wait is under way and its completion will be posted. Otherwise raises, and nothing
+    Returns once the wait is in progress and its completion will be posted. Otherwise raises, and nothing
     will: ERROR_PIPE_CONNECTED where a client is there already, ERROR_NO_DATA where one has come and gone.
     """
     if not _ConnectNamedPipe(handle, ctypes.byref(overlapped)):

@@ -1,0 +1,105 @@
+"""The tutorial and the how-to pages: each page runs from top to bottom, as a reader would do it.
+
+A block is saved under the name that the line before it gives, any other program is run, and the commands of a
+page share one shell. Together they print what the ``text`` blocks say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.platforms import unix_only
+from tests.test_docs import DOCS, Fence, environment, fences_of, is_guide
+
+GUIDES = [page for page in sorted(DOCS.glob("*.md")) if is_guide(page)]
+
+#: Programs that the machine may lack. A block that needs one is left out there, with what it prints.
+OPTIONAL = {"strace"}
+
+
+def saved_as(page: Path, fence: Fence) -> str | None:
+    """The name in the sentence before a block, such as "Save this as `service.py`:"."""
+    before = page.read_text(encoding="utf-8").splitlines()[: fence.line - 1]
+    said = next((line for line in reversed(before) if line), "")
+    named = re.search(r"\bas `([\w./-]+)`:$", said)
+    return named[1] if named else None
+
+
+def is_missing(program: str) -> bool:
+    return program in OPTIONAL and shutil.which(program) is None
+
+
+def script_of(page: Path) -> tuple[str, str]:
+    """The page as one script for a shell, and what that must print."""
+    script, printed = [], []
+    ran = False
+    for fence in fences_of(page):
+        name = saved_as(page, fence)
+        if fence.language == "text":
+            if ran:
+                printed.append(fence.text)
+            ran = False
+        elif fence.language == "bash":
+            ran = not any(is_missing(word) for word in shlex.split(fence.text, comments=True))
+            script.append(fence.text if ran else "")
+        elif name is not None or fence.language == "python":
+            file = name or f"program_{fence.line}.py"
+            script.append(f"cat > {file} <<'END_OF_BLOCK'\n{fence.text}END_OF_BLOCK\n")
+            ran = name is None
+            if ran:
+                script.append(f"python -W error {file}\n")
+        else:
+            assert fence.language == "sh", f"{fence}: nothing runs this block"  # tests/test_docs.py checks it
+            ran = False
+    return "".join(script), "".join(printed)
+
+
+@unix_only  # a shell, signals, and the path of a socket
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+async def test_a_guide_runs_as_printed_from_top_to_bottom(page: Path, directory: str) -> None:
+    script, printed = script_of(page)
+    settings = environment(directory)
+    settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
+    told = Path(directory, "errors.txt")  # logs, and what a shell says of processes that were killed
+    with told.open("wb") as errors:
+        shell = await trio.lowlevel.open_process(
+            ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=directory,
+            env=settings,
+            start_new_session=True,
+        )
+    assert shell.stdout is not None
+    output = b""
+    try:
+        with trio.fail_after(60):
+            async for piece in shell.stdout:
+                output += piece
+            await shell.wait()
+    finally:
+        # What it has started in the background would outlive a script that fails.
+        with trio.CancelScope(shield=True), contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+            await shell.wait()
+        await shell.stdout.aclose()
+    assert output.decode() == printed, told.read_text(encoding="utf-8")
+    assert shell.returncode == 0, told.read_text(encoding="utf-8")
+    assert not [*Path(directory).rglob("*.sock")]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_each_guide_has_an_example_that_is_run(page: Path) -> None:
+    assert {"python", "bash"} & {fence.language for fence in fences_of(page)}

@@ -1,0 +1,100 @@
+"""One term for one thing: the words that docs/terms.md says are not used are not used.
+
+Looked at are the pages, and in Python files comments, docstrings and all other strings.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import io
+import itertools
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TERMS = ROOT / "docs" / "terms.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = [
+    module
+    for folder in ("trio_ipc", "pytest_trio_ipc", "examples")
+    for module in sorted((ROOT / folder).rglob("*.py"))
+    if not module.stem.endswith("_pb2")
+]
+
+#: A statement that begins with "Who"; questions may.
+WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|]|\d+\.)\s+)Who\s(?![^.;!?]*\?)", re.MULTILINE)
+
+
+@functools.cache
+def unwanted() -> re.Pattern[str]:
+    """One pattern for all words of the columns "not"."""
+    rows = re.findall(r"^\|(.*)\|$", TERMS.read_text(encoding="utf-8"), re.MULTILINE)
+    words = [word for row in rows for word in re.findall(r"`([^`]+)`", row.rpartition("|")[2])]
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(
+        r"\b(?:" + "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in longest_first) + r")\b",
+        re.IGNORECASE,
+    )
+
+
+def prose(page: Path) -> str:
+    """A page without its code; every line stays where it is."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(
+        r"^```.*?^```$", lambda match: "\n" * match[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL
+    )
+    return re.sub(r"`[^`\n]+`", "`code`", text)
+
+
+def words_of(module: Path) -> Iterator[tuple[int, str]]:
+    """The comments and strings of a module, each with its line."""
+    source = module.read_text(encoding="utf-8")
+    comments: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("#: ")
+    for line in comments:
+        if line - 1 not in comments:  # those in consecutive lines are read as one
+            following = itertools.takewhile(comments.__contains__, itertools.count(line))
+            yield line, "\n".join(comments[number] for number in following)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.isidentifier():
+            yield node.lineno, re.sub(r"``[^`]+``", "``code``", node.value)
+
+
+def found_in(text: str) -> list[str]:
+    return [match[0] for pattern in (unwanted(), WHO) for match in pattern.finditer(text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_uses_the_terms(page: Path) -> None:
+    lines = prose(page).splitlines()
+    assert [(number, said) for number, line in enumerate(lines, 1) for said in found_in(line)] == []
+
+
+def test_the_code_uses_the_terms() -> None:
+    found = [
+        (f"{module.relative_to(ROOT)}:{line}", said)
+        for module in MODULES
+        for line, text in words_of(module)
+        for said in found_in(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["The last\nwords of a server.", "In VAIN.", "Who waits is served.", "It ends. Who waits wakes."],
+)
+def test_what_is_not_a_term_is_found(sentence: str) -> None:
+    assert found_in(sentence) != []
+
+
+@pytest.mark.parametrize("sentence", ["Who is there?", "A client who waits.", "the roomy place", "`x`"])
+def test_what_is_allowed_is_not_found(sentence: str) -> None:
+    assert found_in(sentence) == []
