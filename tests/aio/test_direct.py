@@ -85,24 +85,6 @@ def test_a_loop_that_cannot_watch_a_socket_leaves_it_to_the_trio_thread(config: 
         run(main, Loop)
 
 
-def test_it_works_on_another_make_of_event_loop(config: IpcConfig) -> None:
-    uvloop = pytest.importorskip("uvloop")
-
-    async def main() -> None:
-        client = await open_client(DETECTION, config, max_in_flight=1)
-        assert client._direct is not None
-        assert await client.call(task("1")) == success("1")
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
-        await client.aclose()
-        with pytest.raises(ChannelClosedError):
-            await call
-
-    gate = Gate()
-    with served(config, gate):
-        run(main, uvloop.new_event_loop)
-
-
 def test_messages_that_do_not_come_or_go_at_once_are_whole(config: IpcConfig) -> None:
     config = config.replace(max_frame_bytes=8 * MIB)
 

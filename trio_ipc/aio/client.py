@@ -32,6 +32,8 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
     :exc:`ResourceWarning`.
     """
 
+    _direct: Direct[RequestT, ResponseT] | None = None
+
     @property
     def endpoint(self) -> str:
         """Where it leads."""
