@@ -73,7 +73,7 @@ def test_it_does_not_wait_for_the_trio_thread(config: IpcConfig) -> None:
 
 def test_a_loop_that_cannot_watch_a_socket_leaves_it_to_the_trio_thread(config: IpcConfig) -> None:
     class Loop(asyncio.SelectorEventLoop):
-        def add_reader(self, *_: Any) -> None:
+        def add_reader(self, *_: Any) -> None:  # type: ignore[override]
             raise NotImplementedError
 
     async def main() -> None:

@@ -45,8 +45,6 @@ def _no_thread_is_left() -> Iterator[None]:
     assert portal_threads() == []
 
 
-
-
 def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
     async def test(client: AioClient) -> None:
         with pytest.raises(ReadTimeoutError, match="frame to begin, the limit read_timeout_ms is 30"):
@@ -145,10 +143,17 @@ def test_what_nobody_asked_for_is_refused_by_the_next_call_and_costs_the_loop_no
 
     async def test(client: AioClient) -> None:
         assert await client.call(task("1")) == success("1")
-        watch = client._direct._watch  # type: ignore[union-attr]
+        watch: Any = client._direct._watch  # type: ignore[union-attr]
+        stop, stopped = watch._stop, asyncio.Event()
+
+        def noted() -> None:
+            stop()
+            stopped.set()
+
+        watch._stop = noted
         more.set()
-        while watch._watching:
-            await asyncio.sleep(0)
+        await stopped.wait()
+        assert not watch._watching
         with pytest.raises(UnsolicitedResponseError):
             await client.call(task("2"))
 
@@ -191,5 +196,3 @@ def test_tasks_wait_for_their_turn_no_longer_than_they_have_time(config: IpcConf
 
     with served(config, gate) as server:
         run_alone(config, test)
-
-

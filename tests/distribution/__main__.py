@@ -48,9 +48,7 @@ def check_sdist(sdist: Path, scratch: Path, development: str) -> None:
 
 def _collected(folder: Path, development: str) -> set[str]:
     command = [development, "-m", "pytest", "--collect-only", "-q"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=TOOL_LIMIT, check=True
-    )
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TOOL_LIMIT, check=True)
     # Without its parameters, which may be random.
     return {line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
 

@@ -78,7 +78,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     def second_socket(self) -> socket.socket:
         """Return another socket of this connection, which the caller owns, for who waits in another thread.
 
-        A close of this stream ends a wait there, as the connection is shut down. A forked child has it closed.
+        A close of this stream ends a wait there: the connection is shut down. A forked child has it closed.
         """
         self._open_fd()
         second = self._sock.dup()
