@@ -52,7 +52,8 @@ class Watch:
             return False
         if not self._watching:
             self._begin()
-        waiter = self._waiter = self._loop.create_future()
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
         timer: asyncio.TimerHandle | None = None
         try:
             # It is the loop that looks, once in each pass.
