@@ -15,6 +15,7 @@ import attrs
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from tests.platforms import UNDER_WINE
 from tests.support import DetectionServer, Handler, succeed
 from trio_ipc import Call, IpcConfig, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -108,7 +109,8 @@ class Program:
 @contextmanager
 def program(text: str, *arguments: str, directory: str, options: tuple[str, ...] = ()) -> Iterator[Program]:
     """A program for the length of a block, in a directory that has nothing of the tree."""
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # Under Wine the package is not installed, and found by that alone.
+    environ = {name: value for name, value in os.environ.items() if UNDER_WINE or name != "PYTHONPATH"}
     process = subprocess.Popen(
         [sys.executable, *options, "-c", text, *arguments],
         cwd=directory,

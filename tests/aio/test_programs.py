@@ -171,11 +171,16 @@ with asyncio.Runner() as runner:
 
 
 @unix_only
-def test_a_forked_child_is_told_and_its_parent_goes_on(config: IpcConfig, directory: str) -> None:
+@pytest.mark.parametrize("max_in_flight", ["1", "64"])
+def test_a_forked_child_is_told_and_its_parent_goes_on(
+    config: IpcConfig, directory: str, max_in_flight: str
+) -> None:
+    opening = "open_client(DETECTION, config"
+    text = FORKS.replace(opening, f"{opening}, max_in_flight={max_in_flight}")
     arguments = (config.endpoint_path, str(config.transport))
     # Python itself warns of a fork beside threads, which is what is tried here.
     options = ("-W", "ignore::DeprecationWarning")
-    with program(FORKS, *arguments, directory=directory, options=options) as caller:
+    with program(text, *arguments, directory=directory, options=options) as caller:
         status, out, errors = caller.end()
     assert (status, errors) == (0, "")
     assert out.splitlines() == ["it was opened by process P, and this is a fork of it, process C"] * 3 + ["2"]

@@ -68,3 +68,34 @@ async def test_how_long_it_looks_depends_on_how_soon_the_waits_follow_one_anothe
 async def test_what_does_not_back_off_looks_each_time(autojump_clock: MockClock) -> None:
     spin = Spin(3, backs_off=False)
     assert [await spun(spin, []) for _ in range(5)] == [3] * 5
+
+
+async def test_others_have_their_turn_before_each_look_and_time_is_whoevers_it_is_told() -> None:
+    spin, rests, now = Spin(100), [], 0.0
+
+    async def rest() -> None:
+        nonlocal now
+        rests.append(now)
+        now += 30e-6
+
+    assert not await spin.until(lambda: False, rest=rest, clock=lambda: now)
+    assert len(rests) == 4, "100 µs are over"
+
+
+def test_in_a_thread_it_does_the_same_without_a_rest() -> None:
+    now, looks = 0.0, list[float]()
+
+    def look() -> bool:
+        nonlocal now
+        now += 30e-6
+        looks.append(now)
+        return answers > 0
+
+    spin, answers = Spin(100), 0
+    assert not spin.block_until(look, lambda: now)
+    assert len(looks) == 4, "100 µs are over"
+    answers = 1
+    assert not spin.block_until(look, lambda: now), "left out once"
+    assert spin.block_until(look, lambda: now)
+    assert len(looks) == 5
+    assert not Spin(0).block_until(look, lambda: now)

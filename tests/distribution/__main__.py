@@ -19,7 +19,7 @@ import tomllib
 from pathlib import Path
 
 from .checks import NotFit, check_by_tools, check_contents
-from .making import ROOT, build, copy_of_the_tree, give_addresses
+from .making import ROOT, TESTS_LIMIT, TOOL_LIMIT, build, copy_of_the_tree, give_addresses
 from .subset import SUBSET
 from .using import DidNotRun, Environment
 
@@ -42,12 +42,13 @@ def check_sdist(sdist: Path, scratch: Path, development: str) -> None:
     if here != there:
         raise NotFit(f"the sdist has not the tests of the tree: {sorted(here ^ there)[:5]}")
     say(f"the sdist has all {len(here):,} tests that the tree has; a part of them, run there:")
-    subprocess.run([development, "-m", "pytest", "-q", *SUBSET[:5]], cwd=tree, check=True)
+    command = [development, "-m", "pytest", "-q", *SUBSET[:5]]
+    subprocess.run(command, cwd=tree, timeout=TESTS_LIMIT, check=True)
 
 
 def _collected(folder: Path, development: str) -> set[str]:
     command = [development, "-m", "pytest", "--collect-only", "-q"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TOOL_LIMIT, check=True)
     # Without its parameters, which may be random.
     return {line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from .making import ROOT
+from .making import ROOT, TOOL_LIMIT
 
 #: Packages of the wheel, and the folder of the tree that each is made from.
 _PACKAGES: Final = {
@@ -89,7 +89,11 @@ def check_by_tools(wheel: Path, sdist: Path) -> str:
 def run(module: str, *arguments: str) -> None:
     """Run a tool. Raises :exc:`NotFit` with what it says, where it does not end well."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TOOL_LIMIT,
+        check=False,
     )
     if done.returncode != 0:
         raise NotFit(f"{module} says:\n{done.stdout}{done.stderr}")

@@ -18,6 +18,12 @@ INDEX_PAGE: Final = "README.index.md"
 
 #: Where the version stands, and nowhere else.
 VERSION_FILE: Final = Path("trio_ipc", "__init__.py")
+#: Seconds until a tool counts as hung, on a slow network and a busy machine; and until a run of tests does.
+TOOL_LIMIT: Final = 900.0
+TESTS_LIMIT: Final = 3600.0
+
+#: Seconds for a program that only says something.
+ANSWER_LIMIT: Final = 60.0
 
 
 def copy_of_the_tree(scratch: Path, root: Path = ROOT) -> Path:
@@ -109,7 +115,7 @@ def build(tree: Path, to: Path) -> tuple[Path, Path]:
     """Build both, the wheel from the sdist; return the wheel and the sdist."""
     shutil.rmtree(to, ignore_errors=True)
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(to), str(tree)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_LIMIT, check=False)
     if done.returncode != 0:
         sys.exit(f"make dist: {done.stdout}{done.stderr}")
     [wheel], [sdist] = to.glob("*.whl"), to.glob("*.tar.gz")

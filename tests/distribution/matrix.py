@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from .making import ROOT
+from .making import ROOT, TESTS_LIMIT, TOOL_LIMIT
 from .pythons import interpreter
 from .record import PYTHONS, RECORDED, recorded, write
 from .subset import SUBSET
@@ -54,7 +54,7 @@ def environment(program: str, version: str) -> Path:
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     made = folder / ".made"
     if not made.exists() or made.stat().st_mtime < _LOCK.stat().st_mtime:
-        subprocess.run([program, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([program, "-m", "venv", "--clear", str(folder)], timeout=TOOL_LIMIT, check=True)
         pip(python, "--require-hashes", "-r", str(_LOCK))
         pip(python, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
         made.touch()
@@ -63,7 +63,7 @@ def environment(program: str, version: str) -> Path:
 
 def pip(python: Path, *arguments: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
-    subprocess.run(command, check=True)
+    subprocess.run(command, timeout=TOOL_LIMIT, check=True)
 
 
 def counted(summary: str) -> tuple[int, int]:
@@ -80,7 +80,9 @@ def run(python: Path, version: str, protobuf: str) -> Cell:
     )
     command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", *SUBSET]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TRIO_IPC_")}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=TESTS_LIMIT, check=False
+    )
     passed, failed = counted(done.stdout)
     if done.returncode != 0:
         print(done.stdout, done.stderr, sep="\n", flush=True)

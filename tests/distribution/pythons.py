@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .making import ANSWER_LIMIT
 from .record import PYTHONS
 
 
@@ -25,7 +26,8 @@ def interpreter(version: str) -> tuple[str, str] | None:
     """Return a Python of this version that can make environments, and its full version; None without one."""
     code = "import ensurepip, platform, venv; print(platform.python_version())"
     for program in _candidates(version):
-        done = subprocess.run([program, "-c", code], capture_output=True, text=True, check=False)
+        command = [program, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_LIMIT, check=False)
         if done.returncode == 0:
             return program, done.stdout.strip()
     return None

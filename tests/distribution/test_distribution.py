@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -188,3 +189,14 @@ def test_tables_are_put_into_a_page() -> None:
     assert page.with_tables(made, found) == made
     with pytest.raises(ValueError, match="no place for runs"):
         page.with_tables("", found)
+
+
+def test_no_program_is_waited_for_without_end() -> None:
+    runs = [
+        (file.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for file in Path(making.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.run"
+    ]
+    assert runs
+    assert [run[:2] for run in runs if "timeout" not in run[2]] == []

@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from .making import ROOT
+from .making import ROOT, TOOL_LIMIT
 
 #: Seconds until a program counts as hung.
 _PATIENCE: Final = 60.0
@@ -87,7 +87,7 @@ class Environment:
             wheel: what to install.
             constraints: versions that must be taken, such as ``protobuf==5.26.1``.
         """
-        subprocess.run([base, "-m", "venv", str(scratch / "venv")], check=True)
+        subprocess.run([base, "-m", "venv", str(scratch / "venv")], timeout=TOOL_LIMIT, check=True)
         scripts = scratch / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
         folder = scratch / "work"
         folder.mkdir()

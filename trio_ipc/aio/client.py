@@ -6,7 +6,9 @@ The Trio client does the work; this module must never know how.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import Future
 from functools import partial
+from typing import Self
 
 from anyio.from_thread import BlockingPortal
 
@@ -18,7 +20,9 @@ from trio_ipc.portal import Kept, check_portal
 from trio_ipc.telemetry import ClientSnapshot
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
+from .direct import Direct, watch_of
 from .door import AioDoor, Opening, running_side
+from .loop import run, run_whole
 
 
 class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
@@ -27,6 +31,8 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
     Close it, by an ``async with`` block or by :meth:`aclose`: one that is forgotten warns by a
     :exc:`ResourceWarning`.
     """
+
+    _direct: Direct[RequestT, ResponseT] | None = None
 
     @property
     def endpoint(self) -> str:
@@ -66,6 +72,9 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
         The client stays good where ``max_in_flight`` is more than 1, or nothing was sent yet. Otherwise it is
         closed, and the next call says so.
         """
+        if self._direct is not None:
+            self._check_here()
+            return await self._direct.call(request, timeout=timeout)
         return await self._run(partial(self._kept.thing.call, request, timeout=timeout))
 
     async def call_many(
@@ -85,8 +94,37 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
 
         Raises what :meth:`trio_ipc.Client.call_many` raises. Cancellation does what it does to :meth:`call`.
         """
-        # An iterator of the caller's runs in the caller's thread.
-        return await self._run(partial(self._kept.thing.call_many, [*requests], timeout=timeout))
+        requests = [*requests]  # an iterator of the caller's runs in the caller's thread
+        if self._direct is not None:
+            self._check_here()
+            return await self._direct.call_many(requests, timeout=timeout)
+        return await self._run(partial(self._kept.thing.call_many, requests, timeout=timeout))
+
+    async def aclose(self) -> None:
+        """Close it, and wait until that is done; see :meth:`AioDoor.aclose`. Idempotent."""
+        try:
+            await super().aclose()
+        finally:
+            if self._direct is not None and self._closed and self._is_of_this_process:
+                self._direct.close()  # only now: who waits there hears of the end by the connection
+
+    async def _open(self) -> Self:
+        await super()._open()
+        parts = self._kept.thing.direct_parts()
+        watch = None if parts is None else watch_of(parts, self._side.loop)
+        if parts is not None and watch is not None:
+            self._direct = Direct(
+                parts,
+                watch,
+                run=partial(run, self._kept, self._side),
+                run_whole=partial(run_whole, self._kept, self._side),
+            )
+        return self
+
+    def _give_up(self) -> list[Future[object]]:
+        if self._direct is not None:
+            self._direct.give_up()
+        return super()._give_up()
 
 
 def open_client(
@@ -102,12 +140,13 @@ def open_client(
     ``client = await open_client(contract, config)`` does it for who closes it later, by ``aclose()``.
 
     Args:
-        contract: the message types. Its functions run in the Trio thread.
+        contract: the message types. Its functions may run in the Trio thread.
         config: the settings; None for the defaults and the environment (:meth:`IpcConfig.load`).
         peers: which users the server may run as; by default this process's own and root.
         max_in_flight: how many calls may be in flight at a time; the others wait for their turn. Above 1
             requests that tasks make at the same time share one write, and neither a ``timeout`` nor a
-            cancellation closes the connection. 1 is the fastest for a task that is alone.
+            cancellation closes the connection. 1 is the fastest for a task that is alone: over a Unix socket
+            its calls run in the event loop itself.
         portal: where it is opened: one of anyio's on Trio (``start_blocking_portal("trio")``), which several
             clients may share, and which has to last longer than they do. None for a thread of its own.
 

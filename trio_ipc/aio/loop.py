@@ -89,3 +89,14 @@ async def run(kept: Kept[Any], side: LoopSide, function: Callable[[], Awaitable[
             await job.future
         raise
     return job.outcome()
+
+
+async def run_whole(kept: Kept[Any], side: LoopSide, function: Callable[[], Awaitable[T]]) -> T:
+    """Have an async function run in the Trio thread, and wait for its result.
+
+    A cancellation of this task ends the wait and nothing else: the function runs all the same.
+    """
+    job = LoopJob(function, side)
+    kept.submit(job)
+    await job.future
+    return job.outcome()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from anyio.from_thread import BlockingPortal
 
 from trio_ipc.client import Client as TrioClient
 from trio_ipc.client import open_client as open_on_trio
+from trio_ipc.client.direct import Direct
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.portal import Kept, check_portal
@@ -21,9 +22,6 @@ from trio_ipc.transports import PeerCredentials, PeerPolicy
 
 from .base import BlockingDoor
 from .waiting import run
-
-if TYPE_CHECKING:
-    from trio_ipc.client.direct import Direct
 
 
 class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
@@ -93,7 +91,9 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
 
     def _open(self) -> Self:
         super()._open()
-        self._direct = self._kept.thing.direct(partial(run, self._kept))
+        parts = self._kept.thing.direct_parts()
+        if parts is not None:
+            self._direct = Direct(parts, partial(run, self._kept))
         return self
 
 

@@ -3,6 +3,7 @@
 from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, too_late
 from .framed import FramedChannel, FramedChannelListener, framed
+from .spin import Spin
 
 __all__ = [
     "STOPPED",
@@ -10,6 +11,7 @@ __all__ = [
     "Channel",
     "FramedChannel",
     "FramedChannelListener",
+    "Spin",
     "close_at_once",
     "closed_by_peer",
     "closed_here",

@@ -7,7 +7,7 @@ payload means, nor which platform carries it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -28,6 +28,9 @@ from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken
 from .cores import usable_cores
 from .spin import Spin
+
+if TYPE_CHECKING:
+    import socket
 
 #: Bytes asked for by one read; transports/duplex.py says why not more.
 _READ_SIZE: Final = 65_536
@@ -71,7 +74,8 @@ class FramedChannel(Channel):
             config.poll_attempts > 0 and isinstance(stream, LocalStream) and usable_cores() >= _CORES_TO_SPIN
         )
         looks = config.poll_attempts if spins else 0
-        self._spins = spins
+        #: How often to look again before a wait, as ``poll_attempts`` has it; 0 where that is no use.
+        self.looks = looks
         self._spin = Spin(looks)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
         self._spin_out = Spin(looks if self._duplex.writes_at_once else 0, backs_off=False)
@@ -134,7 +138,7 @@ class FramedChannel(Channel):
             self._reads_in_a_row += 1  # the rest of a large frame is mostly there
             return True
         self._reads_in_a_row = 0
-        if self._spins and await self._spin.until(self._look):
+        if self.looks and await self._spin.until(self._look):
             return True
         if deadline is None:
             return await self._wait_until_something_came()
@@ -183,15 +187,33 @@ class FramedChannel(Channel):
 
         For who is not on Trio, and where :attr:`can_block` is true. What it meets the next :meth:`fill` says.
         """
+        if self._spin.block_until(self.look, self._now):
+            return True
         try:
             self._duplex.block_until_readable(seconds)  # type: ignore[attr-defined]  # see can_block
+        except trio.ClosedResourceError:
+            return True
+        return self.look()
+
+    def look(self) -> bool:
+        """Read what is there, without a wait; return whether that was anything. As :meth:`block_and_look`."""
+        try:
             return self._look()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return True
 
+    def second_socket(self) -> socket.socket:
+        """Return another socket of the connection, which its caller has to close, to wait elsewhere.
+
+        Where :attr:`can_block` is true. It is readable when there is something to look at, the end included.
+        Raises :exc:`trio.ClosedResourceError`, or OSError where there is no room for a descriptor.
+        """
+        second: socket.socket = self._duplex.second_socket()  # type: ignore[attr-defined]  # see can_block
+        return second
+
     @property
     def can_block(self) -> bool:
-        """Whether there is a :meth:`block_and_look`."""
+        """Whether it can be waited for elsewhere, by :meth:`block_and_look` or a :meth:`second_socket`."""
         return hasattr(self._duplex, "block_until_readable")
 
     def _look(self) -> bool:

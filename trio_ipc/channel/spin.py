@@ -8,7 +8,7 @@ cancellation have their turn. This module must never know what is looked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -48,31 +48,63 @@ class Spin:
         self._left_out = 0
         self._waited_at = -math.inf
 
-    async def until(self, look: Callable[[], bool]) -> bool:
+    async def until(
+        self,
+        look: Callable[[], bool],
+        *,
+        rest: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> bool:
         """Look a few times, if that is worth it; return whether there was something to see.
 
         Args:
             look: looks, takes what there is, and says whether that was anything.
+            rest: lets others have their turn, before each look.
+            clock: tells the time in seconds.
 
         Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
         where it does not look.
         """
-        if not self._looks:
+        give_up = self._give_up(clock)
+        if give_up is None:
             return False
-        now = trio.current_time()
+        for _ in range(self._looks):
+            await rest()
+            if look():
+                self._left_out = self._pause = 0
+                return True
+            if clock() > give_up:
+                break
+        self._was_in_vain()
+        return False
+
+    def block_until(self, look: Callable[[], bool], clock: Callable[[], float]) -> bool:
+        """Do the same in a thread that has nothing else to do. Other threads run while the system looks."""
+        give_up = self._give_up(clock)
+        if give_up is None:
+            return False
+        for _ in range(self._looks):
+            if look():
+                self._left_out = self._pause = 0
+                return True
+            if clock() > give_up:
+                break
+        self._was_in_vain()
+        return False
+
+    def _give_up(self, clock: Callable[[], float]) -> float | None:
+        """Return until when to look; None where that is left out this time."""
+        if not self._looks:
+            return None
+        now = clock()
         give_up = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
         self._waited_at = now
         if self._left_out < self._pause:
             self._left_out += 1
-            return False
-        for _ in range(self._looks):
-            await trio.lowlevel.checkpoint()
-            if look():
-                self._left_out = self._pause = 0
-                return True
-            if trio.current_time() > give_up:
-                break
+            return None
+        return give_up
+
+    def _was_in_vain(self) -> None:
         if self._backs_off:
             self._left_out = 0
             self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)
-        return False

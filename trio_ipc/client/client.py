@@ -29,7 +29,7 @@ from .single import Single
 from .turns import Turns
 
 if TYPE_CHECKING:
-    from .direct import Direct, RunOnTrio
+    from .direct import Parts
 
 
 class Client(Generic[RequestT, ResponseT]):
@@ -233,24 +233,19 @@ class Client(Generic[RequestT, ResponseT]):
                 exc.responses = tuple(batch.responses)
             raise
 
-    def direct(self, run: RunOnTrio) -> Direct[RequestT, ResponseT] | None:
-        """Return what makes calls in the callers' own threads; None where that cannot be.
+    def direct_parts(self) -> Parts[RequestT, ResponseT] | None:
+        """Return what calls are made of that begin outside of Trio; None where there can be none.
 
-        For :mod:`trio_ipc.blocking`. Nothing else may call then.
-
-        Args:
-            run: has an async function run in the Trio thread.
+        For :mod:`trio_ipc.blocking` and :mod:`trio_ipc.aio`. Nothing else may call then.
         """
         # Not one that has to find out the checksum variant, nor one whose connection waits in Trio alone.
         if type(self) is not Client or not isinstance(self._line, Single):
             return None
         if not getattr(self._channel, "can_block", False):
             return None
-        from .direct import Direct  # noqa: PLC0415 - nobody on Trio needs it
+        from .direct import Parts  # noqa: PLC0415 - nobody on Trio needs it
 
-        return Direct(
-            self._line, self._channel, self._contract, self._telemetry, call_many=self._call_many, run=run
-        )
+        return Parts(self._line, self._channel, self._contract, self._telemetry, self._call_many)
 
     def is_reusable(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.

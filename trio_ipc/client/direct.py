@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
+import attrs
+
 from trio_ipc.channel import Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
@@ -54,30 +56,36 @@ _HINT: Final = "open more clients, or make fewer calls at a time"
 _Wait: TypeAlias = Callable[[float], bool]
 
 
+@attrs.frozen
+class Parts(Generic[RequestT, ResponseT]):
+    """What a client with one call in flight at a time is made of, for who makes its calls elsewhere.
+
+    Attributes:
+        line, channel, contract, telemetry: the client's.
+        call_many: makes its calls of several requests.
+    """
+
+    line: Single[RequestT, ResponseT]
+    channel: Channel
+    contract: Contract[RequestT, ResponseT]
+    telemetry: ClientTelemetry
+    call_many: CallMany[RequestT, ResponseT]
+
+
 class Direct(Generic[RequestT, ResponseT]):
     """Makes the calls of a client that has one in flight at a time.
 
     Args:
-        line, channel, contract, telemetry: what the client is made of.
-        call_many: makes its calls of several requests.
+        parts: what the client is made of.
         run: has an async function run in the Trio thread.
     """
 
-    def __init__(
-        self,
-        line: Single[RequestT, ResponseT],
-        channel: Channel,
-        contract: Contract[RequestT, ResponseT],
-        telemetry: ClientTelemetry,
-        *,
-        call_many: CallMany[RequestT, ResponseT],
-        run: RunOnTrio,
-    ) -> None:
-        self._line = line
-        self._channel = channel
-        self._contract = contract
-        self._telemetry = telemetry
-        self._call_many = call_many
+    def __init__(self, parts: Parts[RequestT, ResponseT], run: RunOnTrio) -> None:
+        self._line = parts.line
+        self._channel = parts.channel
+        self._contract = parts.contract
+        self._telemetry = parts.telemetry
+        self._call_many = parts.call_many
         self._run = run
         #: One that knows its owner: an interrupt may come between its taking and whatever would note that. It
         #: is given back by the first call in a ``finally``, and by a function in C: before that Python looks
@@ -146,18 +154,7 @@ class Direct(Generic[RequestT, ResponseT]):
         limit = self._channel.read_timeout
         if self._turn.acquire(timeout=min(left, limit)):
             return
-        if left <= limit:
-            raise call_timed_out(
-                "waiting for a turn behind other threads' calls; nothing was sent",
-                self._line.endpoint,
-                hint=_HINT,
-            )
-        raise TurnTimeoutError(
-            "timed out waiting for a turn behind other threads' calls, the limit read_timeout_ms is "
-            f"{limit * 1000:.0f}",
-            endpoint=self._line.endpoint,
-            hint=_HINT,
-        )
+        raise no_turn(self._line.endpoint, left, limit, "threads")
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
@@ -213,6 +210,23 @@ class Direct(Generic[RequestT, ResponseT]):
         except IpcError:
             pass  # the line will meet it, too
         return None
+
+
+def no_turn(endpoint: str, left: float, limit: float, others: str) -> IpcError:
+    """Return the error of a call whose turn has not come.
+
+    Args:
+        endpoint: where it leads.
+        left: seconds that the call had for it by its own timeout.
+        limit: those that it had by the settings.
+        others: whose calls were ahead, in words.
+    """
+    behind = f"waiting for a turn behind other {others}' calls"
+    if left <= limit:
+        return call_timed_out(f"{behind}; nothing was sent", endpoint, hint=_HINT)
+    return TurnTimeoutError(
+        f"timed out {behind}, the limit read_timeout_ms is {limit * 1000:.0f}", endpoint=endpoint, hint=_HINT
+    )
 
 
 def _interrupted(endpoint: str) -> ChannelClosedError:

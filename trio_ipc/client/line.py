@@ -55,7 +55,12 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
 
     @abc.abstractmethod
     async def call(
-        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+        self,
+        request: RequestT,
+        *,
+        deadline: float = math.inf,
+        done: Done = nobody_cares,
+        looked: bool = False,
     ) -> ResponseT:
         """Send a request and wait for its response.
 
@@ -66,6 +71,8 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
             done: called exactly once, when the call takes no place on the connection any longer: with None
                 when its response was read, else with the exception. That may be after the end of this method,
                 where that is a cancellation or the deadline.
+            looked: whether :meth:`is_reusable` has said yes in this very step. A line that sends in the same
+                step does not ask again.
 
         Raises:
             MessageError: the request is empty or too large. Nothing was sent, and the connection is good.

@@ -63,12 +63,18 @@ class Pipeline(Line[RequestT, ResponseT]):
 
     @trio.lowlevel.enable_ki_protection
     async def call(
-        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+        self,
+        request: RequestT,
+        *,
+        deadline: float = math.inf,
+        done: Done = nobody_cares,
+        looked: bool = False,
     ) -> ResponseT:
         """Send a request and wait for its response, while other calls do the same; see :meth:`Line.call`.
 
         A cancellation, or the deadline, leaves the connection and the other calls as they are.
         """
+        del looked  # it is written in a later step, by another task, which looks then
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             payload = self._payload(request, deadline)

@@ -50,7 +50,12 @@ class Single(Line[RequestT, ResponseT]):
 
     @trio.lowlevel.enable_ki_protection
     async def call(
-        self, request: RequestT, *, deadline: float = math.inf, done: Done = nobody_cares
+        self,
+        request: RequestT,
+        *,
+        deadline: float = math.inf,
+        done: Done = nobody_cares,
+        looked: bool = False,
     ) -> ResponseT:
         """Send a request and wait for its response; see :meth:`Line.call`.
 
@@ -60,7 +65,7 @@ class Single(Line[RequestT, ResponseT]):
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             payload = self._payload(request, deadline)
-            if not self._channel.is_reusable():
+            if not (looked or self._channel.is_reusable()):
                 raise await not_reusable(self._channel, self._contract, answered=self._answered)
             self._begin_keeping_time()
             try:

@@ -73,7 +73,14 @@ class Connection(trio.abc.AsyncResource):
         """Carry calls until it ends, where several use it; else return at once."""
         await self._line.run()
 
-    async def call(self, request: Any, deadline: float, done: Callable[[BaseException | None], None]) -> Any:
+    async def call(
+        self,
+        request: Any,
+        deadline: float,
+        done: Callable[[BaseException | None], None],
+        *,
+        looked: bool = False,
+    ) -> Any:
         """Call.
 
         Args:
@@ -82,12 +89,13 @@ class Connection(trio.abc.AsyncResource):
             done: called exactly once, when the call takes no place on the connection any longer: with None
                 when its answer was read, else with what it ended by. Where others share the connection,
                 that may be after the end of this method, if that is a cancellation or the deadline.
+            looked: whether :meth:`is_reusable` has said yes in this very step.
 
         Raises:
             CallTimeoutError: the deadline passed.
             IpcError: as the line's ``call`` raises it.
         """
-        return await self._line.call(request, deadline=deadline, done=done)
+        return await self._line.call(request, deadline=deadline, done=done, looked=looked)
 
     def answered(self) -> None:
         """Note that the server has answered on it, for the first time."""

@@ -1,7 +1,8 @@
 """Looks whether servers are well, because somebody wants to know.
 
-A check is a call like any other, with the cheapest request that there is. This module must never open a
-breaker: who waits for a server that is not there yet would keep it away for longer.
+A check is a call like any other: the contract's question for health, or the cheapest request that there is.
+This module must never open a breaker: who waits for a server that is not there yet would keep it away for
+longer.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class EndpointHealth:
 
     Attributes:
         endpoint_id: whose.
-        healthy: whether it has answered; where the contract has a question for health and no probe, whether
-            it says that it is well; where there is nothing to ask, whether it could be connected to.
+        healthy: where the contract has a question for health, whether the server says that it is well; where
+            it has a probe or a negotiation alone, whether it has answered; where there is nothing to ask,
+            whether it could be connected to.
         error: why it is not, None if it is, or says so itself. A :exc:`~trio_ipc.PoolTimeoutError` says that
             all connections were in use, and nothing about the server.
         duration: seconds that it took.
@@ -126,14 +128,15 @@ class HealthChecker:
     ) -> tuple[Any, Callable[[Connection], bool], Callable[[Any], bool]]:
         """Return what to ask, whether a connection need not be asked, and what an answer means.
 
-        A probe comes before the contract's own question for health, which may be its negotiation.
+        The contract's question for health comes first: that a server answers a probe does not say that it is
+        well. That a connection was just answered on does not say it either.
         """
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
-        if contract.has_probe:
-            return contract.probe_request(), just_answered, _always
         if contract.health is not None:
             return contract.health_request(), _never, contract.says_well
+        if contract.has_probe:
+            return contract.probe_request(), just_answered, _always
         if contract.negotiation is not None:
             return contract.capabilities_request(), just_answered, _always
         return None, _always, _always

@@ -86,6 +86,7 @@ class CallLoop:
                 known = upstream.capabilities
                 try:
                     connection = self._pool.take(upstream, now)
+                    looked = connection is not None  # the pool has, and nobody has had a turn since
                     if connection is None:
                         connection, now = await self._pool.wait(upstream, call), trio.current_time()
                 except Exception as exc:  # noqa: BLE001 - raised again there, where it is the call's end
@@ -99,7 +100,8 @@ class CallLoop:
                 try:
                     call.asks_on(connection, now)
                     done = partial(self._done, call, connection)
-                    return self._answered(call, await connection.call(call.request, call.deadline, done))
+                    response = await connection.call(call.request, call.deadline, done, looked=looked)
+                    return self._answered(call, response)
                 except IpcError as exc:
                     self._not_answered(call, connection, exc)
                 finally:

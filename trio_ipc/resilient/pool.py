@@ -64,7 +64,7 @@ class Pool:
     # --- For calls --------------------------------------------------------------------------------------
 
     def take(self, upstream: Upstream, now: float) -> Connection | None:
-        """Return a connection that nobody uses, which the caller must :meth:`release`; or None.
+        """Return a connection that nobody uses and is good, which the caller must :meth:`release`; or None.
 
         None, too, where others wait for one: nobody is overtaken.
         """

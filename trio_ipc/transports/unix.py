@@ -18,6 +18,7 @@ import trio
 from trio_ipc.transports import os_errors, unix_binding
 from trio_ipc.transports.credentials import peer_credentials
 from trio_ipc.transports.duplex import LocalStream, PeerState
+from trio_ipc.transports.forks import keep_from_children
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
@@ -73,6 +74,16 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
             self._blocking_poll.register(self._open_fd(), select.POLLIN)
         self._open_fd()
         self._blocking_poll.poll(seconds * 1000)
+
+    def second_socket(self) -> socket.socket:
+        """Return another socket of this connection, which the caller owns, for who waits in another thread.
+
+        A close of this stream ends a wait there: the connection is shut down. A forked child has it closed.
+        """
+        self._open_fd()
+        second = self._sock.dup()
+        keep_from_children(second)
+        return second
 
     def _open_fd(self) -> int:
         # Asked for each time: in a forked child the socket is closed behind this stream's back.

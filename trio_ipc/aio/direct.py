@@ -1,0 +1,222 @@
+"""A call in the event loop itself, for asyncio programs: no thread is switched to, and none back.
+
+As :mod:`trio_ipc.client.direct` it is for what most calls are: the connection is idle, all of the request
+goes out at once, and the answer comes whole and in time. Whatever else happens is left to the line, in the
+Trio thread. This module must never leave a connection open that owes an answer which nobody waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import trio
+
+from trio_ipc.channel import Spin
+from trio_ipc.client.client import seconds_of
+from trio_ipc.client.direct import Parts, no_turn
+from trio_ipc.client.failures import add_limit, kind_of
+from trio_ipc.contract import RequestT, ResponseT
+from trio_ipc.errors import ChannelClosedError, IpcError
+from trio_ipc.telemetry import CallFailure
+
+from .watch import Watch
+
+R = TypeVar("R")
+
+
+class RunOnTrio(Protocol):
+    """Has an async function run in the Trio thread, and waits for its result, as an asyncio task does."""
+
+    async def __call__(self, function: Callable[[], Awaitable[R]], /) -> R:
+        """Do that."""
+
+
+class Direct(Generic[RequestT, ResponseT]):
+    """Makes the calls of a client that has one in flight at a time. All of it is for the event loop's thread.
+
+    Args:
+        parts: what the client is made of.
+        watch: waits for its connection.
+        run: has an async function run in the Trio thread, and cancels it when this task is cancelled.
+        run_whole: likewise, and never cancels it.
+    """
+
+    def __init__(
+        self, parts: Parts[RequestT, ResponseT], watch: Watch, *, run: RunOnTrio, run_whole: RunOnTrio
+    ) -> None:
+        self._line = parts.line
+        self._channel = parts.channel
+        self._contract = parts.contract
+        self._telemetry = parts.telemetry
+        self._call_many = parts.call_many
+        self._watch = watch
+        self._run = run
+        self._run_whole = run_whole
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        #: Whether the connection may owe an answer that nobody waits for. Set before anything is sent, so
+        #: that the next call finds it, whatever has ended this one.
+        self._owes = False
+
+    async def call(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as Trio's, which says what it waited for
+    ) -> ResponseT:
+        """Send a request and wait for its response; see :meth:`Client.call`. Cancellation closes it."""
+        self._contract.check_request(request)
+        telemetry = self._telemetry
+        began = telemetry.now()
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
+        # As in the other thread, which adds to the same: Python changes threads between none of these steps.
+        telemetry.calls += 1
+        telemetry.calls_in_flight += 1
+        try:
+            await self._take_turn(deadline - began)
+            try:
+                response = await self._exchange(request, deadline)
+            finally:
+                self._turn.release()
+        except BaseException as exc:
+            telemetry.calls_failed[_kind_of(exc)] += 1
+            telemetry.calls_in_flight -= 1
+            add_limit(exc, timeout)
+            raise
+        telemetry.call_seconds.observe(telemetry.now() - began)
+        telemetry.calls_in_flight -= 1
+        return response
+
+    async def call_many(
+        self,
+        requests: list[RequestT],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> list[ResponseT]:
+        """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
+        telemetry = self._telemetry
+        began = telemetry.now()
+        left = math.inf if timeout is None else seconds_of(timeout)
+        try:
+            await self._take_turn(left)
+        except BaseException as exc:
+            telemetry.calls += len(requests)
+            telemetry.calls_failed[_kind_of(exc)] += len(requests)
+            add_limit(exc, timeout)
+            raise
+        try:
+            await self._pay()
+            return await self._run(partial(self._call_many, requests, timeout=timeout, began=began))
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Wait for the connection no longer. Who waits asks the Trio thread what has become of it."""
+        self._watch.close()
+
+    def give_up(self) -> None:
+        """Close in whichever thread this is."""
+        self._watch.give_up()
+
+    # --- Turns ----------------------------------------------------------------------------------------------
+
+    async def _take_turn(self, left: float) -> None:
+        if not (self._turn.locked() or self._waiting):
+            await self._turn.acquire()  # which does not wait
+            return
+        limit = self._channel.read_timeout
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(min(left, limit)):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+        finally:
+            self._waiting -= 1
+
+    async def _pay(self) -> None:
+        """Close the connection if it owes an answer. Cancellation ends the wait for that alone."""
+        if self._owes:
+            with contextlib.suppress(IpcError):  # it was closed already
+                await self._run_whole(partial(self._line.fail, _cancelled(self._line.endpoint)))
+            self._owes = False
+
+    # --- A call ---------------------------------------------------------------------------------------------
+
+    async def _exchange(self, request: RequestT, deadline: float) -> ResponseT:
+        await self._pay()
+        try:
+            self._owes = True
+            sent = self._line.begin_now(request) if self._telemetry.now() < deadline else None
+            if sent is None:
+                self._owes = False
+                return await self._run(partial(self._line.call, request, deadline=deadline))
+            return await self._response(request, deadline, all_sent=sent)
+        except BaseException:
+            await self._pay()  # a cancellation, or one of the contract's own functions
+            raise
+
+    async def _response(self, request: RequestT, deadline: float, *, all_sent: bool) -> ResponseT:
+        read_until = self._telemetry.now() + self._channel.read_timeout
+        payload = await self._receive(min(deadline, read_until)) if all_sent else None
+        if payload is None:
+            finish = partial(self._line.finish, request, deadline, read_until, all_sent=all_sent)
+            try:
+                response = await self._run(finish)
+            except IpcError:
+                self._owes = False  # it was closed
+                raise
+            self._owes = False
+            return response
+        try:
+            response = self._contract.decode_answer(request, payload)
+        except Exception as exc:
+            with contextlib.suppress(ChannelClosedError):  # it was closed already
+                await self._run_whole(partial(self._line.fail, exc))
+            self._owes = False
+            raise
+        self._owes = False
+        self._line.answered()
+        return response
+
+    async def _receive(self, until: float) -> bytes | None:
+        """Wait for an answer; return None if none is whole and in time, or if there is an error."""
+        try:
+            if await self._watch.wait(max(0.0, until - self._telemetry.now())):
+                payloads = self._channel.receive_nowait(1)
+                return payloads[0] if payloads else None
+        except IpcError:
+            pass  # the line will meet it, too
+        return None
+
+
+def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch | None:
+    """Return what waits for a client's connection in an event loop; None where that cannot be."""
+    channel: Any = parts.channel  # Client.direct_parts has seen to it that it has these
+    try:
+        sock: socket.socket = channel.second_socket()
+    except (OSError, trio.ClosedResourceError):
+        return None
+    try:
+        return Watch(sock, channel.look, Spin(channel.looks), loop)
+    except (OSError, NotImplementedError):
+        sock.close()
+        return None
+
+
+def _kind_of(exc: BaseException) -> CallFailure:
+    return CallFailure.CANCELLED if isinstance(exc, asyncio.CancelledError) else kind_of(exc)
+
+
+def _cancelled(endpoint: str) -> ChannelClosedError:
+    return ChannelClosedError(
+        "this connection was closed: a call on it was cancelled",
+        endpoint=endpoint,
+        hint="open a new client",
+    )

@@ -1,0 +1,101 @@
+"""How an asyncio task waits for a connection in its own event loop.
+
+The loop knows what is here, and this knows no client: one that is forgotten can be collected. This module
+must never read or write itself, nor know what is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from trio_ipc.channel import Spin
+
+_ONE_PASS: Final = partial(asyncio.sleep, 0)
+
+
+class Watch:
+    """Tells when there is something to look at on a connection, for one wait at a time.
+
+    The socket stays registered from one wait to the next, which spares each two system calls.
+
+    Args:
+        sock: a socket of the connection, which this owns, and closes.
+        look: reads what is there, without a wait, and returns whether that was anything.
+        spin: lets the loop look again, where that is worth it, before it may fall asleep.
+        loop: the event loop. But for :meth:`give_up` all is to be called in it.
+
+    Raises:
+        NotImplementedError: the event loop cannot watch a socket.
+    """
+
+    def __init__(
+        self, sock: socket.socket, look: Callable[[], bool], spin: Spin, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._sock = sock
+        self._look = look
+        self._spin = spin
+        self._loop = loop
+        self._waiter: asyncio.Future[bool] | None = None
+        self._watching = False
+        self._begin()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until a look was not in vain; return whether that was so, in time. False once it was closed.
+
+        Cancellation ends the wait, and loses nothing.
+        """
+        if self._sock.fileno() == -1:
+            return False
+        if not self._watching:
+            self._begin()
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
+        timer: asyncio.TimerHandle | None = None
+        try:
+            # It is the loop that looks, once in each pass.
+            if not await self._spin.until(waiter.done, rest=_ONE_PASS, clock=self._loop.time):
+                timer = self._loop.call_later(seconds, self._end)
+            return await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiter = None
+
+    def close(self) -> None:
+        """Close the socket, and end a wait. Idempotent."""
+        self._stop()
+        self._sock.close()
+        self._end()
+
+    def give_up(self) -> None:
+        """Have it closed, in whichever thread this is."""
+        try:
+            self._loop.call_soon_threadsafe(self.close)
+        except RuntimeError:  # the loop was closed, and knows no socket any longer
+            self._sock.close()
+
+    def _begin(self) -> None:
+        self._loop.add_reader(self._sock, self._ready)
+        self._watching = True
+
+    def _stop(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._sock)
+
+    def _ready(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # Between two calls: it was closed, or says what nobody has asked for. The next call finds out.
+            self._stop()
+        # Here and not in the task, before which the loop would find the same once more.
+        elif self._look():
+            waiter.set_result(True)
+
+    def _end(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(False)
