@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: `make docs`. The pages are Markdown; the reference is made of the docstrings."""
+"""How Sphinx builds the site: `make docs`. The pages are Markdown, the reference comes from docstrings."""
 
 import sys
 from pathlib import Path

@@ -49,7 +49,9 @@ def read(_app: Any, name: str, source: list[str]) -> None:
     page = DOCS / f"{name}.md"
     origin = ROOT / PAGES[name] if name in PAGES else page
     text = origin.read_text(encoding="utf-8") if name in PAGES else source[0]
-    source[0] = without_empty_patterns(turned(text, origin, page)) if name == "index" else turned(text, origin, page)
+    source[0] = (
+        without_empty_patterns(turned(text, origin, page)) if name == "index" else turned(text, origin, page)
+    )
 
 
 def without_empty_patterns(text: str) -> str:

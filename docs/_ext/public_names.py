@@ -1,7 +1,7 @@
 """What autodoc cannot know of the public names: where they come from, messages, and what only Windows has.
 
-A public name is defined in a private module. Its comment stands there, and other docstrings call it by its name
-alone. Links and comments are found by that name.
+A public name is defined in a private module. Its comment stands there, and other docstrings call it by its
+name alone. Links and comments are found by that name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
 from google.protobuf.descriptor import FieldDescriptor
+from sphinx.addnodes import pending_xref
 from sphinx.ext.napoleon import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
@@ -37,8 +37,8 @@ MODULES = (
     "pytest_trio_ipc",
 )
 
-#: Where Trio's manual has what our docstrings and signatures name. Trio publishes its inventory on its site only,
-#: and a build needs no network.
+#: Where Trio's manual has what our docstrings and signatures name. Trio publishes its inventory on its site
+#: only, and a build needs no network.
 TRIO = {
     "reference-core": (
         "BrokenResourceError",
@@ -181,7 +181,11 @@ def qualify(_app: Any, document: Any) -> None:
     for node in document.findall(pending_xref):
         target = node["reftarget"]
         module = node.get("py:module")
-        if node.get("refdomain") == "py" and target in {"Client", "Server"} and target not in names_of(module or "trio_ipc"):
+        if (
+            node.get("refdomain") == "py"
+            and target in {"Client", "Server"}
+            and target not in names_of(module or "trio_ipc")
+        ):
             node["reftarget"] = f"trio_ipc.{target}"
 
 

@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: ``python docs/diagrams/draw.py``, or with ``--check`` compare them.
 
-Each picture is text here, and an SVG beside this file that follows the reader's light or dark theme. What is in
-the code is read from the code: the rooms and their imports, the states of a connection.
+Each picture is text here, and an SVG beside this file that follows the reader's light or dark theme. What is
+in the code is read from the code: the rooms and their imports, the states of a connection.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Picture:
             text_at((x, y + 18 * (number - (len(rows) - 1) / 2)), row) for number, row in enumerate(rows)
         ]
 
-    def arrow(self, start: str, end: str, label: str = "", *, via: Iterable[Point] = (), shift: Point = (0, 0)) -> None:
+    def arrow(
+        self, start: str, end: str, label: str = "", *, via: Iterable[Point] = (), shift: Point = (0, 0)
+    ) -> None:
         """Draw an arrow between two boxes, straight or by some points; ``shift`` moves its label."""
         middle = list(via)
         first, last = self._centre(start), self._centre(end)
@@ -87,7 +89,9 @@ class Picture:
             f'{to_x:g} {to_y:g}" marker-end="url(#head)"/>'
         )
 
-    def bar(self, start: float, end: float, y: float, text: str, note: str = "", *, kind: str = "box") -> None:
+    def bar(
+        self, start: float, end: float, y: float, text: str, note: str = "", *, kind: str = "box"
+    ) -> None:
         """Draw a length of time."""
         self._boxes.append(
             f'<rect class="{kind}" x="{start:g}" y="{y:g}" width="{end - start:g}" height="30" rx="4"/>'
@@ -119,20 +123,21 @@ class Picture:
     def svg(self) -> str:
         """Return the file."""
         width, height = self._size
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-                f'width="{width:g}" height="{height:g}" role="img">',
-                f"<title>{escape(self._title)}</title>",
-                f"<style>\n{STYLE}\n</style>",
-                '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
-                'orient="auto"><path class="head" d="M0 0 8 4 0 8Z"/></marker></defs>',
-                *self._lines,
-                *self._boxes,
-                "</svg>",
-                "",
-            ]
+        head = (
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" '
+            'markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0 8 4 0 8"/></marker></defs>'
         )
+        size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+        lines = [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
+            f"<title>{escape(self._title)}</title>",
+            f"<style>\n{STYLE}\n</style>",
+            head,
+            *self._lines,
+            *self._boxes,
+            "</svg>",
+        ]
+        return "\n".join(lines) + "\n"
 
     def _centre(self, name: str) -> Point:
         x, y, _, _ = self._places[name]
@@ -219,7 +224,9 @@ def house() -> Picture:
     levels = [[room for room in floors if floors[room] == level] for level in range(max(floors.values()) + 1)]
     width, step, gap = 760.0, 68.0, 26.0
     picture = Picture(width, step * len(levels) + 44, "The rooms of trio_ipc, and which imports which")
-    picture.note((width / 2, 16), "An arrow leads to a room that is imported. What follows from others is left out.")
+    picture.note(
+        (width / 2, 16), "An arrow leads to a room that is imported. What follows from others is left out."
+    )
     for level, names in enumerate(levels):
         sizes = [26 + 7.6 * len(name) for name in names]
         # Odd floors are moved aside, so that fewer arrows run behind boxes.
@@ -315,7 +322,9 @@ def deadlines() -> Picture:
     picture.bar(194, 310, 60, "send request", "write_timeout_ms")
     picture.bar(314, 590, 60, "until the response begins", "read_timeout_ms")
     picture.bar(594, 730, 60, "until its end", "read_timeout_ms")
-    picture.bar(194, 730, 130, "call(request, timeout=…)", "the caller's own, around all of the call", kind="good")
+    picture.bar(
+        194, 730, 130, "call(request, timeout=…)", "the caller's own, around all of the call", kind="good"
+    )
     picture.bar(70, 180, 240, "wait for a place", "accept_timeout_ms")
     picture.bar(184, 270, 240, "idle", "read_timeout_ms")
     picture.bar(274, 390, 240, "request comes", "read_timeout_ms")
@@ -323,7 +332,10 @@ def deadlines() -> Picture:
     picture.bar(574, 730, 240, "hand response over", "write_timeout_ms")
     picture.rule((70, 345), (740, 345), head=True)
     picture.note((400, 362), "time")
-    picture.note((400, 24), "Each wait has its own budget. A call that waits for its turn on a client has read_timeout_ms, too.")
+    picture.note(
+        (400, 24),
+        "Each wait has its own budget. A call that waits for its turn on a client has read_timeout_ms, too.",
+    )
     return picture
 
 
@@ -340,9 +352,11 @@ def switching() -> Picture:
     for y, name in ((55, "socket or pipe"), (125, "interprocess"), (245, "legacy")):
         picture.note((12, y), name, left=True)
     picture.rule((400, 20), (400, 320))
-    picture.note((400, 12), "switch_transport(\"legacy\"): the listening socket changes hands")
+    picture.note((400, 12), 'switch_transport("legacy"): the listening socket changes hands')
     picture.rule((150, 328), (740, 328), head=True)
-    picture.note((430, 344), "time. A switch that fails leaves interprocess serving. The way back is the same.")
+    picture.note(
+        (430, 344), "time. A switch that fails leaves interprocess serving. The way back is the same."
+    )
     return picture
 
 

@@ -1,7 +1,8 @@
 """Read a built site with Chromium: ``python -m tests.site.browser build/docs``. `make docs-browser` does it.
 
-Every page opens without an error, fits on a narrow screen and on a wide one, the search finds what readers look
-for, and the button beside a program copies it. The site comes from a server of this process, on the loopback.
+Every page opens without an error, fits on a narrow screen and on a wide one, the search finds what readers
+look for, and the button beside a program copies it. The site comes from a server of this process, on the
+loopback.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TERMS: Final = {
     "prometheus": "telemetry.html",
     "asyncio": "asyncio.html",
     "IpcConfig": "reference/trio_ipc.html",
-    "rollback": "rollback.html",
+    "switch_transport": "rollback.html",
     "checksum": "compatibility.html",
 }
 
@@ -40,7 +41,8 @@ OVERFLOW: Final = """() => {
     const width = document.documentElement.clientWidth;
     const over = document.documentElement.scrollWidth - width;
     const scrolls = (node) => node && node !== document.documentElement &&
-        (["auto", "scroll", "hidden"].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
+        (["auto", "scroll", "hidden"].includes(getComputedStyle(node).overflowX) ||
+            scrolls(node.parentElement));
     const wide = [...document.querySelectorAll("main *, article *")].filter(
         (node) => node.getBoundingClientRect().right > width + 1 && !scrolls(node.parentElement));
     return [over, wide.slice(0, 3).map((node) => node.outerHTML.slice(0, 120))];
@@ -102,7 +104,9 @@ def search(page: Any, base: str, problems: list[str]) -> None:
     """Look for each term."""
     for term, wanted in TERMS.items():
         page.goto(f"{base}/search.html?q={term.replace(' ', '+')}")
-        page.wait_for_function("document.querySelector('#search-results .search-summary')?.innerText.match(/finished|found/)")
+        page.wait_for_function(
+            "document.querySelector('#search-results .search-summary')?.innerText.match(/finished|found/)"
+        )
         links = page.eval_on_selector_all(
             "#search-results ul.search li > a", "found => found.slice(0, 10).map(link => link.href)"
         )
@@ -126,7 +130,14 @@ def copy(page: Any, base: str, problems: list[str]) -> None:
 def take_pictures(page: Any, base: str, directory: Path) -> None:
     """Save what a reader sees, in both themes, to be looked at."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("index", "architecture", "resilient-client", "configuration", "rollback", "reference/trio_ipc"):
+    for name in (
+        "index",
+        "architecture",
+        "resilient-client",
+        "configuration",
+        "rollback",
+        "reference/trio_ipc",
+    ):
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             for width in WIDTHS:

@@ -34,17 +34,21 @@ def public_names() -> dict[str, set[str]]:
     for name in MODULES:
         module = importlib.import_module(name)
         names = getattr(module, "__all__", None)
-        found[name] = {*(names if names is not None else (one for one in vars(module) if one.startswith("ipc_")))}
+        found[name] = {
+            *(names if names is not None else (one for one in vars(module) if one.startswith("ipc_")))
+        }
     found["trio_ipc.transports"] |= OF_ONE_SYSTEM
     return found
 
 
 def entries(pages: Path) -> dict[str, list[str]]:
-    """Return the names that the reference's pages have entries for, by module and as often as they are there."""
+    """Return the names that the reference's pages have entries for, by module, as often as they do."""
     found: dict[str, list[str]] = {}
     for page in sorted(pages.glob("*.md")):
         module = ""
-        for kind, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for kind, name in re.findall(
+            r"^\.\. ([\w:]+):: ([\w.]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             if kind == "currentmodule":
                 module = name
             elif kind != "automodule":
@@ -55,5 +59,8 @@ def entries(pages: Path) -> dict[str, list[str]]:
 def missing(wanted: Mapping[str, set[str]], known: set[str]) -> list[str]:
     """Return the full names of those without an entry."""
     return sorted(
-        f"{module}.{name}" for module, names in wanted.items() for name in names if f"{module}.{name}" not in known
+        f"{module}.{name}"
+        for module, names in wanted.items()
+        for name in names
+        if f"{module}.{name}" not in known
     )

@@ -27,8 +27,9 @@ def test_a_name_without_an_entry_is_missed() -> None:
 
 
 def test_entries_are_counted_by_the_module_that_is_current(tmp_path: Path) -> None:
-    page = ".. automodule:: a\n.. currentmodule:: a\n\n.. autofunction:: f\n.. py:data:: f\n.. currentmodule:: b\n"
-    (tmp_path / "page.md").write_text(page + ".. autoclass:: C\n", encoding="utf-8")
+    page = ".. automodule:: a\n.. currentmodule:: a\n\n.. autofunction:: f\n.. py:data:: f\n"
+    page += ".. currentmodule:: b\n.. autoclass:: C\n"
+    (tmp_path / "page.md").write_text(page, encoding="utf-8")
     assert entries(tmp_path) == {"a": ["f", "f"], "b": ["C"]}
 
 
@@ -39,7 +40,9 @@ def build(site: Path, **pages: str) -> None:
 
 def test_a_link_to_a_page_and_an_anchor_is_whole(tmp_path: Path) -> None:
     link = '<a href="b.html#part"></a><a href="#here" id="here"></a><img src="b.html">'
-    build(tmp_path, a=link + '<a href="https://example.org/x"></a><a href="."></a>', b='<p id="part">', index="")
+    build(
+        tmp_path, a=link + '<a href="https://example.org/x"></a><a href="."></a>', b='<p id="part">', index=""
+    )
     assert broken_links(tmp_path) == []
 
 
@@ -75,7 +78,9 @@ def test_links_of_a_page_that_stands_outside_are_turned_to_the_site() -> None:
     assert spec.loader is not None
     outside = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(outside)
-    text = "[a](docs/index.md#how-to-guides) [b](LICENSE) [c](https://example.org/) [d](SECURITY.md) [e](#here)"
+    text = (
+        "[a](docs/index.md#how-to-guides) [b](LICENSE) [c](https://example.org/) [d](SECURITY.md) [e](#here)"
+    )
     assert outside.turned(text, ROOT / "README.md", ROOT / "docs" / "project" / "readme.md") == (
         "[a](../index.md#how-to-guides) [b](path:../../LICENSE) [c](https://example.org/) "
         "[d](security-policy.md) [e](#here)"
