@@ -19,13 +19,14 @@ PACKAGE = ROOT / "trio_ipc"
 
 STYLE = """\
 text { font: 14px system-ui, sans-serif; fill: #1c2230; text-anchor: middle; dominant-baseline: middle; }
-.left { text-anchor: start; } .note { font-size: 12px; fill: #4b5566; }
+.left { text-anchor: start; }
+.note { font-size: 12px; fill: #4b5566; paint-order: stroke; stroke: #fff; stroke-width: 5px; }
 .box { fill: #e9f0fb; stroke: #2a5db0; } .end { fill: #f3f4f6; stroke: #6b7280; }
 .bad { fill: #fdecea; stroke: #b3402f; } .good { fill: #e7f5ec; stroke: #2c7a4b; }
 .line { fill: none; stroke: #4b5566; stroke-width: 1.5; } .faint { stroke-opacity: 0.45; }
 .head { fill: #4b5566; } .frame { fill: none; stroke: #4b5566; stroke-dasharray: 5 4; }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6e9ef; } .note { fill: #aab3c2; }
+  text { fill: #e6e9ef; } .note { fill: #aab3c2; stroke: #131416; }
   .box { fill: #1d2b45; stroke: #7aa7f0; } .end { fill: #262a31; stroke: #9aa3b2; }
   .bad { fill: #40211d; stroke: #f09a8c; } .good { fill: #18351f; stroke: #7fd19b; }
   .line { stroke: #aab3c2; } .head { fill: #aab3c2; } .frame { stroke: #aab3c2; }
@@ -215,25 +216,33 @@ def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
     }
 
 
+#: Where each room stands from left to right, so that few arrows run behind others. How deep: by its imports.
+PLACES = {
+    room: int(place)
+    for room, place in re.findall(
+        r"(\w+) (\d+)",
+        "castagnoli 90 errors 330 streams 700 logs 230 endpoint 340 contract 470 telemetry 590 settings 190 "
+        "transports 330 daemoneye 560 config 260 wire 130 channel 280 legacy 200 opening 290 client 220 "
+        "server 420 resilient 130 portal 260 testing 500 service 650 blocking 130 aio 240 cli 560",
+    )
+}
+
+
 def house() -> Picture:
     """The rooms, each below all that it imports."""
     graph = imports()
     floors: dict[str, int] = {}
     for room in rooms():  # what a room imports stands before it
         floors[room] = max((floors[near] + 1 for near in graph[room]), default=0)
-    levels = [[room for room in floors if floors[room] == level] for level in range(max(floors.values()) + 1)]
-    width, step, gap = 760.0, 68.0, 26.0
-    picture = Picture(width, step * len(levels) + 44, "The rooms of trio_ipc, and which imports which")
+    if set(PLACES) != set(floors):
+        raise SystemExit(f"PLACES lacks or has too much: {set(PLACES) ^ set(floors)}")
+    step = 68.0
+    picture = Picture(760, step * (max(floors.values()) + 1) + 44, "The rooms, and which imports which")
     picture.note(
-        (width / 2, 16), "An arrow leads to a room that is imported. What follows from others is left out."
+        (380, 16), "An arrow leads to a room that is imported. What follows from others is left out."
     )
-    for level, names in enumerate(levels):
-        sizes = [26 + 7.6 * len(name) for name in names]
-        # Odd floors are moved aside, so that fewer arrows run behind boxes.
-        x = (width - sum(sizes) - gap * (len(names) - 1)) / 2 + (60 if level % 2 else -60)
-        for name, size in zip(names, sizes, strict=True):
-            picture.box(name, (x + size / 2, 58 + step * level), width=size)
-            x += size + gap
+    for room, level in floors.items():
+        picture.box(room, (PLACES[room], 58 + step * level))
     for room, nears in reduced(graph).items():
         for near in sorted(nears):
             picture.curve(room, near)
@@ -289,7 +298,7 @@ def resilient() -> Picture:
     """The way of a call through the resilient client."""
     picture = Picture(760, 560, "The way of a call through the resilient client")
     picture.frame((20, 60), (720, 410))
-    picture.note((34, 78), "one deadline: call_timeout_ms, or the call's own timeout", left=True)
+    picture.note((34, 456), "one deadline: the call's own timeout, or call_timeout_ms", left=True)
     picture.box("call", (230, 28), "call(request)")
     picture.box("choose", (230, 120), "choose a server\nhealthy, able, by the strategy")
     picture.box("connect", (230, 220), "take a connection\nfrom the pool, or a new one")
@@ -297,18 +306,18 @@ def resilient() -> Picture:
     picture.box("answer", (230, 515), "the response", kind="good")
     picture.box("next", (560, 270), "may another server\nbe asked?")
     picture.box("round", (560, 380), "was nobody reached,\nand are rounds left?")
-    picture.box("wait", (560, 170), "wait: backoff")
+    picture.box("wait", (560, 170), "wait a while")
     picture.box("error", (560, 515), "one error, with each cause", kind="bad")
     picture.arrow("call", "choose")
     picture.arrow("choose", "connect")
     picture.arrow("connect", "ask")
-    picture.arrow("ask", "answer", "any response, also a failed one", shift=(0, 0))
+    picture.arrow("ask", "answer", "a response: also one that reports a failure", shift=(0, 0))
     picture.arrow("connect", "next", "no connection", shift=(0, -12))
-    picture.arrow("ask", "next", "failed: health, breaker", shift=(0, 16))
-    picture.arrow("next", "choose", "yes: not asked yet", via=[(430, 270), (430, 120)], shift=(0, 0))
+    picture.arrow("ask", "next", "it failed", shift=(0, 14))
+    picture.arrow("next", "choose", "yes", via=[(430, 270), (430, 125)], shift=(0, -30))
     picture.arrow("next", "round", "no")
     picture.arrow("round", "wait", "yes", via=[(700, 380), (700, 170)])
-    picture.arrow("wait", "choose", "a new round", via=[(560, 100), (480, 100)], shift=(0, -12))
+    picture.arrow("wait", "choose", "a new round", via=[(560, 105)], shift=(-60, -16))
     picture.arrow("round", "error", "no")
     return picture
 
@@ -318,23 +327,21 @@ def deadlines() -> Picture:
     picture = Picture(760, 380, "Which setting bounds which wait")
     for y, side in ((60, "client"), (240, "server")):
         picture.note((8, y + 16), side, left=True)
-    picture.bar(70, 190, 60, "connect", "accept_timeout_ms")
-    picture.bar(194, 310, 60, "send request", "write_timeout_ms")
+    picture.bar(60, 186, 60, "connect", "accept_timeout_ms")
+    picture.bar(190, 310, 60, "send request", "write_timeout_ms")
     picture.bar(314, 590, 60, "until the response begins", "read_timeout_ms")
-    picture.bar(594, 730, 60, "until its end", "read_timeout_ms")
-    picture.bar(
-        194, 730, 130, "call(request, timeout=…)", "the caller's own, around all of the call", kind="good"
-    )
-    picture.bar(70, 180, 240, "wait for a place", "accept_timeout_ms")
-    picture.bar(184, 270, 240, "idle", "read_timeout_ms")
-    picture.bar(274, 390, 240, "request comes", "read_timeout_ms")
-    picture.bar(394, 570, 240, "handler", "handler_timeout_ms,\nor read_timeout_ms")
-    picture.bar(574, 730, 240, "hand response over", "write_timeout_ms")
-    picture.rule((70, 345), (740, 345), head=True)
+    picture.bar(594, 740, 60, "until its end", "read_timeout_ms")
+    whole = "call(request, timeout=…)"
+    picture.bar(190, 740, 130, whole, "the caller's own, around all of the call", kind="good")
+    picture.bar(60, 186, 240, "wait for a place", "accept_timeout_ms")
+    picture.bar(190, 310, 240, "idle", "read_timeout_ms")
+    picture.bar(314, 436, 240, "request comes", "read_timeout_ms")
+    picture.bar(440, 580, 240, "handler", "handler_timeout_ms")
+    picture.bar(584, 740, 240, "hand response over", "write_timeout_ms")
+    picture.rule((60, 345), (740, 345), head=True)
     picture.note((400, 362), "time")
     picture.note(
-        (400, 24),
-        "Each wait has its own budget. A call that waits for its turn on a client has read_timeout_ms, too.",
+        (400, 24), "Each wait has its own budget. Where handler_timeout_ms is None it is read_timeout_ms."
     )
     return picture
 
