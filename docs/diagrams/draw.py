@@ -221,9 +221,9 @@ PLACES = {
     room: int(place)
     for room, place in re.findall(
         r"(\w+) (\d+)",
-        "castagnoli 90 errors 330 streams 700 logs 230 endpoint 340 contract 470 telemetry 590 settings 190 "
-        "transports 330 daemoneye 560 config 260 wire 130 channel 280 legacy 200 opening 290 client 220 "
-        "server 420 resilient 130 portal 260 testing 500 service 650 blocking 130 aio 240 cli 560",
+        "castagnoli 90 errors 330 streams 715 logs 230 endpoint 340 contract 470 telemetry 660 settings 190 "
+        "transports 330 daemoneye 540 config 260 wire 130 channel 280 legacy 200 opening 290 client 350 "
+        "server 460 resilient 130 portal 310 testing 520 service 650 blocking 130 aio 250 cli 560",
     )
 }
 
@@ -298,7 +298,7 @@ def resilient() -> Picture:
     """The way of a call through the resilient client."""
     picture = Picture(760, 560, "The way of a call through the resilient client")
     picture.frame((20, 60), (720, 410))
-    picture.note((34, 456), "one deadline: the call's own timeout, or call_timeout_ms", left=True)
+    picture.note((250, 446), "one deadline: the call's own\ntimeout, or call_timeout_ms", left=True)
     picture.box("call", (230, 28), "call(request)")
     picture.box("choose", (230, 120), "choose a server\nhealthy, able, by the strategy")
     picture.box("connect", (230, 220), "take a connection\nfrom the pool, or a new one")
@@ -311,7 +311,7 @@ def resilient() -> Picture:
     picture.arrow("call", "choose")
     picture.arrow("choose", "connect")
     picture.arrow("connect", "ask")
-    picture.arrow("ask", "answer", "a response: also one that reports a failure", shift=(0, 0))
+    picture.arrow("ask", "answer", "a response: also one that reports a failure", shift=(0, -25))
     picture.arrow("connect", "next", "no connection", shift=(0, -12))
     picture.arrow("ask", "next", "it failed", shift=(0, 14))
     picture.arrow("next", "choose", "yes", via=[(430, 270), (430, 125)], shift=(0, -30))
