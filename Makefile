@@ -40,12 +40,14 @@ DIST_VENV := .venv-dist
 DIST_LOCKED := $(DIST_VENV)/.locked
 TYPES_VENV := .venv-types
 TYPES_LOCKED := $(TYPES_VENV)/.locked
+DOCS_VENV := .venv-docs
+DOCS_LOCKED := $(DOCS_VENV)/.locked
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check
+.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check docs docs-serve docs-browser
 
 help:
 	@echo "make demo    a collector and an agent, on this machine's own processes"
@@ -70,6 +72,7 @@ help:
 	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
 	@echo "make interop  peers in Rust, Go and Python's standard library, each server with each client"
 	@echo "make hardening-table-windows  the same of what runs on Windows alone, under Wine"
+	@echo "make docs    the site, into build/docs; docs-serve shows it, docs-browser reads it with Chromium"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
 
@@ -139,6 +142,25 @@ $(DIST_LOCKED): requirements/dist.txt
 # The tests of the sdist run in the environment of development.
 dist: $(STAMP) $(DIST_LOCKED)
 	@$(DIST_VENV)/bin/python -m tests.distribution --development $(BIN)/python $(ARGS)
+
+$(DOCS_LOCKED): requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python $(PIP) --require-hashes -r requirements/docs.txt
+	@touch $@
+
+# From nothing each time: a page that was removed is else still there. Warnings are errors.
+docs: $(DOCS_LOCKED)
+	rm -rf build/docs build/doctrees
+	$(DOCS_VENV)/bin/python docs/diagrams/draw.py --check
+	$(DOCS_VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto -d build/doctrees docs build/docs
+	$(DOCS_VENV)/bin/python -m tests.site build/docs
+
+docs-serve: docs
+	$(DOCS_VENV)/bin/python -m http.server --bind 127.0.0.1 --directory build/docs
+
+# Needs Debian's chromium, or ARGS="--browser PATH".
+docs-browser: docs
+	@$(DOCS_VENV)/bin/python -m tests.site.browser build/docs $(ARGS)
 
 lint: $(STAMP) proto-check
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_terms.py
@@ -267,7 +289,7 @@ proto-check: $(PROTO_LOCKED)
 # uv resolves for all platforms and Pythons at once; it is only needed here.
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	for name in dev bench fuzz proto dist; do \
+	for name in dev bench fuzz proto dist docs; do \
 		$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 			--no-emit-index-url --no-emit-find-links --no-emit-package trio-ipc --no-annotate \
 			requirements/$$name.in -o requirements/$$name.txt || exit 1; \

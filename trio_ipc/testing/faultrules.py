@@ -116,6 +116,7 @@ class Merge:
     count: int = attrs.field(validator=_whole_number(1))
 
 
+#: What happens to the bytes of a stream, or to the stream itself.
 Fault: TypeAlias = (
     Delay | Stall | Flip | Drop | Duplicate | Truncate | Reset | EndOfFile | Split | Dribble | Merge
 )

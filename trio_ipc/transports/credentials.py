@@ -86,8 +86,8 @@ class PeerCredentials:
         another (systemd's sockets) has not done itself.
 
         Returns:
-            None where nobody can tell: on Linux before 6.5, on other systems, and once the connection is
-            closed on this side.
+            None where nobody can tell, which is so on Linux before 6.5, on other systems, and once the
+            connection is closed on this side.
         """
         return self._process.still_runs()
 
