@@ -15,11 +15,11 @@ from typing import TextIO
 
 
 class ReaderGoneError(Exception):
-    """Who read standard output has seen enough, as ``head`` has."""
+    """The reader of standard output has closed it, as ``head`` does."""
 
 
 class OutputError(Exception):
-    """What the program writes is not taken, though somebody may well be waiting for it."""
+    """Standard output cannot be written, though a reader may still wait for it."""
 
 
 def prepare() -> None:

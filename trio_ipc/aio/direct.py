@@ -117,7 +117,7 @@ class Direct(Generic[RequestT, ResponseT]):
             self._turn.release()
 
     def close(self) -> None:
-        """Wait for the connection no longer. Who waits asks the Trio thread what has become of it."""
+        """Stop waiting for the connection. A task that waits asks the Trio thread for its state."""
         self._watch.close()
 
     def give_up(self) -> None:

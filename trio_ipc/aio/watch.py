@@ -44,7 +44,7 @@ class Watch:
         self._begin()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until a look was not in vain; return whether that was so, in time. False once it was closed.
+        """Wait until a look found something; return whether one did in time. False after it was closed.
 
         Cancellation ends the wait, and loses nothing.
         """
