@@ -39,7 +39,7 @@ class Spin:
         backs_off: whether to leave it out where it did not help.
     """
 
-    __slots__ = ("_backs_off", "_left_out", "_looks", "_pause", "_waited_at")
+    __slots__ = ("_backs_off", "_left_out", "_looks", "_now", "_pause", "_waited_at")
 
     def __init__(self, looks: int, *, backs_off: bool = True) -> None:
         self._looks = looks
@@ -47,6 +47,7 @@ class Spin:
         self._pause = 0
         self._left_out = 0
         self._waited_at = -math.inf
+        self._now = trio.lowlevel.current_clock().current_time  # as in channel/base.py
 
     async def until(self, look: Callable[[], bool]) -> bool:
         """Look a few times, if that is worth it; return whether there was something to see.
@@ -59,7 +60,7 @@ class Spin:
         """
         if not self._looks:
             return False
-        now = trio.current_time()
+        now = self._now()
         give_up = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
         self._waited_at = now
         if self._left_out < self._pause:
@@ -70,7 +71,7 @@ class Spin:
             if look():
                 self._left_out = self._pause = 0
                 return True
-            if trio.current_time() > give_up:
+            if self._now() > give_up:
                 break
         if self._backs_off:
             self._left_out = 0
