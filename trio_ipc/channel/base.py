@@ -204,7 +204,14 @@ class Channel(trio.abc.AsyncResource):
                 if payloads:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     return payloads[0]
-            return await self._receive_by(deadline, in_frame=in_frame)
+            # From its first byte on a frame has one budget for header and payload together: a peer that drips
+            # bytes does not get longer.
+            own = self._now() + self.read_timeout
+            in_time = await self.fill(min(own, deadline))
+            payloads = self.receive_nowait(1)
+            if payloads:
+                return payloads[0]
+            return await self._receive_rest(deadline, own, in_time=in_time, was_in_frame=in_frame)
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
@@ -213,17 +220,11 @@ class Channel(trio.abc.AsyncResource):
                 await close_at_once(self)
             raise
 
-    async def _receive_by(self, callers: float, *, in_frame: bool) -> bytes:
-        # From its first byte on a frame has one budget for header and payload together: a peer that drips
-        # bytes does not get longer.
-        own, late_looks = self._now() + self.read_timeout, _LATE_LOOKS
+    async def _receive_rest(self, callers: float, own: float, *, in_time: bool, was_in_frame: bool) -> bytes:
+        """Go on after a wait that has brought no whole payload, if there is time left."""
+        late_looks = _LATE_LOOKS
         while True:
-            in_time = await self.fill(min(own, callers))
-            payloads = self.receive_nowait(1)
-            if payloads:
-                return payloads[0]
-            now = self._now()
-            was_in_frame, in_frame = in_frame, self.in_frame
+            now, in_frame = self._now(), self.in_frame
             begins_anew = in_frame is not was_in_frame
             if in_time and now >= callers and late_looks:
                 late_looks -= 1  # what was there by then may take several reads
@@ -235,6 +236,11 @@ class Channel(trio.abc.AsyncResource):
                 begins_anew = begins_anew or now >= own  # the process was stopped
             if begins_anew:
                 own = now + self.read_timeout
+            was_in_frame = in_frame
+            in_time = await self.fill(min(own, callers))
+            payloads = self.receive_nowait(1)
+            if payloads:
+                return payloads[0]
 
     async def send(self, payload: bytes) -> None:
         """Hand over one payload.

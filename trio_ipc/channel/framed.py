@@ -7,7 +7,7 @@ payload means, nor which platform carries it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
@@ -44,6 +44,9 @@ _CORES_TO_SPIN: Final = 2
 
 #: Reads of one frame before other tasks have their turn, where all of it is there: some 0.4 ms.
 _READS_IN_A_ROW: Final = 16
+
+#: Each call asks for it; transports/unix.py says why it has a name.
+_OPEN: Final = PeerState.OPEN
 
 
 class FramedChannel(Channel):
@@ -120,50 +123,55 @@ class FramedChannel(Channel):
 
     async def fill(self, deadline: float | None = None) -> bool:
         """Read more; see :meth:`Channel.fill`."""
+        # Each coroutine between a task and its wait takes part in its falling asleep and in its waking.
+        alarm: Alarm | None = None
+        came = False
         try:
-            came = await self._wait_and_look(deadline)
+            came = self._reads_on() or (
+                self.looks > 0 and await self._spin.until(self._look, clock=self._now)
+            )
+            if not came and deadline is not None:
+                alarm = self._alarm
+                if alarm is None:
+                    came = await self._wait_in_scope(deadline)
+                else:
+                    alarm.set(deadline)
+            while not came and (deadline is None or alarm is not None):
+                await self._duplex.wait_readable()
+                came = self._look()
         except trio.BrokenResourceError:
-            came = self._at_eof = True  # closed less politely, but just as closed
+            self._at_eof = True  # closed less politely, but just as closed
         except trio.ClosedResourceError as exc:
-            raise closed_here(self.endpoint) from exc
+            if alarm is None or not self._time_was_up:
+                raise closed_here(self.endpoint) from exc
+        finally:
+            if alarm is not None:
+                alarm.clear()
         if self._at_eof:
-            if self._closed:  # while another thread looked, which then saw the end: see block_and_look()
-                raise closed_here(self.endpoint)
-            self._decoder.end()
-            raise closed_by_peer(self.endpoint)
+            self._tell_end()
         return came
 
-    async def _wait_and_look(self, deadline: float | None) -> bool:
+    def _reads_on(self) -> bool:
+        """Read the rest of a frame, mostly there where it is large; return whether it was."""
         if self._reads_in_a_row < _READS_IN_A_ROW and self._look():
-            self._reads_in_a_row += 1  # the rest of a large frame is mostly there
+            self._reads_in_a_row += 1
             return True
         self._reads_in_a_row = 0
-        if self.looks and await self._spin.until(self._look):
-            return True
-        if deadline is None:
-            return await self._wait_until_something_came()
-        if self._alarm is not None and deadline > self._now():
-            return await self._wait_until_the_alarm(self._alarm, deadline)
+        return False
+
+    async def _wait_in_scope(self, deadline: float) -> bool:
         with trio.CancelScope(deadline=deadline):
-            return await self._wait_until_something_came()
+            while True:
+                await self._duplex.wait_readable()
+                if self._look():
+                    return True
         return self._look()
 
-    async def _wait_until_something_came(self) -> bool:
-        while True:
-            await self._duplex.wait_readable()
-            if self._look():
-                return True
-
-    async def _wait_until_the_alarm(self, alarm: Alarm, deadline: float) -> bool:
-        alarm.set(deadline)
-        try:
-            return await self._wait_until_something_came()
-        except trio.ClosedResourceError:
-            if not self._time_was_up:
-                raise
-            return False
-        finally:
-            alarm.clear()
+    def _tell_end(self) -> NoReturn:
+        if self._closed:  # while another thread looked, which then saw the end: see block_and_look()
+            raise closed_here(self.endpoint)
+        self._decoder.end()
+        raise closed_by_peer(self.endpoint)
 
     async def keep_time(self) -> None:
         """Keep the deadlines of what waits; see :meth:`Channel.keep_time`."""
@@ -344,7 +352,7 @@ class FramedChannel(Channel):
         """Return whether it may be used again; see :meth:`Channel.is_reusable`."""
         if self._closed or self._at_eof or self._decoder.has_input:
             return False
-        return self._duplex.peer_state() is PeerState.OPEN
+        return self._duplex.peer_state() is _OPEN
 
     def close(self) -> bool:
         """Close the connection without a wait, if its stream can; see :meth:`Channel.close`."""

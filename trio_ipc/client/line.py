@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Generic, TypeAlias
 import trio
 
 from trio_ipc.channel import Channel, closed_here
-from trio_ipc.contract import Contract, RequestT, ResponseT, encode
-from trio_ipc.errors import ChannelClosedError, MessageError, ProtocolError
+from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.errors import ChannelClosedError, ProtocolError
 
 from .failures import call_timed_out, told
 
@@ -144,15 +144,6 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
 
     def _ended_by(self) -> BaseException | None:
         return self._broken_by
-
-    def _payload(self, request: RequestT, deadline: float) -> bytes:
-        """Return what is to be sent, if anything may be sent."""
-        self._check_good(deadline)
-        try:
-            return encode(request)
-        except MessageError as exc:
-            exc.endpoint = self.endpoint
-            raise
 
     def _check_good(self, deadline: float = math.inf) -> None:
         ended_by = self._ended_by()

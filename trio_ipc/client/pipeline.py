@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from trio_ipc.channel import STOPPED, Channel, close_at_once, closed_here
-from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.contract import Contract, RequestT, ResponseT, encode
 from trio_ipc.errors import (
     CallTimeoutError,
     ChannelClosedError,
@@ -167,8 +167,10 @@ class Pipeline(Line[RequestT, ResponseT]):
         return self._broken_by or self._writing_ended_by
 
     def _payload(self, request: RequestT, deadline: float) -> bytes:
-        payload = super()._payload(request, deadline)
+        """Return what is to be sent, if anything may be sent."""
+        self._check_good(deadline)
         try:
+            payload = encode(request)
             self._channel.check(payload)
         except MessageError as exc:
             exc.endpoint = self.endpoint

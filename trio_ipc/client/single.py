@@ -64,10 +64,13 @@ class Single(Line[RequestT, ResponseT]):
         began = False
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            payload = self._payload(request, deadline)
+            if self._broken_by is not None or deadline < math.inf:
+                self._check_good(deadline)
+            payload = encode(request)
             if not (looked or self._channel.is_reusable()):
                 raise await not_reusable(self._channel, self._contract, answered=self._answered)
-            self._begin_keeping_time()
+            if self._nursery is not None and self._answered:
+                self._begin_keeping_time(self._nursery)
             try:
                 # No checkpoint of its own where there is room: receive() is one.
                 all_sent = self._channel.send_nowait((payload,))
@@ -173,9 +176,9 @@ class Single(Line[RequestT, ResponseT]):
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             self._check_good(deadline)
-            if self._nursery is not None and self._channel.is_reusable():
+            if self._nursery is not None and self._answered and self._channel.is_reusable():
                 # Where it is not, the exchange says what is wrong.
-                self._begin_keeping_time()
+                self._begin_keeping_time(self._nursery)
             exchange = Exchange(
                 self._channel, self._contract, batch, deadline=deadline, answered=self._answered
             )
@@ -189,10 +192,9 @@ class Single(Line[RequestT, ResponseT]):
         finally:
             turns.give_back()
 
-    def _begin_keeping_time(self) -> None:
-        if self._nursery is not None and self._answered:
-            self._nursery.start_soon(self._channel.keep_time)
-            self._nursery = None
+    def _begin_keeping_time(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self._channel.keep_time)
+        self._nursery = None
 
     async def _flush(self, deadline: float) -> None:
         with trio.CancelScope(deadline=deadline) as scope:

@@ -87,7 +87,10 @@ class Turns:
         limit = self._read_timeout_ms / 1000 if limited else math.inf
         until = trio.current_time() + limit
         if self._nursery is not None and deadline == math.inf:
-            if not await self._in_line(self._nursery, until):
+            self._set_alarm(self._nursery, until)
+            waiter = _Waiter(until)
+            await self._park(waiter)
+            if not waiter.has_turn:
                 raise self._too_late(ahead)
             return
         while True:
@@ -113,16 +116,13 @@ class Turns:
 
     # --- Waiting ---
 
-    async def _in_line(self, nursery: trio.Nursery, until: float) -> bool:
-        """Wait for a turn; return whether it came before the alarm."""
+    def _set_alarm(self, nursery: trio.Nursery, until: float) -> None:
+        """Have the alarm end the wait of somebody who comes now."""
         if self._alarm is None:
             self._alarm = Alarm(self._time_is_up)
             nursery.start_soon(self._alarm.run)
         if until < self._alarm.deadline:
             self._alarm.set(until)
-        waiter = _Waiter(until)
-        await self._park(waiter)
-        return waiter.has_turn
 
     async def _park(self, waiter: _Waiter) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:

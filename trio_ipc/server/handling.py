@@ -60,18 +60,19 @@ def check_handler(handler: object) -> None:
 
 def begin(
     handler: Handler[RequestT, ResponseT], request: RequestT, call: Call
-) -> tuple[Coroutine[Any, Any, ResponseT], Any]:
+) -> tuple[Coroutine[Any, Any, ResponseT] | None, Any]:
     """Call a handler, and take the first step of what it returned. To be run in a context of its own.
 
     Returns:
-        The coroutine, and what it waits for; :func:`resume` goes on with both.
-
-    Raises:
-        StopIteration: it is done already; its ``value`` is the result.
+        The coroutine, and what it waits for; :func:`resume` goes on with both. Or None, and the result of a
+        handler that is done already.
     """
     awaitable = handler(request, call)
     coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _awaiting(awaitable)
-    return coroutine, coroutine.send(None)
+    try:
+        return coroutine, coroutine.send(None)
+    except StopIteration as done:
+        return None, done.value
 
 
 async def _awaiting(awaitable: Awaitable[_ResultT]) -> _ResultT:

@@ -26,13 +26,23 @@ class Outbox:
         failure: why they could not be sent by :meth:`send_behind`, or None.
     """
 
-    __slots__ = ("_behind", "_channel", "_counters", "_payloads", "_undelivered", "failure", "size")
+    __slots__ = (
+        "_behind",
+        "_channel",
+        "_counters",
+        "_half_sent",
+        "_payloads",
+        "_undelivered",
+        "failure",
+        "size",
+    )
 
     def __init__(self, channel: Channel, counters: ServerCounters) -> None:
         self._channel = channel
         self._counters = counters
         self._payloads: list[bytes] = []
         self._undelivered = 0
+        self._half_sent = False  # the channel has what there was no room for
         self._behind: trio.Event | None = None
         self.size = 0
         self.failure: ChannelError | None = None
@@ -49,8 +59,23 @@ class Outbox:
         self.size += len(payload)
         self._undelivered += counts
 
+    def flush_nowait(self) -> bool:
+        """Hand over all that waits, if the system takes it at once; else :meth:`flush` must follow.
+
+        Returns:
+            Whether that is done.
+
+        Raises what :meth:`Channel.send_nowait` raises.
+        """
+        if self._half_sent or self.failure is not None:
+            return False
+        if self._payloads and not self._send_nowait():
+            return False
+        self._delivered()
+        return True
+
     async def flush(self) -> None:
-        """Hand over all that waits. No checkpoint where the system takes it at once.
+        """Wait until all is handed over.
 
         Raises and is cancelled like :meth:`Channel.flush`.
         """
@@ -58,9 +83,8 @@ class Outbox:
             await self._behind.wait()
         if self.failure is not None:
             raise self.failure
-        if self._payloads and not self._send_nowait():
-            await self._channel.flush()
-        self._delivered()
+        if not self.flush_nowait():
+            await self._flush_channel()
 
     def send_behind(self, nursery: trio.Nursery, failed: Callable[[ChannelError], None]) -> None:
         """Send while the connection's own task is busy with a handler.
@@ -84,8 +108,7 @@ class Outbox:
 
     async def _flush_behind(self, failed: Callable[[ChannelError], None]) -> None:
         try:
-            await self._channel.flush()
-            self._delivered()
+            await self._flush_channel()
         except ChannelError as exc:
             self.failure = exc
             failed(exc)
@@ -96,7 +119,14 @@ class Outbox:
 
     def _send_nowait(self) -> bool:
         payloads, self._payloads, self.size = self._payloads, [], 0
-        return self._channel.send_nowait(payloads)
+        all_sent = self._channel.send_nowait(payloads)
+        self._half_sent = not all_sent
+        return all_sent
+
+    async def _flush_channel(self) -> None:
+        await self._channel.flush()
+        self._half_sent = False
+        self._delivered()
 
     def _delivered(self) -> None:
         self._counters.requests_answered += self._undelivered

@@ -164,7 +164,8 @@ class FrameDecoder:
     @property
     def has_input(self) -> bool:
         """Whether :meth:`next_payloads` has anything to look at, or an error to tell."""
-        return self._error is not None or self.in_frame
+        # Not by in_frame: it is asked several times for each message.
+        return bool(self._input or self._pieces is not None or self._ahead or self._error is not None)
 
     @property
     def buffered(self) -> int:
@@ -185,7 +186,7 @@ class FrameDecoder:
         """
         if type(data) is not bytes:
             data = bytes(data)
-        if not self.in_frame:
+        if not (self._input or self._pieces is not None or self._ahead):
             self._input = data
             return
         if self.is_full:
