@@ -21,6 +21,8 @@ pytest_plugins = ["pytest_trio_ipc", "pytester", "tests.workers", "tests.hardeni
 #: What has not been made to pass under Wine yet; docs/windows.md says so. Real Windows collects all of it.
 _NOT_UNDER_WINE = (
     "aio/test_programs.py",
+    "aio/test_resilient.py",
+    "aio/test_serving.py",
     "blocking/test_programs.py",
     "cli",
     "distribution",
