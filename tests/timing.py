@@ -53,7 +53,8 @@ class Timing:
         report = yield
         if call.when == "teardown":
             # A worker's report goes to the controller with all of its attributes.
-            report.took = [now - then for now, then in zip(_by_now(), item.stash[_BEGAN], strict=True)]
+            began = item.stash[_BEGAN]
+            report.took = [now - then for now, then in zip(_by_now(), began, strict=True)]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

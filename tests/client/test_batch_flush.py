@@ -61,3 +61,31 @@ async def test_any_other_error_ends_the_reading_at_once(autojump_clock: MockCloc
         with pytest.raises(WriteTimeoutError, match="not taken, sending requests 1 to 3 of 3"):
             await client.call_many([task("0"), task("1"), task("2")])
     assert trio.current_time() == 0
+
+
+class Taken(FramedChannel):
+    """Says of what was not taken at once that it was taken later."""
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_who_closes_after_all_was_handed_over_has_not_closed_while_it_was_sent(
+    autojump_clock: MockClock,
+) -> None:
+    near, far = narrow_streams(15)
+    channel = Taken(near, CONFIG, endpoint="memory", peer=ME)
+    async with client_over(channel) as client, trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            await trio.sleep(1)
+            await far.send_all(frame(success("0")))
+            await trio.sleep(1)
+            await far.send_eof()
+
+        nursery.start_soon(answer)
+        with pytest.raises(PeerClosedError) as caught:
+            await client.call_many([task("0"), task("1"), task("2")])
+    assert caught.value.responses == (success("0"),)
+    assert caught.value.message.startswith("the peer closed")
+    assert caught.value.__cause__ is None, "it is no error of sending"

@@ -3,10 +3,9 @@
     make mutants ARGS="--module trio_ipc.wire --sample 40 --seed 7"
 
 Each mutant is put into a copy of the tree, in which the tests of its room run up to the first that fails,
-those that are nearest to it before the others.
-What no test notices has survived: it is a hole in the tests, unless it changes nothing that anybody could
-see. What was found to be of that kind is in ``judged.toml``, with the reason. Exit status 1 says that some
-have survived.
+those that are nearest to it before the others. What no test notices has survived: it is a hole in the tests,
+unless it changes nothing that anybody could see. What was found to be of that kind is in ``judged.toml``,
+with the reason. Exit status 1 says that some have survived.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ class _Finder(ast.NodeVisitor):
     def _add(self, line: int, start: int, end: int, after: str) -> None:
         before = self._source[start:end].decode()
         source = (self._source[:start] + after.encode() + self._source[end:]).decode()
-        # All others are an expression for an expression or a statement for a statement; a test compiles some.
+        # All others are an expression for an expression, or a statement for one. A test compiles some.
         if not after and not _is_python(source):
             return
         shown = _one_line(after) or "nothing"

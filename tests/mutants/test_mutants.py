@@ -145,6 +145,14 @@ def test_what_was_judged_is_still_there_and_has_a_reason() -> None:
 
 needs_groups = pytest.mark.skipif(sys.platform == "win32", reason="it ends what hangs by Unix's groups")
 
+
+@pytest.fixture(autouse=True)
+def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each run of tests begin without what its tests do not use, which is most of what it takes."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_PLUGINS", "_hypothesis_pytestplugin")
+
+
 CODE = "def half(number):\n    if number < 0:\n        raise ValueError\n    return number / 2\n"
 
 

@@ -119,7 +119,7 @@ async def test_bytes_are_sent_piece_by_piece_until_the_peer_takes_no_more(autoju
 
     async def receive() -> None:
         while data := await far.receive_some():
-            came.append((trio.current_time(), data))
+            came.append((trio.current_time(), bytes(data)))
 
     async with RawConnection(near, LIMIT) as connection:
         async with trio.open_nursery() as nursery:
