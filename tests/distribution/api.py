@@ -38,7 +38,15 @@ def public_paths(package: Any) -> Iterator[str]:
         for name in module.exports or [name for name in module.members if not name.startswith("_")]:
             yield f"{path}.{name}"
             if name in module.members:
-                yield module.members[name].canonical_path
+                yield where_made(module.members[name])
+
+
+def where_made(thing: Any) -> str:
+    """Return the path at which something is defined, or its own where that is in another library."""
+    try:
+        return str(thing.canonical_path)
+    except griffe.AliasResolutionError:
+        return str(thing.path)
 
 
 def is_within(path: str, public: set[str]) -> bool:
@@ -55,7 +63,7 @@ def breakages(root: Path, before: str) -> Iterator[str]:
         new = griffe.load(name, search_paths=[root], try_relative_path=False, resolve_aliases=True)
         public = {*public_paths(old)}
         for breakage in griffe.find_breaking_changes(old, new):
-            if is_within(breakage.obj.path, public) or is_within(breakage.obj.canonical_path, public):
+            if is_within(breakage.obj.path, public) or is_within(where_made(breakage.obj), public):
                 yield _COLOUR.sub("", breakage.explain(griffe.ExplanationStyle.ONE_LINE))
 
 
