@@ -237,9 +237,9 @@ def house() -> Picture:
     if set(PLACES) != set(floors):
         raise SystemExit(f"PLACES lacks or has too much: {set(PLACES) ^ set(floors)}")
     step = 68.0
-    picture = Picture(760, step * (max(floors.values()) + 1) + 44, "The rooms, and which imports which")
+    picture = Picture(760, step * (max(floors.values()) + 1) + 44, "The packages, and which imports which")
     picture.note(
-        (380, 16), "An arrow leads to a room that is imported. What follows from others is left out."
+        (380, 16), "An arrow leads to a package that is imported. What follows from others is left out."
     )
     for room, level in floors.items():
         picture.box(room, (PLACES[room], 58 + step * level))

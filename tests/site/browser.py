@@ -24,14 +24,14 @@ from playwright.sync_api import sync_playwright
 TERMS: Final = {
     "systemd": "services.html",
     "named pipe": "windows.html",
-    "castagnoli": "wire-protocol.html",
+    "castagnoli": "compatibility.html",
     "max_connections": "configuration.html",
     "circuit breaker": "resilient-client.html",
     "prometheus": "telemetry.html",
     "asyncio": "asyncio.html",
     "IpcConfig": "reference/trio_ipc.html",
     "switch_transport": "rollback.html",
-    "checksum": "compatibility.html",
+    "little-endian": "wire-protocol.html",
 }
 
 WIDTHS: Final = (360, 1400)
