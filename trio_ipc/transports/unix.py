@@ -16,10 +16,9 @@ from typing import Any, Final
 
 import trio
 
-from trio_ipc.transports import os_errors, unix_binding
+from trio_ipc.transports import forks, os_errors, unix_binding
 from trio_ipc.transports.credentials import peer_credentials
 from trio_ipc.transports.duplex import LocalStream, PeerState
-from trio_ipc.transports.forks import keep_from_children
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
@@ -87,7 +86,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         """
         self._open_fd()
         second = self._sock.dup()
-        keep_from_children(second)
+        forks.keep_from_children(second)
         return second
 
     def _open_fd(self) -> int:
