@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .making import ROOT
+from .making import ROOT, TOOL_LIMIT
 from .release import PUBLIC_MODULES, PUBLIC_PACKAGES
 
 
@@ -54,7 +54,9 @@ def asked(pyright: list[str], package: str) -> list[dict[str, Any]]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [*pyright, "--ignoreexternal", "--outputjson", "--verifytypes", package]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=TOOL_LIMIT, check=False
+    )
     try:
         symbols: list[dict[str, Any]] = json.loads(done.stdout)["typeCompleteness"]["symbols"]
     except (ValueError, KeyError):

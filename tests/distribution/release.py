@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from .checks import NotFit
-from .making import ROOT, VERSION_FILE, version_of
+from .making import ANSWER_LIMIT, ROOT, TOOL_LIMIT, VERSION_FILE, version_of
 
 #: What users import.
 PUBLIC_PACKAGES: Final = ("trio_ipc", "pytest_trio_ipc")
@@ -43,7 +43,13 @@ _HEADING: Final = re.compile(r"^## \[([^\]]+)\] - (.*)$", re.MULTILINE)
 
 def git(root: Path, *arguments: str) -> str:
     """Return what Git says. Raises :exc:`NotFit` where it fails."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_LIMIT,
+        check=False,
+    )
     if done.returncode != 0:
         raise NotFit(f"git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.rstrip()
@@ -109,7 +115,7 @@ def breakages(root: Path, before: str) -> str:
     """Return how the public API breaks that of a tag, a line for each; nothing where it does not."""
     # A process of its own: griffe is not where the tests run.
     command = [sys.executable, "-m", "tests.distribution.api", before, str(root)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TOOL_LIMIT, check=False)
     if done.returncode not in {0, BREAKS}:
         raise NotFit(f"griffe ended with {done.returncode}: {done.stderr}")
     return done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distribution.making import ROOT
+from tests.distribution.making import ROOT, TOOL_LIMIT
 
 SCHEMA = """\
 syntax = "proto3";
@@ -52,7 +52,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "greeting.proto").write_text(SCHEMA)
     (folder / "program.py").write_text(PROGRAM)
     protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", "--pyi_out=."]
-    subprocess.run([*protoc, "greeting.proto"], cwd=folder, check=True)
+    subprocess.run([*protoc, "greeting.proto"], cwd=folder, timeout=TOOL_LIMIT, check=True)
     return folder
 
 
@@ -60,7 +60,9 @@ def mypy(folder: Path, settings: str) -> str:
     (folder / "mypy.ini").write_text(settings)
     command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "."]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TOOL_LIMIT, check=False
+    )
     assert not done.stderr
     return done.stdout
 
