@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -89,3 +89,16 @@ async def test_ended_before_it_ran_it_does_not_run() -> None:
     alarm.end()
     alarm.end()
     await alarm.run()
+
+
+@pytest.mark.parametrize("what", [Alarm.clear, Alarm.end, lambda alarm: alarm.set(9)])
+@pytest.mark.parametrize("nth", range(8))  # which of two tasks runs first is Trio's to throw a coin for
+async def test_who_wakes_in_the_same_pass_may_still_keep_it_from_ringing(
+    nth: int, what: Callable[[Alarm], None], autojump_clock: MockClock
+) -> None:
+    async with running() as (alarm, rang):
+        alarm.set(5)
+        await trio.sleep_until(5)
+        what(alarm)
+        await trio.sleep(3)
+        assert rang == []
