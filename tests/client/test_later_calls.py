@@ -21,7 +21,7 @@ from trio_ipc import (
 )
 from trio_ipc.channel import Channel
 from trio_ipc.daemoneye import DETECTION
-from trio_ipc.testing import memory_streams
+from trio_ipc.testing import Delay, Faults, Stall, at_frame, memory_streams
 
 from .support import BOTH_LINES, CONFIG, Then, answering, client_over, expect_broken_by, is_good
 
@@ -127,6 +127,27 @@ async def test_the_server_closing_at_the_deadline_is_no_timeout(
         await wait_all_tasks_blocked()
         far.close()
         mock_clock.jump(1_000)
+
+
+@BOTH_LINES
+@pytest.mark.parametrize("fault", [Stall(), Delay(1_000)], ids=["stall", "delay"])
+async def test_a_server_that_is_seen_to_be_gone_is_waited_for_no_longer_than_that(
+    fault: Stall | Delay, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    """As it is where what it said before is held up on its way, and so is its end."""
+    near, far = memory_streams()
+    held_up = Faults(receiving=[at_frame(3, fault)]).wrap(near)
+    async with in_use(far, held_up, max_in_flight) as client, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def answer_and_leave() -> None:
+            await wait_all_tasks_blocked()
+            far.write(frame(success()))
+            far.close()
+
+        with trio.move_on_after(500), pytest.raises(ReadTimeoutError):
+            await client.call(task())
+        assert trio.current_time() == pytest.approx(30, abs=0.2)
 
 
 @BOTH_LINES

@@ -88,6 +88,7 @@ class FramedChannel(Channel):
         self._closed = False
         self._alarm: Alarm | None = None
         self._time_was_up = False
+        self._has_rung = False  # and something was about to wake who waits
         # What the system did not take at once, in bytes and in frames.
         self._unsent = memoryview(b"")
         self._frames_unsent = 0
@@ -135,6 +136,7 @@ class FramedChannel(Channel):
                 if alarm is None:
                     came = await self._wait_in_scope(deadline)
                 else:
+                    self._has_rung = False
                     alarm.set(deadline)
             while not came and (deadline is None or alarm is not None):
                 await self._duplex.wait_readable()
@@ -185,10 +187,15 @@ class FramedChannel(Channel):
             self._alarm = None
 
     def _ring(self) -> None:
-        # If something has come, who waits is about to wake and see: this process may have been stopped.
-        if self._duplex.peer_state() is PeerState.OPEN:
+        # If something has come, who waits is about to wake and see: this process may have been stopped. But
+        # not for ever: a stream may see that its peer is gone before it lets through what that said last.
+        alarm = self._alarm
+        if self._has_rung or alarm is None or self._duplex.peer_state() is _OPEN:
             self._time_was_up = True
             self._duplex.close()
+        else:
+            self._has_rung = True
+            alarm.set(self._now() + STOPPED)
 
     def block_and_look(self, seconds: float) -> bool:
         """Wait in this thread, for so long, and read what is there; return whether that was anything.
