@@ -15,7 +15,7 @@ from trio_ipc.channel.alarm import Alarm
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Alarm, list[float]]]:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(trio.current_time()))
+    alarm = Alarm(lambda _: rang.append(trio.current_time()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run)
         await wait_all_tasks_blocked()
@@ -34,7 +34,7 @@ async def test_it_rings_once_when_the_time_is_up(autojump_clock: MockClock) -> N
 
 async def test_set_before_it_runs_it_rings_too(autojump_clock: MockClock) -> None:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(trio.current_time()))
+    alarm = Alarm(lambda _: rang.append(trio.current_time()))
     alarm.set(2)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run)
@@ -85,7 +85,7 @@ async def test_while_it_is_set_ever_later_its_task_wakes_once_for_each_length(mo
 
 
 async def test_ended_before_it_ran_it_does_not_run() -> None:
-    alarm = Alarm(lambda: None)
+    alarm = Alarm(lambda _: None)
     alarm.end()
     alarm.end()
     await alarm.run()

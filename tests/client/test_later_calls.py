@@ -173,6 +173,53 @@ async def test_a_cancelled_call_leaves_no_deadline_behind(
             await expect_broken_by(client, trio.Cancelled)
 
 
+async def test_a_call_under_a_shield_keeps_its_deadline_when_the_client_is_cancelled(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    far, near = ends.raw(CONFIG)
+    with trio.CancelScope(deadline=1) as outer:
+        async with in_use(far, near, 1) as client:
+            with trio.move_on_after(500, shield=True):
+                with pytest.raises(CallTimeoutError):
+                    await client.call(task("goodbye"), timeout=5)
+                assert trio.current_time() == pytest.approx(5)
+            assert trio.current_time() == pytest.approx(5)
+            await trio.sleep_forever()
+    assert outer.cancelled_caught
+    assert trio.current_time() == pytest.approx(5)
+
+
+async def test_it_is_answered_in_time_and_the_client_then_ends_at_once(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    far, near = ends.raw(CONFIG)
+    with trio.CancelScope(deadline=1):
+        async with in_use(far, near, 1) as client, trio.open_nursery() as nursery:
+            with trio.CancelScope(shield=True):
+
+                async def answer_late() -> None:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(2)
+                        await far.send_all(frame(success("goodbye")))
+
+                nursery.start_soon(answer_late)
+                assert await client.call(task("goodbye"), timeout=5) == success("goodbye")
+    assert trio.current_time() == pytest.approx(2)
+
+
+@BOTH_LINES
+async def test_who_waits_without_a_shield_is_cancelled_at_once(
+    ends: Ends, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    for _ in range(8):  # the call and the keeper of its deadline are cancelled in either order
+        far, near = ends.raw(CONFIG)
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            async with in_use(far, near, max_in_flight) as client:
+                await client.call(task("mine"))
+        assert trio.current_time() == pytest.approx(began + 1)
+
+
 @BOTH_LINES
 async def test_its_task_ends_with_the_connection(ends: Ends, config: IpcConfig, max_in_flight: int) -> None:
     far, near = ends.raw(CONFIG)

@@ -6,6 +6,7 @@ payload means, nor which platform carries it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -147,6 +148,8 @@ class FramedChannel(Channel):
         finally:
             if alarm is not None:
                 alarm.clear()
+                if alarm is not self._alarm:
+                    alarm.end()  # it was kept for this wait alone: see keep_time()
         if self._at_eof:
             self._tell_end()
         return came
@@ -178,17 +181,20 @@ class FramedChannel(Channel):
         if isinstance(self._duplex, StreamDuplex) or self._closed:
             await trio.lowlevel.checkpoint()  # it cannot be closed without a wait
             return
-        self._alarm = Alarm(self._ring)
+        alarm = self._alarm = Alarm(self._ring)
         try:
-            await self._alarm.run()
+            await alarm.run()
         finally:
             self._alarm = None
+            if alarm.deadline < math.inf:
+                # This was cancelled, and maybe who waits is not, under a shield: that wait has its deadline.
+                with trio.CancelScope(shield=True):
+                    await alarm.run()
 
-    def _ring(self) -> None:
+    def _ring(self, alarm: Alarm) -> None:
         # If something has come, who waits is about to wake and see: this process may have been stopped. But
         # not for ever: a stream may see that its peer is gone before it lets through what that said last.
-        alarm = self._alarm
-        if self._has_rung or alarm is None or self._duplex.peer_state() is _OPEN:
+        if self._has_rung or self._duplex.peer_state() is _OPEN:
             self._time_was_up = True
             self._duplex.close()
         else:
