@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +15,7 @@ from trio_ipc.channel.alarm import Alarm
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Alarm, list[float]]]:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(trio.current_time()))
+    alarm = Alarm(lambda _: rang.append(trio.current_time()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run)
         await wait_all_tasks_blocked()
@@ -34,7 +34,7 @@ async def test_it_rings_once_when_the_time_is_up(autojump_clock: MockClock) -> N
 
 async def test_set_before_it_runs_it_rings_too(autojump_clock: MockClock) -> None:
     rang: list[float] = []
-    alarm = Alarm(lambda: rang.append(trio.current_time()))
+    alarm = Alarm(lambda _: rang.append(trio.current_time()))
     alarm.set(2)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run)
@@ -85,7 +85,20 @@ async def test_while_it_is_set_ever_later_its_task_wakes_once_for_each_length(mo
 
 
 async def test_ended_before_it_ran_it_does_not_run() -> None:
-    alarm = Alarm(lambda: None)
+    alarm = Alarm(lambda _: None)
     alarm.end()
     alarm.end()
     await alarm.run()
+
+
+@pytest.mark.parametrize("what", [Alarm.clear, Alarm.end, lambda alarm: alarm.set(9)])
+@pytest.mark.parametrize("nth", range(8))  # which of two tasks runs first is Trio's to throw a coin for
+async def test_who_wakes_in_the_same_pass_may_still_keep_it_from_ringing(
+    nth: int, what: Callable[[Alarm], None], autojump_clock: MockClock
+) -> None:
+    async with running() as (alarm, rang):
+        alarm.set(5)
+        await trio.sleep_until(5)
+        what(alarm)
+        await trio.sleep(3)
+        assert rang == []

@@ -21,7 +21,7 @@ from trio_ipc import (
 )
 from trio_ipc.channel import Channel
 from trio_ipc.daemoneye import DETECTION
-from trio_ipc.testing import memory_streams
+from trio_ipc.testing import Delay, Faults, Stall, at_frame, memory_streams
 
 from .support import BOTH_LINES, CONFIG, Then, answering, client_over, expect_broken_by, is_good
 
@@ -130,6 +130,27 @@ async def test_the_server_closing_at_the_deadline_is_no_timeout(
 
 
 @BOTH_LINES
+@pytest.mark.parametrize("fault", [Stall(), Delay(1_000)], ids=["stall", "delay"])
+async def test_a_server_that_is_seen_to_be_gone_is_waited_for_no_longer_than_that(
+    fault: Stall | Delay, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    """As it is where what it said before is held up on its way, and so is its end."""
+    near, far = memory_streams()
+    held_up = Faults(receiving=[at_frame(3, fault)]).wrap(near)
+    async with in_use(far, held_up, max_in_flight) as client, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def answer_and_leave() -> None:
+            await wait_all_tasks_blocked()
+            far.write(frame(success()))
+            far.close()
+
+        with trio.move_on_after(500), pytest.raises(ReadTimeoutError):
+            await client.call(task())
+        assert trio.current_time() == pytest.approx(30, abs=0.2)
+
+
+@BOTH_LINES
 async def test_an_idle_client_is_good_for_as_long_as_it_is_idle(
     ends: Ends, autojump_clock: MockClock, max_in_flight: int
 ) -> None:
@@ -150,6 +171,53 @@ async def test_a_cancelled_call_leaves_no_deadline_behind(
         await trio.sleep(100)
         if max_in_flight == 1:
             await expect_broken_by(client, trio.Cancelled)
+
+
+async def test_a_call_under_a_shield_keeps_its_deadline_when_the_client_is_cancelled(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    far, near = ends.raw(CONFIG)
+    with trio.CancelScope(deadline=1) as outer:
+        async with in_use(far, near, 1) as client:
+            with trio.move_on_after(500, shield=True):
+                with pytest.raises(CallTimeoutError):
+                    await client.call(task("goodbye"), timeout=5)
+                assert trio.current_time() == pytest.approx(5)
+            assert trio.current_time() == pytest.approx(5)
+            await trio.sleep_forever()
+    assert outer.cancelled_caught
+    assert trio.current_time() == pytest.approx(5)
+
+
+async def test_it_is_answered_in_time_and_the_client_then_ends_at_once(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    far, near = ends.raw(CONFIG)
+    with trio.CancelScope(deadline=1):
+        async with in_use(far, near, 1) as client, trio.open_nursery() as nursery:
+            with trio.CancelScope(shield=True):
+
+                async def answer_late() -> None:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(2)
+                        await far.send_all(frame(success("goodbye")))
+
+                nursery.start_soon(answer_late)
+                assert await client.call(task("goodbye"), timeout=5) == success("goodbye")
+    assert trio.current_time() == pytest.approx(2)
+
+
+@BOTH_LINES
+async def test_who_waits_without_a_shield_is_cancelled_at_once(
+    ends: Ends, autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    for _ in range(8):  # the call and the keeper of its deadline are cancelled in either order
+        far, near = ends.raw(CONFIG)
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            async with in_use(far, near, max_in_flight) as client:
+                await client.call(task("mine"))
+        assert trio.current_time() == pytest.approx(began + 1)
 
 
 @BOTH_LINES

@@ -112,6 +112,65 @@ async def test_a_write_timeout_while_a_handler_runs_counts_as_a_write_timeout(
     assert "closed: timed out handing over a message" in caplog.text
 
 
+async def test_a_response_made_while_an_earlier_one_is_sent_counts_once_it_was_handed_over_itself(
+    autojump_clock: MockClock,
+) -> None:
+    done = trio.Event()
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            await done.wait()
+        return DetectionResult(task_id=request.task_id, success=True, error_message="x" * 20_000)
+
+    endpoint = BoundedEndpoint(buffer_bytes=10_000)
+    async with open_server(handler, DETECTION, endpoint) as server:
+        client = await endpoint.connect()
+        await client.send_all(frame(task("first")) + frame(task("slow")))
+        await wait_all_tasks_blocked()
+        done.set()
+        await wait_all_tasks_blocked()
+        came = 0
+        while came <= 20_000:  # the first one, and not all of the second
+            came += len(await client.receive_some(5_000))
+            await wait_all_tasks_blocked()
+        assert server.snapshot().requests_answered == 1
+        assert server.snapshot().requests_in_flight == 1
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        counters = server.snapshot()
+        assert counters.requests_answered == 1
+        assert counters.requests_failed["response_undelivered"] == 1
+        assert counters.requests_in_flight == 0
+
+
+async def test_a_client_that_leaves_once_its_handler_was_done_had_no_handler_cancelled(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    done = trio.Event()
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            await done.wait()
+        return DetectionResult(task_id=request.task_id, success=True, error_message="x" * 20_000)
+
+    endpoint = BoundedEndpoint(buffer_bytes=10_000)
+    async with open_server(handler, DETECTION, endpoint) as server:
+        client = await endpoint.connect()
+        await client.send_all(frame(task("first")) + frame(task("slow")))
+        await wait_all_tasks_blocked()
+        done.set()
+        await wait_all_tasks_blocked()
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        counters = server.snapshot()
+        assert counters.requests_failed["response_undelivered"] == 2
+        assert counters.requests_answered == counters.requests_in_flight == 0
+        assert counters.connections_closed["peer_closed"] == 1
+    assert "closed: the peer closed the connection before it took the whole message" in caplog.text
+    assert "handler was cancelled" not in caplog.text
+
+
 async def test_a_client_that_leaves_has_its_handler_cancelled_soon(autojump_clock: MockClock) -> None:
     endpoint = MemoryEndpoint(CONFIG)
     async with serving(hang, endpoint) as server:

@@ -107,6 +107,15 @@ async def test_a_half_closed_peer_is_told_from_one_that_is_gone() -> None:
         assert left.peer_state() is PeerState.GONE
 
 
+async def test_a_wait_in_a_closed_stream_raises_where_it_is_awaited_as_other_streams_do() -> None:
+    left, right = pair()
+    async with right:
+        left.close()
+        wait = left.wait_readable()
+        with pytest.raises(trio.ClosedResourceError):
+            await wait
+
+
 async def test_a_closed_stream_is_seen_closed_though_a_fork_holds_a_copy() -> None:
     left, right = pair()
     async with left, right:

@@ -2,7 +2,8 @@
 
 from .alarm import Alarm
 from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, too_late
-from .framed import FramedChannel, FramedChannelListener, framed
+from .framed import FramedChannel
+from .listener import FramedChannelListener, framed
 from .spin import Spin
 
 __all__ = [

@@ -17,8 +17,8 @@ class Alarm:
     """Rings once a deadline passes, while :meth:`run` runs.
 
     Args:
-        ring: called when the time is up. It must not raise, and must wake the waiting task. It may
-            set the alarm again.
+        ring: called with this alarm when the time is up. It must not raise. It must wake the waiting task,
+            or set the alarm again.
 
     Attributes:
         deadline: when it rings, infinity for never.
@@ -26,7 +26,7 @@ class Alarm:
 
     __slots__ = ("_ended", "_now", "_ring", "_sleep", "_wakes_at", "deadline")
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, ring: Callable[[Alarm], None]) -> None:
         self._ring = ring
         self._now = trio.lowlevel.current_clock().current_time
         self.deadline: float = math.inf
@@ -57,5 +57,9 @@ class Alarm:
             with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
                 await trio.sleep_forever()
             if self.deadline <= self._now():
+                # A task that wakes in this very pass clears it: after a stop of the process its answer
+                # is there, and a pipe shows nobody else what a read in progress was given.
+                await trio.lowlevel.checkpoint()
+            if self.deadline <= self._now() and not self._ended:
                 self.clear()
-                self._ring()
+                self._ring(self)

@@ -6,6 +6,7 @@ payload means, nor which platform carries it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -19,8 +20,6 @@ from trio_ipc.transports import (
     PeerCredentials,
     PeerState,
     StreamDuplex,
-    local_listener,
-    no_local_stream,
 )
 from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
@@ -88,6 +87,7 @@ class FramedChannel(Channel):
         self._closed = False
         self._alarm: Alarm | None = None
         self._time_was_up = False
+        self._has_rung = False  # and something was about to wake who waits
         # What the system did not take at once, in bytes and in frames.
         self._unsent = memoryview(b"")
         self._frames_unsent = 0
@@ -135,6 +135,7 @@ class FramedChannel(Channel):
                 if alarm is None:
                     came = await self._wait_in_scope(deadline)
                 else:
+                    self._has_rung = False
                     alarm.set(deadline)
             while not came and (deadline is None or alarm is not None):
                 await self._duplex.wait_readable()
@@ -147,6 +148,8 @@ class FramedChannel(Channel):
         finally:
             if alarm is not None:
                 alarm.clear()
+                if alarm is not self._alarm:
+                    alarm.end()  # it was kept for this wait alone: see keep_time()
         if self._at_eof:
             self._tell_end()
         return came
@@ -178,17 +181,25 @@ class FramedChannel(Channel):
         if isinstance(self._duplex, StreamDuplex) or self._closed:
             await trio.lowlevel.checkpoint()  # it cannot be closed without a wait
             return
-        self._alarm = Alarm(self._ring)
+        alarm = self._alarm = Alarm(self._ring)
         try:
-            await self._alarm.run()
+            await alarm.run()
         finally:
             self._alarm = None
+            if alarm.deadline < math.inf:
+                # This was cancelled, and maybe who waits is not, under a shield: that wait has its deadline.
+                with trio.CancelScope(shield=True):
+                    await alarm.run()
 
-    def _ring(self) -> None:
-        # If something has come, who waits is about to wake and see: this process may have been stopped.
-        if self._duplex.peer_state() is PeerState.OPEN:
+    def _ring(self, alarm: Alarm) -> None:
+        # If something has come, who waits is about to wake and see: this process may have been stopped. But
+        # not for ever: a stream may see that its peer is gone before it lets through what that said last.
+        if self._has_rung or self._duplex.peer_state() is _OPEN:
             self._time_was_up = True
             self._duplex.close()
+        else:
+            self._has_rung = True
+            alarm.set(self._now() + STOPPED)
 
     def block_and_look(self, seconds: float) -> bool:
         """Wait in this thread, for so long, and read what is there; return whether that was anything.
@@ -368,40 +379,3 @@ class FramedChannel(Channel):
         self._closed = True
         if self._alarm is not None:
             self._alarm.end()
-
-
-class FramedChannelListener(trio.abc.Listener[Channel]):
-    """Gives a :class:`FramedChannel` for each connection of a listener of local streams.
-
-    Args:
-        listener: where connections come from: a listener of local streams, or a :class:`trio.SocketListener`
-            of a Unix socket with a path, whose socket is taken out of it. It is owned, and closed with this
-            one.
-        config: for every channel.
-
-    Raises:
-        TypeError: it gives other streams, such as those of a network, or is no listener.
-    """
-
-    def __init__(
-        self, listener: trio.abc.Listener[LocalStream] | trio.SocketListener, config: IpcConfig
-    ) -> None:
-        self._listener = local_listener(listener)
-        self._config = config
-
-    async def accept(self) -> Channel:
-        """Wait for the next connection; raises what the wrapped listener raises."""
-        stream = await self._listener.accept()
-        if not isinstance(stream, LocalStream):
-            await close_at_once(stream)
-            raise no_local_stream(self._listener, stream)
-        return framed(stream, self._config)
-
-    async def aclose(self) -> None:
-        """Close the listener and remove its endpoint."""
-        await self._listener.aclose()
-
-
-def framed(stream: LocalStream, config: IpcConfig) -> FramedChannel:
-    """Return a channel over a local stream, which it owns."""
-    return FramedChannel(stream, config, endpoint=stream.endpoint, peer=stream.peer)

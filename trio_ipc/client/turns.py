@@ -136,9 +136,8 @@ class Turns:
         del self._waiting[waiter]
         trio.lowlevel.reschedule(waiter.task)
 
-    def _time_is_up(self) -> None:
+    def _time_is_up(self, alarm: Alarm) -> None:
         """End the waits whose time is up, and set the alarm for the next one."""
-        assert self._alarm is not None  # noqa: S101 - it has rung
         now = trio.current_time()
         for waiter in [*self._waiting]:
             if waiter.due <= now < waiter.due + STOPPED:
@@ -147,7 +146,7 @@ class Turns:
                 waiter.due = now + self._read_timeout_ms / 1000  # this process was stopped
         due = min((waiter.due for waiter in self._waiting), default=math.inf)
         if due < math.inf:
-            self._alarm.set(due)
+            alarm.set(due)
 
     # --- Errors ---
 

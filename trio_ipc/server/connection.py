@@ -178,11 +178,11 @@ class Connection(Generic[RequestT, ResponseT]):
             if verdict is Verdict.TIMED_OUT:
                 await self._look_once_more()
             # Else it was stopped, or something has come in that moment: reading goes on, and will say.
-        elif verdict is Verdict.PEER_GONE:
+        elif verdict is Verdict.PEER_GONE and self.state is State.HANDLING:
             said = "the client left while its handler ran; the handler was cancelled"
             self._failed(RequestFailure.CLIENT_GONE)
             self._end(CloseReason.PEER_CLOSED, said)
-        elif verdict is Verdict.SEND_FAILED:
+        elif verdict is Verdict.SEND_FAILED or verdict is Verdict.PEER_GONE:
             await self._outbox.flush()  # raises what failed
         elif verdict is Verdict.TIMED_OUT:
             self._handler_timed_out()

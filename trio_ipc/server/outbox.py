@@ -31,6 +31,7 @@ class Outbox:
         "_channel",
         "_counters",
         "_half_sent",
+        "_handed_over",
         "_payloads",
         "_undelivered",
         "failure",
@@ -42,6 +43,7 @@ class Outbox:
         self._counters = counters
         self._payloads: list[bytes] = []
         self._undelivered = 0
+        self._handed_over = 0  # those of them that the channel has; others may be added meanwhile
         self._half_sent = False  # the channel has what there was no room for
         self._behind: trio.Event | None = None
         self.size = 0
@@ -119,6 +121,7 @@ class Outbox:
 
     def _send_nowait(self) -> bool:
         payloads, self._payloads, self.size = self._payloads, [], 0
+        self._handed_over = self._undelivered
         all_sent = self._channel.send_nowait(payloads)
         self._half_sent = not all_sent
         return all_sent
@@ -129,14 +132,15 @@ class Outbox:
         self._delivered()
 
     def _delivered(self) -> None:
-        self._counters.requests_answered += self._undelivered
-        self._counters.requests_in_flight -= self._undelivered
-        self._undelivered = 0
+        delivered, self._handed_over = self._handed_over, 0
+        self._counters.requests_answered += delivered
+        self._counters.requests_in_flight -= delivered
+        self._undelivered -= delivered
 
     def discard(self, why: RequestFailure) -> None:
         """Count what was not delivered by the end of the connection, and let go of it."""
         self._counters.requests_failed[why] += self._undelivered
         self._counters.requests_in_flight -= self._undelivered
-        self._undelivered = 0
+        self._undelivered = self._handed_over = 0
         self._payloads = []
         self.failure = None

@@ -63,10 +63,13 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
     def wait_readable(self) -> Coroutine[Any, Any, None]:
         """Wait until there is something to read; see :meth:`Duplex.wait_readable`.
 
-        Cancellation loses no bytes.
+        Await it at once: it is for the descriptor that the stream has now. Cancellation loses no bytes.
         """
+        fd = self._sock.fileno()
+        if fd == -1:
+            return _closed()  # it raises where it is awaited, as other streams do
         # Trio's own coroutine: one around it would take its part in each falling asleep and waking.
-        return trio.lowlevel.wait_readable(self._open_fd())  # noqa: ASYNC105 - the caller awaits it
+        return trio.lowlevel.wait_readable(fd)  # noqa: ASYNC105 - the caller awaits it
 
     def block_until_readable(self, seconds: float) -> None:
         """Wait in this thread, whatever else it has to do, until :meth:`read` may have something.
@@ -215,6 +218,10 @@ async def connect_unix(endpoint: str) -> UnixStream:
         if isinstance(exc, OSError):
             raise os_errors.connect_error(exc, endpoint) from exc
         raise
+
+
+async def _closed() -> None:
+    raise trio.ClosedResourceError("this stream was closed")
 
 
 def _stream_error(exc: OSError) -> trio.ClosedResourceError | trio.BrokenResourceError:
