@@ -154,7 +154,7 @@ def sending_timed_out(endpoint: str, which: str = "the request") -> CallTimeoutE
 def add_limit(exc: BaseException, timeout: float | None) -> None:
     """Say in a call's error which limit it was, where it was the call's own."""
     if isinstance(exc, CallTimeoutError) and timeout is not None:
-        # A call that tries twice gives each try what is left of its own limit, which is what its caller knows.
+        # A call that tries twice gives each try the rest of its own limit, which its caller knows.
         exc.message = f"{exc.message.partition(_LIMIT)[0]}{_LIMIT}{timeout:g} s"
 
 
