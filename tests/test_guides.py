@@ -114,5 +114,21 @@ def test_the_readme_leads_to_the_tutorial_and_the_guides() -> None:
 
 def test_the_readme_names_every_extra() -> None:
     whole = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    [told] = [line for line in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "Extras:" in line]
+    [told] = [
+        line for line in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "Extras:" in line
+    ]
     assert set(whole["project"]["optional-dependencies"]) - set(re.findall(r"`(\w+)`", told)) == set()
+
+
+def test_the_pages_claim_no_python_that_was_not_run() -> None:
+    """Where the table of compatibility has columns without a run, README and stability say which were run."""
+    table = (DOCS / "compatibility.md").read_text("utf-8").partition("<!-- begin: runs -->")[2]
+    rows = [line.split("|")[2:-1] for line in table.partition("<!-- end")[0].strip().splitlines()]
+    columns = list(zip(*rows, strict=True))
+    ran = {re.findall(r"\d\.\d+", head)[0] for head, _, *runs in columns if "not run" not in "".join(runs)}
+    if len(ran) == len(columns):
+        return
+    for page in (DOCS.parent / "README.md", DOCS / "stability.md"):
+        told = re.search(r"Python ([\d., and]+) was run", page.read_text(encoding="utf-8"))
+        assert told is not None, page.name
+        assert set(re.findall(r"\d\.\d+", told[1])) == ran
