@@ -51,8 +51,8 @@ def test_the_statuses_on_the_page_are_those_of_the_library() -> None:
 def verified(directory: str, units: Mapping[str, str]) -> None:
     """Have systemd judge units, by their names."""
     for unit, text in units.items():
-        text = text.replace("/opt/trio-ipc/bin/python", sys.executable)
-        Path(directory, unit).write_text(text, encoding="utf-8")
+        here = text.replace("/opt/trio-ipc/bin/python", sys.executable)
+        Path(directory, unit).write_text(here, encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", *(f"{directory}/{unit}" for unit in units)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if "trio-ipc" in line]
