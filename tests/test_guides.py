@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,31 @@ async def test_a_guide_runs_as_printed_from_top_to_bottom(page: Path, directory:
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 def test_each_guide_has_an_example_that_is_run(page: Path) -> None:
     assert {"python", "bash"} & {fence.language for fence in fences_of(page)}
+
+
+def test_the_readme_leads_to_the_tutorial_and_the_guides() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert "](docs/tutorial.md)" in readme
+    assert "](docs/index.md#how-to-guides)" in readme
+
+
+def test_the_readme_names_every_extra() -> None:
+    whole = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    [told] = [
+        line for line in (DOCS.parent / "README.md").read_text("utf-8").splitlines() if "Extras:" in line
+    ]
+    assert set(whole["project"]["optional-dependencies"]) - set(re.findall(r"`(\w+)`", told)) == set()
+
+
+def test_the_pages_claim_no_python_that_was_not_run() -> None:
+    """Where the table of compatibility has columns without a run, README and stability say which were run."""
+    table = (DOCS / "compatibility.md").read_text("utf-8").partition("<!-- begin: runs -->")[2]
+    rows = [line.split("|")[2:-1] for line in table.partition("<!-- end")[0].strip().splitlines()]
+    columns = list(zip(*rows, strict=True))
+    ran = {re.findall(r"\d\.\d+", head)[0] for head, _, *runs in columns if "not run" not in "".join(runs)}
+    if len(ran) == len(columns):
+        return
+    for page in (DOCS.parent / "README.md", DOCS / "stability.md"):
+        told = re.search(r"Python ([\d., and]+) was run", page.read_text(encoding="utf-8"))
+        assert told is not None, page.name
+        assert set(re.findall(r"\d\.\d+", told[1])) == ran

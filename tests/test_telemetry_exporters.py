@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import subprocess
 import sys
 import weakref
@@ -32,9 +33,11 @@ from trio_ipc import (
     open_client,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.telemetry.kinds import Metric
 from trio_ipc.telemetry.metrics import METRICS
 from trio_ipc.telemetry.opentelemetry import OpenTelemetryExporter
 from trio_ipc.telemetry.prometheus import PrometheusCollector, prometheus_text
+from trio_ipc.telemetry.resilience import RESILIENT_METRICS
 
 #: What a snapshot has besides its metrics: labels, and what another metric's count tells.
 NO_METRICS = {"transport", "endpoint", "contract", "by_transport", "calls_answered"}
@@ -359,3 +362,10 @@ def test_the_opentelemetry_exporter_needs_no_sdk() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize(
+    "metric", [*METRICS, *RESILIENT_METRICS], ids=lambda metric: f"{metric.side}-{metric.name}"
+)
+def test_the_help_of_a_metric_needs_no_other_metric_beside_it(metric: Metric) -> None:
+    assert not re.search(r"\bthese\b|that were not\.|\bcame\.", metric.help)

@@ -29,6 +29,17 @@ MODULES = [
 #: A statement that begins with "Who"; questions may.
 WHO = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|]|\d+\.)\s+)Who\s(?![^.;!?]*\?)", re.MULTILINE)
 
+#: The pages that a newcomer reads first, where no statement begins with "What" either.
+FIRST = [
+    page
+    for page in PAGES
+    if page.stem in {"README", "CONTRIBUTING", "SECURITY", "index", "terms", "stability", "cli", "services"}
+    or page.stem.startswith(
+        ("tutorial", "howto-", "getting-started", "testing", "configuration", "telemetry")
+    )
+]
+WHAT = re.compile(r"(?:^|[.;!]\s+|^\s*(?:[-|]|\d+\.)\s+)What\s[^.;!?]*[.;!]", re.MULTILINE)
+
 
 @functools.cache
 def unwanted() -> re.Pattern[str]:
@@ -77,6 +88,13 @@ def test_a_page_uses_the_terms(page: Path) -> None:
     assert [(number, said) for number, line in enumerate(lines, 1) for said in found_in(line)] == []
 
 
+@pytest.mark.parametrize("page", FIRST, ids=lambda page: page.name)
+def test_no_statement_on_a_first_page_begins_with_what(page: Path) -> None:
+    lines = prose(page).splitlines()
+    found = [(number, said[0]) for number, line in enumerate(lines, 1) for said in WHAT.finditer(line)]
+    assert found == []
+
+
 def test_the_code_uses_the_terms() -> None:
     found = [
         (f"{module.relative_to(ROOT)}:{line}", said)
@@ -98,3 +116,9 @@ def test_what_is_not_a_term_is_found(sentence: str) -> None:
 @pytest.mark.parametrize("sentence", ["Who is there?", "A client who waits.", "the roomy place", "`x`"])
 def test_what_is_allowed_is_not_found(sentence: str) -> None:
     assert found_in(sentence) == []
+
+
+def test_a_statement_that_begins_with_what_is_found() -> None:
+    assert WHAT.search("What they share is a directory.")
+    assert not WHAT.search("What a server counts")
+    assert not WHAT.search("What does a server count? Requests.")

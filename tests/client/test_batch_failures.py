@@ -224,7 +224,8 @@ async def test_a_server_that_closes_while_it_is_sent_says_which_requests_and_wha
 
         nursery.start_soon(close)
         with pytest.raises(
-            PeerClosedError, match="^memory: .*over its connection limit.*compare crc32_variant"
+            PeerClosedError,
+            match="^memory: .*over its connection limit.*refuse this user.*compare crc32_variant",
         ) as caught:
             await client.call_many(tasks(5))
         if max_in_flight == 1:

@@ -272,7 +272,7 @@ async def test_a_server_that_closes_says_how_to_go_on_by_whether_it_ever_answere
 ) -> None:
     far, near = ends.raw(CONFIG)
     async with client_over(near, max_in_flight) as client, answering(far, Then.CLOSE):
-        with pytest.raises(PeerClosedError, match="over its connection limit.*compare crc32_variant"):
+        with pytest.raises(PeerClosedError, match="refuse this user.*compare crc32_variant"):
             await client.call(task())
         await expect_broken_by(client, PeerClosedError)
     far, near = ends.raw(CONFIG)

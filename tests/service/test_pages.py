@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from .support import at
 
 UNITS = ("trio-ipc.service", "trio-ipc.socket")
 
+#: In the unit that the page shows for a service that makes its own socket.
+ALONE = "RuntimeDirectory="
+
 
 @pytest.mark.parametrize(
     ("page", "language", "file"),
@@ -29,6 +32,7 @@ UNITS = ("trio-ipc.service", "trio-ipc.socket")
 def test_what_a_page_shows_of_a_file_is_in_it(page: str, language: str, file: str) -> None:
     whole = (DOCS / file).read_text(encoding="utf-8")
     shown = [fence.text for fence in fences_of(DOCS / page) if fence.language == language]
+    shown = [text for text in shown if ALONE not in text]
     assert shown
     assert [text for text in shown if text not in whole] == []
 
@@ -44,17 +48,49 @@ def test_the_statuses_on_the_page_are_those_of_the_library() -> None:
     assert kept[1].split() == [str(ExitStatus.UNSAFE.value), str(ExitStatus.CONFIG.value)]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="takes systemd-analyze(1)")
-def test_systemd_finds_nothing_wrong_with_the_units(directory: str) -> None:
-    for unit in UNITS:
-        text = (DOCS / unit).read_text(encoding="utf-8").replace("/opt/trio-ipc/bin/python", sys.executable)
-        Path(directory, unit).write_text(text, encoding="utf-8")
-    command = ["systemd-analyze", "verify", "--man=no", *(f"{directory}/{unit}" for unit in UNITS)]
+def verified(directory: str, units: Mapping[str, str]) -> None:
+    """Have systemd judge units, by their names."""
+    for unit, text in units.items():
+        here = text.replace("/opt/trio-ipc/bin/python", sys.executable)
+        Path(directory, unit).write_text(here, encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", *(f"{directory}/{unit}" for unit in units)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if "trio-ipc" in line]
     # Before 253 systemd does not know notify-reload, as the page says.
     assert [line for line in said if "notify-reload" not in line] == []
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="takes systemd-analyze(1)")
+def test_systemd_finds_nothing_wrong_with_the_units(directory: str) -> None:
+    verified(directory, {unit: (DOCS / unit).read_text(encoding="utf-8") for unit in UNITS})
+
+
+def unit_alone() -> str:
+    [unit] = [
+        one.text for one in fences_of(DOCS / "services.md") if one.language == "ini" and ALONE in one.text
+    ]
+    return unit
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="takes systemd-analyze(1)")
+def test_systemd_finds_nothing_wrong_with_the_unit_of_a_service_that_makes_its_own_socket(
+    directory: str,
+) -> None:
+    verified(directory, {"trio-ipc.service": unit_alone()})
+
+
+def test_that_unit_makes_the_directory_of_its_endpoint_and_has_the_rest_of_the_other_one() -> None:
+    lines = unit_alone().splitlines()
+    made = dict(line.split("=", 1) for line in lines if line.startswith("RuntimeDirectory"))
+    assert made["RuntimeDirectoryMode"] == "0700"
+    assert f"Environment=TRIO_IPC_ENDPOINT_PATH=/run/{made['RuntimeDirectory']}/service.sock" in lines
+    kept = (DOCS / UNITS[0]).read_text(encoding="utf-8").splitlines()
+    own = {line for line in lines if not re.match("(Runtime|Environment|WorkingDirectory)", line)}
+    assert own - {*kept} == set()
+    assert not any(
+        "socket" in line and line.partition("=")[0] in {"Requires", "After", "Also"} for line in lines
+    )
 
 
 # --- Two users, one directory -------------------------------------------------------------------------------

@@ -146,6 +146,16 @@ async def test_two_processes_worth_of_servers_may_share_one(path: str, theirs: s
     assert sum(server.snapshot().requests for server in servers) == 11
 
 
+async def test_the_log_names_no_mode_that_a_passed_socket_does_not_have(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trio_ipc.transports")
+    os.chmod(os.path.dirname(path), 0o755)
+    with listening(path, 0o644) as theirs:
+        await inherited_unix_listener(passed(theirs)).aclose()
+    assert "has mode 0755; the socket in it still lets only its owner and root connect" in caplog.text
+
+
 async def test_a_path_that_cannot_be_seen_from_here_is_served_and_the_log_says_so(
     path: str, theirs: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:

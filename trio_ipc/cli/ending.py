@@ -18,17 +18,17 @@ class Status(enum.IntEnum):
     """The exit statuses, which programs may rely on."""
 
     DONE = 0
-    """It is done, and what was asked holds. Also where the reader of standard output has seen enough."""
+    """Success; also when the reader of standard output closes it early."""
     NO = 1
-    """It is done, and what was asked does not hold: a rule is broken, a response says that it failed."""
+    """It is done, with a negative result: a rule is broken, a response says that it failed."""
     USAGE = 2
     """The command line or a setting is wrong; nothing was begun."""
     UNREACHABLE = 3
-    """Nobody could be reached at the endpoint, or it cannot be listened at."""
+    """No server could be reached at the endpoint, or the command cannot listen there."""
     FAILED = 4
-    """A conversation failed after it had begun, or the system refused something, such as a descriptor."""
+    """A connection failed after it had begun, or the system refused something, such as a descriptor."""
     OUTPUT = 5
-    """Standard output, or the file of ``capture``, takes nothing."""
+    """Standard output, or the file of ``capture``, cannot be written."""
 
 
 class StoppedError(Exception):

@@ -16,28 +16,28 @@ from .commands import COMMANDS, Entry
 from .ending import end
 from .group import COMPLETION_VARIABLE, PROGRAM, TableGroup
 
-_HELP: Final = """Look into endpoints, call servers and check peers, on this machine.
+_HELP: Final = """Inspect endpoints, call servers and check peers, on this machine.
 
-ENDPOINT is the path of a server's Unix socket; on Windows it is a pipe's name. At a server that you have
-never seen, begin so:
+ENDPOINT is the path of a server's Unix socket; on Windows it is a pipe's name. Begin with an unknown server
+in this order:
 
 \b
-  trio-ipc info ./s.sock                  who is there
-  trio-ipc describe                       what can be asked
+  trio-ipc info ./s.sock                  which server is there
+  trio-ipc describe                       which messages it takes
   trio-ipc call ./s.sock '{"task_id": "1"}'
   trio-ipc doctor ./s.sock                what is wrong
 
 Results go to standard output, everything else to standard error. The contract is DaemonEye's, unless
---contract names another one. 'trio-ipc COMMAND --help' says all of a command.
+--contract names another one. 'trio-ipc COMMAND --help' describes a command.
 
 \b
 Exit status:
-  0  done, and what was asked holds
-  1  done, and it does not hold: a broken rule, a failed response
-  2  the command line or a setting is wrong
-  3  nobody could be reached at the endpoint, or it cannot be listened at
-  4  a conversation failed
-  5  standard output, or capture's file, takes nothing
+  0  success
+  1  done, with a negative result: a broken rule, a failed response
+  2  the command line or a setting is wrong; nothing was begun
+  3  no server could be reached at the endpoint, or the command cannot listen there
+  4  a connection failed after it had begun, or the system refused a resource
+  5  standard output, or the file of capture, cannot be written
   128 and the number of the signal that ended it: 130 after Ctrl-C
 """
 

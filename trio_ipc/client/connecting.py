@@ -56,7 +56,8 @@ async def open_trusted_channel(
         endpoint=config.endpoint_path,
         hint="run both sides in one user namespace, or map the server's user into this one"
         if unmapped
-        else "somebody else took the path, or the peer policy is too narrow",
+        else "somebody else took the path, or the peer policy is too narrow: peers= (trio-ipc: --trust) "
+        "names the users whose servers this client trusts",
     )
 
 

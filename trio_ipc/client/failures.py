@@ -29,8 +29,8 @@ from trio_ipc.telemetry import CallFailure
 from trio_ipc.transports import PeerState
 
 _CLOSED_FIRST: Final = (
-    "it may be over its connection limit or stopping; or it does not understand: compare crc32_variant, "
-    "max_frame_bytes and the contract of both sides"
+    "it may be over its connection limit or stopping, or refuse this user: see its log; or it does not "
+    "understand: compare crc32_variant, max_frame_bytes and the contract of both sides"
 )
 _CLOSED_LATER: Final = (
     "it may be stopping or gone, or this client was idle for longer than its read_timeout_ms: "
@@ -48,6 +48,9 @@ _FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
     (ChannelClosedError, CallFailure.CLOSED),
     (trio.Cancelled, CallFailure.CANCELLED),
 )
+
+#: Stands in a call's error before its own limit.
+_LIMIT: Final = "; the limit timeout is "
 
 #: How the error begins of a call on a connection that was closed before anything was sent.
 CLOSED_BEFORE: Final = "the server had closed the connection"
@@ -151,7 +154,8 @@ def sending_timed_out(endpoint: str, which: str = "the request") -> CallTimeoutE
 def add_limit(exc: BaseException, timeout: float | None) -> None:
     """Say in a call's error which limit it was, where it was the call's own."""
     if isinstance(exc, CallTimeoutError) and timeout is not None:
-        exc.message += f"; the limit timeout is {timeout:g} s"
+        # A call that tries twice gives each try the rest of its own limit, which its caller knows.
+        exc.message = f"{exc.message.partition(_LIMIT)[0]}{_LIMIT}{timeout:g} s"
 
 
 # --- What a server said that nobody had asked for ---

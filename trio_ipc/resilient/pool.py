@@ -80,7 +80,7 @@ class Pool:
         """Wait for a connection, which the caller must :meth:`release`.
 
         Those who wait are served in the order in which they came, except that nobody waits behind one
-        whose own server is what is short. One that is turned away, or goes on to another server as its
+        whose own server is what is short. One that is refused, or goes on to another server as its
         time is up, keeps its place and gets no more time.
 
         Raises:

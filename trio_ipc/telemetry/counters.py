@@ -21,7 +21,7 @@ _Kind = TypeVar("_Kind", bound=enum.StrEnum)
 
 
 class Refusal(enum.StrEnum):
-    """Why a connection was turned away."""
+    """Why a connection was refused."""
 
     LIMIT = "limit"
     CREDENTIALS = "credentials"

@@ -37,8 +37,8 @@ def _of_both(make: Callable[..., Metric]) -> list[Metric]:
         make("timeouts", counter, "Deadlines that passed.", label="deadline"),
         make("received_frames", counter, "Whole frames received.", field="frames_received"),
         make("sent_frames", counter, "Whole frames sent.", field="frames_sent"),
-        make("received", counter, "Bytes of these frames.", field="bytes_received", unit="bytes"),
-        make("sent", counter, "Bytes of these frames.", field="bytes_sent", unit="bytes"),
+        make("received", counter, "Bytes of whole frames received.", field="bytes_received", unit="bytes"),
+        make("sent", counter, "Bytes of whole frames sent.", field="bytes_sent", unit="bytes"),
     ]
 
 
@@ -65,17 +65,22 @@ METRICS: Final[Sequence[Metric]] = (
         "1 for the transport that new connections get, 0 for one that was active before.",
         adds_up=False,
     ),
-    _server("connections_accepted", Kind.COUNTER, "Connections that came."),
-    _server("connections_refused", Kind.COUNTER, "Connections that were turned away.", label="reason"),
-    _server("connections_left", Kind.COUNTER, "Connections that were gone before they had a place."),
+    _server("connections_accepted", Kind.COUNTER, "Connections that were accepted."),
+    _server("connections_refused", Kind.COUNTER, "Connections that were refused.", label="reason"),
+    _server("connections_left", Kind.COUNTER, "Connections that ended before they had a place."),
     _server("connections_waiting", Kind.GAUGE, "Connections that wait for a place."),
     _server("connections_served", Kind.COUNTER, "Connections that had a place."),
     _server("connections_active", Kind.GAUGE, "Connections that have a place."),
     _server("connections_closed", Kind.COUNTER, "Served connections that ended.", label="reason"),
     _server("requests", Kind.COUNTER, "Requests that came whole and could be decoded."),
     _server("requests_answered", Kind.COUNTER, "Requests whose own response was handed over."),
-    _server("requests_failed", Kind.COUNTER, "Requests that were not, by what failed first.", label="reason"),
-    _server("requests_in_flight", Kind.GAUGE, "Requests of which it is not decided yet."),
+    _server(
+        "requests_failed",
+        Kind.COUNTER,
+        "Requests whose own response was not handed over, by what failed first.",
+        label="reason",
+    ),
+    _server("requests_in_flight", Kind.GAUGE, "Requests that are handled now, and their responses."),
     *_of_both(_server),
     _server(
         "handler_duration",

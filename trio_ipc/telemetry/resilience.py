@@ -124,7 +124,7 @@ RESILIENT_METRICS: Final[Sequence[Metric]] = (
     ),
     _whole("connection_attempts", Kind.COUNTER, "Connections that were tried."),
     _whole("connections_established", Kind.COUNTER, "Connections that were opened and checked."),
-    _whole("connection_failures", Kind.COUNTER, "Connections that were not."),
+    _whole("connection_failures", Kind.COUNTER, "Connections that were not opened, or failed their check."),
     _whole(
         "connection_duration",
         Kind.COUNTER,

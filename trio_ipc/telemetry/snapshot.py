@@ -55,7 +55,7 @@ class ServerCounts(AsDict):
 
     Attributes:
         connections_accepted: connections that came.
-        connections_refused: those that were turned away, by reason: ``limit``, ``credentials``.
+        connections_refused: those that were refused, by reason: ``limit``, ``credentials``.
         connections_left: those that were gone, or whose server ended, before they had a place.
         connections_waiting: those that wait for a place now.
         connections_served: those that had a place.

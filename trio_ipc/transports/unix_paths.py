@@ -220,7 +220,10 @@ class _Way:
         elif mode & ~OWNER_ONLY_DIRECTORY:
             fields = {"endpoint": self._endpoint}
             _log.info(
-                "%s has mode %04o; the socket in it is 0600 all the same", self._directory, mode, extra=fields
+                "%s has mode %04o; the socket in it still lets only its owner and root connect",
+                self._directory,
+                mode,
+                extra=fields,
             )
 
     def _narrower(self, found: os.stat_result) -> str:

@@ -195,7 +195,7 @@ class Asking:
         """Read until the connection ends or patience does; return the frames until then.
 
         Args:
-            connection: where something has ended the conversation.
+            connection: where something has ended the connection.
             got: what came first.
         """
         said: list[Frame] = []
