@@ -85,6 +85,26 @@ def served(config: IpcConfig, handler: Handler = succeed) -> Iterator[Served]:
         future.cancel()
 
 
+class Held:
+    """The Trio thread of a portal, kept from doing anything for a block."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._held, self._go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self._holding = self._portal.start_task_soon(self._hold)
+        assert self._held.wait(DEADLINE)
+
+    def __exit__(self, *_: object) -> None:
+        self._go_on.set()
+        self._holding.result(DEADLINE)
+
+    def _hold(self) -> None:
+        self._held.set()
+        assert self._go_on.wait(DEADLINE)
+
+
 class Program:
     """A program outside of the tree, whose lines are read as they come."""
 
