@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_ipc.channel import Channel, close_at_once, too_late
+from trio_ipc.channel import STOPPED, Channel, close_at_once, too_late
 from trio_ipc.contract import Contract, RequestT, ResponseT, encode
 from trio_ipc.errors import ChannelError, IpcError, MessageError, PeerClosedError, ProtocolError
 
@@ -144,8 +144,10 @@ class Single(Line[RequestT, ResponseT]):
 
     async def _receive_answer(self, request: RequestT, deadline: float, read_until: float) -> ResponseT:
         # As in call(), which would take longer by one more coroutine.
-        if self._channel.in_frame:
-            read_until = math.inf  # from its first byte on an answer has read_timeout_ms of its own
+        if self._channel.in_frame or trio.current_time() >= read_until + STOPPED:
+            # From its first byte on an answer has read_timeout_ms of its own; likewise after this process was
+            # stopped, as Channel.receive() has it.
+            read_until = math.inf
         try:
             payload = await self._channel.receive(deadline=min(deadline, read_until))
         except trio.TooSlowError:
