@@ -128,3 +128,23 @@ def test_a_loop_that_ends_with_a_call_in_flight_says_no_more_than_that(
             gc.collect()
         assert gate.cancelled.wait(DEADLINE), "the connection was closed"
     assert unraisable == []
+
+
+def test_a_ctrl_c_in_the_loop_itself_keeps_no_answer_from_the_task_that_waits(config: IpcConfig) -> None:
+    def look() -> bool:
+        watch._look = looks
+        assert looks()
+        raise KeyboardInterrupt
+
+    loop = asyncio.new_event_loop()
+    with served(config):
+        client = loop.run_until_complete(open_client(DETECTION, config, max_in_flight=1)._function())
+        watch: Any = client._direct._watch  # type: ignore[union-attr]
+        looks, watch._look = watch._look, look
+        call = loop.create_task(client.call(task("1")))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(call)
+        # Long before the time is up for an answer that has not come.
+        assert loop.run_until_complete(asyncio.wait_for(call, 10)) == success("1")
+        loop.run_until_complete(client.aclose())
+    loop.close()
