@@ -15,7 +15,7 @@ import pytest
 
 from tests.doors import DEADLINE, Gate, portal_threads, served
 from tests.platforms import unix_only
-from tests.support import frame, success, task
+from tests.support import MIB, frame, success, task
 from trio_ipc import (
     Call,
     CallTimeoutError,
@@ -78,6 +78,16 @@ def test_a_server_that_goes_is_told(config: IpcConfig) -> None:
 
     with served(config.replace(shutdown_grace_ms=1), gate) as server:
         run_alone(config, test)
+
+
+def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> None:
+    async def test(client: AioClient) -> None:
+        with pytest.raises(PeerClosedError, match=f"too large, the limit max_frame_bytes is {MIB}"):
+            await client.call(DetectionTask(task_id="1", metadata="x" * 3 * MIB))
+        await expect_closed_by(client, PeerClosedError)
+
+    with served(config.replace(max_frame_bytes=MIB)):
+        run_alone(config.replace(max_frame_bytes=8 * MIB), test)
 
 
 def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:

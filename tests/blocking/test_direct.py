@@ -142,6 +142,17 @@ def test_a_server_that_goes_is_told(config: IpcConfig) -> None:
             expect_closed_by(client, PeerClosedError)
 
 
+def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> None:
+    large = config.replace(max_frame_bytes=8 * MIB)
+    with (
+        served(config.replace(max_frame_bytes=MIB)),
+        open_client(DETECTION, large, max_in_flight=1) as client,
+    ):
+        with pytest.raises(PeerClosedError, match=f"too large, the limit max_frame_bytes is {MIB}"):
+            client.call(DetectionTask(task_id="1", metadata="x" * 3 * MIB))
+        expect_closed_by(client, PeerClosedError)
+
+
 def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:
     async def handle(_: DetectionTask, __: Call) -> DetectionResult:
         return success("another")
