@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_ipc.channel import Spin
+from trio_ipc.channel import STOPPED, Spin
 from trio_ipc.client.client import seconds_of
 from trio_ipc.client.direct import Parts, no_turn
 from trio_ipc.client.failures import add_limit, kind_of
@@ -131,13 +131,20 @@ class Direct(Generic[RequestT, ResponseT]):
         if not (self._turn.locked() or self._waiting):
             await self._turn.acquire()  # which does not wait
             return
-        limit = self._channel.read_timeout
+        now = self._telemetry.now
         self._waiting += 1
         try:
-            async with asyncio.timeout(min(left, limit)):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+            while True:
+                began, limit = now(), self._channel.read_timeout
+                try:
+                    async with asyncio.timeout(min(left, limit)):
+                        await self._turn.acquire()
+                    return
+                except TimeoutError:
+                    waited = now() - began
+                    if left <= limit or waited < limit + STOPPED:
+                        raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+                left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
         finally:
             self._waiting -= 1
 

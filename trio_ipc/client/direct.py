@@ -17,7 +17,7 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from trio_ipc.channel import Channel
+from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
 from trio_ipc.telemetry import ClientTelemetry
@@ -154,10 +154,15 @@ class Direct(Generic[RequestT, ResponseT]):
     # --- Turns ----------------------------------------------------------------------------------------------
 
     def _take_turn(self, left: float) -> None:
-        limit = self._channel.read_timeout
-        if self._turn.acquire(timeout=min(left, limit)):
-            return
-        raise no_turn(self._line.endpoint, left, limit, "threads")
+        now = self._telemetry.now
+        while True:
+            began, limit = now(), self._channel.read_timeout
+            if self._turn.acquire(timeout=max(0.0, min(left, limit))):
+                return
+            waited = now() - began
+            if left <= limit or waited < limit + STOPPED:
+                raise no_turn(self._line.endpoint, left, limit, "threads")
+            left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer. A second one does not wait."""
