@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from tests.platforms import UNDER_WINE
 from tests.support import DetectionServer, Handler, succeed
 from trio_ipc import Call, IpcConfig, serve
+from trio_ipc.channel import STOPPED
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 #: Far more than anything here takes, even on a busy machine. Nothing waits that long unless it is broken.
@@ -83,6 +84,44 @@ def served(config: IpcConfig, handler: Handler = succeed) -> Iterator[Served]:
         future, server = portal.start_task(run)
         yield Served(server, portal)
         future.cancel()
+
+
+class Held:
+    """The Trio thread of a portal, kept from doing anything for a block."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._held, self._go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self._holding = self._portal.start_task_soon(self._hold)
+        assert self._held.wait(DEADLINE)
+
+    def __exit__(self, *_: object) -> None:
+        self._go_on.set()
+        self._holding.result(DEADLINE)
+
+    def _hold(self) -> None:
+        self._held.set()
+        assert self._go_on.wait(DEADLINE)
+
+
+def stop_at_the_end_of_a_wait_for_a_turn(direct: Any, noticed: Callable[[], object]) -> None:
+    """Have the next wait for a turn end at once and be noticed late, as by a process that was stopped."""
+    clock: Callable[[], float] = direct._telemetry.now
+    asked = 0
+    direct._channel.read_timeout = 0.01
+
+    def now() -> float:
+        nonlocal asked
+        asked += 1
+        if asked <= 2:  # the call begins, and so does the wait
+            return clock()
+        direct._channel.read_timeout = DEADLINE
+        noticed()
+        return clock() + STOPPED
+
+    direct._telemetry.now = now
 
 
 class Program:

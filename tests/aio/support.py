@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
@@ -49,23 +48,3 @@ async def expect_closed_by(client: AioClient, kind: type[BaseException]) -> None
         await client.call(task())
     assert isinstance(caught.value.__cause__, kind)
     assert client.is_broken
-
-
-class Held:
-    """The Trio thread of a portal, kept from doing anything for a block."""
-
-    def __init__(self, portal: Any) -> None:
-        self._portal = portal
-        self._held, self._go_on = threading.Event(), threading.Event()
-
-    def __enter__(self) -> None:
-        self._holding = self._portal.start_task_soon(self._hold)
-        assert self._held.wait(DEADLINE)
-
-    def __exit__(self, *_: object) -> None:
-        self._go_on.set()
-        self._holding.result(DEADLINE)
-
-    def _hold(self) -> None:
-        self._held.set()
-        assert self._go_on.wait(DEADLINE)

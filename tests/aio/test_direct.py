@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.doors import DEADLINE, Gate, Held, portal_threads, served
 from tests.platforms import open_handles, unix_only
 from tests.support import MIB, success, task
 from trio_ipc import (
@@ -26,7 +26,7 @@ from trio_ipc import (
 from trio_ipc.aio import open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-from .support import AioClient, Held, check_counts, run, run_alone
+from .support import AioClient, check_counts, run, run_alone
 
 pytestmark = [
     unix_only,  # a pipe is waited for by Trio alone

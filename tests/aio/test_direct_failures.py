@@ -13,9 +13,15 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.doors import (
+    DEADLINE,
+    Gate,
+    portal_threads,
+    served,
+    stop_at_the_end_of_a_wait_for_a_turn,
+)
 from tests.platforms import unix_only
-from tests.support import frame, success, task
+from tests.support import MIB, frame, success, task
 from trio_ipc import (
     Call,
     CallTimeoutError,
@@ -78,6 +84,16 @@ def test_a_server_that_goes_is_told(config: IpcConfig) -> None:
 
     with served(config.replace(shutdown_grace_ms=1), gate) as server:
         run_alone(config, test)
+
+
+def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> None:
+    async def test(client: AioClient) -> None:
+        with pytest.raises(PeerClosedError, match=f"too large, the limit max_frame_bytes is {MIB}"):
+            await client.call(DetectionTask(task_id="1", metadata="x" * 3 * MIB))
+        await expect_closed_by(client, PeerClosedError)
+
+    with served(config.replace(max_frame_bytes=MIB)):
+        run_alone(config.replace(max_frame_bytes=8 * MIB), test)
 
 
 def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:
@@ -193,6 +209,24 @@ def test_tasks_wait_for_their_turn_no_longer_than_they_have_time(config: IpcConf
         assert await call == success("wait")
         assert await client.call(task("after")) == success("after")
         check_counts(client, call_timeout=3, turn_timeout=1)
+
+    with served(config, gate) as server:
+        run_alone(config, test)
+
+
+def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: IpcConfig) -> None:
+    gate = Gate()
+
+    async def test(client: AioClient) -> None:
+        call = asyncio.create_task(client.call(task("wait")))
+        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        stopped = asyncio.Event()
+        stop_at_the_end_of_a_wait_for_a_turn(client._direct, stopped.set)
+        after = asyncio.create_task(client.call(task("after")))
+        await stopped.wait()
+        server.portal.call(gate.open)
+        assert await call == success("wait")
+        assert await after == success("after")
 
     with served(config, gate) as server:
         run_alone(config, test)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from unittest.mock import Mock
 
 import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, served
+from tests.doors import DEADLINE, Gate, served, stop_at_the_end_of_a_wait_for_a_turn
 from tests.platforms import unix_only
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
@@ -142,6 +143,17 @@ def test_a_server_that_goes_is_told(config: IpcConfig) -> None:
             expect_closed_by(client, PeerClosedError)
 
 
+def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> None:
+    large = config.replace(max_frame_bytes=8 * MIB)
+    with (
+        served(config.replace(max_frame_bytes=MIB)),
+        open_client(DETECTION, large, max_in_flight=1) as client,
+    ):
+        with pytest.raises(PeerClosedError, match=f"too large, the limit max_frame_bytes is {MIB}"):
+            client.call(DetectionTask(task_id="1", metadata="x" * 3 * MIB))
+        expect_closed_by(client, PeerClosedError)
+
+
 def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:
     async def handle(_: DetectionTask, __: Call) -> DetectionResult:
         return success("another")
@@ -206,6 +218,18 @@ def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcCo
             assert call.result(DEADLINE) == success("wait")
             assert client.call(task("after")) == success("after")
             check_counts(client, call_timeout=3, turn_timeout=1)
+
+
+def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: IpcConfig) -> None:
+    gate = Gate()
+    with served(config, gate) as server, ThreadPoolExecutor(1) as thread:
+        with open_client(DETECTION, config, max_in_flight=1) as client:
+            assert client._direct is not None
+            call = thread.submit(client.call, task("wait"))
+            assert gate.reached.wait(DEADLINE)
+            stop_at_the_end_of_a_wait_for_a_turn(client._direct, partial(server.portal.call, gate.open))
+            assert client.call(task("after")) == success("after")
+            assert call.result(DEADLINE) == success("wait")
 
 
 def test_the_time_of_several_calls_includes_the_wait_for_their_turn(config: IpcConfig) -> None:

@@ -9,7 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.support import frame, success, task
-from trio_ipc import FramedChannel
+from trio_ipc import FramedChannel, ReadTimeoutError
+from trio_ipc.channel import STOPPED
 from trio_ipc.client.single import Single
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import memory_streams
@@ -39,3 +40,29 @@ async def test_an_answer_that_has_begun_has_all_of_its_time_whoever_has_waited_f
         if all_sent:
             assert await channel.fill(), "as block_and_look() does in another thread"
         assert await line.finish(task(), math.inf, read_until, all_sent=all_sent) == success()
+
+
+@pytest.mark.parametrize(("late", "answers"), [(0.0, False), (STOPPED - 0.01, False), (STOPPED, True)])
+async def test_the_time_for_an_answer_begins_anew_where_this_process_was_stopped(
+    autojump_clock: MockClock, *, late: float, answers: bool
+) -> None:
+    near, far = memory_streams()
+    config = CONFIG.replace(read_timeout_ms=1_000)
+    channel = FramedChannel(near, config, endpoint="memory", peer=None)
+    line = Single(channel, DETECTION)
+    assert line.begin_now(task())
+    read_until = trio.current_time() + 1
+
+    async def answer_late() -> None:
+        await trio.sleep(1 + late + 0.9)
+        await far.send_all(frame(success()))
+
+    async with trio.open_nursery() as nursery, channel:
+        nursery.start_soon(answer_late)
+        await trio.sleep(1 + late)  # and the other thread has noticed the end of the time now
+        if answers:
+            assert await line.finish(task(), math.inf, read_until, all_sent=True) == success()
+        else:
+            with pytest.raises(ReadTimeoutError, match="frame to begin, the limit read_timeout_ms is 1000"):
+                await line.finish(task(), math.inf, read_until, all_sent=True)
+            nursery.cancel_scope.cancel()

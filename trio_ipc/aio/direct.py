@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
-from trio_ipc.channel import Spin
+from trio_ipc.channel import STOPPED, Spin
 from trio_ipc.client.client import seconds_of
 from trio_ipc.client.direct import Parts, no_turn
 from trio_ipc.client.failures import add_limit, kind_of
@@ -60,8 +60,8 @@ class Direct(Generic[RequestT, ResponseT]):
         self._run_whole = run_whole
         self._turn = asyncio.Lock()
         self._waiting = 0
-        #: Whether the connection may owe an answer that nobody waits for. Set before anything is sent, so
-        #: that the next call finds it, whatever has ended this one.
+        #: Whether the connection may owe an answer that nobody waits for, or be in use in the Trio thread.
+        #: Set before anything is sent, so that the next call finds it, whatever has ended this one.
         self._owes = False
 
     async def call(
@@ -112,7 +112,8 @@ class Direct(Generic[RequestT, ResponseT]):
             raise
         try:
             await self._pay()
-            return await self._run(partial(self._call_many, requests, timeout=timeout, began=began))
+            call_many = partial(self._call_many, requests, timeout=timeout, began=began)
+            return await self._run_to_end(call_many)
         finally:
             self._turn.release()
 
@@ -130,13 +131,20 @@ class Direct(Generic[RequestT, ResponseT]):
         if not (self._turn.locked() or self._waiting):
             await self._turn.acquire()  # which does not wait
             return
-        limit = self._channel.read_timeout
+        now = self._telemetry.now
         self._waiting += 1
         try:
-            async with asyncio.timeout(min(left, limit)):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+            while True:
+                began, limit = now(), self._channel.read_timeout
+                try:
+                    async with asyncio.timeout(min(left, limit)):
+                        await self._turn.acquire()
+                    return
+                except TimeoutError:
+                    waited = now() - began
+                    if left <= limit or waited < limit + STOPPED:
+                        raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+                left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
         finally:
             self._waiting -= 1
 
@@ -154,26 +162,21 @@ class Direct(Generic[RequestT, ResponseT]):
         try:
             self._owes = True
             sent = self._line.begin_now(request) if self._telemetry.now() < deadline else None
-            if sent is None:
-                self._owes = False
-                return await self._run(partial(self._line.call, request, deadline=deadline))
-            return await self._response(request, deadline, all_sent=sent)
+            read_until = self._telemetry.now() + self._channel.read_timeout
+            payload = await self._receive(min(deadline, read_until)) if sent else None
+            if payload is not None:
+                return await self._answer(request, payload)
+        except GeneratorExit:
+            raise  # the loop has ended, and nothing can be waited for any longer
         except BaseException:
             await self._pay()  # a cancellation, or one of the contract's own functions
             raise
+        if sent is None:
+            return await self._run_to_end(partial(self._line.call, request, deadline=deadline))
+        finish = partial(self._line.finish, request, deadline, read_until, all_sent=sent)
+        return await self._run_to_end(finish)
 
-    async def _response(self, request: RequestT, deadline: float, *, all_sent: bool) -> ResponseT:
-        read_until = self._telemetry.now() + self._channel.read_timeout
-        payload = await self._receive(min(deadline, read_until)) if all_sent else None
-        if payload is None:
-            finish = partial(self._line.finish, request, deadline, read_until, all_sent=all_sent)
-            try:
-                response = await self._run(finish)
-            except IpcError:
-                self._owes = False  # it was closed
-                raise
-            self._owes = False
-            return response
+    async def _answer(self, request: RequestT, payload: bytes) -> ResponseT:
         try:
             response = self._contract.decode_answer(request, payload)
         except Exception as exc:
@@ -184,6 +187,20 @@ class Direct(Generic[RequestT, ResponseT]):
         self._owes = False
         self._line.answered()
         return response
+
+    async def _run_to_end(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Have the Trio thread do something with the connection, which is nobody else's until that ended.
+
+        A second cancellation does not wait for the end. anyio's come in each pass of the loop.
+        """
+        self._owes = True
+        return await self._run(partial(self._note_end, function))
+
+    async def _note_end(self, function: Callable[[], Awaitable[R]]) -> R:
+        try:
+            return await function()
+        finally:
+            self._owes = False  # the line has closed what had to be closed
 
     async def _receive(self, until: float) -> bytes | None:
         """Wait for an answer; return None if none is whole and in time, or if there is an error."""

@@ -92,9 +92,14 @@ class Watch:
         if waiter is None or waiter.done():
             # Between two calls: it was closed, or says what nobody has asked for. The next call finds out.
             self._stop()
-        # Here and not in the task, before which the loop would find the same once more.
-        elif self._look():
-            waiter.set_result(True)
+            return
+        found = True  # also where an interrupt comes: what was read wakes nobody a second time
+        try:
+            # Here and not in the task, before which the loop would find the same once more.
+            found = self._look()
+        finally:
+            if found:
+                waiter.set_result(True)
 
     def _end(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -21,7 +21,7 @@ from trio_ipc.telemetry import ClientSnapshot
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
 from .base import BlockingDoor
-from .waiting import run
+from .waiting import run, run_whole
 
 
 class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
@@ -93,7 +93,9 @@ class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
         super()._open()
         parts = self._kept.thing.direct_parts()
         if parts is not None:
-            self._direct = Direct(parts, partial(run, self._kept))
+            self._direct = Direct(
+                parts, run=partial(run, self._kept), run_whole=partial(run_whole, self._kept)
+            )
         return self
 
 

@@ -67,6 +67,17 @@ def run(kept: Kept[Any], function: Callable[[], Awaitable[T]]) -> T:
     return job.outcome()
 
 
+def run_whole(kept: Kept[Any], function: Callable[[], Awaitable[T]]) -> T:
+    """Have an async function run in the Trio thread, and wait for its result.
+
+    An interrupt ends the wait and nothing else: the function runs all the same.
+    """
+    job = BlockingJob(function)
+    kept.submit(job)
+    job.wait()
+    return job.outcome()
+
+
 def result_of(future: Future[T]) -> T:
     """Wait for a future, so that Ctrl-C ends the wait."""
     while _is_deaf() and not future.done():

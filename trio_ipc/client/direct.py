@@ -8,6 +8,7 @@ a connection open that owes an answer.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from trio_ipc.channel import Channel
+from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
 from trio_ipc.telemetry import ClientTelemetry
@@ -77,22 +78,24 @@ class Direct(Generic[RequestT, ResponseT]):
 
     Args:
         parts: what the client is made of.
-        run: has an async function run in the Trio thread.
+        run: has an async function run in the Trio thread, and cancels it at an interrupt.
+        run_whole: likewise, and never cancels it.
     """
 
-    def __init__(self, parts: Parts[RequestT, ResponseT], run: RunOnTrio) -> None:
+    def __init__(self, parts: Parts[RequestT, ResponseT], *, run: RunOnTrio, run_whole: RunOnTrio) -> None:
         self._line = parts.line
         self._channel = parts.channel
         self._contract = parts.contract
         self._telemetry = parts.telemetry
         self._call_many = parts.call_many
         self._run = run
+        self._run_whole = run_whole
         #: One that knows its owner: an interrupt may come between its taking and whatever would note that. It
         #: is given back by the first call in a ``finally``, and by a function in C: before that Python looks
         #: for no signal.
         self._turn = threading.RLock()
-        #: Whether the connection may owe an answer. Set before anything is sent, so that an interrupt at any
-        #: point finds it, or the next call does.
+        #: Whether the connection may owe an answer, or be in use in the Trio thread. Set before anything is
+        #: sent, so that an interrupt at any point finds it, or the next call does.
         self._owes = False
 
     def call(self, request: RequestT, *, timeout: float | None = None) -> ResponseT:
@@ -141,7 +144,7 @@ class Direct(Generic[RequestT, ResponseT]):
                 add_limit(exc, timeout)
                 raise
             self._pay()
-            return self._run(partial(self._call_many, requests, timeout=timeout, began=began))
+            return self._run_to_end(partial(self._call_many, requests, timeout=timeout, began=began))
         finally:
             try:  # noqa: SIM105 - as _turn says
                 self._turn.release()
@@ -151,15 +154,21 @@ class Direct(Generic[RequestT, ResponseT]):
     # --- Turns ----------------------------------------------------------------------------------------------
 
     def _take_turn(self, left: float) -> None:
-        limit = self._channel.read_timeout
-        if self._turn.acquire(timeout=min(left, limit)):
-            return
-        raise no_turn(self._line.endpoint, left, limit, "threads")
+        now = self._telemetry.now
+        while True:
+            began, limit = now(), self._channel.read_timeout
+            if self._turn.acquire(timeout=max(0.0, min(left, limit))):
+                return
+            waited = now() - began
+            if left <= limit or waited < limit + STOPPED:
+                raise no_turn(self._line.endpoint, left, limit, "threads")
+            left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
 
     def _pay(self) -> None:
-        """Close the connection if an interrupt has left it owing an answer, which nobody waits for."""
+        """Close the connection if an interrupt has left it owing an answer. A second one does not wait."""
         if self._owes:
-            self._run(partial(self._line.fail, _interrupted(self._line.endpoint)))
+            with contextlib.suppress(IpcError):  # it was closed already
+                self._run_whole(partial(self._line.fail, _interrupted(self._line.endpoint)))
             self._owes = False
 
     # --- A call ---------------------------------------------------------------------------------------------
@@ -169,34 +178,41 @@ class Direct(Generic[RequestT, ResponseT]):
         try:
             self._owes = True
             sent = self._line.begin_now(request) if self._telemetry.now() < deadline else None
-            if sent is None:
+            read_until = self._telemetry.now() + self._channel.read_timeout
+            payload = self._receive(min(deadline, read_until)) if sent else None
+            if payload is not None:
                 self._owes = False
-                return self._run(partial(self._line.call, request, deadline=deadline))
-            return self._response(request, deadline, all_sent=sent)
+                return self._answer(request, payload)
         except BaseException:
             self._pay()  # an interrupt, or one of the contract's own functions
             raise
+        if sent is None:
+            return self._run_to_end(partial(self._line.call, request, deadline=deadline))
+        return self._run_to_end(partial(self._line.finish, request, deadline, read_until, all_sent=sent))
 
-    def _response(self, request: RequestT, deadline: float, *, all_sent: bool) -> ResponseT:
-        read_until = self._telemetry.now() + self._channel.read_timeout
-        payload = self._receive(min(deadline, read_until)) if all_sent else None
-        if payload is None:
-            finish = partial(self._line.finish, request, deadline, read_until, all_sent=all_sent)
-            try:
-                response = self._run(finish)
-            except IpcError:
-                self._owes = False  # it was closed
-                raise
-            self._owes = False
-            return response
-        self._owes = False
+    def _answer(self, request: RequestT, payload: bytes) -> ResponseT:
         try:
             response = self._contract.decode_answer(request, payload)
         except Exception as exc:
-            self._run(partial(self._line.fail, exc))
+            with contextlib.suppress(ChannelClosedError):  # it was closed already
+                self._run_whole(partial(self._line.fail, exc))
             raise
         self._line.answered()
         return response
+
+    def _run_to_end(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Have the Trio thread do something with the connection, which is nobody else's until that ended.
+
+        A second interrupt does not wait for the end.
+        """
+        self._owes = True
+        return self._run(partial(self._note_end, function))
+
+    async def _note_end(self, function: Callable[[], Awaitable[R]]) -> R:
+        try:
+            return await function()
+        finally:
+            self._owes = False  # the line has closed what had to be closed
 
     def _receive(self, until: float) -> bytes | None:
         """Wait for an answer; return None if none is whole and in time, or if there is an error."""

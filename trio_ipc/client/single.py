@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import trio
 
-from trio_ipc.channel import Channel, close_at_once, too_late
+from trio_ipc.channel import STOPPED, Channel, close_at_once, too_late
 from trio_ipc.contract import Contract, RequestT, ResponseT, encode
 from trio_ipc.errors import ChannelError, IpcError, MessageError, PeerClosedError, ProtocolError
 
@@ -78,8 +78,7 @@ class Single(Line[RequestT, ResponseT]):
                 if not all_sent:
                     await self._flush(deadline)
             except PeerClosedError as exc:
-                said = await last_words(self._channel, self._contract)
-                raise closed_while_sending(self._contract, exc, said, answered=self._answered) from exc
+                raise await self._closed_while_sending(exc) from exc
             try:
                 payload = await self._channel.receive(deadline=deadline)
             except trio.TooSlowError:
@@ -125,7 +124,10 @@ class Single(Line[RequestT, ResponseT]):
         """
         try:
             if not all_sent:
-                await self._flush(deadline)
+                try:
+                    await self._flush(deadline)
+                except PeerClosedError as exc:
+                    raise await self._closed_while_sending(exc) from exc
                 read_until = math.inf  # nobody has waited for an answer yet
             response = await self._receive_answer(request, deadline, read_until)
         except BaseException as exc:
@@ -144,8 +146,10 @@ class Single(Line[RequestT, ResponseT]):
 
     async def _receive_answer(self, request: RequestT, deadline: float, read_until: float) -> ResponseT:
         # As in call(), which would take longer by one more coroutine.
-        if self._channel.in_frame:
-            read_until = math.inf  # from its first byte on an answer has read_timeout_ms of its own
+        if self._channel.in_frame or trio.current_time() >= read_until + STOPPED:
+            # From its first byte on an answer has read_timeout_ms of its own; likewise after this process was
+            # stopped, as Channel.receive() has it.
+            read_until = math.inf
         try:
             payload = await self._channel.receive(deadline=min(deadline, read_until))
         except trio.TooSlowError:
@@ -201,6 +205,10 @@ class Single(Line[RequestT, ResponseT]):
             await self._channel.flush()
         if scope.cancelled_caught:
             raise sending_timed_out(self.endpoint)
+
+    async def _closed_while_sending(self, exc: PeerClosedError) -> PeerClosedError:
+        said = await last_words(self._channel, self._contract)
+        return closed_while_sending(self._contract, exc, said, answered=self._answered)
 
     async def _failed(self, exc: BaseException, *, began: bool) -> None:
         """Close the connection, if what happened to a call leaves it unusable."""
