@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from tests.cli.processes import PROGRAM, command
 from tests.platforms import unix_only
 from tests.support import hang, succeed
-from trio_ipc import Call
+from trio_ipc import Call, Contract
 from trio_ipc.cli.ending import Status
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import open_server, temporary_endpoint
@@ -156,8 +157,6 @@ async def test_another_contract_is_called(tmp_path: Path) -> None:
     environ = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     from google.protobuf.api_pb2 import Api, Method
 
-    from trio_ipc import Contract
-
     async def answer(method: Method, _: Call) -> Api:
         return Api(name=method.name)
 
@@ -171,6 +170,32 @@ async def test_another_contract_is_called(tmp_path: Path) -> None:
             assert (run.returncode, json.loads(run.stdout)["name"]) == (Status.DONE, "n")
     run = await command("describe", *named, **environ)
     assert run.stdout.startswith("contract other: google.protobuf.Method -> google.protobuf.Api\n")
+
+
+async def test_a_request_that_is_no_object_in_json_is_called_as_described(tmp_path: Path) -> None:
+    (tmp_path / "contract_for_values.py").write_text(
+        "from google.protobuf.wrappers_pb2 import Int64Value, StringValue\n"
+        "from trio_ipc import Contract\n"
+        "LENGTH = Contract(name='length', request_type=StringValue, response_type=Int64Value)\n"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "TRIO_IPC_CRC32_VARIANT": "ieee"}
+
+    async def length(text: StringValue, _: Call) -> Int64Value:
+        return Int64Value(value=len(text.value))
+
+    contract = Contract(name="length", request_type=StringValue, response_type=Int64Value)
+    named = ["--contract", "contract_for_values:LENGTH"]
+    run = await command("describe", "--json=short", *named, **environ)
+    example = json.dumps(json.loads(run.stdout)["example"])
+    with temporary_endpoint() as endpoint:
+        async with open_server(length, contract, endpoint):
+            run = await command("call", endpoint.path, example, '"a{b"', *named, **environ)
+            assert (run.returncode, run.stdout, run.stderr) == (Status.DONE, '"5"\n"3"\n', "")
+            run = await command("call", endpoint.path, *named, stdin='"12"\n\n  "}{"', **environ)
+            assert (run.returncode, run.stdout, run.stderr) == (Status.DONE, '"2"\n"2"\n', "")
+            run = await command("call", endpoint.path, "12", *named, **environ)
+            assert (run.returncode, run.stdout) == (Status.USAGE, "")
+            assert "it is no google.protobuf.StringValue" in run.stderr
 
 
 @unix_only

@@ -5,13 +5,33 @@ from __future__ import annotations
 import json
 
 import pytest
+from google.protobuf import (
+    descriptor_pool,
+    duration_pb2,
+    field_mask_pb2,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+)
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import StringValue
 
 from trio_ipc import IpcError
 from trio_ipc.cli import described
-from trio_ipc.cli.messages import NotAMessageError, Splitter, failed_by, message_in, value_of
+from trio_ipc.cli.messages import (
+    OTHER_FORMS,
+    NotAMessageError,
+    Splitter,
+    failed_by,
+    message_in,
+    splitter_of,
+    value_of,
+)
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, ProcessRecord
+
+#: What has the messages of OTHER_FORMS known.
+_LOADED = (duration_pb2, field_mask_pb2, struct_pb2, timestamp_pb2)
 
 
 def test_a_message_goes_to_json_and_back() -> None:
@@ -117,3 +137,23 @@ def test_a_contract_is_described_with_all_that_may_stand_in_its_messages() -> No
 def test_the_example_is_a_request() -> None:
     example = described.described(DETECTION)["example"]
     assert message_in(json.dumps(example), DetectionTask) == DetectionTask(task_id="task_id")
+
+
+@pytest.mark.parametrize("name", OTHER_FORMS)
+def test_each_form_that_is_no_object_is_one(name: str) -> None:
+    kind = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
+    message = message_in(json.dumps(OTHER_FORMS[name]), kind)
+    assert value_of(message) == OTHER_FORMS[name]
+    with pytest.raises(NotAMessageError):
+        message_in("", kind)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_values_are_parted_by_lines_wherever_they_are_cut(size: int) -> None:
+    splitter, text = splitter_of(StringValue), '"a"\r\n\n "}" \n1\n'
+    assert [one for at in range(0, len(text), size) for one in splitter.feed(text[at : at + size])] == [
+        '"a"',
+        '"}"',
+        "1",
+    ]
+    splitter.close()

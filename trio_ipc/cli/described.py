@@ -10,6 +10,8 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from trio_ipc.contract import Contract
 
+from .messages import OTHER_FORMS
+
 #: The names of protobuf's types in a .proto ("Scalar Value Types"), by descriptor.proto's numbers.
 _TYPES: Final = {
     FieldDescriptor.TYPE_DOUBLE: "double",
@@ -76,8 +78,10 @@ def lines(contract: Contract[Any, Any]) -> Iterator[str]:
         yield "}"
 
 
-def example(kind: Descriptor) -> dict[str, Any]:
+def example(kind: Descriptor) -> Any:
     """Return a message of that kind as JSON has it, in which the fields without presence are filled in."""
+    if kind.full_name in OTHER_FORMS:
+        return OTHER_FORMS[kind.full_name]
     return {
         field.name: _example_value(field)
         for field in kind.fields

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
@@ -25,6 +25,27 @@ _MARK: Final = re.compile(r'["{}\[\]]|\\.', re.DOTALL)
 #: that some editors on Windows write first.
 _BETWEEN: Final = " \t\r\n\ufeff"
 
+#: Messages that are no object in JSON, each with an example (protobuf's "ProtoJSON Format").
+OTHER_FORMS: Final[Mapping[str, Any]] = {
+    f"google.protobuf.{name}": form
+    for name, form in {
+        "BoolValue": True,
+        "BytesValue": "",
+        "DoubleValue": 1.5,
+        "FloatValue": 1.5,
+        "Int32Value": 1,
+        "Int64Value": "1",
+        "StringValue": "value",
+        "UInt32Value": 1,
+        "UInt64Value": "1",
+        "Duration": "1.500s",
+        "FieldMask": "name",
+        "ListValue": [],
+        "Timestamp": "2026-01-01T00:00:00Z",
+        "Value": "value",
+    }.items()
+}
+
 
 class NotAMessageError(ValueError):
     """A text is no JSON, or says what the message has no place for. ``str()`` of it says why."""
@@ -34,7 +55,8 @@ def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
     """Return the message that a JSON text says.
 
     Args:
-        text: one object. Fields have the names of the .proto, or protobuf's JSON names.
+        text: one object, or the form of ``OTHER_FORMS``. Fields have the names of the .proto, or protobuf's
+            JSON names.
         kind: the message's class.
 
     Raises:
@@ -42,7 +64,7 @@ def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
     """
     name = kind.DESCRIPTOR.full_name
     try:
-        if text.lstrip(_BETWEEN).startswith("{"):
+        if name in OTHER_FORMS or text.lstrip(_BETWEEN).startswith("{"):
             return json_format.Parse(text, kind())
         why = "it is no JSON object"  # protobuf takes an empty list for an empty message
     except (ValueError, TypeError, json_format.ParseError) as exc:
@@ -52,7 +74,7 @@ def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
     raise NotAMessageError(f"it is no {name}: {why}")
 
 
-def value_of(message: Message) -> dict[str, Any]:
+def value_of(message: Message) -> Any:
     """Return a message as what :mod:`json` can write.
 
     Fields that are always there are there, also where they are 0 or empty: a script can ask for them.
@@ -61,13 +83,12 @@ def value_of(message: Message) -> dict[str, Any]:
         IpcError: JSON has no form for it, such as an Any of an unknown type.
     """
     try:
-        value: dict[str, Any] = json_format.MessageToDict(
+        return json_format.MessageToDict(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
     except (ValueError, TypeError, json_format.Error) as exc:
         name = message.DESCRIPTOR.full_name
         raise IpcError(f"the {name} has no form in JSON: {exc}", hint="read it by a program") from exc
-    return value
 
 
 def failed_by(message: Message, field: str | None) -> bool:
@@ -86,6 +107,26 @@ def failed_by(message: Message, field: str | None) -> bool:
             return False
         raise KeyError(field)
     return not getattr(message, found.name)
+
+
+def splitter_of(kind: type[Message]) -> Splitter | LineSplitter:
+    """Return what parts a stream of text into messages of that kind."""
+    return LineSplitter() if kind.DESCRIPTOR.full_name in OTHER_FORMS else Splitter()
+
+
+class LineSplitter:
+    """Parts a stream of text into lines, as a number does not say where it ends. The last has to end, too."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def feed(self, text: str) -> Iterator[str]:
+        """Take more text; give the lines that are whole by it and have something in them."""
+        *whole, self._text = (self._text + text).split("\n")
+        yield from filter(None, (line.strip(_BETWEEN) for line in whole))
+
+    def close(self) -> None:
+        """Say that nothing follows."""
 
 
 class Splitter:

@@ -79,9 +79,10 @@ def command(
     """Call the server at ENDPOINT, and write its responses as JSON.
 
     Each JSON is one request: an object with the fields of the contract's request, which 'trio-ipc describe'
-    lists. Without any, requests are read from standard input, one after the other, each on one line or on
-    several; each is made as soon as it has been read. All go over one connection, in order, and the first
-    that cannot be answered ends it.
+    lists, or what protobuf's JSON has in its place, such as a string for a StringValue. Without any, requests
+    are read from standard input, one after the other, each on one line or, if it is an object, on several;
+    each is made as soon as it has been read. All go over one connection, in order, and the first that cannot
+    be answered ends it.
 
     \b
       trio-ipc call ./s.sock '{"task_id": "1"}'
@@ -182,10 +183,10 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
         click.UsageError: there is none, or the first is wrong.
         MessageError: a later one is wrong.
     """
-    from trio_ipc.cli.messages import NotAMessageError, Splitter, message_in  # noqa: PLC0415
+    from trio_ipc.cli.messages import NotAMessageError, message_in, splitter_of  # noqa: PLC0415
     from trio_ipc.errors import MessageError  # noqa: PLC0415
 
-    splitter = Splitter()
+    splitter = splitter_of(contract.request_type)
     numbers = itertools.count(1)
     number = next(numbers)
     try:
@@ -194,6 +195,9 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
                 for text in splitter.feed(piece):
                     yield message_in(text, contract.request_type)
                     number = next(numbers)
+        for text in splitter.feed("\n"):  # which the last line may lack
+            yield message_in(text, contract.request_type)
+            number = next(numbers)
         splitter.close()
     except (NotAMessageError, UnicodeDecodeError) as exc:
         if number == 1:
