@@ -100,6 +100,24 @@ async def test_who_has_no_number_in_a_user_namespace_is_told(
         assert "this process itself has uid" in told(await examined(place))
 
 
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="takes root: another user's directory"
+)
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_the_directory_of_a_trusted_user_is_judged_as_theirs(directory: str, trusted: bool) -> None:
+    os.chown(directory, 12_345, -1)
+    policy = PeerPolicy.users([12_345] if trusted else [])
+    found = [
+        one for one in findings.of_files(f"{directory}/s.sock", None, policy) if one.about == "directory"
+    ]
+    if trusted:
+        assert [one.verdict for one in found] == [findings.GOOD]
+        Path(directory).chmod(0o777)
+        found = [*findings.of_files(f"{directory}/s.sock", None, policy)]
+    assert [one.verdict for one in found if one.about == "directory"] == [findings.BROKEN]
+    assert "a server would refuse it" in told(found)
+
+
 async def test_as_a_process_it_tells_by_its_status(tmp_path: Path) -> None:
     with temporary_endpoint() as endpoint:
         run = await command("doctor", endpoint.path)

@@ -49,7 +49,7 @@ async def examine(
         seen = f"{exc.filename}: {exc.strerror}"
         return [*found, Finding("settings", BROKEN, seen, "check the path of the file")]
     found.append(Finding("settings", GOOD, f"crc32_variant {config.crc32_variant}, {_limits(config)}"))
-    files = list(of_files(config.endpoint_path, config.socket_group))
+    files = list(of_files(config.endpoint_path, config.socket_group, policy))
     server = await _of_server(contract, config, policy, timeout, any(one.verdict == BROKEN for one in files))
     return [*found, *files, *server]
 

@@ -63,6 +63,15 @@ if sys.platform != "win32":
             raise _no_account("group", group, exc) from exc
         raise _no_account("group", group)
 
+    def first_gid_of(uid: int) -> int:
+        """Return the id of a user's primary group (getpwuid(3)); -1, which is none, where it is not known."""
+        import pwd  # noqa: PLC0415 - Unix has it
+
+        try:
+            return pwd.getpwuid(uid).pw_gid
+        except (KeyError, OSError):
+            return -1
+
 
 def user_name(uid: int | None) -> str | None:
     """Return a user's name, None where there is none."""

@@ -18,7 +18,9 @@ import attrs
 
 from trio_ipc.errors import EndpointError, IpcError
 from trio_ipc.transports import accounts
+from trio_ipc.transports.credentials import PeerCredentials
 from trio_ipc.transports.monitor import is_mounted_alone
+from trio_ipc.transports.policy import PeerPolicy
 from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_words
 
 #: Whether an endpoint is a file. Pipes have none.
@@ -91,9 +93,9 @@ def kind_of(mode: int) -> str:
 
 if sys.platform == "win32":
 
-    def of_files(path: str, socket_group: str | int | None) -> Iterator[Finding]:
+    def of_files(path: str, socket_group: str | int | None, policy: PeerPolicy) -> Iterator[Finding]:
         """Pipes have no files."""
-        del path, socket_group
+        del path, socket_group, policy
         yield from ()
 
 else:
@@ -104,8 +106,11 @@ else:
     _OTHERS: Final = stat.S_IWOTH
     _GROUP: Final = stat.S_IWGRP
 
-    def of_files(path: str, socket_group: str | int | None) -> Iterator[Finding]:
-        """Judge the way to a socket, its directory, its lock and its file."""
+    def of_files(path: str, socket_group: str | int | None, policy: PeerPolicy) -> Iterator[Finding]:
+        """Judge the way to a socket, its directory, its lock and its file.
+
+        The directory is judged as that of a server which a client of this policy trusts.
+        """
         group = None
         if socket_group is not None:
             try:
@@ -116,7 +121,7 @@ else:
         way = list(of_way(path))
         yield from way
         if all(one.verdict != BROKEN for one in way):
-            yield from of_directory(path, group)
+            yield from of_directory(path, group, policy)
             yield from of_lock(path)
             yield from of_file(path, group)
 
@@ -170,11 +175,16 @@ else:
             )
         return Finding("way", BROKEN, f"{step}: {error.strerror}", "check the path")
 
-    def of_directory(path: str, group: int | None) -> Iterator[Finding]:
-        """Say what a server of this user would say of the directory, and whether it can make a socket."""
+    def of_directory(path: str, group: int | None, policy: PeerPolicy) -> Iterator[Finding]:
+        """Say what a server would say of the directory, and whether one of this user can make a socket.
+
+        The server is that of the directory's owner, if the policy trusts them, or else this user's.
+        """
         directory = os.path.dirname(path)
         try:
-            unix_paths.judge(path, group)
+            owner = os.stat(directory).st_uid
+            trusted = policy.allows(PeerCredentials(uid=owner))
+            unix_paths.judge(path, group, uid=owner if trusted else None)
         except EndpointError as exc:
             yield Finding.of_error("directory", exc, "a server would refuse it: ")
         except OSError as exc:

@@ -17,7 +17,7 @@ from typing import Final
 
 from trio_ipc.errors import EndpointError, EndpointUnsafeError
 from trio_ipc.logs import Log
-from trio_ipc.transports import unix_lock
+from trio_ipc.transports import accounts, unix_lock
 from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_words
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -86,20 +86,21 @@ async def claimed(endpoint: str, group: int | None = None, *, others: bool = Fal
         ) from exc
 
 
-def judge(endpoint: str, group: int | None = None, *, others: bool = False) -> None:
+def judge(endpoint: str, group: int | None = None, *, others: bool = False, uid: int | None = None) -> None:
     """Judge the directory of a socket that is there, as :func:`claimed` does. Makes nothing.
 
     Args:
         endpoint: absolute path of a socket.
         group: id of the group that shall reach the socket; None for none.
         others: whether all other users shall reach it, too.
+        uid: the user whose server it is; None for this process's.
 
     Raises:
         EndpointUnsafeError: the directory is a symbolic link, or others can write or replace it.
         EndpointError: the group or the others cannot pass the directory.
         OSError: the system does not let this process look.
     """
-    os.close(_Way(endpoint, group, others, makes=False).opened())
+    os.close(_Way(endpoint, group, others, makes=False, uid=uid).opened())
 
 
 class _Way:
@@ -109,20 +110,23 @@ class _Way:
     was judged stays as it was.
     """
 
-    def __init__(self, endpoint: str, group: int | None, others: bool, *, makes: bool = True) -> None:
+    def __init__(
+        self, endpoint: str, group: int | None, others: bool, *, makes: bool = True, uid: int | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._makes = makes
         self._directory = os.path.dirname(endpoint)
         self._group = group
         self._others = others
-        self._me = os.geteuid()
+        self._me = os.geteuid() if uid is None else uid
         self._hidden_uid = hidden_uid()
         self._hidden_gid = hidden_gid()
         # The owner of "/" is equal to root: in a user namespace the real root has another number.
         self._as_good_as_root = {0, self._me, os.stat("/").st_uid}
         # A group of one's own, of the same name as the user, is usual; its umask lets the group write. It is
         # not one's own if others shall reach the socket by it.
-        self._own_groups = {0, os.getegid()} - {group}
+        own = os.getegid() if self._me == os.geteuid() else accounts.first_gid_of(self._me)
+        self._own_groups = {0, own} - {group}
         # The directory above the last one, and who can rename in it, where these are others.
         self._shared: tuple[str, str] | None = None
 
