@@ -52,7 +52,8 @@ _PAUSE: Final = 0.0002
 _ASLEEP: Final = 4
 #: How often a traced program does its work, in two runs.
 _SHORT, _LONG = 20, 220
-_TIMEOUT: Final = 120.0
+#: Seconds: valgrind takes minutes where the machine has other work.
+_TIMEOUT: Final = 600.0
 
 _LOOP: Final = "tests.benchmarks.counted_loop"
 
