@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TERMS = ROOT / "docs" / "terms.md"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     module
     for folder in ("trio_ipc", "pytest_trio_ipc", "examples")
