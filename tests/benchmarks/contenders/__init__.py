@@ -36,7 +36,9 @@ CONTENDERS: Final = {
     "resilient": Entry("ours", "trio_ipc, resilient client", "trio", shares=True, only=frozenset({"a", "d"})),
     "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
     "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
-    "blocking-door": Entry("blocking_door", "trio_ipc, blocking adapter", "trio", shares=True, only=_OF_DOORS),
+    "blocking-door": Entry(
+        "blocking_door", "trio_ipc, blocking adapter", "trio", shares=True, only=_OF_DOORS
+    ),
     "aio-door": Entry("aio_door", "trio_ipc, aio adapter", "trio", shares=True, only=_OF_DOORS),
     "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),
     "blocking": Entry("blocking", "blocking sockets, echo"),
