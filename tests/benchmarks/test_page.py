@@ -69,7 +69,7 @@ def test_the_time_that_polling_saves_is_that_of_the_quiet_run() -> None:
     ("sentence", "goals"),
     [
         (
-            r"sockets \((\d) time, measured ([\d.]+)\) and against Rust \(([\d.]+) times, measured ([\d.]+)\)",
+            r"sockets \((\d) time, \w+ ([\d.]+)\) and against Rust \(([\d.]+) times, measured ([\d.]+)\)",
             [*goal("a", "trio_ipc / blocking sockets' echo"), *goal("a", "trio_ipc / Rust")],
         ),
         (
