@@ -5,7 +5,6 @@ Programs run as processes of their own, in a private directory that is their hom
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import inspect
@@ -13,7 +12,6 @@ import itertools
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import tomllib
@@ -30,6 +28,7 @@ import trio
 import trio_ipc
 import trio_ipc.transports
 from tests.platforms import UNDER_WINE, unix_only, windows_only
+from tests.shells import environment, run_commands
 from tests.site.public import public_names
 from tests.test_package import ROOMS
 from trio_ipc import (
@@ -166,16 +165,6 @@ def pairs() -> list[tuple[Fence, Fence]]:
 # --- Running what is printed --------------------------------------------------------------------------------
 
 
-def environment(home: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "HOME": home,
-        "USERPROFILE": home,
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 def saved(fence: Fence, directory: str) -> list[str]:
     """Save a program as a reader would; return the command that runs it."""
     file = Path(directory, f"program_{fence.line}.py")
@@ -283,31 +272,9 @@ async def test_the_runbook_runs_as_printed_from_top_to_bottom(directory: str, pa
     for service in [one for one in fences_of(DOCS / page) if one.language == "python" and is_service(one)]:
         name = "agent.py" if "run_program(" in service.text else "service.py"
         Path(directory, name).write_text(service.text, encoding="utf-8")
-    settings = environment(directory)
-    settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
-    shell = await trio.lowlevel.open_process(
-        ["bash", "-e", "-u", "-o", "pipefail", "-c", commands],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=directory,
-        env=settings,
-        start_new_session=True,
-    )
-    assert shell.stdout is not None
-    output = b""
-    try:
-        with trio.fail_after(60):
-            async for piece in shell.stdout:
-                output += piece
-            await shell.wait()
-    finally:
-        # What it has started in the background would outlive a script that fails.
-        with trio.CancelScope(shield=True), contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
-            await shell.wait()
-        await shell.stdout.aclose()
-    assert output.decode() == printed
+    status, output = await run_commands(commands, directory)
+    assert output == printed
+    assert status == 0
     assert not [*Path(directory).rglob("*.sock")]
 
 

@@ -6,22 +6,17 @@ page share one shell. Together they print what the ``text`` blocks say.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests.platforms import unix_only
-from tests.test_docs import DOCS, Fence, environment, fences_of, is_guide
+from tests.shells import run_commands
+from tests.test_docs import DOCS, Fence, fences_of, is_guide
 
 GUIDES = [page for page in sorted(DOCS.glob("*.md")) if is_guide(page)]
 
@@ -70,34 +65,11 @@ def script_of(page: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
 async def test_a_guide_runs_as_printed_from_top_to_bottom(page: Path, directory: str) -> None:
     script, printed = script_of(page)
-    settings = environment(directory)
-    settings["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), settings["PATH"]])
     told = Path(directory, "errors.txt")  # logs, and what a shell says of processes that were killed
     with told.open("wb") as errors:
-        shell = await trio.lowlevel.open_process(
-            ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=directory,
-            env=settings,
-            start_new_session=True,
-        )
-    assert shell.stdout is not None
-    output = b""
-    try:
-        with trio.fail_after(60):
-            async for piece in shell.stdout:
-                output += piece
-            await shell.wait()
-    finally:
-        # What it has started in the background would outlive a script that fails.
-        with trio.CancelScope(shield=True), contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGKILL)
-            await shell.wait()
-        await shell.stdout.aclose()
-    assert output.decode() == printed, told.read_text(encoding="utf-8")
-    assert shell.returncode == 0, told.read_text(encoding="utf-8")
+        status, output = await run_commands(script, directory, errors=errors)
+    assert output == printed, told.read_text(encoding="utf-8")
+    assert status == 0, told.read_text(encoding="utf-8")
     assert not [*Path(directory).rglob("*.sock")]
 
 
