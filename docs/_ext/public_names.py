@@ -22,20 +22,9 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-ROOT = Path(__file__).parents[2]
+from tests.site.public import MODULES
 
-#: In the order in which a name without a module is looked for.
-MODULES = (
-    "trio_ipc",
-    "trio_ipc.transports",
-    "trio_ipc.daemoneye",
-    "trio_ipc.testing",
-    "trio_ipc.telemetry.prometheus",
-    "trio_ipc.telemetry.opentelemetry",
-    "trio_ipc.blocking",
-    "trio_ipc.aio",
-    "pytest_trio_ipc",
-)
+ROOT = Path(__file__).parents[2]
 
 #: Where Trio's manual has what our docstrings and signatures name. Trio publishes its inventory on its site
 #: only, and a build needs no network.

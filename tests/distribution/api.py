@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import griffe
 
+from tests.site.public import MODULES, is_within
+
 from .making import ROOT
-from .release import BREAKS, PUBLIC_MODULES, PUBLIC_PACKAGES
+from .release import BREAKS, PUBLIC_PACKAGES
 
 #: griffe writes for terminals.
 _COLOUR: Final = re.compile(r"\x1b\[\d*m")
@@ -32,7 +34,7 @@ def module_at(package: Any, path: str) -> Any:
 
 def public_paths(package: Any) -> Iterator[str]:
     """Yield the paths of all that is public, where it is offered and where it is defined."""
-    for path in PUBLIC_MODULES:
+    for path in MODULES:
         if (module := module_at(package, path)) is None:
             continue
         for name in module.exports or [name for name in module.members if not name.startswith("_")]:
@@ -47,12 +49,6 @@ def where_made(thing: Any) -> str:
         return str(thing.canonical_path)
     except griffe.AliasResolutionError:
         return str(thing.path)
-
-
-def is_within(path: str, public: set[str]) -> bool:
-    """Return whether a path is public, or of a part of something public."""
-    parts = path.split(".")
-    return any(".".join(parts[:count]) in public for count in range(1, len(parts) + 1))
 
 
 def breakages(root: Path, before: str) -> Iterator[str]:

@@ -18,13 +18,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.site.public import MODULES, is_within
+
 from .making import ROOT, TOOL_LIMIT
-from .release import PUBLIC_MODULES, PUBLIC_PACKAGES
+from .release import PUBLIC_PACKAGES
 
 
 def public_paths() -> Iterator[str]:
     """Yield the paths of public names: where they are offered, and where they and their bases are made."""
-    for path in PUBLIC_MODULES:
+    for path in MODULES:
         module = importlib.import_module(path)
         for name in getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")]):
             yield f"{path}.{name}"
@@ -32,12 +34,6 @@ def public_paths() -> Iterator[str]:
             for made in thing.__mro__ if isinstance(thing, type) else [thing]:
                 if str(getattr(made, "__module__", "")).startswith(PUBLIC_PACKAGES):
                     yield f"{made.__module__}.{getattr(made, '__qualname__', name)}"
-
-
-def is_within(path: str, public: set[str]) -> bool:
-    """Return whether a path is public, or of a part of something public."""
-    parts = path.split(".")
-    return any(".".join(parts[:count]) in public for count in range(1, len(parts) + 1))
 
 
 def not_known(symbols: Iterable[dict[str, Any]], public: set[str]) -> Iterator[str]:

@@ -22,19 +22,6 @@ from .making import ANSWER_LIMIT, ROOT, TOOL_LIMIT, VERSION_FILE, version_of
 #: What users import.
 PUBLIC_PACKAGES: Final = ("trio_ipc", "pytest_trio_ipc")
 
-#: Where public names are: those in ``__all__``, or where there is none those without an underscore.
-PUBLIC_MODULES: Final = (
-    "trio_ipc",
-    "trio_ipc.transports",
-    "trio_ipc.daemoneye",
-    "trio_ipc.testing",
-    "trio_ipc.blocking",
-    "trio_ipc.aio",
-    "trio_ipc.telemetry.prometheus",
-    "trio_ipc.telemetry.opentelemetry",
-    "pytest_trio_ipc",
-)
-
 #: The exit status of `tests.distribution.api` where something breaks.
 BREAKS: Final = 3
 

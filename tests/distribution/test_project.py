@@ -14,7 +14,8 @@ import trio_ipc
 from tests.distribution import known_types
 from tests.distribution.making import ROOT, VERSION_FILE
 from tests.distribution.record import PYTHONS
-from tests.distribution.release import PUBLIC_MODULES, fragments
+from tests.distribution.release import fragments
+from tests.site.public import MODULES, is_within
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -194,9 +195,9 @@ def test_public_symbols_are_those_that_are_offered_where_they_are_made_with_thei
         "pytest_trio_ipc.ipc_server",
     }
     assert wanted <= public
-    assert not known_types.is_within("trio_ipc.client.pipeline.Pipeline", public)
+    assert not is_within("trio_ipc.client.pipeline.Pipeline", public)
 
 
 def test_the_modules_whose_names_are_public_are_told() -> None:
     page = read("docs", "stability.md")
-    assert [module for module in PUBLIC_MODULES if f"`{module}`" not in page] == []
+    assert [module for module in MODULES if f"`{module}`" not in page] == []

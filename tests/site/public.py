@@ -1,6 +1,6 @@
 """The public names, by their modules, and which of them the reference's pages have.
 
-This must run without Sphinx: the test suite asks for it, too.
+The test suite, what checks a release and the site's own code read this: it needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Final
 
 #: What is public in each module stands in its ``__all__``; the plugin's fixtures are found by their name.
+#: In the order in which the site looks for a name without a module.
 MODULES: Final = (
     "trio_ipc",
     "trio_ipc.transports",
     "trio_ipc.daemoneye",
     "trio_ipc.testing",
+    "trio_ipc.telemetry.prometheus",
+    "trio_ipc.telemetry.opentelemetry",
     "trio_ipc.blocking",
     "trio_ipc.aio",
-    "trio_ipc.telemetry.opentelemetry",
-    "trio_ipc.telemetry.prometheus",
     "pytest_trio_ipc",
 )
 
@@ -54,6 +55,12 @@ def entries(pages: Path) -> dict[str, list[str]]:
             elif kind != "automodule":
                 found.setdefault(module, []).append(name)
     return found
+
+
+def is_within(path: str, public: set[str]) -> bool:
+    """Return whether a path is public, or of a part of something public."""
+    parts = path.split(".")
+    return any(".".join(parts[:count]) in public for count in range(1, len(parts) + 1))
 
 
 def missing(wanted: Mapping[str, set[str]], known: set[str]) -> list[str]:
