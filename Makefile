@@ -50,6 +50,7 @@ PROTO := trio_ipc/daemoneye/detection.proto
 .PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check docs docs-serve docs-browser
 
 help:
+	@echo "make venv    the environment of development, in $(VENV); every other target makes what it needs"
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage; WAY=order, dev or hash runs it in another way"
 	@echo "make test-as-user    the same suite as the user daemon; as root"
@@ -62,6 +63,7 @@ help:
 	@echo "make compatibility   run what docs/compatibility.md is made of, and write it"
 	@echo "make types   whether every public name has a type, by pyright; needs npm"
 	@echo "make changelog  make a section of newsfragments/; ARGS=--draft only shows it"
+	@echo "make newsfragment  whether what was changed since BASE has a newsfragment"
 	@echo "make release-check  whether this tree may become a release"
 	@echo "make lint    ruff, mypy --strict, the terms of docs/terms.md, and whether the generated code is current"
 	@echo "make bench   the benchmark suite; ARGS=--quick takes less than a minute, ARGS=--help says more"
@@ -72,9 +74,10 @@ help:
 	@echo "make hardening-table  run what docs/hardening.md is made of, and write its table; as root"
 	@echo "make interop  peers in Rust, Go and Python's standard library, each server with each client"
 	@echo "make hardening-table-windows  the same of what runs on Windows alone, under Wine"
-	@echo "make docs    the site, into build/docs; docs-serve shows it, docs-browser reads it with Chromium"
+	@echo "make docs    the site, into build/docs; make docs-serve shows it, make docs-browser reads it with Chromium"
 	@echo "make proto   regenerate the protobuf code"
 	@echo "make lock    resolve requirements/*.in into requirements/*.txt again"
+	@echo "make clean   remove every environment, and all that was built"
 
 venv: $(STAMP)
 

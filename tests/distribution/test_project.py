@@ -133,6 +133,22 @@ def test_the_contributing_page_names_targets_and_files_that_exist() -> None:
         assert (ROOT / test).exists(), test
 
 
+#: Parts of other targets, and the list itself.
+INNER = {"help", "interop-go", "interop-rust", "proto-check"}
+
+
+def test_the_list_of_targets_and_the_contributing_page_name_every_target() -> None:
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert phony is not None
+    targets = {*phony[1].split()}
+    written = {*re.findall(r"^([a-z][a-z-]*):(?!=)", MAKEFILE, re.MULTILINE)}
+    assert targets == written
+    listed = {*re.findall(r"\bmake ([a-z-]+)", "\n".join(recipe("help")))}
+    assert targets - listed - INNER == set()
+    told = {*re.findall(r"\bmake ([a-z-]+)", read("CONTRIBUTING.md"))}
+    assert targets - told - INNER == set()
+
+
 @pytest.mark.parametrize("page", ["CODE_OF_CONDUCT.md", "SECURITY.md", "newsfragments/README.md"])
 def test_links_of_pages_outside_of_docs_lead_somewhere(page: str) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", read(page)):
