@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,22 +63,23 @@ def test_an_inventory_tells_its_python_names(tmp_path: Path) -> None:
     assert inventory(tmp_path) == {"trio_ipc.serve"}
 
 
-def test_the_pictures_are_those_that_the_code_gives() -> None:
-    spec = importlib.util.spec_from_file_location("draw", ROOT / "docs" / "diagrams" / "draw.py")
+def module_at(folder: str, name: str) -> Any:
+    """A module of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / folder / name)
     assert spec is not None
     assert spec.loader is not None
-    draw = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(draw)
-    for file, text in draw.drawn().items():
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pictures_are_those_that_the_code_gives() -> None:
+    for file, text in module_at("diagrams", "draw.py").drawn().items():
         assert file.read_text(encoding="utf-8") == text, "run python docs/diagrams/draw.py"
 
 
 def test_links_of_a_page_that_stands_outside_are_turned_to_the_site() -> None:
-    spec = importlib.util.spec_from_file_location("outside", ROOT / "docs" / "_ext" / "pages_outside.py")
-    assert spec is not None
-    assert spec.loader is not None
-    outside = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(outside)
+    outside = module_at("_ext", "pages_outside.py")
     text = (
         "[a](docs/index.md#how-to-guides) [b](LICENSE) [c](https://example.org/) [d](SECURITY.md) [e](#here)"
     )
