@@ -21,7 +21,7 @@ TERMS = ROOT / "docs" / "terms.md"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     module
-    for folder in ("trio_ipc", "pytest_trio_ipc", "examples")
+    for folder in ("trio_ipc", "pytest_trio_ipc", "examples", "docs")
     for module in sorted((ROOT / folder).rglob("*.py"))
     if not module.stem.endswith("_pb2")
 ]

@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation: ``python docs/diagrams/draw.py``, or with ``--check`` compare them.
 
 Each picture is text here, and an SVG beside this file that follows the reader's light or dark theme. What is
-in the code is read from the code: the rooms and their imports, the states of a connection.
+in the code is read from the code: the packages and their imports, the states of a connection.
 """
 
 from __future__ import annotations
@@ -161,14 +161,14 @@ def text_at(at: Point, text: str, *, kind: str = "") -> str:
 # --- The house ----------------------------------------------------------------------------------------------
 
 
-def rooms() -> list[str]:
-    """Return the rooms, as docs/architecture.md lists them."""
+def packages() -> list[str]:
+    """Return the packages, as docs/architecture.md lists them."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     return re.findall(r"^\| `(\w+)` \|", page.partition("## Rules")[0], re.MULTILINE)
 
 
-def public_rooms() -> dict[str, str]:
-    """Return in which room each name of ``trio_ipc`` is."""
+def public_packages() -> dict[str, str]:
+    """Return in which package each name of ``trio_ipc`` is."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     return {
         alias.name: (node.module or "").split(".")[0]
@@ -179,13 +179,13 @@ def public_rooms() -> dict[str, str]:
 
 
 def imports() -> dict[str, set[str]]:
-    """Return which rooms each room imports."""
-    known, where = rooms(), public_rooms()
-    found: dict[str, set[str]] = {room: set() for room in known}
+    """Return which packages each package imports."""
+    known, where = packages(), public_packages()
+    found: dict[str, set[str]] = {package: set() for package in known}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(ROOT).with_suffix("").parts
-        room = parts[1]
-        if room not in found:
+        package = parts[1]
+        if package not in found:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names: list[str] = []
@@ -196,30 +196,30 @@ def imports() -> dict[str, set[str]]:
                 module = ".".join([*base, *([node.module] if node.module else [])])
                 names = [f"{module}.{alias.name}" for alias in node.names]
             for name in names:
-                package, _, rest = name.partition(".")
+                top, _, rest = name.partition(".")
                 target = rest.partition(".")[0]
                 target = where.get(target, target)
-                if package == "trio_ipc" and target in found and target != room:
-                    found[room].add(target)
+                if top == "trio_ipc" and target in found and target != package:
+                    found[package].add(target)
     return found
 
 
 def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Leave out what follows from the rest: a room that is imported by one that is imported."""
+    """Leave out what follows from the rest: a package that is imported by one that is imported."""
 
-    def reach(room: str) -> set[str]:
-        return {far for near in graph[room] for far in {near, *reach(near)}}
+    def reach(package: str) -> set[str]:
+        return {far for near in graph[package] for far in {near, *reach(near)}}
 
     return {
-        room: {near for near in nears if not any(near in reach(other) for other in nears - {near})}
-        for room, nears in graph.items()
+        package: {near for near in nears if not any(near in reach(other) for other in nears - {near})}
+        for package, nears in graph.items()
     }
 
 
-#: Where each room stands from left to right, so that few arrows run behind others. How deep: by its imports.
+#: How far to the right each package stands, so that few arrows run behind others. How deep: by its imports.
 PLACES = {
-    room: int(place)
-    for room, place in re.findall(
+    package: int(place)
+    for package, place in re.findall(
         r"(\w+) (\d+)",
         "castagnoli 90 errors 330 streams 715 logs 230 endpoint 340 contract 470 telemetry 660 settings 190 "
         "transports 330 daemoneye 540 config 260 wire 130 channel 280 legacy 200 opening 290 client 350 "
@@ -229,11 +229,11 @@ PLACES = {
 
 
 def house() -> Picture:
-    """The rooms, each below all that it imports."""
+    """The packages, each below all that it imports."""
     graph = imports()
     floors: dict[str, int] = {}
-    for room in rooms():  # what a room imports stands before it
-        floors[room] = max((floors[near] + 1 for near in graph[room]), default=0)
+    for package in packages():  # what a package imports stands before it
+        floors[package] = max((floors[near] + 1 for near in graph[package]), default=0)
     if set(PLACES) != set(floors):
         raise SystemExit(f"PLACES lacks or has too much: {set(PLACES) ^ set(floors)}")
     step = 68.0
@@ -241,11 +241,11 @@ def house() -> Picture:
     picture.note(
         (380, 16), "An arrow leads to a package that is imported. What follows from others is left out."
     )
-    for room, level in floors.items():
-        picture.box(room, (PLACES[room], 58 + step * level))
-    for room, nears in reduced(graph).items():
+    for package, level in floors.items():
+        picture.box(package, (PLACES[package], 58 + step * level))
+    for package, nears in reduced(graph).items():
         for near in sorted(nears):
-            picture.curve(room, near)
+            picture.curve(package, near)
     return picture
 
 
