@@ -175,12 +175,24 @@ def test_workflows_call_targets_that_exist_and_a_release_needs_no_secret() -> No
                     continue  # the site comes with its target
                 assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), (file.name, target)
         assert "secrets." not in text
+        keys = re.findall(r"^(\w+):", text, re.MULTILINE)
+        assert sorted(keys) == sorted({*keys})  # the host refuses a file that has one twice
     release = read(".github", "workflows", "release.yml")
     jobs = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)+)", release.partition("\njobs:\n")[2], re.MULTILINE))
     assert {*jobs} == {"build", "attest", "publish"}
     assert "id-token: write" not in jobs["build"]  # what is built there cannot publish
     assert "attest-build-provenance@" in jobs["attest"]
     assert "environment: release" in jobs["publish"]
+
+
+def test_workflows_of_a_change_do_nothing_twice() -> None:
+    runs = [
+        target
+        for name in ("ci.yml", "docs.yml")
+        for targets in re.findall(r"run: make ([a-z -]+)", read(".github", "workflows", name))
+        for target in targets.split()
+    ]
+    assert sorted(runs) == sorted({*runs})
 
 
 def test_public_symbols_without_a_known_type_are_found_and_others_do_not_count() -> None:
