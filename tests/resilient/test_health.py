@@ -93,6 +93,33 @@ async def test_without_a_probe_it_is_the_question_and_without_that_a_connection(
             assert server.connections.total == 2, "a connection that was closed shows nothing"
 
 
+async def test_a_check_that_is_the_negotiation_does_not_repeat_the_one_that_its_connection_begins_with(
+    autojump_clock: MockClock,
+) -> None:
+    server = Noting()
+    async with calling(server, contract=DETECTION) as client:
+        assert (await client.check_health("a")).healthy
+        assert server.kinds == ["question"], "which may cost it an enumeration"
+        assert (await client.check_health("a")).healthy
+        assert server.kinds == ["question"] * 2, "what was said earlier does not say how it is now"
+        server.drop_connections()
+        assert await client.wait_until_healthy() == "a"
+        assert server.kinds == ["question"] * 3
+        assert server.connections.total == 2
+        nothing_is_left_behind(client)
+
+
+async def test_a_negotiation_that_failed_does_not_say_that_a_server_is_well(
+    autojump_clock: MockClock,
+) -> None:
+    async def fail(request: DetectionTask, _: Call) -> DetectionResult:
+        return DetectionResult(task_id=request.task_id, error_message="not now")
+
+    async with calling(FakeServer("a", fail), contract=DETECTION) as client:
+        said = await client.check_health("a")
+        assert (said.healthy, said.error) == (False, None)
+
+
 async def test_where_frames_are_too_small_to_ask_a_connection_must_do(autojump_clock: MockClock) -> None:
     server = FakeServer("a", max_frame_bytes=20)
     async with calling(server, contract=DETECTION) as client:

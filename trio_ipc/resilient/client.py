@@ -318,7 +318,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
     ) -> EndpointHealth:
-        """See whether a server answers, by the cheapest request that there is.
+        """Send a server the contract's health check; without one, see by the cheapest request if it answers.
 
         Connects if necessary. The result counts for the endpoint's health. A failed check opens no breaker;
         an open breaker lets no check through, and a half-open one counts it.

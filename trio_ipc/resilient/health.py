@@ -129,12 +129,14 @@ class HealthChecker:
         """Return what to ask, whether a connection need not be asked, and what an answer means.
 
         The contract's question for health comes first: that a server answers a probe does not say that it is
-        well. That a connection was just answered on does not say it either.
+        well. That a connection was just answered on does not say it either, unless the negotiation is that
+        question.
         """
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
+        just_said_well = partial(_said_well_since, upstream.connections_made)
         if contract.health is not None:
-            return contract.health_request(), _never, contract.says_well
+            return contract.health_request(), just_said_well, contract.says_well
         if contract.has_probe:
             return contract.probe_request(), just_answered, _always
         if contract.negotiation is not None:
@@ -237,10 +239,11 @@ def _always(_: object) -> bool:
     return True
 
 
-def _never(_: object) -> bool:
-    return False
-
-
 def _was_made_since(made: int, connection: Connection) -> bool:
     """Return whether a connection was made after so many, and so has just been answered on."""
     return connection.has_answered and connection.number > made
+
+
+def _said_well_since(made: int, connection: Connection) -> bool:
+    """Return whether a connection was made after so many, and its server has just said that it is well."""
+    return connection.said_well and connection.number > made

@@ -60,6 +60,8 @@ class Opener:
     ) -> None:
         self._believed = believed
         self._contract = contract
+        negotiation, health = contract.negotiation, contract.health
+        self._is_asked_for_health = bool(negotiation and health and negotiation.ask == health.ask)
         self._nursery = nursery
         self._peers = peers
         self._connector = connect
@@ -228,6 +230,7 @@ class Opener:
         if answer is not None:
             capabilities = self._contract.capabilities_in(answer)
             connection.upstream.learned(capabilities, question=question, process=connection.process)
+            connection.said_well = self._is_asked_for_health and self._contract.says_well(answer)
             self._check_end(connection)
 
     @staticmethod
