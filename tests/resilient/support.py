@@ -159,6 +159,11 @@ class FakeServer:
         await serve_listener(handle, DETECTION, self._endpoint, config, task_status=task_status)
 
 
+def servers(names: str, **settings: Any) -> list[FakeServer]:
+    """One of each name, which is a letter."""
+    return [FakeServer(name, **settings) for name in names]
+
+
 class Servers:
     """Several of them, and what a client needs to reach them."""
 

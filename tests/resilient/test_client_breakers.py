@@ -9,9 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import hang, succeed, success, task
 from trio_ipc import (
     Call,
@@ -38,6 +35,7 @@ from .support import (
     DetectionResilientClient,
     FakeServer,
     calling,
+    servers,
 )
 
 
