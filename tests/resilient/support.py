@@ -204,6 +204,22 @@ def openings_of(client: DetectionResilientClient) -> list[Opening]:
     return [opening for lane in lanes_of(client) for opening in lane.openings]
 
 
+def open_breaker(client: DetectionResilientClient, name: str) -> None:
+    """As five failures in a row do, without a call."""
+    for _ in range(5):
+        client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
+
+
+def nothing_is_left_behind(client: DetectionResilientClient) -> None:
+    metrics = client.metrics()
+    assert metrics.tasks_sent_total == metrics.tasks_completed_total + metrics.tasks_failed_total
+    assert metrics.active_connections_current == 0
+    assert not waiters_of(client)
+    assert all(one.given_up for one in openings_of(client)), "one that is cancelled may have a step to go"
+    assert all((one.load, one.left, one.closing) == (0, 0, False) for one in connections_of(client))
+    assert not any(one.breaker.probing for one in client.statistics())
+
+
 @asynccontextmanager
 async def calling(
     *servers: FakeServer,

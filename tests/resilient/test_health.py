@@ -30,8 +30,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import BreakerState, Endpoint, open_resilient_client
 
-from .support import PLAIN, A, FakeServer, calling, world_of
-from .test_operators import nothing_is_left_behind, open_breaker
+from .support import PLAIN, A, FakeServer, calling, nothing_is_left_behind, open_breaker, world_of
 
 NEGOTIATION: Any = DETECTION.negotiation
 WITHOUT_HEALTH = attrs.evolve(DETECTION, health=None)

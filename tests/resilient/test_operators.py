@@ -26,21 +26,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import Endpoint, Strategy
 
-from .support import A, DetectionResilientClient, FakeServer, calling, openings_of, waiters_of
-
-
-def open_breaker(client: DetectionResilientClient, name: str) -> None:
-    for _ in range(5):
-        client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
-
-
-def nothing_is_left_behind(client: DetectionResilientClient) -> None:
-    metrics = client.metrics()
-    assert metrics.tasks_sent_total == metrics.tasks_completed_total + metrics.tasks_failed_total
-    assert (metrics.active_connections_current, waiters_of(client)) == (0, [])
-    assert all(one.given_up for one in openings_of(client)), "one that is cancelled may have a step to go"
-    assert not any(one.breaker.probing for one in client.statistics())
-
+from .support import A, DetectionResilientClient, FakeServer, calling, nothing_is_left_behind, open_breaker
 
 # --- One endpoint is asked ----------------------------------------------------------------------------------
 
