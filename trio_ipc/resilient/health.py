@@ -1,6 +1,6 @@
 """Looks whether servers are well, because somebody wants to know.
 
-A check is a call like any other: the contract's question for health, or the cheapest request that there is.
+A check is a call like any other: the contract's health check, or the cheapest request that there is.
 This module must never open a breaker: who waits for a server that is not there yet would keep it away for
 longer.
 """
@@ -41,7 +41,7 @@ class EndpointHealth:
 
     Attributes:
         endpoint_id: whose.
-        healthy: where the contract has a question for health, whether the server says that it is well; where
+        healthy: where the contract has a health check, whether the server says that it is well; where
             it has a probe or a negotiation alone, whether it has answered; where there is nothing to ask,
             whether it could be connected to.
         error: why it is not, None if it is, or says so itself. A :exc:`~trio_ipc.PoolTimeoutError` says that
@@ -128,9 +128,9 @@ class HealthChecker:
     ) -> tuple[Any, Callable[[Connection], bool], Callable[[Any], bool]]:
         """Return what to ask, whether a connection need not be asked, and what an answer means.
 
-        The contract's question for health comes first: that a server answers a probe does not say that it is
-        well. That a connection was just answered on does not say it either, unless the negotiation is that
-        question.
+        The contract's health check comes first: that a server answers a probe does not say that it is
+        well. That a connection was just answered on does not say it either, unless its negotiation was the
+        health check.
         """
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
