@@ -10,11 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.resilient.able import NETWORK, PROCESS, Able
 from tests.support import hang, serving, succeed, success, task
 from trio_ipc import Call, Contract, HealthCheck, IpcConfig
 from trio_ipc.daemoneye import (
     DETECTION,
     PROBE_TASK_PREFIX,
+    Capabilities,
     DetectionResult,
     DetectionTask,
     is_capability_negotiation,
@@ -106,6 +108,20 @@ async def test_a_check_that_is_the_negotiation_does_not_repeat_the_one_that_its_
         assert server.kinds == ["question"] * 3
         assert server.connections.total == 2
         nothing_is_left_behind(client)
+
+
+async def test_a_check_that_is_the_negotiation_puts_off_the_next_refresh(autojump_clock: MockClock) -> None:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10**9) as client:
+        await client.call(task())
+        await trio.sleep(200)
+        server.gate.capabilities = Capabilities([PROCESS, NETWORK])
+        assert (await client.check_health("a")).healthy
+        assert client.statistics()[0].capabilities == server.gate.capabilities
+        await trio.sleep(200)
+        assert server.negotiations == 2
+        await trio.sleep(101)
+        assert server.negotiations == 3
 
 
 async def test_a_negotiation_that_failed_does_not_say_that_a_server_is_well(

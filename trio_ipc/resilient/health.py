@@ -20,7 +20,7 @@ from trio_ipc.contract import Contract
 from trio_ipc.errors import CircuitOpenError, ContractError, IpcError, MessageError, NoEndpointError
 
 from .calls import PendingCall, backoff
-from .capabilities import Caller
+from .capabilities import Caller, is_health_check
 from .connection import Connection
 from .endpoints import Upstream
 from .failures import failure, not_healthy
@@ -134,9 +134,11 @@ class HealthChecker:
         """
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
-        just_said_well = partial(_said_well_since, upstream.connections_made)
+        if is_health_check(contract):
+            negotiation = _Negotiation(contract, upstream)
+            return contract.health_request(), negotiation.is_answered, negotiation.says_well
         if contract.health is not None:
-            return contract.health_request(), just_said_well, contract.says_well
+            return contract.health_request(), _never, contract.says_well
         if contract.has_probe:
             return contract.probe_request(), just_answered, _always
         if contract.negotiation is not None:
@@ -180,6 +182,31 @@ class HealthChecker:
             seconds = error.retry_after
         with trio.move_on_after(seconds):
             await self._closed.wait()
+
+
+class _Negotiation:
+    """A health check that is a negotiation as well, which may cost the server a lot: none is wasted."""
+
+    def __init__(self, contract: Contract[Any, Any], upstream: Upstream) -> None:
+        self._contract = contract
+        self._upstream = upstream
+        self._connections_made = upstream.connections_made
+        self._number = 0
+        self._process: int | None = None
+
+    def is_answered(self, connection: Connection) -> bool:
+        """Return whether the connection began with one that said well; if not, the server is asked now."""
+        if connection.said_well and _was_made_since(self._connections_made, connection):
+            return True
+        self._number = self._upstream.next_question()
+        self._process = connection.process
+        return False
+
+    def says_well(self, response: Any) -> bool:
+        """Note what the server says that it can do, and return whether it says that it is well."""
+        capabilities = self._contract.capabilities_in(response)
+        self._upstream.learned(capabilities, question=self._number, process=self._process)
+        return self._contract.says_well(response)
 
 
 class _Waiting:
@@ -239,11 +266,10 @@ def _always(_: object) -> bool:
     return True
 
 
+def _never(_: object) -> bool:
+    return False
+
+
 def _was_made_since(made: int, connection: Connection) -> bool:
     """Return whether a connection was made after so many, and so has just been answered on."""
     return connection.has_answered and connection.number > made
-
-
-def _said_well_since(made: int, connection: Connection) -> bool:
-    """Return whether a connection was made after so many, and its server has just said that it is well."""
-    return connection.said_well and connection.number > made
