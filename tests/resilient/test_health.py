@@ -25,6 +25,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import (
     CallTimeoutError,
     CircuitOpenError,
+    ContractError,
     NoEndpointError,
     PoolTimeoutError,
     ReadTimeoutError,
@@ -133,6 +134,19 @@ async def test_a_negotiation_that_failed_does_not_say_that_a_server_is_well(
     async with calling(FakeServer("a", fail), contract=DETECTION) as client:
         said = await client.check_health("a")
         assert (said.healthy, said.error) == (False, None)
+
+
+async def test_what_a_contract_cannot_say_of_a_negotiation_is_a_contract_error(
+    autojump_clock: MockClock,
+) -> None:
+    health: Any = HealthCheck(ask=NEGOTIATION.ask, says_well=lambda _: None)  # type: ignore[arg-type,return-value]
+    server = FakeServer("a")
+    async with calling(server, contract=attrs.evolve(DETECTION, health=health)) as client:
+        with pytest.raises(ContractError, match="says_well of the contract .* returned NoneType"):
+            await client.check_health("a")
+        await wait_all_tasks_blocked()
+        assert server.connections.now == 0
+        nothing_is_left_behind(client)
 
 
 async def test_where_frames_are_too_small_to_ask_a_connection_must_do(autojump_clock: MockClock) -> None:
