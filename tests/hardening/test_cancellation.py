@@ -22,8 +22,7 @@ import trio.testing
 
 from tests.hardening.record import Attack
 from tests.platforms import KEPT_BY_WINE, UNDER_WINE, exists, open_handles
-from tests.resilient.support import PLAIN, UNREPEATABLE
-from tests.resilient.test_hostile_users import nothing_is_left_behind
+from tests.resilient.support import PLAIN, UNREPEATABLE, nothing_is_left_behind
 from tests.support import DetectionClient, DetectionServer, serving, success, task
 from trio_ipc import (
     Call,

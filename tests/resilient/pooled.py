@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -9,9 +13,10 @@ from tests.support import success, task
 from trio_ipc import Call
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
 
-from .support import (
-    DetectionResilientClient,
-)
+from .support import DetectionResilientClient, FakeServer, calling
+
+#: Milliseconds.
+_HOURS: Final = 10_000_000
 
 
 class Gate:
@@ -49,3 +54,20 @@ async def call_in_order(
     for task_id in task_ids:
         nursery.start_soon(one, task_id)
         await wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def gated(
+    *, takes_hours: bool = False, **settings: Any
+) -> AsyncIterator[tuple[Gate, FakeServer, DetectionResilientClient]]:
+    """A gate, the one server that it is the handler of, and a client of that with these settings.
+
+    If it takes hours, neither the server nor a call has a shorter deadline.
+    """
+    gate = Gate()
+    server = FakeServer("a", gate)
+    if takes_hours:
+        server = FakeServer("a", gate, read_timeout_ms=_HOURS)
+        settings["call_timeout_ms"] = _HOURS
+    async with calling(server, **settings) as client:
+        yield gate, server, client

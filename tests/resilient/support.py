@@ -159,6 +159,11 @@ class FakeServer:
         await serve_listener(handle, DETECTION, self._endpoint, config, task_status=task_status)
 
 
+def servers(names: str, **settings: Any) -> list[FakeServer]:
+    """One of each name, which is a letter."""
+    return [FakeServer(name, **settings) for name in names]
+
+
 class Servers:
     """Several of them, and what a client needs to reach them."""
 
@@ -197,6 +202,22 @@ def waiters_of(client: DetectionResilientClient) -> list[Waiter]:
 
 def openings_of(client: DetectionResilientClient) -> list[Opening]:
     return [opening for lane in lanes_of(client) for opening in lane.openings]
+
+
+def open_breaker(client: DetectionResilientClient, name: str) -> None:
+    """As five failures in a row do, without a call."""
+    for _ in range(5):
+        client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
+
+
+def nothing_is_left_behind(client: DetectionResilientClient) -> None:
+    metrics = client.metrics()
+    assert metrics.tasks_sent_total == metrics.tasks_completed_total + metrics.tasks_failed_total
+    assert metrics.active_connections_current == 0
+    assert not waiters_of(client)
+    assert all(one.given_up for one in openings_of(client)), "one that is cancelled may have a step to go"
+    assert all((one.load, one.left, one.closing) == (0, 0, False) for one in connections_of(client))
+    assert not any(one.breaker.probing for one in client.statistics())
 
 
 @asynccontextmanager

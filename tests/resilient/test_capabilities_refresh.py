@@ -23,7 +23,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import NoEndpointError
 from trio_ipc.resilient import BreakerState
 
-from .support import A, FakeServer, calling
+from .support import A, FakeServer, calling, open_breaker
 
 
 async def test_they_are_refreshed_every_five_minutes_without_a_call(
@@ -166,8 +166,7 @@ async def test_a_refresh_is_left_out_while_the_breaker_is_open(autojump_clock: M
     server = Able("a", PROCESS)
     async with calling(server, contract=DETECTION, breaker_reset_ms=10_000_000) as client:
         await client.call(task())
-        for _ in range(5):
-            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        open_breaker(client, "a")
         await trio.sleep(301)
         assert client.statistics()[0].breaker.state is BreakerState.OPEN
         assert server.negotiations == 1

@@ -8,9 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import MIB, hang, succeed, success, task
 from trio_ipc import (
     Call,
@@ -44,6 +41,7 @@ from .support import (
     FakeServer,
     calling,
     path_of,
+    servers,
 )
 
 

@@ -9,9 +9,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import hang, succeed, success, task
 from trio_ipc import (
     Call,
@@ -38,10 +35,12 @@ from .support import (
     DetectionResilientClient,
     FakeServer,
     calling,
+    open_breaker,
+    servers,
 )
 
 
-async def open_breaker(client: DetectionResilientClient) -> None:
+async def fail_five_calls(client: DetectionResilientClient) -> None:
     for _ in range(5):
         with pytest.raises(ReadTimeoutError):
             await client.call(task())
@@ -52,7 +51,7 @@ async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_onc
 ) -> None:
     server = FakeServer("a", hang, read_timeout_ms=1_000)
     async with calling(server) as client:
-        await open_breaker(client)
+        await fail_five_calls(client)
         asked = len(server.asked)
         began = trio.current_time()
         with pytest.raises(
@@ -71,8 +70,7 @@ async def test_an_open_breaker_is_not_waited_for_where_another_server_is_only_aw
     a.handler = hang
     b.crash()
     async with calling(a, b) as client, trio.open_nursery() as nursery:
-        for _ in range(5):
-            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        open_breaker(client, "a")
 
         async def come_back() -> None:
             await trio.sleep(1)
@@ -88,8 +86,7 @@ async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autoj
     a, b = servers("ab")
     async with calling(a, b) as client:
         for name in "ab":
-            for _ in range(5):
-                client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
+            open_breaker(client, name)
             await trio.sleep(10)
         with pytest.raises(CircuitOpenError, match=f"all 2 endpoints are left alone.*{A}: .*{B}: ") as caught:
             await client.call(task())
@@ -102,7 +99,7 @@ async def test_one_call_at_a_time_tries_a_half_open_server_and_three_close_it(
 ) -> None:
     server = FakeServer("a", hang, read_timeout_ms=1_000)
     async with calling(server) as client:
-        await open_breaker(client)
+        await fail_five_calls(client)
         await trio.sleep(30)
         release = trio.Event()
 
@@ -132,7 +129,7 @@ async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: Mo
     server = FakeServer("a", hang, read_timeout_ms=1_000)
     refusals = 0
     async with calling(server, call_timeout_ms=4_000) as client, trio.open_nursery() as nursery:
-        await open_breaker(client)
+        await fail_five_calls(client)
 
         async def patient() -> None:
             nonlocal refusals
@@ -173,8 +170,7 @@ async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_pro
             nursery.start_soon(partial(client.call, network, timeout=1000))
             await wait_all_tasks_blocked()
             a.asked.clear()
-        for _ in range(5):
-            client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
+        open_breaker(client, "a")
         await trio.sleep(30)
         nursery.start_soon(partial(client.call, network, timeout=1000))
         await wait_all_tasks_blocked()
@@ -197,7 +193,7 @@ async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
 ) -> None:
     server = FakeServer("a", hang, read_timeout_ms=1_000)
     async with calling(server) as client:
-        await open_breaker(client)
+        await fail_five_calls(client)
         await trio.sleep(30)
         server.crash()
         tries = server.tries
@@ -211,7 +207,7 @@ async def test_a_probe_that_cannot_connect_opens_it_again_without_trying_longer(
 async def test_a_cancelled_probe_makes_room_for_the_next(autojump_clock: MockClock) -> None:
     server = FakeServer("a", hang, read_timeout_ms=1_000)
     async with calling(server) as client:
-        await open_breaker(client)
+        await fail_five_calls(client)
         await trio.sleep(30)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.call, task())

@@ -7,9 +7,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import frame, hang, success, task
 from trio_ipc import (
     Call,
@@ -40,6 +37,7 @@ from .support import (
     FakeServer,
     Servers,
     calling,
+    servers,
 )
 
 

@@ -8,9 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import hang, succeed, success, task
 from trio_ipc import (
     ReadTimeoutError,
@@ -25,6 +22,7 @@ from .support import (
     B,
     FakeServer,
     calling,
+    servers,
 )
 
 

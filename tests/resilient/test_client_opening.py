@@ -6,9 +6,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.resilient.clients import (
-    servers,
-)
 from tests.support import frame, hang, success, task
 from trio_ipc import (
     Call,
@@ -32,6 +29,7 @@ from .support import (
     A,
     FakeServer,
     calling,
+    servers,
 )
 
 

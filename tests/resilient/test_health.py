@@ -10,11 +10,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.resilient.able import NETWORK, PROCESS, Able
 from tests.support import hang, serving, succeed, success, task
 from trio_ipc import Call, Contract, HealthCheck, IpcConfig
 from trio_ipc.daemoneye import (
     DETECTION,
     PROBE_TASK_PREFIX,
+    Capabilities,
     DetectionResult,
     DetectionTask,
     is_capability_negotiation,
@@ -23,6 +25,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import (
     CallTimeoutError,
     CircuitOpenError,
+    ContractError,
     NoEndpointError,
     PoolTimeoutError,
     ReadTimeoutError,
@@ -30,8 +33,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import BreakerState, Endpoint, open_resilient_client
 
-from .support import PLAIN, A, FakeServer, calling, world_of
-from .test_operators import nothing_is_left_behind, open_breaker
+from .support import PLAIN, A, FakeServer, calling, nothing_is_left_behind, open_breaker, world_of
 
 NEGOTIATION: Any = DETECTION.negotiation
 WITHOUT_HEALTH = attrs.evolve(DETECTION, health=None)
@@ -91,6 +93,60 @@ async def test_without_a_probe_it_is_the_question_and_without_that_a_connection(
             server.drop_connections()
             assert (await client.check_health("a")).healthy
             assert server.connections.total == 2, "a connection that was closed shows nothing"
+
+
+async def test_a_check_that_is_the_negotiation_does_not_repeat_the_one_that_its_connection_begins_with(
+    autojump_clock: MockClock,
+) -> None:
+    server = Noting()
+    async with calling(server, contract=DETECTION) as client:
+        assert (await client.check_health("a")).healthy
+        assert server.kinds == ["question"], "which may cost it an enumeration"
+        assert (await client.check_health("a")).healthy
+        assert server.kinds == ["question"] * 2, "what was said earlier does not say how it is now"
+        server.drop_connections()
+        assert await client.wait_until_healthy() == "a"
+        assert server.kinds == ["question"] * 3
+        assert server.connections.total == 2
+        nothing_is_left_behind(client)
+
+
+async def test_a_check_that_is_the_negotiation_puts_off_the_next_refresh(autojump_clock: MockClock) -> None:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, idle_timeout_ms=10**9) as client:
+        await client.call(task())
+        await trio.sleep(200)
+        server.gate.capabilities = Capabilities([PROCESS, NETWORK])
+        assert (await client.check_health("a")).healthy
+        assert client.statistics()[0].capabilities == server.gate.capabilities
+        await trio.sleep(200)
+        assert server.negotiations == 2
+        await trio.sleep(101)
+        assert server.negotiations == 3
+
+
+async def test_a_negotiation_that_failed_does_not_say_that_a_server_is_well(
+    autojump_clock: MockClock,
+) -> None:
+    async def fail(request: DetectionTask, _: Call) -> DetectionResult:
+        return DetectionResult(task_id=request.task_id, error_message="not now")
+
+    async with calling(FakeServer("a", fail), contract=DETECTION) as client:
+        said = await client.check_health("a")
+        assert (said.healthy, said.error) == (False, None)
+
+
+async def test_what_a_contract_cannot_say_of_a_negotiation_is_a_contract_error(
+    autojump_clock: MockClock,
+) -> None:
+    health: Any = HealthCheck(ask=NEGOTIATION.ask, says_well=lambda _: None)  # type: ignore[arg-type,return-value]
+    server = FakeServer("a")
+    async with calling(server, contract=attrs.evolve(DETECTION, health=health)) as client:
+        with pytest.raises(ContractError, match="says_well of the contract .* returned NoneType"):
+            await client.check_health("a")
+        await wait_all_tasks_blocked()
+        assert server.connections.now == 0
+        nothing_is_left_behind(client)
 
 
 async def test_where_frames_are_too_small_to_ask_a_connection_must_do(autojump_clock: MockClock) -> None:

@@ -21,23 +21,13 @@ from .support import (
     FakeServer,
     calling,
     connections_of,
-    openings_of,
-    waiters_of,
+    nothing_is_left_behind,
+    open_breaker,
     world_of,
 )
 
 CONTRACTS = pytest.mark.parametrize("contract", [PLAIN, UNREPEATABLE, DETECTION], ids=lambda one: one.name)
 SHARING = pytest.mark.parametrize("max_in_flight", [1, 3])
-
-
-def nothing_is_left_behind(client: DetectionResilientClient) -> None:
-    metrics = client.metrics()
-    assert metrics.tasks_sent_total == metrics.tasks_completed_total + metrics.tasks_failed_total
-    assert metrics.active_connections_current == 0
-    assert not waiters_of(client)
-    assert all(one.given_up for one in openings_of(client)), "one that is cancelled may have a step to go"
-    assert all((one.load, one.left, one.closing) == (0, 0, False) for one in connections_of(client))
-    assert not any(one.breaker.probing for one in client.statistics())
 
 
 async def four_calls_cancelled(client: DetectionResilientClient, steps: int) -> None:
@@ -81,8 +71,7 @@ async def test_calls_cancelled_at_any_step_leave_nothing_behind_and_blame_nobody
             if state == "dropped":
                 a.drop_connections()
             if state == "half open":
-                for _ in range(5):
-                    client._upstreams["a"].breaker.admit().fail()  # type: ignore[union-attr]
+                open_breaker(client, "a")
                 failures = 5
                 await trio.sleep(30)
             await four_calls_cancelled(client, steps)

@@ -86,6 +86,21 @@ async def test_a_real_server_is_asked_once_for_all_connections_and_again_when_it
             assert client.metrics().tasks_failed_total == 0
 
 
+async def test_a_real_server_whose_health_was_checked_is_not_asked_again_for_a_further_connection(
+    config: IpcConfig,
+) -> None:
+    collector = Collector(together=4)
+    async with (
+        serving(collector, config),
+        open_resilient_client(DETECTION, [Endpoint(config, id="a")]) as client,
+    ):
+        for checks in (1, 2):
+            assert (await client.check_health("a")).healthy
+            assert collector.asked["markers"] == checks
+        await call_together(client, 4)
+        assert collector.asked == {"markers": 2, "probes": 3, "tasks": 4}
+
+
 async def test_a_gate_is_asked_once_too_and_its_handler_sees_neither_question_nor_probe(
     config: IpcConfig,
 ) -> None:

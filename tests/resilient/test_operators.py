@@ -10,17 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support import hang, succeed, success, task
-from trio_ipc import Call
+from tests.resilient.able import NETWORK, NETWORK_TASK, PROCESS, Able
+from tests.support import hang, success, task
 from trio_ipc.daemoneye import (
     DETECTION,
     Capabilities,
-    CapabilityGate,
-    DetectionResult,
-    DetectionTask,
-    MonitoringDomain,
-    TaskType,
-    is_capability_negotiation,
 )
 from trio_ipc.errors import (
     AttemptsFailedError,
@@ -32,38 +26,7 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import Endpoint, Strategy
 
-from .support import A, DetectionResilientClient, FakeServer, calling, openings_of, waiters_of
-
-PROCESS, NETWORK = MonitoringDomain.PROCESS, MonitoringDomain.NETWORK
-NETWORK_TASK = DetectionTask(task_id="n", task_type=TaskType.MONITOR_NETWORK_CONNECTIONS)
-
-
-class Gated(FakeServer):
-    """A server of these domains, which counts how often it was asked for them."""
-
-    def __init__(self, name: str, *domains: int, **settings: Any) -> None:
-        super().__init__(name, **settings)
-        self.gate = CapabilityGate[Call](succeed, Capabilities(domains))
-        self.handler = self.answer
-        self.questions = 0
-
-    async def answer(self, request: DetectionTask, call: Call) -> DetectionResult:
-        self.questions += is_capability_negotiation(request)
-        return await self.gate(request, call)
-
-
-def open_breaker(client: DetectionResilientClient, name: str) -> None:
-    for _ in range(5):
-        client._upstreams[name].breaker.admit().fail()  # type: ignore[union-attr]
-
-
-def nothing_is_left_behind(client: DetectionResilientClient) -> None:
-    metrics = client.metrics()
-    assert metrics.tasks_sent_total == metrics.tasks_completed_total + metrics.tasks_failed_total
-    assert (metrics.active_connections_current, waiters_of(client)) == (0, [])
-    assert all(one.given_up for one in openings_of(client)), "one that is cancelled may have a step to go"
-    assert not any(one.breaker.probing for one in client.statistics())
-
+from .support import A, DetectionResilientClient, FakeServer, calling, nothing_is_left_behind, open_breaker
 
 # --- One endpoint is asked ----------------------------------------------------------------------------------
 
@@ -93,7 +56,7 @@ async def test_where_that_one_fails_nobody_else_is_asked(autojump_clock: MockClo
 async def test_what_that_one_cannot_do_it_refuses_and_what_it_lacks_is_an_error(
     autojump_clock: MockClock,
 ) -> None:
-    a, b = Gated("a", PROCESS), Gated("b", PROCESS, NETWORK)
+    a, b = Able("a", PROCESS), Able("b", PROCESS, NETWORK)
     async with calling(a, b, contract=DETECTION) as client:
         for _ in range(2):
             answer = await client.ask(NETWORK_TASK, endpoint="a")
@@ -109,7 +72,7 @@ async def test_what_that_one_cannot_do_it_refuses_and_what_it_lacks_is_an_error(
 
 
 async def test_what_that_one_lacks_is_learnt_before_it_is_asked(autojump_clock: MockClock) -> None:
-    server = Gated("a", PROCESS)
+    server = Able("a", PROCESS)
     async with calling(server, contract=DETECTION) as client:
         with pytest.raises(NoEndpointError, match="has not what the call needs"):
             await client.call(task("x"), endpoint="a", needs=lambda capabilities: capabilities.realtime)
@@ -176,13 +139,13 @@ async def test_one_that_is_removed_between_two_rounds_is_told_by_what_it_failed_
 
 
 async def test_negotiate_asks_now_and_its_answer_is_gone_by(autojump_clock: MockClock) -> None:
-    a, b = Gated("a", PROCESS), Gated("b", PROCESS)
+    a, b = Able("a", PROCESS), Able("b", PROCESS)
     async with calling(a, b, contract=DETECTION) as client:
         assert await client.negotiate("a") == Capabilities([PROCESS])
-        assert (a.questions, b.questions, b.tries) == (1, 0, 0)
+        assert (a.negotiations, b.negotiations, b.tries) == (1, 0, 0)
         a.gate.capabilities = Capabilities([PROCESS, NETWORK])
         assert await client.negotiate("a") == a.gate.capabilities
-        assert a.questions == 2
+        assert a.negotiations == 2
         assert (await client.ask(NETWORK_TASK)).endpoint_id in {"a", "b"}
         assert (await client.ask(NETWORK_TASK)).endpoint_id == "a"
         assert client.metrics().tasks_sent_total == 2, "questions are no tasks"
@@ -190,21 +153,21 @@ async def test_negotiate_asks_now_and_its_answer_is_gone_by(autojump_clock: Mock
 
 
 async def test_an_explicit_question_puts_off_the_next_refresh(autojump_clock: MockClock) -> None:
-    server = Gated("a", PROCESS, read_timeout_ms=10**9)
+    server = Able("a", PROCESS)
     async with calling(server, contract=DETECTION, idle_timeout_ms=10**9) as client:
         await client.call(task())
         await trio.sleep(200)
         await client.negotiate("a")
         await trio.sleep(200)
-        assert server.questions == 2
+        assert server.negotiations == 2
         await trio.sleep(101)
-        assert server.questions == 3
+        assert server.negotiations == 3
 
 
 async def test_one_who_waits_to_ask_takes_the_answer_that_was_asked_for_meanwhile(
     autojump_clock: MockClock,
 ) -> None:
-    server, said = Gated("a", PROCESS), list[Any]()
+    server, said = Able("a", PROCESS), list[Any]()
     gate = trio.Event()
     server.connecting = gate.wait
     async with calling(server, contract=DETECTION) as client:
@@ -218,13 +181,13 @@ async def test_one_who_waits_to_ask_takes_the_answer_that_was_asked_for_meanwhil
             await wait_all_tasks_blocked()
             gate.set()
         assert said == [server.gate.capabilities] * 4
-        assert server.questions == 1
+        assert server.negotiations == 1
 
 
 async def test_refresh_asks_all_at_the_same_time_and_says_who_could_not_be_asked(
     autojump_clock: MockClock,
 ) -> None:
-    a, gone, hung = Gated("a", PROCESS), FakeServer("gone"), FakeServer("hung", hang, read_timeout_ms=5_000)
+    a, gone, hung = Able("a", PROCESS), FakeServer("gone"), FakeServer("hung", hang, read_timeout_ms=5_000)
     gone.crash()
     async with calling(a, gone, hung, contract=DETECTION) as client:
         failures = await client.refresh_capabilities()
@@ -239,7 +202,7 @@ async def test_refresh_asks_all_at_the_same_time_and_says_who_could_not_be_asked
         client.remove_endpoint("gone")
         client.remove_endpoint("hung")
         assert await client.refresh_capabilities() == {}
-        assert a.questions == 2
+        assert a.negotiations == 2
         client.remove_endpoint("a")
         assert await client.refresh_capabilities() == {}
 

@@ -15,8 +15,7 @@ from tests.support import hang, task
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.errors import CallTimeoutError, ChannelClosedError, ContractError, NoEndpointError
 
-from .support import FakeServer, calling
-from .test_operators import nothing_is_left_behind
+from .support import FakeServer, calling, nothing_is_left_behind
 
 ONE: list[Callable[..., Any]] = [
     lambda client, name, **more: client.call(task(), endpoint=name, **more),

@@ -16,8 +16,7 @@ from tests.support import success, task
 from trio_ipc.daemoneye import DETECTION, stated_capabilities
 from trio_ipc.testing import Moment, cancel_everywhere
 
-from .support import DetectionResilientClient, FakeServer, calling
-from .test_operators import nothing_is_left_behind
+from .support import DetectionResilientClient, FakeServer, calling, nothing_is_left_behind
 
 Operation: TypeAlias = Callable[[DetectionResilientClient], Awaitable[None]]
 

@@ -9,10 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.resilient.pooled import (
-    Gate,
-    call_in_order,
-)
+from tests.resilient.pooled import Gate, call_in_order, gated
 from tests.support import hang, task
 from trio_ipc import ChannelClosedError
 from trio_ipc.errors import CallTimeoutError, PoolTimeoutError
@@ -39,9 +36,7 @@ from .support import (
 async def test_no_more_than_four_connections_go_to_one_endpoint_while_they_are_in_use(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server) as client, trio.open_nursery() as nursery:
+    async with gated() as (gate, server, client), trio.open_nursery() as nursery:
         names = [str(number) for number in range(10)]
         await call_in_order(nursery, client, *names)
         assert len(gate.working) == 4
@@ -93,9 +88,10 @@ async def test_an_unused_connection_makes_room_for_one_to_another_endpoint(
 
 
 async def test_who_waits_is_served_in_order(autojump_clock: MockClock) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
+    async with (
+        gated(max_connections_per_endpoint=1) as (gate, _, client),
+        trio.open_nursery() as nursery,
+    ):
         done: list[str] = []
         names = [str(number) for number in range(8)]
         await call_in_order(nursery, client, *names, done=done)
@@ -107,9 +103,7 @@ async def test_who_waits_is_served_in_order(autojump_clock: MockClock) -> None:
 
 
 async def test_a_newcomer_does_not_overtake_those_who_wait(autojump_clock: MockClock) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server, max_connections_per_endpoint=1) as client:
+    async with gated(max_connections_per_endpoint=1) as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "first", "second")
             gate.open("first", "second", "newcomer")

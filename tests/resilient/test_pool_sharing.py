@@ -8,10 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.resilient.pooled import (
-    Gate,
-    call_in_order,
-)
+from tests.resilient.pooled import call_in_order, gated
 from tests.support import success, task
 from trio_ipc import PeerClosedError
 from trio_ipc.errors import CallTimeoutError
@@ -37,15 +34,13 @@ async def test_when_the_last_caller_has_left_a_shared_connection_is_closed(
     autojump_clock: MockClock, order: tuple[int, int]
 ) -> None:
     """Who comes next is not behind answers that nobody waits for."""
-    gate = Gate()
-    server = FakeServer("a", gate)
     scopes = {number: trio.CancelScope() for number in order}
 
     async def leave(client: DetectionResilientClient, number: int) -> None:
         with scopes[number]:
             await client.call(task(str(number)))
 
-    async with calling(server, **SHARED) as client, trio.open_nursery() as nursery:
+    async with gated(**SHARED) as (gate, server, client), trio.open_nursery() as nursery:
         for number in 1, 2:
             nursery.start_soon(leave, client, number)
             await wait_all_tasks_blocked()
@@ -65,9 +60,7 @@ async def test_when_the_last_caller_has_left_a_shared_connection_is_closed(
 async def test_a_shared_connection_is_closed_when_only_they_are_left_who_have_left(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server, **SHARED) as client, trio.open_nursery() as nursery:
+    async with gated(**SHARED) as (gate, server, client), trio.open_nursery() as nursery:
         await call_in_order(nursery, client, "stays")
         with trio.move_on_after(1):
             await client.call(task("leaves"))
@@ -79,11 +72,9 @@ async def test_a_shared_connection_is_closed_when_only_they_are_left_who_have_le
 async def test_a_shared_connection_is_not_closed_under_who_was_just_given_a_share(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
     scope = trio.CancelScope()
     settings: dict[str, Any] = {**SHARED, "max_in_flight": 2, "contract": UNREPEATABLE}
-    async with calling(server, **settings) as client, trio.open_nursery() as nursery:
+    async with gated(**settings) as (gate, server, client), trio.open_nursery() as nursery:
 
         async def leave() -> None:
             with scope:
@@ -107,9 +98,7 @@ async def test_a_shared_connection_is_not_closed_under_who_was_just_given_a_shar
 async def test_a_shared_connection_that_cannot_be_written_to_is_given_to_nobody(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server, max_connections_per_endpoint=2, max_in_flight=3) as client:
+    async with gated(max_connections_per_endpoint=2, max_in_flight=3) as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1", "2")
             for connection in connections_of(client):
@@ -126,9 +115,7 @@ async def test_a_shared_connection_that_cannot_be_written_to_is_given_to_nobody(
 
 
 async def test_the_connection_used_last_is_used_first(autojump_clock: MockClock) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server) as client:
+    async with gated() as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1", "2", "3")
             for name in "2", "3", "1":
@@ -186,9 +173,7 @@ async def test_a_connection_is_kept_for_five_minutes_without_use(
 
 
 async def test_every_idle_connection_is_reaped_in_its_own_time(autojump_clock: MockClock) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate, read_timeout_ms=10_000_000)
-    async with calling(server, call_timeout_ms=10_000_000) as client:
+    async with gated(takes_hours=True) as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1", "2")
             gate.open("1")
@@ -213,9 +198,7 @@ async def test_use_keeps_a_connection_but_not_for_longer_than_an_hour(autojump_c
 
 
 async def test_one_that_comes_back_too_old_is_closed(autojump_clock: MockClock) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate, read_timeout_ms=10_000_000)
-    async with calling(server, call_timeout_ms=10_000_000) as client:
+    async with gated(takes_hours=True) as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1")
             await trio.sleep(3601)
@@ -227,10 +210,8 @@ async def test_one_that_comes_back_too_old_is_closed(autojump_clock: MockClock) 
 async def test_a_shared_connection_that_is_always_in_use_is_given_up_at_its_age_too(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate, read_timeout_ms=10_000_000)
-    settings: dict[str, Any] = {"max_in_flight": 9, "max_connections_per_endpoint": 1}
-    async with calling(server, call_timeout_ms=10_000_000, **settings) as client:
+    shared = {"max_in_flight": 9, "max_connections_per_endpoint": 1}
+    async with gated(takes_hours=True, **shared) as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1", "2")
             await trio.sleep(3601)
@@ -243,9 +224,7 @@ async def test_a_shared_connection_that_is_always_in_use_is_given_up_at_its_age_
 async def test_removing_an_endpoint_closes_what_is_unused_now_and_what_is_used_then(
     autojump_clock: MockClock,
 ) -> None:
-    gate = Gate()
-    server = FakeServer("a", gate)
-    async with calling(server) as client:
+    async with gated() as (gate, server, client):
         async with trio.open_nursery() as nursery:
             await call_in_order(nursery, client, "1", "2")
             gate.open("1")

@@ -55,13 +55,14 @@ async def test_of_a_send_that_was_cancelled_is_told_of_how_many_bytes(
     assert "of 9 bytes none were sent, or a part of them" in event_line(cut)
 
 
-def test_a_reader_of_frames_keeps_nothing_of_connections_that_are_closed() -> None:
+@pytest.mark.parametrize("end", ["close", "broken"])
+def test_a_reader_of_frames_keeps_nothing_of_connections_that_have_ended(end: str) -> None:
     reader = FrameReader(1000, Crc32Variant.IEEE)
     whole = frame(task("1"))
     for connection in (1, 2, 3):
         (asked,) = reader.frames(Event(0.0, connection, "data", "client", whole))
         assert DETECTION.decode_request(asked.payload).task_id == "1"
         assert reader.frames(Event(0.0, connection, "data", "server", whole[:5])) == []
-        (cut,) = reader.frames(Event(0.0, connection, "close", "client"))
+        (cut,) = reader.frames(Event(0.0, connection, end, "client"))
         assert (cut.by, type(cut.error).__name__) == ("server", "TruncatedFrameError")
     assert not reader._decoders

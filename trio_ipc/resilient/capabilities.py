@@ -33,6 +33,12 @@ _BROKEN: Final = "the contract's negotiation failed"
 Caller: TypeAlias = Callable[[PendingCall], Awaitable[Any]]
 
 
+def is_health_check(contract: Contract[Any, Any]) -> bool:
+    """Return whether the contract's negotiation is its health check as well."""
+    negotiation, health = contract.negotiation, contract.health
+    return negotiation is not None and health is not None and negotiation.ask == health.ask
+
+
 class _Question:
     """One wish to know what a server can do, which somebody else's question may meet as well.
 

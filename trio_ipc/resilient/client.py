@@ -131,7 +131,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
 
         Raises:
             NoEndpointError: there is none of this id.
-            ConfigError: the priority is no valid one.
+            ConfigError: the priority is not valid.
             TypeError: the id is no str.
         """
         upstream = upstream_of(endpoint_id, self._upstreams)
@@ -221,7 +221,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
                 :exc:`ProtocolError` the server may have done the work.
             ChannelClosedError: the client was closed.
             TypeError: an argument is of the wrong type.
-            ValueError: the timeout is no valid one.
+            ValueError: the timeout is not valid.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -276,7 +276,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the contract has no negotiation, or an argument is of the wrong type.
-            ValueError: the timeout is no valid one.
+            ValueError: the timeout is not valid.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -303,7 +303,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the contract has no negotiation, or the timeout is no number.
-            ValueError: the timeout is no valid one.
+            ValueError: the timeout is not valid.
 
         Cancellation closes the connections that wait for an answer, unless others share them.
         """
@@ -318,7 +318,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it is one deadline around all that happens inside
     ) -> EndpointHealth:
-        """See whether a server answers, by the cheapest request that there is.
+        """Send a server the contract's health check; without one, see by the cheapest request if it answers.
 
         Connects if necessary. The result counts for the endpoint's health. A failed check opens no breaker;
         an open breaker lets no check through, and a half-open one counts it.
@@ -335,7 +335,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: an argument is of the wrong type.
-            ValueError: the timeout is no valid one.
+            ValueError: the timeout is not valid.
 
         Cancellation closes the connection that waits for the answer, unless others share it.
         """
@@ -361,7 +361,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             ContractError: the contract's functions returned what they must not.
             ChannelClosedError: the client was closed.
             TypeError: the timeout is no number.
-            ValueError: the timeout is no valid one.
+            ValueError: the timeout is not valid.
 
         Cancellation ends all checks.
         """

@@ -38,6 +38,7 @@ class Connection(trio.abc.AsyncResource):
         failure_told: set when its breaking was told to the breaker.
         number: how many were made to the endpoint until then.
         has_answered: whether the server has answered anything on it.
+        said_well: whether its first answer on it also said that it is well.
         was_refused: whether it was closed as the server has no place for one more, or speaks the other
             checksum variant.
         variant: its checksum variant.
@@ -63,6 +64,7 @@ class Connection(trio.abc.AsyncResource):
         self.closing = False
         self.failure_told = False
         self.has_answered = False
+        self.said_well = False
         self.was_refused = False
         self.upstream.connections_made += 1
         self.number = self.upstream.connections_made

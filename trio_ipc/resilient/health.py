@@ -1,6 +1,6 @@
 """Looks whether servers are well, because somebody wants to know.
 
-A check is a call like any other: the contract's question for health, or the cheapest request that there is.
+A check is a call like any other: the contract's health check, or the cheapest request that there is.
 This module must never open a breaker: who waits for a server that is not there yet would keep it away for
 longer.
 """
@@ -20,7 +20,7 @@ from trio_ipc.contract import Contract
 from trio_ipc.errors import CircuitOpenError, ContractError, IpcError, MessageError, NoEndpointError
 
 from .calls import PendingCall, backoff
-from .capabilities import Caller
+from .capabilities import Caller, is_health_check
 from .connection import Connection
 from .endpoints import Upstream
 from .failures import failure, not_healthy
@@ -41,7 +41,7 @@ class EndpointHealth:
 
     Attributes:
         endpoint_id: whose.
-        healthy: where the contract has a question for health, whether the server says that it is well; where
+        healthy: where the contract has a health check, whether the server says that it is well; where
             it has a probe or a negotiation alone, whether it has answered; where there is nothing to ask,
             whether it could be connected to.
         error: why it is not, None if it is, or says so itself. A :exc:`~trio_ipc.PoolTimeoutError` says that
@@ -128,11 +128,15 @@ class HealthChecker:
     ) -> tuple[Any, Callable[[Connection], bool], Callable[[Any], bool]]:
         """Return what to ask, whether a connection need not be asked, and what an answer means.
 
-        The contract's question for health comes first: that a server answers a probe does not say that it is
-        well. That a connection was just answered on does not say it either.
+        The contract's health check comes first: that a server answers a probe does not say that it is
+        well. That a connection was just answered on does not say it either, unless its negotiation was the
+        health check.
         """
         contract = self._contract
         just_answered = partial(_was_made_since, upstream.connections_made)
+        if is_health_check(contract):
+            negotiation = _Negotiation(contract, upstream)
+            return contract.health_request(), negotiation.is_answered, negotiation.says_well
         if contract.health is not None:
             return contract.health_request(), _never, contract.says_well
         if contract.has_probe:
@@ -178,6 +182,31 @@ class HealthChecker:
             seconds = error.retry_after
         with trio.move_on_after(seconds):
             await self._closed.wait()
+
+
+class _Negotiation:
+    """A health check that is a negotiation as well, which may cost the server a lot: none is wasted."""
+
+    def __init__(self, contract: Contract[Any, Any], upstream: Upstream) -> None:
+        self._contract = contract
+        self._upstream = upstream
+        self._connections_made = upstream.connections_made
+        self._number = 0
+        self._process: int | None = None
+
+    def is_answered(self, connection: Connection) -> bool:
+        """Return whether the connection began with one that said well; if not, the server is asked now."""
+        if connection.said_well and _was_made_since(self._connections_made, connection):
+            return True
+        self._number = self._upstream.next_question()
+        self._process = connection.process
+        return False
+
+    def says_well(self, response: Any) -> bool:
+        """Note what the server says that it can do, and return whether it says that it is well."""
+        capabilities = self._contract.capabilities_in(response)
+        self._upstream.learned(capabilities, question=self._number, process=self._process)
+        return self._contract.says_well(response)
 
 
 class _Waiting:

@@ -20,6 +20,7 @@ from trio_ipc.errors import ChannelClosedError, MessageError, PeerClosedError
 from trio_ipc.telemetry import Traffic
 from trio_ipc.transports import PeerPolicy
 
+from .capabilities import is_health_check
 from .connection import Connection
 from .lanes import Lane, Opening
 from .metrics import ClientMetrics
@@ -60,6 +61,7 @@ class Opener:
     ) -> None:
         self._believed = believed
         self._contract = contract
+        self._checks_health = is_health_check(contract)
         self._nursery = nursery
         self._peers = peers
         self._connector = connect
@@ -228,6 +230,7 @@ class Opener:
         if answer is not None:
             capabilities = self._contract.capabilities_in(answer)
             connection.upstream.learned(capabilities, question=question, process=connection.process)
+            connection.said_well = self._checks_health and self._contract.says_well(answer)
             self._check_end(connection)
 
     @staticmethod

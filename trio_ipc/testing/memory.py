@@ -270,7 +270,7 @@ class MemoryEndpoint(IpcEndpoint):
 
 
 class MemoryNetwork:
-    """Several endpoints in memory, found by their names; for clients of several collectors.
+    """Several endpoints in memory, found by their names; for clients of several servers.
 
     ``open_resilient_client(…, connect=network.open_channel)`` connects by each endpoint's
     ``endpoint_path``.

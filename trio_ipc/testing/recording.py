@@ -166,15 +166,12 @@ class FrameReader:
 
     def frames(self, event: Event) -> list[RecordedFrame]:
         """Return the frames that an event makes whole, or shows to be broken."""
-        ends: list[Side] = []
         if event.what == "data":
             return self._decoded(event)
-        if event.what == "eof":
-            ends = [event.by]
-        elif event.what in {"close", "broken"}:
-            ends = ["client", "server"]
+        has_ended = event.what in {"close", "broken"}
+        ends: list[Side] = ["client", "server"] if has_ended else [event.by] if event.what == "eof" else []
         frames = [frame for side in ends for frame in self._ended(event.at, event.connection, side)]
-        if event.what == "close":  # nothing follows, and there may be any number of connections
+        if has_ended:  # nothing follows, and there may be any number of connections
             for side in ends:
                 self._decoders.pop((event.connection, side), None)
         return frames

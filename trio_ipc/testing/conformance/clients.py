@@ -104,8 +104,8 @@ async def check_client(
 
     Each request is answered in another way. A client that asks on and on sees all of them; one that asks once
     must be run again and again: how often depends on what was asked for, and :attr:`Finding.seen` says what
-    could not be seen. It ends once everything was played, or when nobody asks any more what could be answered
-    in another way: a second try of some rules waits for a new connection.
+    could not be seen. It ends once everything was played, or when no request comes any more that could be
+    answered in a new way. A second try of some rules waits for a new connection.
 
     Args:
         contract: the message types.
