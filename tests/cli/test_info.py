@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import command
+from tests.cli.strangers import STRANGER, endpoint_of_a_stranger, needs_another_user
 from tests.platforms import unix_only
 from tests.support import hang, succeed
 from trio_ipc import PeerCredentials
@@ -96,21 +97,14 @@ async def test_what_is_left_at_a_path_is_told(tmp_path: Path, kind: str) -> None
 
 
 @unix_only
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root to be another user")
+@needs_another_user
 async def test_another_users_server_is_shown_and_not_asked_unless_it_is_trusted() -> None:
-    stranger = 54_321
-    with temporary_endpoint() as endpoint, socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(endpoint.path)
-        os.seteuid(stranger)  # who calls listen(2) is the one that a client sees (unix(7), SO_PEERCRED)
-        try:
-            listening.listen()
-        finally:
-            os.seteuid(0)
-        run = await command("info", "--json", endpoint.path)
+    with endpoint_of_a_stranger() as path:
+        run = await command("info", "--json", path)
         found = json.loads(run.stdout)
         assert run.returncode == Status.NO
-        assert (found["trusted"], found["answer"], found["server"]["uid"]) == (False, None, stranger)
-        run = await command("info", "--json", "--silent", "--trust", str(stranger), endpoint.path)
+        assert (found["trusted"], found["answer"], found["server"]["uid"]) == (False, None, STRANGER)
+        run = await command("info", "--json", "--silent", "--trust", str(STRANGER), path)
         assert (run.returncode, json.loads(run.stdout)["trusted"]) == (Status.DONE, True)
 
 
