@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import trio.lowlevel
 
 from tests.platforms import unix_only
 from trio_ipc import ConfigError, run_program, standard_output, until_stopped
+from trio_ipc.service.console import Console
 from trio_ipc.streams import OutputError, ReaderGoneError
 from trio_ipc.transports.host import STOP_SIGNALS
 
@@ -219,3 +221,30 @@ def test_what_happens_in_a_block_that_writes_is_told_apart(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OutputError, match="is closed"), standard_output():
         pass
+
+
+def closed_file() -> io.StringIO:
+    file = io.StringIO()
+    file.close()
+    return file
+
+
+def test_a_program_that_closes_its_streams_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> int:
+        monkeypatch.setattr(sys, "stdout", closed_file())
+        monkeypatch.setattr(sys, "stderr", closed_file())
+        with pytest.raises(OutputError, match="is closed"), standard_output():
+            pass
+        raise ConfigError("nobody is told")
+
+    assert run_program(body, name="it") == 1
+
+
+def test_a_service_whose_streams_are_closed_is_not_kept_from_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", closed_file())
+    monkeypatch.setattr(sys, "stderr", closed_file())
+    console = Console("it", "text")
+    console.announce("/run/s.sock")
+    console.say("a line", exc=ValueError("and its traceback"))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trio_ipc.errors import escape, writable
-from trio_ipc.streams import OutputError, ReaderGoneError, flush, writing
+from trio_ipc.streams import OutputError, ReaderGoneError, flush, tell, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,8 +91,7 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Write a line to standard error, if that can be done."""
-    with contextlib.suppress(OSError):  # there is nobody else to tell
-        print(writable(text), file=sys.stderr, flush=True)
+    tell(writable(text))
 
 
 @contextlib.contextmanager
