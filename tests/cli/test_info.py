@@ -20,6 +20,7 @@ from trio_ipc.cli import looking
 from trio_ipc.cli.ending import Status
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import open_server, temporary_endpoint
+from trio_ipc.transports import findings
 
 
 async def test_a_live_server_is_told_with_its_process_and_its_variant() -> None:
@@ -94,6 +95,21 @@ async def test_what_is_left_at_a_path_is_told(tmp_path: Path, kind: str) -> None
     found = json.loads(run.stdout)
     assert (found["state"], found["endpoint"]) == (kind, os.path.abspath(path))
     assert found["file"]["kind"] == ("socket" if kind == "stale" else "regular file")
+
+
+@unix_only
+def test_a_file_whose_time_no_calendar_has_is_shown_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sock"
+    path.touch()
+    found = os.lstat(path)
+    # Not by utime(2): ext4 has no such times, tmpfs has.
+    odd = os.stat_result((*found[:8], 10**12, found[9]))
+    monkeypatch.setattr(os, "lstat", lambda _: odd)
+    shown = findings.file_at(str(path))
+    assert shown is not None
+    assert (shown["kind"], shown["made"]) == ("regular file", None)
 
 
 @unix_only
