@@ -8,25 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-import trio
-
 from trio_ipc import ConfigError, IpcConfig
 from trio_ipc.endpoint import endpoint_in_full
-
-if sys.platform == "win32":
-    #: How to start a program that can be asked to end: the console asks all of a group at a time.
-    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-else:
-    IN_ITS_OWN_GROUP: Final[Mapping[str, Any]] = {}
-
 
 #: What the programs are set to where nobody says otherwise: binaries in the field speak CRC-32C, others IEEE.
 DEFAULTS: Final[Mapping[str, Any]] = {"crc32_variant": "auto"}
@@ -89,21 +77,6 @@ def _at(config: IpcConfig, endpoint: str) -> IpcConfig:
         problem = f"--endpoint {endpoint!r} is relative to a working directory that is gone"
         raise ConfigError(f"{problem}: {exc.strerror}", hint="give an absolute path") from exc
     return config.replace(endpoint_path=in_full)
-
-
-def private_endpoint(directory: str) -> str:
-    """Name an endpoint for a private directory that nobody else has."""
-    if sys.platform == "win32":
-        return endpoint_in_full(f"trio-ipc-{os.path.basename(directory)}")
-    return os.path.join(directory, "procmond.sock")
-
-
-def ask_to_end(process: trio.Process) -> None:
-    """Ask a program to end, as a service manager would. It must have been started `IN_ITS_OWN_GROUP`."""
-    if sys.platform == "win32":
-        process.send_signal(signal.CTRL_BREAK_EVENT)
-    else:
-        process.terminate()
 
 
 def printable(text: str) -> str:

@@ -32,7 +32,8 @@ from trio_ipc import (
 )
 from trio_ipc.daemoneye import DETECTION, DetectionTask, HashCheck, TaskType
 
-from .common import IN_ITS_OWN_GROUP, ask_to_end, complain, private_endpoint
+from .common import complain
+from .host import IN_ITS_OWN_GROUP, ask_to_end, private_endpoint
 
 PROGRAM = "demo"
 

@@ -74,11 +74,18 @@ def test_each_room_imports_only_what_stands_above_it() -> None:
         assert imported_rooms(file) <= allowed, file
 
 
+def knows_the_platform(file: Path) -> bool:
+    return any(word in file.read_text() for word in ("sys.platform", "os.name", "platform.system", "win32"))
+
+
 def test_services_and_the_command_know_no_platform() -> None:
     for room in ("service", "cli"):
-        for file in (PACKAGE / room).rglob("*.py"):
-            words = {"sys.platform", "os.name", "platform.system", "win32"}
-            assert not [word for word in words if word in file.read_text()], file
+        assert [file for file in (PACKAGE / room).rglob("*.py") if knows_the_platform(file)] == []
+
+
+def test_one_module_of_the_examples_knows_the_platform() -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    assert [file for file in examples.rglob("*.py") if knows_the_platform(file)] == [examples / "host.py"]
 
 
 def test_the_wire_imports_no_trio() -> None:

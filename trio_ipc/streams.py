@@ -1,6 +1,6 @@
 """The standard streams of a program: what is done to them before the first line and after the last one.
 
-The command and services share it. This module must never write a line, nor know what is written.
+The command and services share it. This module must never know what is written.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def writing() -> Iterator[TextIO]:
         ReaderGoneError: nobody reads any longer.
         OutputError: it takes nothing, or there is none.
     """
-    if sys.stdout is None:
+    if is_closed(sys.stdout):
         raise OutputError("standard output is closed")
     try:
         yield sys.stdout
@@ -51,9 +51,15 @@ def writing() -> Iterator[TextIO]:
         raise OutputError(f"standard output: {exc.strerror}") from exc
 
 
+def tell(text: str) -> None:
+    """Write lines to standard error, if that can be done: there is nobody else to tell that it cannot."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def flush() -> None:
     """Hand over what was written to standard output, if there is one. Raises as :func:`writing` does."""
-    if sys.stdout is not None:
+    if not is_closed(sys.stdout):
         with writing() as stream:
             stream.flush()
 
@@ -62,7 +68,7 @@ def discard_what_is_stuck() -> None:
     """Give up on what the streams do not take: Python flushes them as it ends, and would fail by that."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
+            if not is_closed(stream):
                 stream.flush()
         except OSError:
             discard(stream)
@@ -79,3 +85,8 @@ def reader_is_gone(error: OSError) -> bool:
     """Return whether an error of writing says that nobody reads any longer."""
     # The C runtime of Windows has no better word for it than "invalid argument".
     return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+
+
+def is_closed(stream: TextIO | None) -> bool:
+    """Return whether the program was started without a stream, or has closed it since."""
+    return stream is None or getattr(stream, "closed", False)

@@ -7,7 +7,6 @@ be read as rich's markup. JSON is one document to a line, in ASCII.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import json
 import shutil
 import sys
@@ -25,6 +24,7 @@ from rich.text import Text
 from trio_ipc.daemoneye import ProcessRecord
 
 from ..common import printable
+from ..host import user_name
 from .changes import Changes
 from .paging import Enumeration
 
@@ -243,19 +243,6 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-if sys.platform == "win32":
-    _user_name = printable  # users have no numbers there
-else:
-    import pwd
-
-    @functools.cache
-    def _user_name(user_id: str) -> str:
-        try:
-            return pwd.getpwuid(int(user_id)).pw_name
-        except (ValueError, KeyError, OverflowError):
-            return printable(user_id)  # already a name, or a user whom only some container knows
-
-
 def _size(record: ProcessRecord) -> str:
     if not record.HasField("memory_usage"):
         return ""
@@ -282,7 +269,7 @@ def _started(record: ProcessRecord) -> str:
 _COLUMNS: Final = (
     _Column("PID", lambda record: str(record.pid), "right"),
     _Column("PPID", lambda record: str(record.ppid) if record.HasField("ppid") else "", "right"),
-    _Column("User", lambda record: _shortened(_user_name(record.user_id), 16)),
+    _Column("User", lambda record: _shortened(printable(user_name(record.user_id)), 16)),
     _Column("Name", _name),
     _Column(
         "CPU", lambda record: f"{record.cpu_usage:.1f}%" if record.HasField("cpu_usage") else "", "right"

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..host import KNOWS_CHANGES
 from .bounded import BoundedCache
 
 DEFAULT_ALGORITHM: Final = "sha256"
@@ -23,10 +23,6 @@ BLAKE3: Final = "blake3"
 
 #: What agents call an algorithm, and hashlib by another name.
 _HASHLIB_NAMES: Final = {f"sha3-{bits}": f"sha3_{bits}" for bits in (224, 256, 384, 512)}
-
-#: Whether st_ctime tells the last change of a file. On Windows it is its creation, so that nothing tells a
-#: file whose modification time was set back from the one it was; there nothing is remembered.
-_KNOWS_CHANGES: Final = sys.platform != "win32"
 
 _BLOCK_BYTES: Final = 1024 * 1024
 
@@ -95,7 +91,8 @@ class FileHasher:
     """Hashes regular files and remembers the digests.
 
     A digest is remembered by path, device, inode, size and times of change. The inode's change time is
-    among them because modification times can be set back by the program that replaced the contents.
+    among them because modification times can be set back by the program that replaced the contents. Where
+    the system does not tell it, as on Windows, nothing is remembered.
     """
 
     def __init__(self, max_entries: int = 4096) -> None:
@@ -131,13 +128,13 @@ class FileHasher:
         before = os.fstat(descriptor)
         _require_regular(path, before)  # again: it may have been replaced between stat() and open()
         key = path, algorithm, _version(before)
-        if _KNOWS_CHANGES and (known := self._digests.get(key)) is not None:
+        if KNOWS_CHANGES and (known := self._digests.get(key)) is not None:
             return known
         digest = _read_and_hash(descriptor, algorithm, before.st_size, checkpoint)
         if digest is None or _version(os.fstat(descriptor)) != _version(before):
             raise HashError(f"{path}: it changed while it was being hashed; ask again")
         self.files_read += 1
-        if _KNOWS_CHANGES:
+        if KNOWS_CHANGES:
             self._digests.put(key, digest)
         return digest
 

@@ -8,14 +8,12 @@ asked where there is one; elsewhere psutil's answer is taken and no mismatch is 
 from __future__ import annotations
 
 import os
-import sys
 from typing import Final
 
 import attrs
 import psutil
 
-# On Windows that would be a folder of the current drive, and anybody's.
-_HAS_PROC: Final = sys.platform != "win32" and os.path.lexists("/proc/self/exe")
+from ..host import HAS_PROC
 
 # proc(5): readlink of /proc/PID/exe says so when the name is gone, or names another file by now.
 _DELETED: Final = " (deleted)"
@@ -44,7 +42,7 @@ def image_of(process: psutil.Process) -> Image | None:
     Raises:
         psutil.Error, OSError: as the system refuses.
     """
-    if not _HAS_PROC:
+    if not HAS_PROC:
         path = process.exe()
         return Image(path, path, on_disk=os.path.exists(path), mismatch=False) if path else None
     link = f"/proc/{process.pid}/exe"

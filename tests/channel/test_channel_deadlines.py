@@ -81,6 +81,24 @@ async def test_a_frame_that_begins_late_still_has_its_own_budget(
         assert await channel.receive() == PAYLOAD
 
 
+async def test_a_frame_that_fill_has_begun_gets_one_budget_in_receive(
+    ends: Ends, autojump_clock: MockClock
+) -> None:
+    left, channel = ends.raw(CONFIG)
+    await left.send_all(FRAME[:5])
+    assert await channel.fill()
+
+    async def drip() -> None:
+        await trio.sleep(20)
+        await left.send_all(FRAME[5:7])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        with pytest.raises(ReadTimeoutError, match="for the rest of a frame"):
+            await channel.receive()
+    assert trio.current_time() == pytest.approx(30)
+
+
 async def test_handing_over_has_a_deadline_and_closes_the_channel(autojump_clock: MockClock) -> None:
     left, _ = lockstep_stream_pair()
     channel = over(left)
@@ -154,6 +172,19 @@ async def test_what_is_cancelled_before_it_began_changes_nothing(ends: Ends) -> 
         scope.cancel()
         await right.receive()
     assert await right.receive() == b"sent"
+
+
+async def test_a_receive_that_is_cancelled_before_it_began_leaves_the_frame_that_fill_has_begun(
+    ends: Ends,
+) -> None:
+    left, channel = ends.raw(CONFIG)
+    await left.send_all(FRAME[:5])
+    assert await channel.fill()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await channel.receive()
+    await left.send_all(FRAME[5:])
+    assert await channel.receive() == PAYLOAD
 
 
 async def test_what_came_or_went_with_a_cancellation_is_whole(config: IpcConfig) -> None:

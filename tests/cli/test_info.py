@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.processes import command
+from tests.cli.strangers import STRANGER, endpoint_of_a_stranger, needs_another_user
 from tests.platforms import unix_only
 from tests.support import hang, succeed
 from trio_ipc import PeerCredentials
@@ -19,6 +20,7 @@ from trio_ipc.cli import looking
 from trio_ipc.cli.ending import Status
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import open_server, temporary_endpoint
+from trio_ipc.transports import findings
 
 
 async def test_a_live_server_is_told_with_its_process_and_its_variant() -> None:
@@ -96,21 +98,29 @@ async def test_what_is_left_at_a_path_is_told(tmp_path: Path, kind: str) -> None
 
 
 @unix_only
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root to be another user")
+def test_a_file_whose_time_no_calendar_has_is_shown_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sock"
+    path.touch()
+    found = os.lstat(path)
+    # Not by utime(2): ext4 has no such times, tmpfs has.
+    odd = os.stat_result((*found[:8], 10**12, found[9]))
+    monkeypatch.setattr(os, "lstat", lambda _: odd)
+    shown = findings.file_at(str(path))
+    assert shown is not None
+    assert (shown["kind"], shown["made"]) == ("regular file", None)
+
+
+@unix_only
+@needs_another_user
 async def test_another_users_server_is_shown_and_not_asked_unless_it_is_trusted() -> None:
-    stranger = 54_321
-    with temporary_endpoint() as endpoint, socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(endpoint.path)
-        os.seteuid(stranger)  # who calls listen(2) is the one that a client sees (unix(7), SO_PEERCRED)
-        try:
-            listening.listen()
-        finally:
-            os.seteuid(0)
-        run = await command("info", "--json", endpoint.path)
+    with endpoint_of_a_stranger() as path:
+        run = await command("info", "--json", path)
         found = json.loads(run.stdout)
         assert run.returncode == Status.NO
-        assert (found["trusted"], found["answer"], found["server"]["uid"]) == (False, None, stranger)
-        run = await command("info", "--json", "--silent", "--trust", str(stranger), endpoint.path)
+        assert (found["trusted"], found["answer"], found["server"]["uid"]) == (False, None, STRANGER)
+        run = await command("info", "--json", "--silent", "--trust", str(STRANGER), path)
         assert (run.returncode, json.loads(run.stdout)["trusted"]) == (Status.DONE, True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -51,6 +52,18 @@ def test_each_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str]) ->
     for name in COMMANDS:
         assert main.main([name, "--help"]) == 0
         assert capsys.readouterr().out.startswith(f"Usage: trio-ipc {name} ")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_paragraph_of_help_begins_with_the_first_word_of_a_sentence(name: str) -> None:
+    group = program.program(COMMANDS)
+    assert isinstance(group, click.Group)
+    with click.Context(group) as context:
+        command = group.get_command(context, name)
+    assert command is not None
+    assert command.help
+    texts = [text for text in inspect.cleandoc(command.help).split("\n\n") if not text.startswith("\b\n")]
+    assert [text for text in texts if not re.match(r"['\"A-Z]", text)] == []
 
 
 def examples_of(text: str | None) -> list[list[str]]:

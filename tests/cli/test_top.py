@@ -107,6 +107,25 @@ def test_any_other_text_is_refused(tmp_path: Path, text: str) -> None:
 # --- Two readings -------------------------------------------------------------------------------------------
 
 
+@unix_only
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "fifo.json"
+    os.mkfifo(file)
+    with pytest.raises(NoCountersError):
+        read(str(file))
+    both_ends = os.open(file, os.O_RDWR)  # somebody may write
+    try:
+        with pytest.raises(NoCountersError):
+            read(str(file))
+    finally:
+        os.close(both_ends)
+
+
+@pytest.mark.parametrize("written", [1e12, -1e12, 1e300])
+def test_a_time_of_writing_that_no_calendar_has_is_left_out(written: float, counters: dict[str, Any]) -> None:
+    assert view((written, counters)).as_json(time.time())["written"] is None
+
+
 def test_rates_are_by_the_servers_own_clock(counters: dict[str, Any]) -> None:
     more = later(counters, 2.0, requests=10, requests_failed__handler=4, bytes_sent=7, connections_active=3)
     seen = view((0.0, counters), (100.0, more))

@@ -12,7 +12,6 @@ if sys.platform != "win32":
     pytest.skip("named pipes are Windows' own", allow_module_level=True)
 assert sys.platform == "win32"
 
-import ctypes  # noqa: E402
 
 from tests.legacy.pipes import (  # noqa: E402
     LARGE,
@@ -23,14 +22,12 @@ from tests.legacy.pipes import (  # noqa: E402
     until_noticed,
 )
 from tests.platforms import open_handles  # noqa: E402
+from tests.transports.pipes import each_refusal_of_a_client, refuse_clients  # noqa: E402
 from trio_ipc import (  # noqa: E402
     ChannelClosedError,
     ConnectError,
-    EndpointPermissionError,
     IpcConfig,
-    OutOfResourcesError,
     PeerClosedError,
-    ServerNotFoundError,
     TruncatedFrameError,
 )
 from trio_ipc.legacy import connect, listen  # noqa: E402
@@ -175,21 +172,11 @@ async def test_hundreds_of_connections_leave_no_handle(config: IpcConfig) -> Non
 # --- Connecting ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("winerror", "error"),
-    [
-        (win32.ERROR_FILE_NOT_FOUND, ServerNotFoundError),
-        (win32.ERROR_ACCESS_DENIED, EndpointPermissionError),
-        (win32.ERROR_NO_SYSTEM_RESOURCES, OutOfResourcesError),
-    ],
-)
+@each_refusal_of_a_client
 async def test_what_the_system_says_to_a_client_becomes_the_precise_error(
     config: IpcConfig, winerror: int, error: type[ConnectError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise ctypes.WinError(winerror)
-
-    monkeypatch.setattr(win32, "create_file", refuse)
+    refuse_clients(monkeypatch, winerror)
     with pytest.raises(ConnectError) as caught:
         await connect(config)
     assert type(caught.value) is error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any
 
 import pytest
 import trio
@@ -19,7 +18,12 @@ import ctypes  # noqa: E402
 
 from tests.legacy.pipes import OWN, blocked, connected_to  # noqa: E402
 from tests.platforms import fails_under_wine, open_handles  # noqa: E402
-from tests.transports.pipes import dacl_of, entries_of  # noqa: E402
+from tests.transports.pipes import (  # noqa: E402
+    accepted_or_kept,
+    dacl_of,
+    entries_of,
+    refuse_first_instances,
+)
 from trio_ipc import (  # noqa: E402
     ConfigError,
     EndpointError,
@@ -53,23 +57,10 @@ async def test_a_cancelled_accept_loses_no_client(config: IpcConfig) -> None:
 async def test_an_accept_that_is_cancelled_as_a_client_comes_returns_it_or_leaves_it(
     config: IpcConfig,
 ) -> None:
-    accepted: list[Any] = []
     async with await listen(config, OWN) as listener:
-
-        async def accept(scope: trio.CancelScope) -> None:
-            with scope:
-                accepted.append(await listener.accept())
-
         for _ in range(20):
-            scope = trio.CancelScope()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(accept, scope)
-                await trio.testing.wait_all_tasks_blocked()
-                client = await connect(config)
-                scope.cancel()
-            if not accepted:
-                accepted.append(await listener.accept())
-            async with client, accepted.pop() as server:
+            client, server = await accepted_or_kept(listener.accept, lambda: connect(config))
+            async with client, server:
                 await client.send(b"x")
                 assert await server.receive() == b"x"
 
@@ -180,20 +171,6 @@ async def test_a_user_who_is_no_security_identifier_is_refused(config: IpcConfig
         await listen(config, PeerPolicy.users([user]))
 
 
-def refuse_first_instances(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
-    create = win32.create_named_pipe
-    refused = 0
-
-    def refuse(path: str, open_mode: int, *args: Any, **kwargs: Any) -> int:
-        nonlocal refused
-        if open_mode & win32.FILE_FLAG_FIRST_PIPE_INSTANCE and refused < times:
-            refused += 1
-            raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
-        return create(path, open_mode, *args, **kwargs)
-
-    monkeypatch.setattr(win32, "create_named_pipe", refuse)
-
-
 @fails_under_wine("FILE_FLAG_FIRST_PIPE_INSTANCE is ignored", versions=[8, 10])
 async def test_a_name_that_is_served_is_refused_and_says_by_whom(config: IpcConfig) -> None:
     async with await listen(config, OWN):
@@ -228,6 +205,7 @@ async def test_a_refused_name_that_nobody_serves_is_given_up_in_the_end(
     with pytest.raises(EndpointError, match="nobody listens") as caught:
         await listen(config, OWN)
     assert not isinstance(caught.value, EndpointInUseError)
+    assert 1 <= autojump_clock.current_time() < 1.1
 
 
 # --- Changing hands -----------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tests.server.handling import (
     answering,
 )
 from tests.support import (
+    DetectionServer,
     MemoryEndpoint,
     frame,
     hang,
@@ -28,7 +29,7 @@ from tests.support import (
 from trio_ipc import Call
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import MemoryEndpoint as BoundedEndpoint
-from trio_ipc.testing import open_server
+from trio_ipc.testing import MemoryStream, open_server
 
 # --- Fairness -----------------------------------------------------------------------------------------------
 
@@ -112,9 +113,12 @@ async def test_a_write_timeout_while_a_handler_runs_counts_as_a_write_timeout(
     assert "closed: timed out handing over a message" in caplog.text
 
 
-async def test_a_response_made_while_an_earlier_one_is_sent_counts_once_it_was_handed_over_itself(
-    autojump_clock: MockClock,
-) -> None:
+@asynccontextmanager
+async def first_response_half_sent() -> AsyncIterator[tuple[DetectionServer, MemoryStream]]:
+    """A server with two responses for a client that has taken nothing, and room for half of the first one.
+
+    The second was made while the first was being sent.
+    """
     done = trio.Event()
 
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:
@@ -129,6 +133,13 @@ async def test_a_response_made_while_an_earlier_one_is_sent_counts_once_it_was_h
         await wait_all_tasks_blocked()
         done.set()
         await wait_all_tasks_blocked()
+        yield server, client
+
+
+async def test_a_response_made_while_an_earlier_one_is_sent_counts_once_it_was_handed_over_itself(
+    autojump_clock: MockClock,
+) -> None:
+    async with first_response_half_sent() as (server, client):
         came = 0
         while came <= 20_000:  # the first one, and not all of the second
             came += len(await client.receive_some(5_000))
@@ -147,20 +158,7 @@ async def test_a_client_that_leaves_once_its_handler_was_done_had_no_handler_can
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    done = trio.Event()
-
-    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
-        if request.task_id == "slow":
-            await done.wait()
-        return DetectionResult(task_id=request.task_id, success=True, error_message="x" * 20_000)
-
-    endpoint = BoundedEndpoint(buffer_bytes=10_000)
-    async with open_server(handler, DETECTION, endpoint) as server:
-        client = await endpoint.connect()
-        await client.send_all(frame(task("first")) + frame(task("slow")))
-        await wait_all_tasks_blocked()
-        done.set()
-        await wait_all_tasks_blocked()
+    async with first_response_half_sent() as (server, client):
         await client.aclose()
         await wait_all_tasks_blocked()
         counters = server.snapshot()

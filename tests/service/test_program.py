@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trio
@@ -15,6 +17,7 @@ import trio.lowlevel
 
 from tests.platforms import unix_only
 from trio_ipc import ConfigError, run_program, standard_output, until_stopped
+from trio_ipc.service.console import Console
 from trio_ipc.streams import OutputError, ReaderGoneError
 from trio_ipc.transports.host import STOP_SIGNALS
 
@@ -117,35 +120,97 @@ async def test_a_cancellation_from_outside_goes_through() -> None:
 
 _PROGRAM = """
 import sys
-from trio_ipc import run_program, standard_output
+from trio_ipc import ConfigError, run_program, standard_output
 
 def body():
     with standard_output() as file:
         print("a line", file=file)
+    if len(sys.argv) > 1:
+        raise eval(sys.argv[1])
 
 sys.exit(run_program(body, name="it"))
 """
 
 
-@unix_only
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_a_full_disk_is_said_of_standard_output() -> None:
+#: What the body raises, and what is said of it.
+_FAILURES = {
+    "ConfigError('x is wrong')": "it: x is wrong\n",
+    "ZeroDivisionError('a defect')": "ZeroDivisionError: a defect\n",
+}
+_NO_SPACE = "it: standard output: No space left on device\n"
+
+
+def run_writing_to(stdout: int | IO[str], *raising: str) -> subprocess.CompletedProcess[str]:
+    # What is written is to be met at the end, when it is flushed.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *raising],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+        encoding="utf-8",
+        env=environ,
+    )
+
+
+@pytest.fixture
+def full_disk() -> Iterator[IO[str]]:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
     with open("/dev/full", "w", encoding="utf-8") as full:
-        run = subprocess.run(
-            [sys.executable, "-c", _PROGRAM], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
-        )
-    assert (run.returncode, run.stderr) == (1, b"it: standard output: No space left on device\n")
+        yield full
 
 
-@unix_only
-def test_a_reader_who_has_seen_enough_is_no_failure() -> None:
+@pytest.fixture
+def pipe_without_reader() -> Iterator[int]:
     read, write = os.pipe()
     os.close(read)
-    run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], stdout=write, stderr=subprocess.PIPE, check=False, timeout=60
-    )
+    yield write
     os.close(write)
-    assert (run.returncode, run.stderr) == (0, b"")
+
+
+@unix_only
+def test_a_full_disk_is_said_of_standard_output(full_disk: IO[str]) -> None:
+    run = run_writing_to(full_disk)
+    assert (run.returncode, run.stderr) == (1, _NO_SPACE)
+
+
+@unix_only
+def test_a_full_disk_is_said_though_a_parser_has_ended_the_program(full_disk: IO[str]) -> None:
+    run = run_writing_to(full_disk, "SystemExit(0)")
+    assert (run.returncode, run.stderr) == (1, _NO_SPACE)
+
+
+@unix_only
+@pytest.mark.parametrize(("error", "said"), _FAILURES.items())
+def test_a_full_disk_hides_no_failure(error: str, said: str, full_disk: IO[str]) -> None:
+    run = run_writing_to(full_disk, error)
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert run.stderr.count(_NO_SPACE) == 1
+
+
+@unix_only
+def test_a_full_disk_that_the_body_has_met_is_said_once(full_disk: IO[str]) -> None:
+    run = run_writing_to(full_disk, "OSError('standard output: No space left on device')")
+    assert (run.returncode, run.stderr) == (1, _NO_SPACE)
+
+
+@unix_only
+def test_a_reader_who_has_seen_enough_is_no_failure(pipe_without_reader: int) -> None:
+    run = run_writing_to(pipe_without_reader)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@unix_only
+@pytest.mark.parametrize(("error", "said"), _FAILURES.items())
+def test_a_reader_who_has_seen_enough_hides_no_failure(
+    error: str, said: str, pipe_without_reader: int
+) -> None:
+    run = run_writing_to(pipe_without_reader, error)
+    assert run.returncode == 1
+    assert run.stderr.endswith(said)
 
 
 def test_what_happens_in_a_block_that_writes_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +221,30 @@ def test_what_happens_in_a_block_that_writes_is_told_apart(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OutputError, match="is closed"), standard_output():
         pass
+
+
+def closed_file() -> io.StringIO:
+    file = io.StringIO()
+    file.close()
+    return file
+
+
+def test_a_program_that_closes_its_streams_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def body() -> int:
+        monkeypatch.setattr(sys, "stdout", closed_file())
+        monkeypatch.setattr(sys, "stderr", closed_file())
+        with pytest.raises(OutputError, match="is closed"), standard_output():
+            pass
+        raise ConfigError("nobody is told")
+
+    assert run_program(body, name="it") == 1
+
+
+def test_a_service_whose_streams_are_closed_is_not_kept_from_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", closed_file())
+    monkeypatch.setattr(sys, "stderr", closed_file())
+    console = Console("it", "text")
+    console.announce("/run/s.sock")
+    console.say("a line", exc=ValueError("and its traceback"))

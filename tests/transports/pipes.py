@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from ctypes import wintypes  # noqa: E402
 
 from tests.platforms import open_handles  # noqa: E402
 from tests.transports.conftest import DEADLINE  # noqa: E402
+from trio_ipc import EndpointPermissionError, OutOfResourcesError, ServerNotFoundError  # noqa: E402
 from trio_ipc.transports import credentials  # noqa: E402
 from trio_ipc.transports.windows import win32  # noqa: E402
 from trio_ipc.transports.windows.pipe import (  # noqa: E402
@@ -32,6 +34,7 @@ from trio_ipc.transports.windows.pipe import (  # noqa: E402
 )
 
 Pair = tuple[NamedPipeStream, NamedPipeStream]
+_T = TypeVar("_T")
 
 
 async def connected_to(listener: NamedPipeListener) -> Pair:
@@ -122,3 +125,55 @@ def refuse_all(monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
 
     for call in calls:
         monkeypatch.setattr(win32, call, refuse)
+
+
+def refuse_first_instances(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    """Let the system say so often that somebody has the name already."""
+    create = win32.create_named_pipe
+    refused = 0
+
+    def refuse(path: str, open_mode: int, *args: Any, **kwargs: Any) -> int:
+        nonlocal refused
+        if open_mode & win32.FILE_FLAG_FIRST_PIPE_INSTANCE and refused < times:
+            refused += 1
+            raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
+        return create(path, open_mode, *args, **kwargs)
+
+    monkeypatch.setattr(win32, "create_named_pipe", refuse)
+
+
+#: What the system may say to a client, as ``winerror``, and the ``error`` that becomes of it.
+each_refusal_of_a_client = pytest.mark.parametrize(
+    ("winerror", "error"),
+    [
+        (win32.ERROR_FILE_NOT_FOUND, ServerNotFoundError),
+        (win32.ERROR_ACCESS_DENIED, EndpointPermissionError),
+        (win32.ERROR_NO_SYSTEM_RESOURCES, OutOfResourcesError),
+    ],
+)
+
+
+def refuse_clients(monkeypatch: pytest.MonkeyPatch, winerror: int) -> None:
+    def refuse(*_: object) -> int:
+        raise ctypes.WinError(winerror)
+
+    monkeypatch.setattr(win32, "create_file", refuse)
+
+
+async def accepted_or_kept(
+    accept: Callable[[], Awaitable[_T]], connect: Callable[[], Awaitable[_T]]
+) -> tuple[_T, _T]:
+    """Connect while an accept is cancelled; return the client, and what this accept or the next gives."""
+    accepted: list[_T] = []
+
+    async def accept_in(scope: trio.CancelScope) -> None:
+        with scope:
+            accepted.append(await accept())
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept_in, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        client = await connect()
+        scope.cancel()
+    return client, accepted[0] if accepted else await accept()

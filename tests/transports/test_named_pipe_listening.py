@@ -19,6 +19,7 @@ assert sys.platform == "win32"
 import ctypes  # noqa: E402
 
 from tests.transports.pipes import (  # noqa: E402
+    accepted_or_kept,
     blocked,
     connected_to,
     no_handle_left,
@@ -78,23 +79,10 @@ async def test_a_cancelled_accept_loses_no_client(name: str) -> None:
 
 
 async def test_an_accept_that_is_cancelled_as_a_client_comes_returns_it_or_leaves_it(name: str) -> None:
-    accepted: list[NamedPipeStream] = []
     async with await open_named_pipe_listener(name) as listener:
-
-        async def accept(scope: trio.CancelScope) -> None:
-            with scope:
-                accepted.append(await listener.accept())
-
         for _ in range(20):
-            scope = trio.CancelScope()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(accept, scope)
-                await trio.testing.wait_all_tasks_blocked()
-                client = await open_named_pipe(name)
-                scope.cancel()
-            if not accepted:
-                accepted.append(await listener.accept())
-            async with client, accepted.pop() as server:
+            client, server = await accepted_or_kept(listener.accept, lambda: open_named_pipe(name))
+            async with client, server:
                 await client.send_all(b"x")
                 assert await server.receive_some() == b"x"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 import pytest
 import trio
@@ -19,16 +18,16 @@ import ctypes  # noqa: E402
 from tests.platforms import fails_under_wine  # noqa: E402
 from tests.transports.pipes import (  # noqa: E402
     connected_to,
+    each_refusal_of_a_client,
     pair,
     refuse_all,
+    refuse_clients,
+    refuse_first_instances,
 )
 from trio_ipc import (  # noqa: E402
     ConnectError,
     EndpointError,
     EndpointInUseError,
-    EndpointPermissionError,
-    OutOfResourcesError,
-    ServerNotFoundError,
 )
 from trio_ipc.transports import PeerPolicy  # noqa: E402
 from trio_ipc.transports.windows import win32  # noqa: E402
@@ -48,20 +47,6 @@ async def test_a_name_that_is_served_is_refused_and_says_by_whom(name: str) -> N
 
 
 # The same once more with Windows' answers played to it, so that what is made of them is tested under Wine.
-
-
-def refuse_first_instances(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
-    create = win32.create_named_pipe
-    refused = 0
-
-    def refuse(path: str, open_mode: int, *args: Any, **kwargs: Any) -> int:
-        nonlocal refused
-        if open_mode & win32.FILE_FLAG_FIRST_PIPE_INSTANCE and refused < times:
-            refused += 1
-            raise ctypes.WinError(win32.ERROR_ACCESS_DENIED)
-        return create(path, open_mode, *args, **kwargs)
-
-    monkeypatch.setattr(win32, "create_named_pipe", refuse)
 
 
 async def test_a_refused_name_that_is_served_is_in_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,21 +87,11 @@ async def test_a_refused_name_that_nobody_serves_is_given_up_in_the_end(
     assert 1 <= autojump_clock.current_time() < 1.1
 
 
-@pytest.mark.parametrize(
-    ("winerror", "error"),
-    [
-        (win32.ERROR_FILE_NOT_FOUND, ServerNotFoundError),
-        (win32.ERROR_ACCESS_DENIED, EndpointPermissionError),
-        (win32.ERROR_NO_SYSTEM_RESOURCES, OutOfResourcesError),
-    ],
-)
+@each_refusal_of_a_client
 async def test_what_the_system_says_to_a_client_becomes_the_precise_error(
     name: str, winerror: int, error: type[ConnectError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise ctypes.WinError(winerror)
-
-    monkeypatch.setattr(win32, "create_file", refuse)
+    refuse_clients(monkeypatch, winerror)
     with pytest.raises(ConnectError) as caught:
         await open_named_pipe(name)
     assert type(caught.value) is error

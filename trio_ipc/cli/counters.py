@@ -5,13 +5,14 @@ Nothing is asked of the server. The file may be anybody's: nothing in it is beli
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
+
+from trio_ipc.transports.findings import moment
 
 from .statistics import percentile_bucket
 
@@ -100,9 +101,9 @@ def read(file: str) -> Reading:
         OSError: the file cannot be read.
         NoCountersError: it holds something else.
     """
-    with open(file, "rb") as opened:
+    with open(file, "rb", opener=_without_a_wait) as opened:
         written = os.fstat(opened.fileno()).st_mtime
-        data = opened.read(_MOST_BYTES + 1)
+        data = opened.read(_MOST_BYTES + 1) or b""  # None where something may still come
     try:
         value = json.loads(data) if len(data) <= _MOST_BYTES else None
     except (ValueError, RecursionError):
@@ -113,6 +114,11 @@ def read(file: str) -> Reading:
             "'trio-ipc serve --snapshot-file'"
         )
     return Reading(file, value, written)
+
+
+def _without_a_wait(file: str, flags: int) -> int:
+    # A FIFO would be waited for until somebody writes into it (fifo(7)). Windows has none at a path.
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _is_snapshot(value: dict[str, Any]) -> bool:
@@ -221,7 +227,7 @@ class View:
             rates = {name: None if rate is None else round(rate, 3) for name, rate in rates.items()}
         return {
             "file": self.now.file,
-            "written": dt.datetime.fromtimestamp(self.now.written, dt.UTC).isoformat(timespec="milliseconds"),
+            "written": moment(self.now.written, "milliseconds"),
             "stale": self.is_stale(time),
             "seconds": None if self.seconds is None else round(self.seconds, 6),
             "each_second": rates,

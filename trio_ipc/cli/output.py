@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from trio_ipc.errors import escape, writable
-from trio_ipc.streams import OutputError, ReaderGoneError, flush, writing
+from trio_ipc.streams import OutputError, ReaderGoneError, flush, tell, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OutputError",
     "ReaderGoneError",
+    "client_log_discarded",
     "console",
     "flush",
     "on_terminal",
@@ -88,8 +91,22 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Write a line to standard error, if that can be done."""
-    with contextlib.suppress(OSError):  # there is nobody else to tell
-        print(writable(text), file=sys.stderr, flush=True)
+    tell(writable(text))
+
+
+@contextlib.contextmanager
+def client_log_discarded() -> Iterator[None]:
+    """Keep what a client logs off standard error, for a block around a client of one server.
+
+    What it refuses it raises as well, and that is the line that the command ends with. Handlers that somebody
+    has configured get the log all the same.
+    """
+    log, handler = logging.getLogger("trio_ipc.client"), logging.NullHandler()
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def one_line(text: str) -> str:

@@ -98,8 +98,8 @@ class LegacyChannel(Channel):
 
     @property
     def has_input(self) -> bool:
-        """Whether there is anything to take; see :attr:`Channel.has_input`."""
-        return not self._reader.missing
+        """Whether there is anything to take, or its beginning; see :attr:`Channel.has_input`."""
+        return self._reader.has_begun or not self._reader.missing
 
     def receive_nowait(self, at_most: int) -> list[bytes]:
         """Return the payload that is in hand, if there is one; see :meth:`Channel.receive_nowait`."""

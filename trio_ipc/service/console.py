@@ -6,7 +6,6 @@ fail because nobody reads what it writes, and never write what could steer a ter
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -79,11 +78,9 @@ class Console:
             line = self._json.format(
                 logging.makeLogRecord({**made, "levelname": logging.getLevelName(level), **fields})
             )
-        with contextlib.suppress(OSError, ValueError):  # there is nobody else to tell
-            print(line, file=sys.stderr, flush=True)
-            if exc is not None and self._json is None:
-                traceback = logging.Formatter().formatException((type(exc), exc, exc.__traceback__))
-                print(traceback, file=sys.stderr, flush=True)
+        streams.tell(line)
+        if exc is not None and self._json is None:
+            streams.tell(logging.Formatter().formatException((type(exc), exc, exc.__traceback__)))
 
     def announce(self, endpoint: str) -> None:
         """Say on standard output where clients can connect. The process that started the service need not
@@ -92,7 +89,7 @@ class Console:
         Raises:
             OutputError: it takes nothing, though somebody may well be waiting for it.
         """
-        if sys.stdout is None:
+        if streams.is_closed(sys.stdout):
             return
         try:
             with streams.writing() as file:

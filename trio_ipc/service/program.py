@@ -43,19 +43,36 @@ def run_program(body: Callable[[], int | None], *, name: str | None = None) -> i
     streams.prepare()
     status = 1
     try:
-        try:
-            status = body() or 0
-        finally:
-            streams.flush()  # at the interpreter's own flush it would be too late for a line of ours
+        status = _flushed(body) or 0
     except* (streams.ReaderGoneError, KeyboardInterrupt):
         status = 0
     except* (IpcError, streams.OutputError, OSError) as group:
         status = 1
         console = Console(program_name() if name is None else name, "text")
-        for problem in leaves(group):
-            console.say(str(problem))
+        for line in dict.fromkeys(str(problem) for problem in leaves(group)):
+            console.say(line)
     finally:
         streams.discard_what_is_stuck()
+    return status
+
+
+def _flushed(body: Callable[[], int | None]) -> int | None:
+    """Run a body, and hand over what it wrote. Where both fail, what the body raised is not lost.
+
+    At the interpreter's own flush it would be too late for a line of ours.
+    """
+    try:
+        status = body()
+    except BaseException as exc:
+        with contextlib.suppress(streams.ReaderGoneError):
+            try:
+                streams.flush()
+            except streams.OutputError as stuck:
+                if isinstance(exc, SystemExit):  # of a parser that has written its help
+                    raise
+                raise BaseExceptionGroup("a program failed, and its output is stuck", [exc, stuck]) from None
+        raise
+    streams.flush()
     return status
 
 

@@ -82,8 +82,16 @@ def file_at(path: str) -> dict[str, Any] | None:
         "user": accounts.user_name(found.st_uid),
         "gid": found.st_gid,
         "group": accounts.group_name(found.st_gid),
-        "made": dt.datetime.fromtimestamp(found.st_mtime, dt.UTC).isoformat(timespec="seconds"),
+        "made": moment(found.st_mtime, "seconds"),
     }
+
+
+def moment(seconds: float, precision: str) -> str | None:
+    """Return a time of a file by ISO 8601, None beyond the years that it has: a file's owner sets any."""
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec=precision)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def kind_of(mode: int) -> str:

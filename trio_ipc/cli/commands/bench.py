@@ -134,6 +134,7 @@ async def _measure(
             times.append(time.perf_counter() - began)
 
     async with AsyncExitStack() as opened:
+        opened.enter_context(output.client_log_discarded())
         clients = [
             await opened.enter_async_context(open_client(contract, config, peers=policy)) for _ in counts
         ]

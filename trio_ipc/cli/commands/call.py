@@ -164,8 +164,9 @@ async def _with_client(
     from trio_ipc import Endpoint, ResilientConfig, open_client, open_resilient_client  # noqa: PLC0415
 
     if len(configs) == 1:
-        async with open_client(contract, configs[0], peers=policy) as client:
-            yield partial(client.call, timeout=timeout)
+        with output.client_log_discarded():
+            async with open_client(contract, configs[0], peers=policy) as client:
+                yield partial(client.call, timeout=timeout)
         return
     settings = ResilientConfig.load(config_file)
     endpoints = [Endpoint(config) for config in configs]

@@ -91,7 +91,8 @@ async def _replay(
     def same(expected: Any, got: Any) -> bool:
         return without(expected, ignore) == without(got, ignore)
 
-    with waiting(f"making {len(recording.exchanges())} requests at {config.endpoint_path}"):
+    said = f"making {len(recording.exchanges())} requests at {config.endpoint_path}"
+    with output.client_log_discarded(), waiting(said):
         variant = config.crc32_variant
         if variant == AUTO:
             # What another server spoke then says little of this one.

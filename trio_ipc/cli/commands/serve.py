@@ -84,7 +84,7 @@ def command(
       trio-ipc serve app:handle ./s.sock
       trio-ipc call ./s.sock '{"task_id": "1"}'
 
-     it was asked to stop, 2 for a wrong setting, and 3 where it cannot listen.
+    The exit status is 0 after it was asked to stop, 2 for a wrong setting, and 3 where it cannot listen.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc import ExitStatus, run_service  # noqa: PLC0415 - not for completion
 
