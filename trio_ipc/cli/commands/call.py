@@ -196,9 +196,6 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
                 for text in splitter.feed(piece):
                     yield message_in(text, contract.request_type)
                     number = next(numbers)
-        for text in splitter.feed("\n"):  # which the last line may lack
-            yield message_in(text, contract.request_type)
-            number = next(numbers)
         splitter.close()
     except (NotAMessageError, UnicodeDecodeError) as exc:
         if number == 1:
@@ -224,6 +221,8 @@ async def _pieces() -> AsyncGenerator[str, None]:
     while True:
         # By the descriptor: a thread that waits in a buffered file would hold its lock as Python ends.
         data = await trio.to_thread.run_sync(os.read, descriptor, _PIECE, abandon_on_cancel=True)
-        yield decoder.decode(data, final=not data)
+        text = decoder.decode(data, final=not data)
         if not data:
+            yield text + "\n"  # which the last line may lack
             return
+        yield text
