@@ -59,6 +59,11 @@ class InterruptAtLook(InterruptAt):
         super().__init__(room, look)
         self._done: dict[int, str] = {}
 
+    def __enter__(self) -> None:
+        # Python 3.12 and later trace instructions only from a settrace() after a frame that has asked for it.
+        sys._getframe().f_trace_opcodes = True
+        super().__enter__()
+
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self._room):
             return None
