@@ -60,7 +60,7 @@ class InterruptAtLook(InterruptAt):
         self._done: dict[int, str] = {}
 
     def __enter__(self) -> None:
-        # Python 3.12 and later trace instructions only from a settrace() after a frame that has asked for it.
+        # Python 3.12 traces instructions only from a settrace() that comes after a frame has asked for it.
         sys._getframe().f_trace_opcodes = True
         super().__enter__()
 
@@ -68,6 +68,7 @@ class InterruptAtLook(InterruptAt):
         if not frame.f_code.co_filename.startswith(self._room):
             return None
         if event == "call":
+            frame.f_trace = self._trace  # without it Python 3.13 begins with the function's next call
             frame.f_trace_opcodes = True
             self._done[id(frame)] = "RESUME"
         elif event == "exception":
