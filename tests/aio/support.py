@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.doors import DEADLINE
+from tests.adapters import DEADLINE
 from tests.support import task
 from trio_ipc import ChannelClosedError, IpcConfig
 from trio_ipc.aio import Client, open_client

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, portal_threads, served
+from tests.adapters import DEADLINE, Gate, Held, portal_threads, served
 from tests.platforms import open_handles, unix_only
 from tests.support import MIB, success, task
 from trio_ipc import (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, portal_threads, served
+from tests.adapters import DEADLINE, Gate, Held, portal_threads, served
 from tests.platforms import unix_only
 from tests.support import success, task
 from trio_ipc import ChannelClosedError, IpcConfig, TransportType

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.doors import (
+from tests.adapters import (
     DEADLINE,
     Gate,
     portal_threads,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.doors import DEADLINE, portal_threads
+from tests.adapters import DEADLINE, portal_threads
 from tests.platforms import exists, fails_under_wine, refuse_to_accept, unix_only
 from tests.support import success, task
 from trio_ipc import (

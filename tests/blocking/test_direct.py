@@ -12,7 +12,7 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, served, stop_at_the_end_of_a_wait_for_a_turn
+from tests.adapters import DEADLINE, Gate, served, stop_at_the_end_of_a_wait_for_a_turn
 from tests.platforms import unix_only
 from tests.support import MIB, frame, success, task
 from trio_ipc import (

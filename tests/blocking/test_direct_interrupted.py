@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, served
+from tests.adapters import DEADLINE, Gate, Held, served
 from tests.interrupts import interrupts_are_trios
 from tests.platforms import unix_only
 from tests.support import task

@@ -1,4 +1,4 @@
-"""What tests of the doors share: a server on Trio for tests that are not, and programs outside the tree."""
+"""What tests of the adapters share: a server on Trio for other tests, and programs outside the tree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PORTAL_THREAD = "trio_ipc portal"
 
 
 def portal_threads() -> list[threading.Thread]:
-    """The threads that doors have for themselves, and that have not ended."""
+    """The threads that adapters have for themselves, and that have not ended."""
     return [thread for thread in threading.enumerate() if thread.name == PORTAL_THREAD]
 
 
