@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.adapters import served
+from tests.adapters import check_counts, served
 from tests.platforms import unix_only
 from tests.support import success, task
 from trio_ipc import IpcConfig, TransportType
 from trio_ipc.aio.watch import Watch
 from trio_ipc.channel import Spin
 
-from .support import AioClient, check_counts, run, run_alone
+from .support import AioClient, run, run_alone
 
 pytestmark = unix_only  # a pipe is waited for by Trio alone
 

@@ -12,8 +12,14 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.adapters import DEADLINE, Gate, served, stop_at_the_end_of_a_wait_for_a_turn
-from tests.platforms import unix_only
+from tests.adapters import (
+    DEADLINE,
+    OF_DIRECT_CALLS,
+    Gate,
+    check_counts,
+    served,
+    stop_at_the_end_of_a_wait_for_a_turn,
+)
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
     Call,
@@ -26,24 +32,12 @@ from trio_ipc import (
     PeerClosedError,
     ReadTimeoutError,
     ResponseMismatchError,
-    TransportType,
     TurnTimeoutError,
 )
 from trio_ipc.blocking import Client, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
-
-
-def check_counts(client: Client[DetectionTask, DetectionResult], **failed: int) -> None:
-    said = client.snapshot()
-    assert said.calls == said.calls_answered + sum(said.calls_failed.values()) + said.calls_in_flight
-    assert said.calls_in_flight == 0
-    assert said.call_seconds.count == said.calls_answered
-    assert {kind: count for kind, count in said.calls_failed.items() if count} == failed
+pytestmark = OF_DIRECT_CALLS
 
 
 def test_it_is_for_one_call_at_a_time_of_the_default_transport(config: IpcConfig) -> None:
