@@ -117,6 +117,19 @@ def test_tasks_take_turns_and_each_gets_its_own_answer(config: IpcConfig) -> Non
         run_alone(config, test)
 
 
+def test_no_requests_need_no_turn(config: IpcConfig) -> None:
+    gate = Gate()
+
+    async def test(client: AioClient) -> None:
+        call = await waiting_call(client, gate)
+        assert await client.call_many([], timeout=0.01) == []
+        server.portal.call(gate.open)
+        assert await call == success("wait")
+
+    with served(config, gate) as server:
+        run_alone(config, test)
+
+
 # --- Cancellation -------------------------------------------------------------------------------------------
 
 

@@ -214,6 +214,17 @@ def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcCo
             check_counts(client, call_timeout=3, turn_timeout=1)
 
 
+def test_no_requests_need_no_turn(config: IpcConfig) -> None:
+    gate = Gate()
+    with served(config, gate) as server, ThreadPoolExecutor(1) as thread:
+        with open_client(DETECTION, config, max_in_flight=1) as client:
+            call = thread.submit(client.call, task("wait"))
+            assert gate.reached.wait(DEADLINE)
+            assert client.call_many([], timeout=0.01) == []
+            server.portal.call(gate.open)
+            assert call.result(DEADLINE) == success("wait")
+
+
 def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: IpcConfig) -> None:
     gate = Gate()
     with served(config, gate) as server, ThreadPoolExecutor(1) as thread:

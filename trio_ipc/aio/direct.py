@@ -103,6 +103,9 @@ class Direct(Generic[RequestT, ResponseT]):
         telemetry = self._telemetry
         began = telemetry.now()
         left = math.inf if timeout is None else seconds_of(timeout)
+        if not requests:
+            await asyncio.sleep(0)
+            return []
         try:
             await self._take_turn(left)
         except BaseException as exc:

@@ -135,6 +135,8 @@ class Direct(Generic[RequestT, ResponseT]):
         telemetry = self._telemetry
         began = telemetry.now()
         left = math.inf if timeout is None else seconds_of(timeout)
+        if not requests:
+            return []
         try:
             try:
                 self._take_turn(left)
