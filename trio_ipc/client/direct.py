@@ -22,6 +22,7 @@ from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
 from trio_ipc.telemetry import ClientTelemetry
 
+from .client import seconds_of
 from .failures import add_limit, call_timed_out, kind_of
 from .single import Single
 
@@ -100,8 +101,6 @@ class Direct(Generic[RequestT, ResponseT]):
 
     def call(self, request: RequestT, *, timeout: float | None = None) -> ResponseT:
         """Send a request and wait for its response; see :meth:`Client.call`. An interrupt closes it."""
-        from .client import seconds_of  # noqa: PLC0415 - it imports this module, for its types alone
-
         self._contract.check_request(request)
         telemetry = self._telemetry
         began = telemetry.now()
@@ -130,8 +129,6 @@ class Direct(Generic[RequestT, ResponseT]):
 
     def call_many(self, requests: list[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
         """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
-        from .client import seconds_of  # noqa: PLC0415 - as above
-
         telemetry = self._telemetry
         began = telemetry.now()
         left = math.inf if timeout is None else seconds_of(timeout)
