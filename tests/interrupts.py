@@ -59,10 +59,16 @@ class InterruptAtLook(InterruptAt):
         super().__init__(room, look)
         self._done: dict[int, str] = {}
 
+    def __enter__(self) -> None:
+        # Python 3.12 traces instructions only from a settrace() that comes after a frame has asked for it.
+        sys._getframe().f_trace_opcodes = True
+        super().__enter__()
+
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self._room):
             return None
         if event == "call":
+            frame.f_trace = self._trace  # without it Python 3.13 begins with the function's next call
             frame.f_trace_opcodes = True
             self._done[id(frame)] = "RESUME"
         elif event == "exception":

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.doors import DEADLINE
+from tests.adapters import DEADLINE, Gate
 from tests.support import task
 from trio_ipc import ChannelClosedError, IpcConfig
 from trio_ipc.aio import Client, open_client
@@ -35,12 +35,11 @@ def run_alone(config: IpcConfig, test: Callable[[AioClient], Coroutine[Any, Any,
     run(main)
 
 
-def check_counts(client: AioClient, **failed: int) -> None:
-    said = client.snapshot()
-    assert said.calls == said.calls_answered + sum(said.calls_failed.values()) + said.calls_in_flight
-    assert said.calls_in_flight == 0
-    assert said.call_seconds.count == said.calls_answered
-    assert {kind: count for kind, count in said.calls_failed.items() if count} == failed
+async def waiting_call(client: Client[Any, Any], gate: Gate) -> asyncio.Task[Any]:
+    """A call in another task, whose request has come to its handler and waits at the gate."""
+    call = asyncio.create_task(client.call(task("wait")))
+    assert await asyncio.to_thread(gate.reached.wait, DEADLINE)
+    return call
 
 
 async def expect_closed_by(client: AioClient, kind: type[BaseException]) -> None:

@@ -7,7 +7,6 @@ import contextvars
 import gc
 import threading
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import attrs
@@ -15,7 +14,7 @@ import pytest
 import trio
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.adapters import DEADLINE, Gate, portal_threads, served
 from tests.support import success, task
 from trio_ipc import (
     CallTimeoutError,
@@ -31,16 +30,7 @@ from trio_ipc.aio import open_client
 from trio_ipc.client.pipeline import Pipeline
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert portal_threads() == []
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test in an event loop of asyncio's."""
-    asyncio.run(asyncio.wait_for(main(), DEADLINE))
+from .support import run, waiting_call
 
 
 def test_it_calls_like_trios_client(config: IpcConfig) -> None:
@@ -117,8 +107,7 @@ def test_cancelling_a_task_cancels_its_call_and_leaves_the_client_good(config: I
 
     async def main() -> None:
         async with open_client(DETECTION, config) as client:
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
@@ -139,8 +128,7 @@ def test_with_one_call_at_a_time_a_cancellation_closes_the_connection_and_the_ne
 
     async def main() -> None:
         async with open_client(DETECTION, config, max_in_flight=1) as client:
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
@@ -284,8 +272,7 @@ def test_closing_ends_the_calls_of_other_tasks(config: IpcConfig) -> None:
 
     async def main() -> None:
         async with open_client(DETECTION, config) as client:
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
         with pytest.raises(ChannelClosedError):
             await call
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, portal_threads, served
-from tests.platforms import open_handles, unix_only
+from tests.adapters import DEADLINE, OF_DIRECT_CALLS, Gate, Held, check_counts, portal_threads, served
+from tests.platforms import open_handles
 from tests.support import MIB, success, task
 from trio_ipc import (
     Call,
@@ -21,23 +20,13 @@ from trio_ipc import (
     IpcConfig,
     MessageEmptyError,
     MessageTooLargeError,
-    TransportType,
 )
 from trio_ipc.aio import open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-from .support import AioClient, check_counts, run, run_alone
+from .support import AioClient, run, run_alone, waiting_call
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert portal_threads() == []
+pytestmark = OF_DIRECT_CALLS
 
 
 # --- Calls --------------------------------------------------------------------------------------------------
@@ -128,6 +117,19 @@ def test_tasks_take_turns_and_each_gets_its_own_answer(config: IpcConfig) -> Non
         run_alone(config, test)
 
 
+def test_no_requests_need_no_turn(config: IpcConfig) -> None:
+    gate = Gate()
+
+    async def test(client: AioClient) -> None:
+        call = await waiting_call(client, gate)
+        assert await client.call_many([], timeout=0.01) == []
+        server.portal.call(gate.open)
+        assert await call == success("wait")
+
+    with served(config, gate) as server:
+        run_alone(config, test)
+
+
 # --- Cancellation -------------------------------------------------------------------------------------------
 
 
@@ -136,8 +138,7 @@ def test_a_cancelled_call_closes_the_connection_and_its_server_hears_of_it(confi
 
     async def test(client: AioClient) -> None:
         await client.call(task("1"))
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        call = await waiting_call(client, gate)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -155,8 +156,7 @@ def test_one_that_waits_for_its_turn_is_cancelled_without_harm(config: IpcConfig
     gate = Gate()
 
     async def test(client: AioClient) -> None:
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        call = await waiting_call(client, gate)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await client.call(task())
@@ -174,8 +174,7 @@ def test_a_second_cancellation_does_not_wait_and_the_next_call_closes_what_is_ow
 
     async def main() -> None:
         async with open_client(DETECTION, config, max_in_flight=1, portal=portal) as client:
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
             with Held(portal):
                 for _ in range(2):
                     call.cancel()
@@ -198,8 +197,7 @@ def test_closing_ends_the_call_of_another_task(config: IpcConfig) -> None:
 
     async def main() -> None:
         async with open_client(DETECTION, config, max_in_flight=1) as client:
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
         with pytest.raises(ChannelClosedError):
             await call
 
@@ -213,8 +211,7 @@ def test_a_portal_that_ends_ends_a_call(config: IpcConfig) -> None:
     async def main() -> None:
         with start_blocking_portal("trio") as portal:
             client = await open_client(DETECTION, config, max_in_flight=1, portal=portal)
-            call = asyncio.create_task(client.call(task("wait")))
-            await asyncio.to_thread(gate.reached.wait, DEADLINE)
+            call = await waiting_call(client, gate)
             client._kept.abandon()
         with pytest.raises(ChannelClosedError):
             await call

@@ -5,34 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, portal_threads, served
-from tests.platforms import unix_only
+from tests.adapters import DEADLINE, OF_DIRECT_CALLS, Gate, Held, served
 from tests.support import success, task
-from trio_ipc import ChannelClosedError, IpcConfig, TransportType
+from trio_ipc import ChannelClosedError, IpcConfig
 from trio_ipc.aio import open_client
 from trio_ipc.daemoneye import DETECTION
 
-from .support import AioClient, run
+from .support import AioClient, run, waiting_call
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
+pytestmark = OF_DIRECT_CALLS
 
 #: More passes of the loop than a call takes, so that the last ones are not reached.
 MOST_PASSES = 5_000
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert portal_threads() == []
 
 
 def test_nothing_is_sent_while_the_trio_thread_still_carries_what_was_cancelled_twice(
@@ -114,8 +103,7 @@ def test_a_loop_that_ends_with_a_call_in_flight_says_no_more_than_that(
     async def begin() -> None:
         client = await open_client(DETECTION, config, max_in_flight=1, portal=portal)
         kept.append(client)
-        kept.append(asyncio.create_task(client.call(task("wait"))))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        kept.append(await waiting_call(client, gate))
 
     kept: list[Any] = []
     with served(config, gate), start_blocking_portal("trio") as portal:

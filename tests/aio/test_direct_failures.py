@@ -13,14 +13,14 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.doors import (
+from tests.adapters import (
     DEADLINE,
+    OF_DIRECT_CALLS,
     Gate,
-    portal_threads,
+    check_counts,
     served,
     stop_at_the_end_of_a_wait_for_a_turn,
 )
-from tests.platforms import unix_only
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
     Call,
@@ -30,25 +30,15 @@ from trio_ipc import (
     PeerClosedError,
     ReadTimeoutError,
     ResponseMismatchError,
-    TransportType,
     TurnTimeoutError,
     UnsolicitedResponseError,
 )
 from trio_ipc.aio import open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-from .support import AioClient, check_counts, expect_closed_by, run, run_alone
+from .support import AioClient, expect_closed_by, run, run_alone, waiting_call
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert portal_threads() == []
+pytestmark = OF_DIRECT_CALLS
 
 
 def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
@@ -75,8 +65,7 @@ def test_a_server_that_goes_is_told(config: IpcConfig) -> None:
     gate = Gate()
 
     async def test(client: AioClient) -> None:
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        call = await waiting_call(client, gate)
         server.server.stop()
         with pytest.raises(PeerClosedError):
             await call
@@ -196,8 +185,7 @@ def test_tasks_wait_for_their_turn_no_longer_than_they_have_time(config: IpcConf
     gate = Gate()
 
     async def test(client: AioClient) -> None:
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        call = await waiting_call(client, gate)
         with pytest.raises(CallTimeoutError, match="for a turn behind other tasks' calls; nothing was sent"):
             await client.call(task(), timeout=0.01)
         with pytest.raises(CallTimeoutError, match=r"turn .*; nothing was sent; the limit timeout is 0\.02"):
@@ -218,8 +206,7 @@ def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: Ipc
     gate = Gate()
 
     async def test(client: AioClient) -> None:
-        call = asyncio.create_task(client.call(task("wait")))
-        await asyncio.to_thread(gate.reached.wait, DEADLINE)
+        call = await waiting_call(client, gate)
         stopped = asyncio.Event()
         stop_at_the_end_of_a_wait_for_a_turn(client._direct, stopped.set)
         after = asyncio.create_task(client.call(task("after")))

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.doors import DEADLINE, Gate, program, served
+from tests.adapters import DEADLINE, Gate, program, served
 from tests.platforms import exists, unix_only
 from trio_ipc import IpcConfig
 

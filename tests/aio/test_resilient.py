@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.adapters import DEADLINE, Gate, portal_threads, served
 from tests.support import success, task
 from trio_ipc import ChannelClosedError, ConfigError, Endpoint, IpcConfig, NoEndpointError, ResilientConfig
 from trio_ipc.aio import open_resilient_client

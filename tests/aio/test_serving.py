@@ -6,13 +6,12 @@ import asyncio
 import contextvars
 import errno
 import threading
-from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from tests.doors import DEADLINE, portal_threads
+from tests.adapters import DEADLINE
 from tests.platforms import exists, fails_under_wine, refuse_to_accept, unix_only
 from tests.support import success, task
 from trio_ipc import (
@@ -28,16 +27,7 @@ from trio_ipc import (
 from trio_ipc.aio import open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-
-@pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
-    yield
-    assert portal_threads() == []
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test in an event loop of asyncio's."""
-    asyncio.run(asyncio.wait_for(main(), DEADLINE))
+from .support import run
 
 
 async def succeed(request: DetectionTask, _: Call) -> DetectionResult:

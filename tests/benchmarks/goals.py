@@ -127,8 +127,8 @@ GOALS: Final = (
     Goal("a", "trio_ipc / ZeroMQ", 1.0, _ratio("a", "trio_ipc", "zeromq")),
     Goal("a", "trio_ipc / asyncio streams", 0.5, _ratio("a", "trio_ipc", "asyncio"), False, 1.0),
     Goal("a", "gRPC asyncio / trio_ipc", 12.0, _ratio("a", "grpc-aio", "trio_ipc"), True),
-    Goal("a", "trio_ipc.blocking / gRPC", 0.3, _ratio("a", "blocking-door", "grpc")),
-    Goal("a", "trio_ipc.aio / gRPC asyncio", 0.4, _ratio("a", "aio-door", "grpc-aio")),
+    Goal("a", "trio_ipc.blocking / gRPC", 0.3, _ratio("a", "blocking-adapter", "grpc")),
+    Goal("a", "trio_ipc.aio / gRPC asyncio", 0.4, _ratio("a", "aio-adapter", "grpc-aio")),
     Goal("a", "trio_ipc / Rust", 0.6, _ratio("a", "trio_ipc", "rust"), False, 1.5),
     _at_most_legacy("a"),
     Goal(

@@ -15,7 +15,7 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.adapters import DEADLINE, Gate, portal_threads, served
 from tests.platforms import NOBODY
 from tests.support import success, task
 from trio_ipc import (

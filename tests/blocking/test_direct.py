@@ -12,8 +12,14 @@ import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, served, stop_at_the_end_of_a_wait_for_a_turn
-from tests.platforms import unix_only
+from tests.adapters import (
+    DEADLINE,
+    OF_DIRECT_CALLS,
+    Gate,
+    check_counts,
+    served,
+    stop_at_the_end_of_a_wait_for_a_turn,
+)
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
     Call,
@@ -26,24 +32,12 @@ from trio_ipc import (
     PeerClosedError,
     ReadTimeoutError,
     ResponseMismatchError,
-    TransportType,
     TurnTimeoutError,
 )
 from trio_ipc.blocking import Client, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
-
-
-def check_counts(client: Client[DetectionTask, DetectionResult], **failed: int) -> None:
-    said = client.snapshot()
-    assert said.calls == said.calls_answered + sum(said.calls_failed.values()) + said.calls_in_flight
-    assert said.calls_in_flight == 0
-    assert said.call_seconds.count == said.calls_answered
-    assert {kind: count for kind, count in said.calls_failed.items() if count} == failed
+pytestmark = OF_DIRECT_CALLS
 
 
 def test_it_is_for_one_call_at_a_time_of_the_default_transport(config: IpcConfig) -> None:
@@ -218,6 +212,17 @@ def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcCo
             assert call.result(DEADLINE) == success("wait")
             assert client.call(task("after")) == success("after")
             check_counts(client, call_timeout=3, turn_timeout=1)
+
+
+def test_no_requests_need_no_turn(config: IpcConfig) -> None:
+    gate = Gate()
+    with served(config, gate) as server, ThreadPoolExecutor(1) as thread:
+        with open_client(DETECTION, config, max_in_flight=1) as client:
+            call = thread.submit(client.call, task("wait"))
+            assert gate.reached.wait(DEADLINE)
+            assert client.call_many([], timeout=0.01) == []
+            server.portal.call(gate.open)
+            assert call.result(DEADLINE) == success("wait")
 
 
 def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: IpcConfig) -> None:

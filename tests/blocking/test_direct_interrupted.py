@@ -11,18 +11,14 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from tests.doors import DEADLINE, Gate, Held, served
+from tests.adapters import DEADLINE, OF_DIRECT_CALLS, Gate, Held, served
 from tests.interrupts import interrupts_are_trios
-from tests.platforms import unix_only
 from tests.support import task
-from trio_ipc import ChannelClosedError, IpcConfig, TransportType
+from trio_ipc import ChannelClosedError, IpcConfig
 from trio_ipc.blocking import open_client
 from trio_ipc.daemoneye import DETECTION
 
-pytestmark = [
-    unix_only,  # a pipe is waited for by Trio alone
-    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
-]
+pytestmark = OF_DIRECT_CALLS
 
 
 @pytest.fixture(autouse=True)

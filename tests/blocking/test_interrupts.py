@@ -18,7 +18,7 @@ import pytest
 import trio_ipc.blocking
 import trio_ipc.client
 import trio_ipc.portal
-from tests.doors import DEADLINE, Gate, portal_threads, program, served
+from tests.adapters import DEADLINE, Gate, portal_threads, program, served
 from tests.interrupts import InterruptAt, InterruptAtLook, interrupts_are_trios
 from tests.platforms import unix_only
 from tests.support import success, task

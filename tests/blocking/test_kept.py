@@ -1,4 +1,4 @@
-"""What the doors keep open in the Trio thread, at the moments when it ends."""
+"""What the adapters keep open in the Trio thread, at the moments when it ends."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.doors import Gate, program, served
+from tests.adapters import Gate, program, served
 from tests.platforms import unix_only
 from trio_ipc import IpcConfig
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.doors import DEADLINE, Gate, portal_threads, served
+from tests.adapters import DEADLINE, Gate, portal_threads, served
 from tests.support import success, task
 from trio_ipc import (
     CallTimeoutError,

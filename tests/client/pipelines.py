@@ -71,10 +71,19 @@ class Line:
 async def line(
     ends: tuple[trio.abc.Stream, trio.abc.HalfCloseableStream] | None = None,
 ) -> AsyncIterator[Line]:
-    near, far = ends or memory_streams()
+    async with line_to_its_end(ends or memory_streams()) as subject:
+        yield subject
+        await subject.pipeline.aclose()
+
+
+@asynccontextmanager
+async def line_to_its_end(
+    ends: tuple[trio.abc.Stream, trio.abc.HalfCloseableStream],
+) -> AsyncIterator[Line]:
+    """One that nobody closes: at its end the block waits for what ends the pipeline."""
+    near, far = ends
     channel = FramedChannel(near, CONFIG, endpoint="memory", peer=ME)
     async with trio.open_nursery() as nursery:
         pipeline = Pipeline(channel, DETECTION)
         nursery.start_soon(pipeline.run)
         yield Line(pipeline, far, nursery)
-        await pipeline.aclose()

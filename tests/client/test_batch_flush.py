@@ -33,6 +33,14 @@ def not_taken(error: IpcError) -> tuple[NotTaken, MemoryStream]:
     return channel, far
 
 
+async def answer_one_and_close(far: MemoryStream) -> None:
+    """Each of the two a second after what was before it."""
+    await trio.sleep(1)
+    await far.send_all(frame(success("0")))
+    await trio.sleep(1)
+    await far.send_eof()
+
+
 @pytest.mark.parametrize("kind", [PeerClosedError, ChannelClosedError])
 async def test_of_who_has_closed_all_is_read_that_it_had_said(
     kind: type[IpcError], autojump_clock: MockClock
@@ -40,14 +48,7 @@ async def test_of_who_has_closed_all_is_read_that_it_had_said(
     """It comes a second after the sending has failed, which ends nothing by itself."""
     channel, far = not_taken(kind("closed", endpoint="memory"))
     async with client_over(channel) as client, trio.open_nursery() as nursery:
-
-        async def answer() -> None:
-            await trio.sleep(1)
-            await far.send_all(frame(success("0")))
-            await trio.sleep(1)
-            await far.send_eof()
-
-        nursery.start_soon(answer)
+        nursery.start_soon(answer_one_and_close, far)
         with pytest.raises(PeerClosedError) as caught:
             await client.call_many([task("0"), task("1"), task("2")])
     assert caught.value.responses == (success("0"),)
@@ -76,14 +77,7 @@ async def test_who_closes_after_all_was_handed_over_has_not_closed_while_it_was_
     near, far = narrow_streams(15)
     channel = Taken(near, CONFIG, endpoint="memory", peer=ME)
     async with client_over(channel) as client, trio.open_nursery() as nursery:
-
-        async def answer() -> None:
-            await trio.sleep(1)
-            await far.send_all(frame(success("0")))
-            await trio.sleep(1)
-            await far.send_eof()
-
-        nursery.start_soon(answer)
+        nursery.start_soon(answer_one_and_close, far)
         with pytest.raises(PeerClosedError) as caught:
             await client.call_many([task("0"), task("1"), task("2")])
     assert caught.value.responses == (success("0"),)

@@ -70,11 +70,8 @@ async def test_a_caller_that_is_cancelled_before_it_is_sent_is_as_if_it_had_neve
 
 
 async def test_a_caller_that_is_cancelled_while_it_waits_to_be_written_is_withdrawn() -> None:
-    near, far = trio.testing.lockstep_stream_pair()  # the server reads nothing: the first write hangs
-    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pipeline.run)
-        subject = Line(pipeline, far, nursery)
+    # The server reads nothing: the first write hangs.
+    async with line(trio.testing.lockstep_stream_pair()) as subject:
         subject.call("1")
         await wait_all_tasks_blocked()
         subject.call("2", "3")
@@ -85,7 +82,6 @@ async def test_a_caller_that_is_cancelled_while_it_waits_to_be_written_is_withdr
         assert (name, type(outcome)) == ("2", trio.Cancelled)
         assert await subject.received() == ["1"]
         assert await subject.received() == ["3"]
-        await pipeline.aclose()
 
 
 async def test_a_caller_that_is_cancelled_later_leaves_its_place_and_its_answer_is_dropped() -> None:

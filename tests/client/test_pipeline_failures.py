@@ -6,11 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.client.pipelines import (
-    CONFIG,
-    Line,
-    line,
-)
+from tests.client.pipelines import CONFIG, line, line_to_its_end
 from tests.support import ME, MIB, frame, success, task
 from trio_ipc import (
     ChannelClosedError,
@@ -102,15 +98,11 @@ async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_writ
     autojump_clock: MockClock,
 ) -> None:
     """The reader closes the channel under the writer, and its error is the one that counts."""
-    near, far = trio.testing.lockstep_stream_pair()
-    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pipeline.run)
-        subject = Line(pipeline, far, nursery)
+    async with line_to_its_end(trio.testing.lockstep_stream_pair()) as subject:
         subject.call("1")
         await wait_all_tasks_blocked()
         assert await subject.received() == ["1"]
-        await far.send_all(frame(success("1"))[:5])
+        await subject.server.send_all(frame(success("1"))[:5])
         await trio.sleep(25)
         subject.call("2")  # nobody reads it: it is being written when the time is up
     assert trio.current_time() == pytest.approx(30)
@@ -119,11 +111,7 @@ async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_writ
 
 
 async def test_a_server_that_does_not_read_fails_all_who_wait(autojump_clock: MockClock) -> None:
-    near, far = trio.testing.lockstep_stream_pair()
-    pipeline = Pipeline(FramedChannel(near, CONFIG, endpoint="memory", peer=ME), DETECTION)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pipeline.run)
-        subject = Line(pipeline, far, nursery)
+    async with line_to_its_end(trio.testing.lockstep_stream_pair()) as subject:
         subject.call("1")
         await wait_all_tasks_blocked()
         subject.call("2")

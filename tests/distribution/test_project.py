@@ -219,7 +219,7 @@ def test_public_symbols_are_those_that_are_offered_where_they_are_made_with_thei
         "trio_ipc.open_client",
         "trio_ipc.client.client.Client",
         "trio_ipc.blocking.Client",
-        "trio_ipc.portal.door.Door",
+        "trio_ipc.portal.adapter.Adapter",
         "pytest_trio_ipc.ipc_server",
     }
     assert wanted <= public

@@ -20,12 +20,12 @@ from trio_ipc.portal import Kept, check_portal
 from trio_ipc.telemetry import ClientSnapshot
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
+from .adapter import AioAdapter, Opening, running_side
 from .direct import Direct, watch_of
-from .door import AioDoor, Opening, running_side
 from .loop import run, run_whole
 
 
-class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
+class Client(AioAdapter[TrioClient[RequestT, ResponseT]]):
     """A connection to a server, for the tasks of one event loop. Made by :func:`open_client`.
 
     Close it, by an ``async with`` block or by :meth:`aclose`: one that is forgotten warns by a
@@ -101,7 +101,7 @@ class Client(AioDoor[TrioClient[RequestT, ResponseT]]):
         return await self._run(partial(self._kept.thing.call_many, requests, timeout=timeout))
 
     async def aclose(self) -> None:
-        """Close it, and wait until that is done; see :meth:`AioDoor.aclose`. Idempotent."""
+        """Close it, and wait until that is done; see :meth:`AioAdapter.aclose`. Idempotent."""
         try:
             await super().aclose()
         finally:

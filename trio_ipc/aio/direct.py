@@ -19,8 +19,8 @@ import trio
 
 from trio_ipc.channel import STOPPED, Spin
 from trio_ipc.client.client import seconds_of
-from trio_ipc.client.direct import Parts, no_turn
-from trio_ipc.client.failures import add_limit, kind_of
+from trio_ipc.client.direct import Parts, closed_as
+from trio_ipc.client.failures import add_limit, kind_of, no_turn
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError
 from trio_ipc.telemetry import CallFailure
@@ -103,6 +103,9 @@ class Direct(Generic[RequestT, ResponseT]):
         telemetry = self._telemetry
         began = telemetry.now()
         left = math.inf if timeout is None else seconds_of(timeout)
+        if not requests:
+            await asyncio.sleep(0)
+            return []
         try:
             await self._take_turn(left)
         except BaseException as exc:
@@ -143,7 +146,8 @@ class Direct(Generic[RequestT, ResponseT]):
                 except TimeoutError:
                     waited = now() - began
                     if left <= limit or waited < limit + STOPPED:
-                        raise no_turn(self._line.endpoint, left, limit, "tasks") from None
+                        own = None if left <= limit else limit
+                        raise no_turn(self._line.endpoint, "other tasks' calls", own) from None
                 left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
         finally:
             self._waiting -= 1
@@ -152,7 +156,7 @@ class Direct(Generic[RequestT, ResponseT]):
         """Close the connection if it owes an answer. Cancellation ends the wait for that alone."""
         if self._owes:
             with contextlib.suppress(IpcError):  # it was closed already
-                await self._run_whole(partial(self._line.fail, _cancelled(self._line.endpoint)))
+                await self._run_whole(partial(self._line.fail, closed_as("cancelled", self._line.endpoint)))
             self._owes = False
 
     # --- A call ---------------------------------------------------------------------------------------------
@@ -229,11 +233,3 @@ def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch |
 
 def _kind_of(exc: BaseException) -> CallFailure:
     return CallFailure.CANCELLED if isinstance(exc, asyncio.CancelledError) else kind_of(exc)
-
-
-def _cancelled(endpoint: str) -> ChannelClosedError:
-    return ChannelClosedError(
-        "this connection was closed: a call on it was cancelled",
-        endpoint=endpoint,
-        hint="open a new client",
-    )

@@ -18,10 +18,10 @@ from trio_ipc.resilient import ResilientClient as TrioClient
 from trio_ipc.resilient import open_resilient_client as open_on_trio
 from trio_ipc.transports import PeerPolicy
 
-from .door import AioDoor, Opening, running_side
+from .adapter import AioAdapter, Opening, running_side
 
 
-class ResilientClient(AioDoor[TrioClient[RequestT, ResponseT]]):
+class ResilientClient(AioAdapter[TrioClient[RequestT, ResponseT]]):
     """Calls whichever server can answer, for the tasks of one event loop.
 
     Made by :func:`open_resilient_client`. Close it, by an ``async with`` block or by :meth:`aclose`: one that

@@ -21,11 +21,11 @@ from trio_ipc.server.threads import InThreads
 from trio_ipc.telemetry import ServerSnapshot
 from trio_ipc.transports import PeerPolicy
 
-from .door import AioDoor, Opening, running_side, until
+from .adapter import AioAdapter, Opening, running_side, until
 from .handlers import LoopHandler
 
 
-class Server(AioDoor[TrioServer[RequestT, ResponseT]]):
+class Server(AioAdapter[TrioServer[RequestT, ResponseT]]):
     """A running server, for the tasks of one event loop. Made by :func:`serve`.
 
     Close it, by an ``async with`` block or by :meth:`aclose`: one that is forgotten warns by a

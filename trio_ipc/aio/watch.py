@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -30,6 +31,7 @@ class Watch:
 
     Raises:
         NotImplementedError: the event loop cannot watch a socket.
+        OSError: the system lets it watch no more of them.
     """
 
     def __init__(
@@ -44,20 +46,25 @@ class Watch:
         self._begin()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait until a look found something; return whether one did in time. False after it was closed.
+        """Wait until a look found something; return whether one did in time.
 
-        Cancellation ends the wait, and loses nothing.
+        False as well, and without a wait, after it was closed, or where the system lets the loop watch no
+        more sockets. Cancellation ends the wait, and loses nothing.
         """
         if self._sock.fileno() == -1:
             return False
-        if not self._watching:
-            self._begin()
+        try:
+            if not self._watching:
+                self._begin()
+        except OSError:
+            return False
         waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiter = waiter
         timer: asyncio.TimerHandle | None = None
         try:
-            # It is the loop that looks, once in each pass.
-            if not await self._spin.until(waiter.done, rest=_ONE_PASS, clock=self._loop.time):
+            # It is the loop that looks, once in each pass. Its clock may be too coarse for that: uvloop's is
+            # libuv's uv_now(), which counts milliseconds, and by which 0.1 ms of looking took 0.9.
+            if not await self._spin.until(waiter.done, rest=_ONE_PASS, clock=time.monotonic):
                 timer = self._loop.call_later(seconds, self._end)
             return await waiter
         finally:

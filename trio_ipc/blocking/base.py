@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from trio_ipc.portal import Door
+from trio_ipc.portal import Adapter
 
 from .waiting import result_of, run
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class BlockingDoor(Door[T]):
+class BlockingAdapter(Adapter[T]):
     """Something of Trio's that a synchronous program uses, in a ``with`` block or until :meth:`close`."""
 
     def __enter__(self) -> Self:

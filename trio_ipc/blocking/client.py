@@ -20,11 +20,11 @@ from trio_ipc.portal import Kept, check_portal
 from trio_ipc.telemetry import ClientSnapshot
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
-from .base import BlockingDoor
+from .base import BlockingAdapter
 from .waiting import run, run_whole
 
 
-class Client(BlockingDoor[TrioClient[RequestT, ResponseT]]):
+class Client(BlockingAdapter[TrioClient[RequestT, ResponseT]]):
     """A connection to a server, for synchronous programs. Made by :func:`open_client`.
 
     Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one

@@ -18,10 +18,10 @@ from trio_ipc.resilient import ResilientClient as TrioClient
 from trio_ipc.resilient import open_resilient_client as open_on_trio
 from trio_ipc.transports import PeerPolicy
 
-from .base import BlockingDoor
+from .base import BlockingAdapter
 
 
-class ResilientClient(BlockingDoor[TrioClient[RequestT, ResponseT]]):
+class ResilientClient(BlockingAdapter[TrioClient[RequestT, ResponseT]]):
     """Calls whichever server can answer, for synchronous programs. Made by :func:`open_resilient_client`.
 
     Every thread may use it, and several at a time. Close it, by a ``with`` block or by :meth:`close`: one

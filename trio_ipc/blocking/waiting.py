@@ -5,24 +5,22 @@ This module must never know what is waited for.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from trio_ipc.portal import Job, Kept
+from trio_ipc.transports.host import INTERRUPTS_LOCKS
 
 T = TypeVar("T")
 
-#: Seconds after which a wait in the main thread of Windows is begun anew: Python's locks cannot be
-#: interrupted there (https://docs.python.org/3/library/threading.html#threading.Lock.acquire speaks of POSIX
-#: alone), so that Ctrl-C is seen between two of them.
+#: Seconds after which a wait that Ctrl-C cannot end is begun anew: it is seen between two of them.
 _SLICE: Final = 0.05
 
 
 def _is_deaf() -> bool:
-    return sys.platform == "win32" and threading.current_thread() is threading.main_thread()
+    return not INTERRUPTS_LOCKS and threading.current_thread() is threading.main_thread()
 
 
 class BlockingJob(Job[T]):

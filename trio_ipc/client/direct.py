@@ -19,10 +19,11 @@ import attrs
 
 from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.errors import ChannelClosedError, IpcError, TurnTimeoutError
+from trio_ipc.errors import ChannelClosedError, IpcError
 from trio_ipc.telemetry import ClientTelemetry
 
-from .failures import add_limit, call_timed_out, kind_of
+from .client import seconds_of
+from .failures import add_limit, kind_of, no_turn
 from .single import Single
 
 R = TypeVar("R")
@@ -51,8 +52,6 @@ class CallMany(Protocol[RequestT, ResponseT]):
 #: Seconds after which a wait looks again whether its connection was closed: another thread may close it just
 #: before the wait begins, which then nothing would end.
 _LOOK_AGAIN: Final = 1.0
-
-_HINT: Final = "open more clients, or make fewer calls at a time"
 
 _Wait: TypeAlias = Callable[[float], bool]
 
@@ -100,8 +99,6 @@ class Direct(Generic[RequestT, ResponseT]):
 
     def call(self, request: RequestT, *, timeout: float | None = None) -> ResponseT:
         """Send a request and wait for its response; see :meth:`Client.call`. An interrupt closes it."""
-        from .client import seconds_of  # noqa: PLC0415 - it imports this module, for its types alone
-
         self._contract.check_request(request)
         telemetry = self._telemetry
         began = telemetry.now()
@@ -130,11 +127,11 @@ class Direct(Generic[RequestT, ResponseT]):
 
     def call_many(self, requests: list[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
         """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
-        from .client import seconds_of  # noqa: PLC0415 - as above
-
         telemetry = self._telemetry
         began = telemetry.now()
         left = math.inf if timeout is None else seconds_of(timeout)
+        if not requests:
+            return []
         try:
             try:
                 self._take_turn(left)
@@ -161,14 +158,14 @@ class Direct(Generic[RequestT, ResponseT]):
                 return
             waited = now() - began
             if left <= limit or waited < limit + STOPPED:
-                raise no_turn(self._line.endpoint, left, limit, "threads")
+                raise no_turn(self._line.endpoint, "other threads' calls", None if left <= limit else limit)
             left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
 
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer. A second one does not wait."""
         if self._owes:
             with contextlib.suppress(IpcError):  # it was closed already
-                self._run_whole(partial(self._line.fail, _interrupted(self._line.endpoint)))
+                self._run_whole(partial(self._line.fail, closed_as("interrupted", self._line.endpoint)))
             self._owes = False
 
     # --- A call ---------------------------------------------------------------------------------------------
@@ -228,26 +225,15 @@ class Direct(Generic[RequestT, ResponseT]):
         return None
 
 
-def no_turn(endpoint: str, left: float, limit: float, others: str) -> IpcError:
-    """Return the error of a call whose turn has not come.
+def closed_as(ended: str, endpoint: str) -> ChannelClosedError:
+    """Return the error for a connection that is closed because of a call that has no answer yet.
 
     Args:
-        endpoint: where it leads.
-        left: seconds that the call had for it by its own timeout.
-        limit: those that it had by the settings.
-        others: whose calls were ahead, in words.
+        ended: how the call ended, in a word.
+        endpoint: where the connection leads.
     """
-    behind = f"waiting for a turn behind other {others}' calls"
-    if left <= limit:
-        return call_timed_out(f"{behind}; nothing was sent", endpoint, hint=_HINT)
-    return TurnTimeoutError(
-        f"timed out {behind}, the limit read_timeout_ms is {limit * 1000:.0f}", endpoint=endpoint, hint=_HINT
-    )
-
-
-def _interrupted(endpoint: str) -> ChannelClosedError:
     return ChannelClosedError(
-        "this connection was closed: a call on it was interrupted",
+        f"this connection was closed: a call on it was {ended}",
         endpoint=endpoint,
         hint="open a new client",
     )

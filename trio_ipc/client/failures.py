@@ -132,6 +132,23 @@ def call_timed_out(doing: str, endpoint: str, *, hint: str = "") -> CallTimeoutE
     )
 
 
+def no_turn(endpoint: str, ahead: str, limit: float | None = None) -> IpcError:
+    """Return the error of a call whose turn has not come.
+
+    Args:
+        endpoint: where the connection leads.
+        ahead: which calls it was behind.
+        limit: seconds that it had by ``read_timeout_ms``; None where its own deadline passed.
+    """
+    doing = f"waiting for a turn behind {ahead}"
+    hint = "open more clients, or make fewer calls at a time"
+    if limit is None:
+        return call_timed_out(f"{doing}; nothing was sent", endpoint, hint=hint)
+    return TurnTimeoutError(
+        f"timed out {doing}, the limit read_timeout_ms is {limit * 1000:.0f}", endpoint=endpoint, hint=hint
+    )
+
+
 def unsent_timed_out(endpoint: str) -> CallTimeoutError:
     """Return the error of a call whose deadline passed before its request was sent."""
     return call_timed_out(

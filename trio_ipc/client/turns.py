@@ -11,11 +11,8 @@ import math
 import trio
 
 from trio_ipc.channel import STOPPED, Alarm
-from trio_ipc.errors import CallTimeoutError, TurnTimeoutError
 
-from .failures import call_timed_out
-
-_HINT = "open more clients, or make fewer calls at a time"
+from .failures import no_turn
 
 
 class _Waiter:
@@ -91,7 +88,7 @@ class Turns:
             waiter = _Waiter(until)
             await self._park(waiter)
             if not waiter.has_turn:
-                raise self._too_late(ahead)
+                raise no_turn(self._endpoint, f"{ahead} calls", limit)
             return
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
@@ -99,9 +96,9 @@ class Turns:
                 return
             now = trio.current_time()
             if now >= deadline:
-                raise self._called_too_late(ahead)
+                raise no_turn(self._endpoint, f"{ahead} calls")
             if now < until + STOPPED:
-                raise self._too_late(ahead)
+                raise no_turn(self._endpoint, f"{ahead} calls", limit)
             until = now + limit  # it was this process that was stopped, not the calls ahead
 
     @trio.lowlevel.enable_ki_protection
@@ -147,18 +144,3 @@ class Turns:
         due = min((waiter.due for waiter in self._waiting), default=math.inf)
         if due < math.inf:
             alarm.set(due)
-
-    # --- Errors ---
-
-    def _too_late(self, ahead: int) -> TurnTimeoutError:
-        return TurnTimeoutError(
-            f"timed out waiting for a turn behind {ahead} calls, the limit read_timeout_ms is "
-            f"{self._read_timeout_ms}",
-            endpoint=self._endpoint,
-            hint=_HINT,
-        )
-
-    def _called_too_late(self, ahead: int) -> CallTimeoutError:
-        return call_timed_out(
-            f"waiting for a turn behind {ahead} calls; nothing was sent", self._endpoint, hint=_HINT
-        )

@@ -4,8 +4,8 @@ The adapters are made of this: :mod:`trio_ipc.blocking` and :mod:`trio_ipc.aio`.
     anyio.
 """
 
-from .door import Door, check_portal
+from .adapter import Adapter, check_portal
 from .jobs import Job, as_async
 from .kept import Kept
 
-__all__ = ["Door", "Job", "Kept", "as_async", "check_portal"]
+__all__ = ["Adapter", "Job", "Kept", "as_async", "check_portal"]

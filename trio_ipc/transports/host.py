@@ -15,6 +15,9 @@ from typing import Final
 if sys.platform == "win32":
     #: What asks a program to end. SIGTERM has a name there and never arrives.
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+    #: Whether Ctrl-C ends a wait of the main thread for a lock
+    #: (https://docs.python.org/3/library/threading.html#threading.Lock.acquire speaks of POSIX alone).
+    INTERRUPTS_LOCKS: Final[bool] = False
     #: What asks it to read its settings again, None where there is no such signal.
     RELOAD_SIGNAL: Final[int | None] = None
     #: What asks it to tell what it has done, likewise.
@@ -34,6 +37,7 @@ if sys.platform == "win32":
 
 else:
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+    INTERRUPTS_LOCKS: Final[bool] = True
     RELOAD_SIGNAL: Final[int | None] = signal.SIGHUP
     REPORT_SIGNAL: Final[int | None] = signal.SIGUSR1
     END_OF_INPUT: Final = "Ctrl-D"

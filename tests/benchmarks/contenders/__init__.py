@@ -27,8 +27,8 @@ class Entry(NamedTuple):
     only: frozenset[str] = frozenset()
 
 
-#: What a door adds to the client behind it: to a call, to calls at a time, to opening it.
-_OF_DOORS: Final = frozenset({"a", "d", "f"})
+#: What an adapter adds to the client behind it: to a call, to calls at a time, to opening it.
+_OF_ADAPTERS: Final = frozenset({"a", "d", "f"})
 
 #: By the names of the command line, in the order of the table.
 CONTENDERS: Final = {
@@ -36,10 +36,10 @@ CONTENDERS: Final = {
     "resilient": Entry("ours", "trio_ipc, resilient client", "trio", shares=True, only=frozenset({"a", "d"})),
     "no-polling": Entry("ours", "trio_ipc, polling off", "trio", shares=True),
     "legacy": Entry("ours", "trio_ipc, legacy transport", "trio", shares=True),
-    "blocking-door": Entry(
-        "blocking_door", "trio_ipc, blocking adapter", "trio", shares=True, only=_OF_DOORS
+    "blocking-adapter": Entry(
+        "blocking_adapter", "trio_ipc, blocking adapter", "trio", shares=True, only=_OF_ADAPTERS
     ),
-    "aio-door": Entry("aio_door", "trio_ipc, aio adapter", "trio", shares=True, only=_OF_DOORS),
+    "aio-adapter": Entry("aio_adapter", "trio_ipc, aio adapter", "trio", shares=True, only=_OF_ADAPTERS),
     "bare-trio": Entry("bare_trio", "bare Trio echo", "trio"),
     "blocking": Entry("blocking", "blocking sockets, echo"),
     "asyncio": Entry("streams", "asyncio streams"),

@@ -30,7 +30,7 @@ def check_portal(portal: object) -> None:
         )
 
 
-class Door(Generic[T]):
+class Adapter(Generic[T]):
     """Something of Trio's for somebody elsewhere, who has to open and close it.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 from anyio.from_thread import BlockingPortal
 
 from trio_ipc.errors import IpcError
-from trio_ipc.portal import Door, Kept
+from trio_ipc.portal import Adapter, Kept
 
 from .loop import LoopSide, run
 
@@ -47,7 +47,7 @@ def until(future: Future[T]) -> asyncio.Future[T]:
     return asyncio.wrap_future(future)
 
 
-class AioDoor(Door[T]):
+class AioAdapter(Adapter[T]):
     """Something of Trio's that asyncio tasks use, in an ``async with`` block or until :meth:`aclose`.
 
     Args:
@@ -134,7 +134,7 @@ class AioDoor(Door[T]):
         return await run(self._kept, self._side, function)
 
 
-D = TypeVar("D", bound=AioDoor[Any])
+D = TypeVar("D", bound=AioAdapter[Any])
 
 
 class Opening(Generic[D]):
@@ -144,7 +144,7 @@ class Opening(Generic[D]):
         function: opens it.
     """
 
-    _door: D
+    _adapter: D
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, D]]) -> None:
         self._function = function
@@ -155,11 +155,11 @@ class Opening(Generic[D]):
 
     async def __aenter__(self) -> D:
         """Open it."""
-        self._door = await self._function()
-        return self._door
+        self._adapter = await self._function()
+        return self._adapter
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close it."""
-        await self._door.__aexit__(kind, exc, traceback)
+        await self._adapter.__aexit__(kind, exc, traceback)

@@ -1,4 +1,4 @@
-"""What tests of the doors share: a server on Trio for tests that are not, and programs outside the tree."""
+"""What tests of the adapters share: a server on Trio for other tests, and programs outside the tree."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from tests.platforms import UNDER_WINE
+from tests.platforms import UNDER_WINE, unix_only
 from tests.support import DetectionServer, Handler, succeed
-from trio_ipc import Call, IpcConfig, serve
+from trio_ipc import Call, IpcConfig, TransportType, serve
 from trio_ipc.channel import STOPPED
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
@@ -26,10 +27,25 @@ DEADLINE = 60.0
 
 PORTAL_THREAD = "trio_ipc portal"
 
+#: Marks tests of calls that are made in their callers' own thread.
+OF_DIRECT_CALLS = [
+    unix_only,  # a pipe is waited for by Trio alone
+    pytest.mark.parametrize("transport", [TransportType.INTERPROCESS], indirect=True),
+]
+
 
 def portal_threads() -> list[threading.Thread]:
-    """The threads that doors have for themselves, and that have not ended."""
+    """The threads that adapters have for themselves, and that have not ended."""
     return [thread for thread in threading.enumerate() if thread.name == PORTAL_THREAD]
+
+
+def check_counts(client: Any, **failed: int) -> None:
+    """Check that an idle client has counted each call once, and which of them failed."""
+    said = client.snapshot()
+    assert said.calls == said.calls_answered + sum(said.calls_failed.values()) + said.calls_in_flight
+    assert said.calls_in_flight == 0
+    assert said.call_seconds.count == said.calls_answered
+    assert {kind: count for kind, count in said.calls_failed.items() if count} == failed
 
 
 class Gate:

@@ -1,4 +1,4 @@
-"""This project's door for asyncio programs, as docs/asyncio.md tells users to use it.
+"""This project's adapter for asyncio programs, as docs/asyncio.md tells users to use it.
 
 Its server is the one that ``trio_ipc`` has. A caller has a client of its own, with ``max_in_flight=1`` as
 that is the fastest for one alone; callers that share one, which are tasks, have what is the default.
@@ -20,7 +20,7 @@ from .base import AsyncClient
 from .on_asyncio import AsyncioContender
 
 
-class AioDoor(AsyncioContender):
+class AioAdapter(AsyncioContender):
     shared = frozenset({Use.MANY})
 
     def __init__(self) -> None:
@@ -38,5 +38,5 @@ class AioDoor(AsyncioContender):
             yield AsyncClient(partial(client.call, message))
 
 
-def contender(_: str) -> AioDoor:
-    return AioDoor()
+def contender(_: str) -> AioAdapter:
+    return AioAdapter()

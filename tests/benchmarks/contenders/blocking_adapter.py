@@ -1,4 +1,4 @@
-"""This project's door for synchronous programs, as docs/synchronous.md tells users to use it.
+"""This project's adapter for synchronous programs, as docs/synchronous.md tells users to use it.
 
 Its server is the one that ``trio_ipc`` has. A caller has a client of its own, with ``max_in_flight=1`` as
 that is the fastest for one alone; callers that share one, which are threads, have what is the default.
@@ -19,7 +19,7 @@ from . import ours
 from .base import BlockingContender, Client
 
 
-class BlockingDoor(BlockingContender):
+class BlockingAdapter(BlockingContender):
     shared = frozenset({Use.MANY})
 
     def __init__(self) -> None:
@@ -36,5 +36,5 @@ class BlockingDoor(BlockingContender):
             yield Client(partial(client.call, message))
 
 
-def contender(_: str) -> BlockingDoor:
-    return BlockingDoor()
+def contender(_: str) -> BlockingAdapter:
+    return BlockingAdapter()
