@@ -20,6 +20,9 @@ ARGS ?=
 # Options for `make dist`, where it is a part of `make release-check`; and what `make newsfragment` compares with.
 DIST_ARGS ?=
 BASE ?= main
+# Makes an environment by it. A shim of pyenv's, which may do nothing, stands for what pyenv has.
+NEW_VENV = python=$$(tests/distribution/interpreter.sh $(PYTHON)) && echo "$$python -m venv --clear $(@D)" && \
+	$$python -m venv --clear
 # One for each interpreter: `make test PYTHON=python3.12` leaves the one of `python3` alone.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(subst /,_,$(PYTHON)))
 BIN := $(VENV)/bin
@@ -83,7 +86,7 @@ venv: $(STAMP)
 
 # One environment from the lock, made again when the lock changes.
 $(LOCKED): requirements/dev.txt
-	$(PYTHON) -m venv --clear $(VENV)
+	@$(NEW_VENV) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
@@ -117,7 +120,7 @@ test-pythons: $(STAMP)
 
 # With versions that nobody would choose any more, all at once; in an environment of its own.
 $(OLDEST_STAMP): requirements/oldest.txt pyproject.toml setup.py
-	$(PYTHON) -m venv --clear $(OLDEST_VENV)
+	@$(NEW_VENV) $(OLDEST_VENV)
 	$(OLDEST_VENV)/bin/python $(PIP) --require-hashes -r requirements/oldest.txt
 	$(OLDEST_VENV)/bin/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
@@ -138,7 +141,7 @@ compatibility: $(STAMP)
 	@$(BIN)/python -m tests.distribution.page
 
 $(DIST_LOCKED): requirements/dist.txt
-	$(PYTHON) -m venv --clear $(DIST_VENV)
+	@$(NEW_VENV) $(DIST_VENV)
 	$(DIST_VENV)/bin/python $(PIP) --require-hashes -r requirements/dist.txt
 	@touch $@
 
@@ -147,7 +150,7 @@ dist: $(STAMP) $(DIST_LOCKED)
 	@$(DIST_VENV)/bin/python -m tests.distribution --development $(BIN)/python $(ARGS)
 
 $(DOCS_LOCKED): requirements/docs.txt
-	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(NEW_VENV) $(DOCS_VENV)
 	$(DOCS_VENV)/bin/python $(PIP) --require-hashes -r requirements/docs.txt
 	@touch $@
 
@@ -201,7 +204,7 @@ demo: $(STAMP)
 
 # An environment of its own: other contenders, and what draws the chart.
 $(BENCH_LOCKED): requirements/bench.txt
-	$(PYTHON) -m venv --clear $(BENCH_VENV)
+	@$(NEW_VENV) $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements/bench.txt
 	@touch $@
@@ -224,7 +227,7 @@ counted: $(STAMP)
 
 # An environment of its own: there are wheels of the fuzzer for few systems.
 $(FUZZ_STAMP): requirements/fuzz.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(FUZZ_VENV)
+	@$(NEW_VENV) $(FUZZ_VENV)
 	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r requirements/fuzz.txt
 	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -266,7 +269,7 @@ hardening-table-windows: $(STAMP)
 
 # An environment of its own: protoc of the oldest protobuf that is allowed, and not of the newest.
 $(PROTO_LOCKED): requirements/proto.txt
-	$(PYTHON) -m venv --clear $(PROTO_VENV)
+	@$(NEW_VENV) $(PROTO_VENV)
 	$(PROTO_VENV)/bin/python $(PIP) --require-hashes -r requirements/proto.txt
 	@touch $@
 
