@@ -44,12 +44,14 @@ class LoopHandler(Generic[RequestT, ResponseT]):
 class _Asked:
     """A request that is being handled in an event loop."""
 
-    __slots__ = ("_function", "_raise_cancel", "_side", "_task", "_token", "_waiter")
+    __slots__ = ("_failure", "_function", "_raise_cancel", "_side", "_task", "_token", "_waiter")
 
     def __init__(self, side: LoopSide, function: Callable[[], Awaitable[Any]]) -> None:
         self._side = side
         self._function = function
         self._task: asyncio.Task[Any] | None = None
+        #: Why there is no task.
+        self._failure: BaseException | None = None
         self._raise_cancel: Callable[[], NoReturn] | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._waiter = trio.lowlevel.current_task()
@@ -62,8 +64,11 @@ class _Asked:
             raise RuntimeError("the event loop of the handlers was closed")
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         task, self._task = self._task, None
-        assert task is not None  # noqa: S101 - it has ended
+        failure, self._failure = self._failure, None
         try:
+            if task is None:
+                assert failure is not None  # noqa: S101 - it is either
+                raise failure
             if not task.cancelled():
                 return task.result()
             if self._raise_cancel is not None:
@@ -71,7 +76,7 @@ class _Asked:
             # Of asyncio's own, which means nothing on Trio.
             raise RuntimeError("the handler was cancelled, though its time was not up")
         finally:
-            del task  # it has the exception, whose traceback knows this frame: they would keep each other
+            del task, failure  # the exception's traceback knows this frame: they would keep each other
 
     def _abort(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
         if not self._side.soon(self._cancel):
@@ -85,8 +90,18 @@ class _Asked:
     # --- In the event loop ----------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._task = self._side.loop.create_task(self._handle())
-        self._task.add_done_callback(self._ended)
+        handling = self._handle()
+        try:
+            self._task = self._side.loop.create_task(handling)
+        except BaseException as exc:
+            # Of the program's own task factory. An eager one lets out what ends a program, too.
+            handling.close()
+            self._failure = exc
+            self._ended()
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            self._task.add_done_callback(self._ended)
 
     async def _handle(self) -> Any:
         return await self._function()
@@ -95,6 +110,6 @@ class _Asked:
         if self._task is not None:
             self._task.cancel()
 
-    def _ended(self, _task: asyncio.Task[Any]) -> None:
+    def _ended(self, _task: asyncio.Task[Any] | None = None) -> None:
         with contextlib.suppress(trio.RunFinishedError):  # the server was torn down without a wait
             self._token.run_sync_soon(self._wake)

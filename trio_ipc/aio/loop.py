@@ -46,8 +46,12 @@ class LoopSide:
 
     def _call_all(self) -> None:
         self._woken = False
-        while self._functions:
-            self._functions.popleft()()
+        try:
+            while self._functions:
+                self._functions.popleft()()
+        finally:
+            if self._functions:  # what ends the program came out of one of them; the others wait for this
+                self.loop.call_soon(self._call_all, context=self._context)
 
 
 class LoopJob(Job[T]):
