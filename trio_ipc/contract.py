@@ -45,7 +45,15 @@ def is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
-    return any(inspect.iscoroutinefunction(candidate) for candidate in (function, wrapped, called))
+    return any(
+        inspect.iscoroutinefunction(candidate) for candidate in (function, wrapped, called)
+    ) or _looks_async(function)
+
+
+def _looks_async(function: Any) -> bool:
+    """Return whether this says that it is async by the flags of its code, as ``AsyncMock`` does."""
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return isinstance(flags, int) and bool(flags & inspect.CO_COROUTINE)
 
 
 def is_ordinary(function: Any) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import threading
+import unittest.mock
 from typing import Any
 
+import anyio
 import pytest
 import trio
 
@@ -51,6 +53,29 @@ async def test_a_limiter_says_how_many_there_are_at_a_time(config: IpcConfig) ->
         for number in range(4):
             nursery.start_soon(ask, str(number))
     assert most == 2
+
+
+async def test_anyios_limiter_will_do(config: IpcConfig) -> None:
+    limiter = anyio.CapacityLimiter(1)
+    seen = []
+
+    def handle(request: DetectionTask, _: Call) -> DetectionResult:
+        seen.append(trio.from_thread.run_sync(lambda: limiter.borrowed_tokens))
+        return success(request.task_id)
+
+    async with serving(in_threads(handle, limiter), config), open_client(DETECTION, config) as client:
+        assert await client.call(task("1")) == success("1")
+        assert await client.call(task("2")) == success("2")
+    assert seen == [1, 1]
+
+
+async def test_a_mock_of_an_async_function_is_one(config: IpcConfig) -> None:
+    mock = unittest.mock.AsyncMock(return_value=success("1"))
+    async with serving(mock, config), open_client(DETECTION, config) as client:
+        assert await client.call(task("1")) == success("1")
+    assert mock.await_count == 1
+    with pytest.raises(TypeError, match="which is async"):
+        in_threads(mock)
 
 
 async def test_a_thread_is_told_that_its_time_is_up_and_waited_for(config: IpcConfig) -> None:

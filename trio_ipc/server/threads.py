@@ -6,7 +6,7 @@ A thread cannot be cancelled. This module must never let one go on when its serv
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 
@@ -15,15 +15,19 @@ from trio_ipc.errors import shown_argument
 
 from .handling import Call, Handler
 
+if TYPE_CHECKING:
+    import anyio
+
 
 def in_threads(
-    handler: Callable[[RequestT, Call], ResponseT], limiter: trio.CapacityLimiter | None = None
+    handler: Callable[[RequestT, Call], ResponseT],
+    limiter: trio.CapacityLimiter | anyio.CapacityLimiter | None = None,
 ) -> Handler[RequestT, ResponseT]:
     """Make a handler of a synchronous function, which may block: each request is handled in a thread.
 
     Args:
         handler: ``def handler(request, call) -> response``. Several run at a time, one for each connection.
-        limiter: how many there may be at a time; None for Trio's own, of 40 threads
+        limiter: how many there may be at a time, Trio's or anyio's; None for Trio's own, of 40 threads
             (:func:`trio.to_thread.current_default_thread_limiter`). A request that finds no free one waits,
             within its own deadline.
 
@@ -42,23 +46,33 @@ def in_threads(
     if not callable(given) or is_async(given):
         what = "which is async: give it to serve() itself" if callable(given) else "which cannot be called"
         raise TypeError(f"handler is {shown_argument(given)}, {what}: it must be an ordinary function")
-    if limiter is not None and not isinstance(limiter, trio.CapacityLimiter):
+    if limiter is not None and not _is_limiter(limiter):
         raise TypeError(f"limiter is {shown_argument(limiter)}, must be a trio.CapacityLimiter or None")
 
     return InThreads(handler, limiter)
 
 
+def _is_limiter(limiter: object) -> bool:
+    """Return whether this has what Trio needs of one: anyio's, which is not loaded for that, has it, too."""
+    needed = ("acquire_on_behalf_of", "release_on_behalf_of")
+    return all(callable(getattr(limiter, name, None)) for name in needed)
+
+
 class InThreads(Generic[RequestT, ResponseT]):
     """A handler that calls an ordinary function in a thread of Trio's. A type, so that it is told apart."""
 
-    def __init__(
-        self, function: Callable[[RequestT, Call], ResponseT], limiter: trio.CapacityLimiter | None
-    ) -> None:
+    def __init__(self, function: Callable[[RequestT, Call], ResponseT], limiter: Any) -> None:
         self._function = function
         self._limiter = limiter
 
     async def __call__(self, request: RequestT, call: Call) -> ResponseT:
-        """Handle a request."""
+        """Handle a request.
+
+        Raises:
+            RuntimeError: another event loop runs it.
+        """
+        if not trio.lowlevel.in_trio_task():
+            raise RuntimeError("in_threads() is for Trio: in an asyncio handler await asyncio.to_thread()")
         # Not abandoned on cancellation. A thread that goes on would do a request's work when its client has
         # been told that it failed, beside the one that does it again; and after the end of serve().
         return await trio.to_thread.run_sync(self._function, request, call, limiter=self._limiter)
