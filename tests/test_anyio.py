@@ -59,6 +59,67 @@ def test_handlers_and_callers_may_use_what_anyio_has(config: IpcConfig) -> None:
     anyio.run(main, backend="trio")
 
 
+ON_ASYNCIO = """
+import pytest
+from trio_ipc.aio import open_client, serve
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.testing import temporary_endpoint
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+
+async def handle(task, call):
+    return DetectionResult(task_id=task.task_id, success=True)
+
+
+@pytest.fixture(scope="module", params=[1, 64])
+async def client(request):
+    with temporary_endpoint() as endpoint:
+        async with serve(handle, DETECTION, endpoint.config()):
+            async with open_client(DETECTION, endpoint.config(), max_in_flight=request.param) as client:
+                yield client
+
+
+async def test_a_call(client):
+    assert (await client.call(DetectionTask(task_id="1"))).success
+
+
+async def test_many_calls(client):
+    assert len(await client.call_many([DetectionTask(task_id="1")] * 3)) == 3
+"""
+
+#: Fixtures of trio_ipc's own plugin. anyio's runs a test on each backend unless it is told not to.
+FIXTURES = """
+import pytest
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+
+pytestmark = pytest.mark.anyio
+
+
+async def handle(task, call):
+    return DetectionResult(task_id=task.task_id, success=True)
+
+
+async def test_a_call(ipc_server, ipc_client):
+    await ipc_server(handle, DETECTION)
+    client = await ipc_client(DETECTION)
+    assert (await client.call(DetectionTask(task_id="1"))).success
+"""
+
+
+def run_tests(where: Path, text: str, *options: str) -> str:
+    """Run a user's tests; return what pytest says."""
+    (where / "test_of_a_user.py").write_text(text, encoding="utf-8")
+    (where / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-q", *options]
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, check=False).stdout
+
+
 TESTS = """
 import pytest
 from trio_ipc import open_client, serve
@@ -92,11 +153,23 @@ async def test_many_calls(client):
 """
 
 
-@pytest.mark.parametrize("options", [("-p", "no:pytest_trio"), ()], ids=["alone", "beside pytest-trio"])
+WITH_AND_WITHOUT = [("-p", "no:pytest_trio"), ()]
+
+
+@pytest.mark.parametrize("options", WITH_AND_WITHOUT, ids=["alone", "beside pytest-trio"])
 def test_its_pytest_plugin_runs_tests_of_it(tmp_path: Path, options: tuple[str, ...]) -> None:
-    (tmp_path / "test_of_a_user.py").write_text(TESTS, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-q", *options]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "2 passed" in run.stdout
+    assert "2 passed in" in (said := run_tests(tmp_path, TESTS, *options)), said
+
+
+@pytest.mark.parametrize("options", WITH_AND_WITHOUT, ids=["alone", "beside pytest-trio"])
+def test_its_pytest_plugin_runs_tests_of_the_adapter_for_asyncio(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    assert "4 passed in" in (said := run_tests(tmp_path, ON_ASYNCIO, *options)), said
+
+
+@pytest.mark.parametrize("options", WITH_AND_WITHOUT, ids=["alone", "beside pytest-trio"])
+def test_its_pytest_plugin_has_the_fixtures_of_ours_on_trio(tmp_path: Path, options: tuple[str, ...]) -> None:
+    said = run_tests(tmp_path, FIXTURES, *options)
+    assert "1 passed, 1 error in" in said, said
+    assert "make a fixture anyio_backend that returns 'trio'" in said

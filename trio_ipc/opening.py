@@ -15,7 +15,7 @@ import trio
 from trio_ipc import transports
 from trio_ipc.channel import Channel
 from trio_ipc.config import IpcConfig, TransportType
-from trio_ipc.errors import ConnectTimeoutError
+from trio_ipc.errors import ConnectTimeoutError, IpcError
 from trio_ipc.transports import DetachableListener, Detached, EndpointState, PeerPolicy
 
 
@@ -36,6 +36,15 @@ def _load(transport: TransportType) -> _Transport:
     from trio_ipc.channel import interprocess  # noqa: PLC0415
 
     return interprocess
+
+
+def check_on_trio() -> None:
+    """Raise :exc:`~trio_ipc.IpcError` outside of Trio, with what is there for other programs."""
+    if not trio.lowlevel.in_trio_task():
+        raise IpcError(
+            "this is for programs on Trio, and Trio does not run here",
+            hint='asyncio programs use trio_ipc.aio, and those of anyio that or its backend "trio"',
+        )
 
 
 async def open_channel(config: IpcConfig) -> Channel:

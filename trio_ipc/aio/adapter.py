@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
@@ -26,13 +26,22 @@ def running_side() -> LoopSide:
     Raises:
         IpcError: asyncio does not run here.
     """
+    return LoopSide(running_loop(), contextvars.copy_context())
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        IpcError: asyncio does not run here.
+    """
     loop = _loop_here()
     if loop is None:
         raise IpcError(
             "no event loop of asyncio runs here",
             hint="trio_ipc.aio is for asyncio: on Trio use trio_ipc itself, without either trio_ipc.blocking",
         )
-    return LoopSide(loop, contextvars.copy_context())
+    return loop
 
 
 def _loop_here() -> asyncio.AbstractEventLoop | None:
@@ -140,6 +149,8 @@ D = TypeVar("D", bound=AioAdapter[Any])
 class Opening(Generic[D]):
     """What opens something: by ``async with``, or by ``await`` for who closes it later, by ``aclose()``.
 
+    It may do so several times. Blocks of the same one must not overlap: each has to close its own.
+
     Args:
         function: opens it.
     """
@@ -148,18 +159,43 @@ class Opening(Generic[D]):
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, D]]) -> None:
         self._function = function
+        self._is_in_block = False
+
+    if not TYPE_CHECKING:  # to a type checker there are no other attributes
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what is to be done first: who forgets that asks this for what the adapter has."""
+            raise AttributeError(
+                f"nothing is open yet that could have {name!r}: use async with, or await it",
+                name=name,
+                obj=self,
+            )
 
     def __await__(self) -> Generator[Any, Any, D]:
         """Open it."""
         return self._function().__await__()
 
     async def __aenter__(self) -> D:
-        """Open it."""
-        self._adapter = await self._function()
+        """Open it.
+
+        Raises:
+            IpcError: another block of this has not ended yet.
+        """
+        if self._is_in_block:
+            raise IpcError("another block of the same one has not ended yet", hint="make one for each block")
+        self._is_in_block = True
+        try:
+            self._adapter = await self._function()
+        except BaseException:
+            self._is_in_block = False
+            raise
         return self._adapter
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close it."""
-        await self._adapter.__aexit__(kind, exc, traceback)
+        adapter = self._adapter
+        del self._adapter
+        self._is_in_block = False
+        await adapter.__aexit__(kind, exc, traceback)

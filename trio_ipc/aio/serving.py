@@ -21,7 +21,7 @@ from trio_ipc.server.threads import InThreads
 from trio_ipc.telemetry import ServerSnapshot
 from trio_ipc.transports import PeerPolicy
 
-from .adapter import AioAdapter, Opening, running_side, until
+from .adapter import AioAdapter, Opening, running_loop, running_side, until
 from .handlers import LoopHandler
 
 
@@ -56,10 +56,12 @@ class Server(AioAdapter[TrioServer[RequestT, ResponseT]]):
         Raises:
             EndpointError: that was because the endpoint stopped working.
             ChannelClosedError: this is a fork of the process that has the server.
+            IpcError: no event loop of asyncio runs here.
 
         It raises as well what ends a program (``SystemExit``), where a handler has raised that.
         """
         self._check_process()
+        running_loop()
         self._fail_by(await until(self._kept.left))
 
     async def switch_transport(self, transport: TransportType | str) -> None:

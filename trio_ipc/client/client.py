@@ -18,6 +18,7 @@ from trio_ipc.channel import Channel, close_at_once
 from trio_ipc.config import AUTO, IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import IpcError, shown, shown_argument
+from trio_ipc.opening import check_on_trio
 from trio_ipc.telemetry import ClientSnapshot, ClientTelemetry
 from trio_ipc.transports import PeerCredentials, PeerPolicy
 
@@ -283,6 +284,7 @@ async def client_over(
 
     Exceptions of the block are raised as they are, not in a group.
     """
+    check_on_trio()
     if config.crc32_variant == AUTO:
         from .auto import auto_client_over  # noqa: PLC0415 - only for those who want it
 

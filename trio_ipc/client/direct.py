@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -140,6 +141,7 @@ class Direct(Generic[RequestT, ResponseT]):
                 telemetry.calls_failed[kind_of(exc)] += len(requests)
                 add_limit(exc, timeout)
                 raise
+            self._check_not_inside()
             self._pay()
             return self._run_to_end(partial(self._call_many, requests, timeout=timeout, began=began))
         finally:
@@ -161,6 +163,27 @@ class Direct(Generic[RequestT, ResponseT]):
                 raise no_turn(self._line.endpoint, "other threads' calls", None if left <= limit else limit)
             left -= waited  # and wait anew: it was this process that was stopped, not the calls ahead
 
+    def _check_not_inside(self) -> None:
+        """Raise :exc:`IpcError` where this thread is in the middle of another call.
+
+        A signal handler, a finalizer or a contract's function has come into that one. The turn is its
+        thread's already, and so is what the connection owes. The frames tell, as nothing else does that an
+        interrupt may come between; they are asked only where the connection owes something.
+        """
+        if not self._owes:
+            return
+        codes, inside = (Direct.call.__code__, Direct.call_many.__code__), -1  # less the call that asks
+        frame = sys._getframe()  # noqa: SLF001 - documented
+        while frame.f_back is not None:
+            frame = frame.f_back
+            inside += frame.f_code in codes and frame.f_locals.get("self") is self
+        if inside > 0:
+            raise IpcError(
+                "it was called in the middle of a call of the same thread",
+                endpoint=self._line.endpoint,
+                hint="a contract's functions must not call; signal handlers need a max_in_flight above 1",
+            )
+
     def _pay(self) -> None:
         """Close the connection if an interrupt has left it owing an answer. A second one does not wait."""
         if self._owes:
@@ -171,6 +194,7 @@ class Direct(Generic[RequestT, ResponseT]):
     # --- A call ---------------------------------------------------------------------------------------------
 
     def _exchange(self, request: RequestT, deadline: float) -> ResponseT:
+        self._check_not_inside()
         self._pay()
         try:
             self._owes = True
@@ -178,7 +202,6 @@ class Direct(Generic[RequestT, ResponseT]):
             read_until = self._telemetry.now() + self._channel.read_timeout
             payload = self._receive(min(deadline, read_until)) if sent else None
             if payload is not None:
-                self._owes = False
                 return self._answer(request, payload)
         except BaseException:
             self._pay()  # an interrupt, or one of the contract's own functions
@@ -193,7 +216,9 @@ class Direct(Generic[RequestT, ResponseT]):
         except Exception as exc:
             with contextlib.suppress(ChannelClosedError):  # it was closed already
                 self._run_whole(partial(self._line.fail, exc))
+            self._owes = False
             raise
+        self._owes = False
         self._line.answered()
         return response
 

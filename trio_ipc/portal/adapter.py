@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
@@ -41,6 +41,9 @@ class Adapter(Generic[T]):
     _closed = True
 
     def __init__(self, kept: Kept[T], portal: BlockingPortal | None) -> None:
+        if not isinstance(kept, Kept):
+            what = f"{self._room}.{type(self).__name__}"
+            raise TypeError(f"{what} is not made by itself: {self._room} has functions that open one")
         self._kept = kept
         self._portal = portal
         self._thread = PortalThread() if portal is None else None
@@ -49,29 +52,45 @@ class Adapter(Generic[T]):
 
     def __repr__(self) -> str:
         """Tell where it is, and whether it is open."""
-        room = type(self).__module__.rpartition(".")[0]
         at = "" if self._kept.endpoint is None else f" at {writable(self._kept.endpoint)}"
-        return f"<{room}.{type(self).__name__}{at}, {'closed' if self._closed else 'open'}>"
+        return f"<{self._room}.{type(self).__name__}{at}, {'closed' if self._closed else 'open'}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: the copy's end would be this one's."""
+        raise TypeError(f"{self!r} can be neither pickled nor copied: open one in each process")
 
     def __del__(self, _warn: Any = warnings.warn, _getpid: Any = os.getpid) -> None:
         """Say that it was not closed, and have it closed. No wait: nobody knows whose thread this is."""
         if not self._closed and _getpid() == self._pid:
-            _warn(
-                f"unclosed {self!r}: use it in a with block, or close it when you are done",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
-            self._give_up()
+            try:
+                _warn(
+                    f"unclosed {self!r}: use it in a with block, or close it when you are done",
+                    ResourceWarning,
+                    source=self,
+                    stacklevel=2,
+                )
+            finally:  # where warnings are errors, too
+                self._give_up()
 
     # --- Opening, step by step ------------------------------------------------------------------------------
 
     def _prepare(self) -> Future[object] | None:
-        """Start the thread, if it has one; return what has to be waited for before :meth:`_begin`."""
+        """Start the thread, if it has one; return what has to be waited for before :meth:`_begin`.
+
+        Raises:
+            IpcError: there can be no further thread.
+        """
         self._closed = False  # from now on there is something to close
         if self._thread is None:
             return None
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            raise IpcError(
+                f"its thread cannot be started: {exc}",
+                endpoint=self._kept.endpoint,
+                hint="have fewer threads: one portal can serve several clients",
+            ) from exc
         return self._thread.started
 
     def _begin(self) -> None:
@@ -107,6 +126,10 @@ class Adapter(Generic[T]):
         """See the thread off, once its end was waited for."""
         if self._thread is not None:
             self._thread.join()
+
+    @property
+    def _room(self) -> str:
+        return type(self).__module__.rpartition(".")[0]
 
     # --- Use ------------------------------------------------------------------------------------------------
 

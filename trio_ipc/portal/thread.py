@@ -17,6 +17,8 @@ import anyio
 import trio
 from anyio.from_thread import BlockingPortal
 
+from trio_ipc.errors import IpcError, OutOfResourcesError
+
 #: Seconds that the end of a program waits for a thread that was forgotten: it closes sockets, which takes a
 #: thousandth of that.
 _PATIENCE: Final = 1.0
@@ -27,6 +29,14 @@ def future_of_nobody_to_cancel() -> Future[object]:
     future: Future[object] = Future()
     future.set_running_or_notify_cancel()
     return future
+
+
+def _cannot_begin(exc: OSError) -> IpcError:
+    error = OutOfResourcesError(
+        f"its Trio thread cannot begin: {exc}", hint="it needs a few descriptors: see ulimit -n"
+    )
+    error.__cause__ = exc
+    return error
 
 
 class PortalThread:
@@ -82,7 +92,7 @@ class PortalThread:
         except BaseException as exc:
             if self.started.done():
                 raise  # a bug, told at the thread's end; the waiting caller was told
-            self.started.set_exception(exc)
+            self.started.set_exception(_cannot_begin(exc) if isinstance(exc, OSError) else exc)
         finally:
             if not self._ended.done():  # an interrupt has come in the middle of start()
                 self._ended.set_result(None)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from trio_ipc.client.nursery import nursery_of_our_own
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.opening import open_channel
+from trio_ipc.opening import check_on_trio, open_channel
 from trio_ipc.transports import PeerPolicy
 
 from .client import ResilientClient
@@ -54,6 +54,7 @@ async def open_resilient_client(
     """
     contract_of(contract)
     policy = PeerPolicy.of(peers)
+    check_on_trio()
     async with nursery_of_our_own() as nursery:
         client: ResilientClient[RequestT, ResponseT] = ResilientClient(
             settings or ResilientConfig(),

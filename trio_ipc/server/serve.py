@@ -19,7 +19,7 @@ from trio_ipc.config import IpcConfig, TransportType, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import EndpointError, shown_argument
 from trio_ipc.logs import LimitedLog, Log
-from trio_ipc.opening import EndpointListener, open_channel_listener, take_over_listener
+from trio_ipc.opening import EndpointListener, check_on_trio, open_channel_listener, take_over_listener
 from trio_ipc.settings import choice
 from trio_ipc.telemetry import ServerSnapshot, ServerTelemetry
 from trio_ipc.transports import PeerPolicy, gives_streams
@@ -314,6 +314,7 @@ async def serve(
     config = config_of(config)
     most = _ANY_MODE if peers is not None else _OWNER_ONLY if config.socket_group is None else _GROUP_TOO
     peers = PeerPolicy.of(peers, group=config.socket_group)
+    check_on_trio()
     if fd is None:
         listener = await open_channel_listener(config, peers)
     else:
@@ -345,5 +346,6 @@ async def serve_listener(
     _check_listener(listener)
     contract, config = contract_of(contract), config_of(config)
     peers = PeerPolicy.of(peers, group=config.socket_group)
+    check_on_trio()
     server = Server(handler, contract, listener, config, peers)
     await server._run(task_status)  # noqa: SLF001 - the class is public to be used, not to be run
