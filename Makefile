@@ -47,6 +47,8 @@ DOCS_VENV := .venv-docs
 DOCS_LOCKED := $(DOCS_VENV)/.locked
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
+# Many containers set it. Each of the many processes that the tests start would then compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := -m pip install --quiet --disable-pip-version-check
 PROTO := trio_ipc/daemoneye/detection.proto
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -18,6 +18,16 @@ from trio_ipc.cli.group import Command
 MakeTable = Callable[[Callable[..., Any]], Mapping[str, Entry]]
 #: Runs the program with arguments; returns the exit status.
 Run = Callable[..., int]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_forker_ends() -> Iterator[None]:
+    yield
+    if sys.platform != "win32":
+        from tests.cli.processes import forker
+
+        if forker.cache_info().currsize:
+            forker().close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.cli.processes import command
 from tests.platforms import unix_only
 from tests.support import hang, succeed
 from trio_ipc import IpcError
@@ -35,17 +36,7 @@ CHECK = [sys.executable, "-m", "trio_ipc", "check"]
 
 async def check(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, without a terminal."""
-    with trio.fail_after(60):
-        run = await trio.run_process(
-            [*CHECK, *arguments],
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env={**os.environ, **environ},
-        )
-    return subprocess.CompletedProcess(
-        run.args, run.returncode, run.stdout.decode(), run.stderr.decode().replace("\r\n", "\n")
-    )
+    return await command("check", *arguments, **environ)
 
 
 @asynccontextmanager

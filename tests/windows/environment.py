@@ -223,7 +223,8 @@ def environment(home: Path) -> dict[str, str]:
         "WINEDEBUG": "-all",
         "WINEDLLOVERRIDES": "mscoree=d;mshtml=d",
         "PYTHONPATH": windows_path(ROOT),
-        # The tree is read and never written.
+        # The tree is read and never written, and is not compiled anew by each process.
+        "PYTHONDONTWRITEBYTECODE": "",
         "PYTHONPYCACHEPREFIX": windows_path(home / "pycache"),
         "HYPOTHESIS_STORAGE_DIRECTORY": windows_path(home / "hypothesis"),
         RECORD_IN: windows_path(home / RECORDED_ON_WINDOWS),
