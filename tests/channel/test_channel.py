@@ -169,6 +169,14 @@ async def test_closing_wakes_who_receives_and_who_sends(real: bool, config: IpcC
     await channel.aclose()
 
 
+async def test_a_local_channel_is_closed_without_a_wait(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
+    assert left.close() is True
+    assert left.close() is True, "and again"
+    with pytest.raises(PeerClosedError):
+        await right.receive()
+
+
 # --- What has become of the peer ----------------------------------------------------------------------------
 
 
