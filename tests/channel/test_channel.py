@@ -69,10 +69,12 @@ async def test_every_operation_is_a_checkpoint(ends: Ends) -> None:
 
 async def test_traffic_is_counted_in_whole_frames_and_bytes(ends: Ends) -> None:
     left, right = ends.channels(CONFIG)
-    await left.send(PAYLOAD)
-    await right.receive()
-    assert (left.traffic.frames_sent, left.traffic.bytes_sent) == (1, len(FRAME))
-    assert (right.traffic.frames_received, right.traffic.bytes_received) == (1, len(FRAME))
+    for number in 1, 2, 3:
+        await left.send(PAYLOAD)
+        await right.receive()
+        counted = number, number * len(FRAME)
+        assert (left.traffic.frames_sent, left.traffic.bytes_sent) == counted
+        assert (right.traffic.frames_received, right.traffic.bytes_received) == counted
 
 
 @pytest.mark.parametrize(
