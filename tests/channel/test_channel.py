@@ -69,10 +69,12 @@ async def test_every_operation_is_a_checkpoint(ends: Ends) -> None:
 
 async def test_traffic_is_counted_in_whole_frames_and_bytes(ends: Ends) -> None:
     left, right = ends.channels(CONFIG)
-    await left.send(PAYLOAD)
-    await right.receive()
-    assert (left.traffic.frames_sent, left.traffic.bytes_sent) == (1, len(FRAME))
-    assert (right.traffic.frames_received, right.traffic.bytes_received) == (1, len(FRAME))
+    for number in 1, 2, 3:
+        await left.send(PAYLOAD)
+        await right.receive()
+        counted = number, number * len(FRAME)
+        assert (left.traffic.frames_sent, left.traffic.bytes_sent) == counted
+        assert (right.traffic.frames_received, right.traffic.bytes_received) == counted
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,14 @@ async def test_closing_wakes_who_receives_and_who_sends(real: bool, config: IpcC
         with pytest.raises(ChannelClosedError):
             await operation()
     await channel.aclose()
+
+
+async def test_a_local_channel_is_closed_without_a_wait(ends: Ends) -> None:
+    left, right = ends.channels(CONFIG)
+    assert left.close() is True
+    assert left.close() is True, "and again"
+    with pytest.raises(PeerClosedError):
+        await right.receive()
 
 
 # --- What has become of the peer ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.channel.support import CONFIG, FRAME, PAYLOAD, over
 from tests.support import ME
+from trio_ipc import ReadTimeoutError
 from trio_ipc.transports import LocalStream, PeerState
 
 
@@ -116,3 +117,25 @@ async def test_where_nothing_has_come_it_is_closed_at_once(autojump_clock: MockC
         assert stream.closed
         assert trio.current_time() == 0
         channel.close()
+
+
+async def test_a_wait_under_a_shield_has_its_deadline_though_who_kept_it_is_gone(
+    autojump_clock: MockClock,
+) -> None:
+    channel = over(Overlapped(), CONFIG.replace(poll_attempts=0, read_timeout_ms=10_000))
+    ended_at = math.inf
+    async with trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            nonlocal ended_at
+            with trio.move_on_after(1_000, shield=True):
+                with pytest.raises(ReadTimeoutError):
+                    await channel.receive()
+                ended_at = trio.current_time()
+
+        nursery.start_soon(channel.keep_time)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(receive)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert ended_at == pytest.approx(10)

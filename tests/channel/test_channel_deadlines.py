@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import attrs
 import pytest
 import trio
 from trio.testing import (
@@ -27,6 +28,7 @@ from trio_ipc import (
     ChannelClosedError,
     IpcConfig,
     PeerClosedError,
+    PeerCredentials,
     ReadTimeoutError,
     TruncatedFrameError,
     WriteTimeoutError,
@@ -43,6 +45,34 @@ async def test_waiting_for_a_frame_to_begin_has_a_deadline(ends: Ends, autojump_
     with pytest.raises(ReadTimeoutError, match="memory: timed out waiting for a frame to begin, .* is 30000"):
         await right.receive()
     assert trio.current_time() == pytest.approx(30)
+
+
+@attrs.frozen
+class Known(PeerCredentials):
+    """A peer of which the test says whether its process still runs."""
+
+    runs: bool | None = None
+
+    def still_runs(self) -> bool | None:
+        return self.runs
+
+
+@pytest.mark.parametrize(
+    ("runs", "hint"),
+    [
+        (False, "process 4711 has ended, and another one still has its socket"),
+        (True, "see whether the peer is stuck"),
+        (None, "see whether the peer is stuck"),
+    ],
+)
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_who_waited_is_told_where_the_peers_process_has_ended(
+    is_known: bool, runs: bool | None, hint: str, ends: Ends, autojump_clock: MockClock
+) -> None:
+    _, channel = ends.raw(CONFIG, Known(pid=4711, runs=runs) if is_known else None)
+    with pytest.raises(ReadTimeoutError) as caught:
+        await channel.receive()
+    assert caught.value.hint.startswith(hint if is_known else "see whether the peer is stuck")
 
 
 async def test_a_peer_that_drips_bytes_gets_one_budget_for_the_whole_frame(

@@ -209,3 +209,37 @@ async def test_looking_after_a_peer_that_sends_without_a_pause_ends_after_some_r
         for looks in (16, 32):
             assert channel.peer_state() is PeerState.HAS_INPUT
             assert stream.looks == looks
+
+
+@unix_only  # what can be waited for outside of Trio
+@pytest.mark.parametrize("poll_attempts", [0, 8])
+async def test_who_waits_in_a_thread_is_told_that_the_channel_was_closed(
+    config: IpcConfig, poll_attempts: int
+) -> None:
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        channel = over(await connect(config.endpoint_path), config.replace(poll_attempts=poll_attempts))
+        async with await listener.accept():
+            assert channel.can_block
+            channel.close()
+            assert channel.block_and_look(10), "there is something to hear of"
+            with pytest.raises(ChannelClosedError):
+                channel.receive_nowait(1)
+
+
+@unix_only  # what can be waited for outside of Trio
+@pytest.mark.parametrize("poll_attempts", [0, 8])
+async def test_who_waits_in_a_thread_is_told_whether_something_came(
+    config: IpcConfig, poll_attempts: int
+) -> None:
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        settings = config.replace(poll_attempts=poll_attempts)
+        async with over(await connect(config.endpoint_path), settings) as channel:
+            async with over(await listener.accept(), settings) as peer:
+                assert not channel.block_and_look(0)
+                await peer.send(PAYLOAD)
+                assert channel.block_and_look(10)
+                assert channel.receive_nowait(2) == [PAYLOAD]
+                assert not channel.look()
+                await peer.send(PAYLOAD)
+                assert channel.look()
+                assert channel.receive_nowait(2) == [PAYLOAD]

@@ -7,7 +7,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import frame, success, task
+from trio_ipc.client.turns import Turns
 from trio_ipc.daemoneye import DetectionResult
+from trio_ipc.errors import TurnTimeoutError
 from trio_ipc.testing import memory_streams
 
 from .support import (
@@ -93,3 +95,32 @@ async def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(mock_
         far.write(frame(success("2")))
         await wait_all_tasks_blocked()
         assert client.snapshot().calls_answered == 2
+
+
+async def test_who_waits_for_a_turn_when_the_process_goes_on_has_its_time_once_more(
+    mock_clock: MockClock,
+) -> None:
+    async def pass_some_time(seconds: float) -> None:
+        mock_clock.jump(seconds)
+        for _ in range(50):  # and no wait for all tasks: one that never rests would not be waited out
+            await trio.lowlevel.checkpoint()
+
+    errors: list[TurnTimeoutError] = []
+    async with trio.open_nursery() as nursery:
+        turns = Turns(1, endpoint="here", read_timeout_ms=10_000, nursery=nursery)
+        assert turns.take_nowait()
+
+        async def wait() -> None:
+            with pytest.raises(TurnTimeoutError) as caught:
+                await turns.wait()
+            errors.append(caught.value)
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await pass_some_time(100)
+        assert not errors, "it was this process that was stopped"
+        await pass_some_time(9.9)
+        assert not errors
+        await pass_some_time(0.15)
+        assert len(errors) == 1
+        nursery.cancel_scope.cancel()

@@ -73,7 +73,7 @@ class Mutant:
 def mutants_of(source: str) -> list[Mutant]:
     """Return all mutants of a module, in the order of its text; none if it is another system's."""
     tree = ast.parse(source)
-    if any(isinstance(node, ast.Assert) and _holds_here(node.test) is False for node in tree.body):
+    if any(_ends_here(node) for node in tree.body):
         return []
     finder = _Finder(source)
     finder.visit(tree)
@@ -136,8 +136,12 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
-        self._condition(node.test)
-        self.generic_visit(node)
+        holds = _holds_here(node.test)
+        if holds is None:
+            self._condition(node.test)
+            self.generic_visit(node)
+        else:
+            self.visit(node.body if holds else node.orelse)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant):
@@ -268,6 +272,15 @@ def _is_python(source: str) -> bool:
 def _one_line(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _ends_here(node: ast.stmt) -> bool:
+    """Return whether a module goes no further on this system: it says that it is for another one."""
+    if isinstance(node, ast.Assert):
+        return _holds_here(node.test) is False
+    return (
+        isinstance(node, ast.If) and _holds_here(node.test) is True and isinstance(node.body[-1], ast.Raise)
+    )
 
 
 def _holds_here(test: ast.expr) -> bool | None:

@@ -12,7 +12,7 @@ from typing import Final
 #: The longest name that fits counts.
 TESTS: Final[dict[str, tuple[str, ...]]] = {
     "trio_ipc.wire": ("tests/wire", "tests/test_variants.py", "tests/channel"),
-    "trio_ipc.channel": ("tests/channel", "tests/client", "tests/server"),
+    "trio_ipc.channel": ("tests/channel", "tests/client", "tests/server", "tests/blocking/test_direct.py"),
     "trio_ipc.server": (
         "tests/server",
         "tests/test_telemetry.py",
@@ -22,6 +22,9 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "trio_ipc.client": (
         "tests/client",
+        "tests/server/test_router.py",  # health checks
+        "tests/blocking/test_direct.py",
+        "tests/aio/test_direct.py",
         "tests/test_telemetry.py",
         "tests/test_telemetry_random.py",
         "tests/test_variants.py",
@@ -33,6 +36,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/test_opening_failures.py",
         "tests/hardening/test_socket_group.py",
         "tests/service/test_activation.py",
+        "tests/cli/test_doctor.py",  # findings
     ),
     "trio_ipc.legacy": (
         "tests/legacy",

@@ -58,6 +58,8 @@ def test_a_function_returns_nothing_and_takes_by_place_what_is_to_be_named() -> 
         "if TYPE_CHECKING:\n    x = 3",
         f'if sys.platform != "{sys.platform}":\n    x = 3',
         f'assert sys.platform != "{sys.platform}", "elsewhere"\nx = 3',
+        f'if sys.platform == "{sys.platform}":\n    raise ImportError("elsewhere")\nx = 3',
+        f'x = 3 if sys.platform != "{sys.platform}" else "words"',
         "def f(*, a): pass",
     ],
 )

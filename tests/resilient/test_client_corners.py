@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.support import frame, hang, success, task
@@ -136,6 +137,32 @@ async def test_an_endpoint_added_again_has_no_more_connections_than_before(autoj
         await trio.sleep(0.1)
         assert server.connections.most == 4
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_believed_of_a_servers_places_goes_with_its_endpoint(autojump_clock: MockClock) -> None:
+    async def take_a_second(request: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(1)
+        return success(request.task_id)
+
+    server = FakeServer("a", take_a_second)
+    async with calling(server) as client:
+
+        async def seconds_of_two_calls() -> float:
+            began = trio.current_time()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.call, task())
+                await trio.sleep(0.1)
+                nursery.start_soon(client.call, task())
+            return trio.current_time() - began
+
+        await client.call(task())
+        server.closes = 1
+        assert await seconds_of_two_calls() == pytest.approx(2), "it has one place, as far as could be seen"
+        assert await seconds_of_two_calls() == pytest.approx(2), "which is believed for a while"
+        client.remove_endpoint("a")
+        await trio.testing.wait_all_tasks_blocked()
+        client.add_endpoint(server.endpoint())
+        assert await seconds_of_two_calls() == pytest.approx(1.1)
 
 
 async def test_a_server_that_hangs_is_known_though_the_callers_own_deadline_is_the_same(

@@ -157,6 +157,20 @@ async def test_ten_tries_at_one_server_are_one_error_that_tells_of_all(autojump_
         assert said.connection_failures == client.metrics().connection_failures_total == 10
 
 
+@pytest.mark.parametrize(("tries", "number"), [(1, ""), (2, " (2 times)"), (3, " (3 times)")])
+async def test_how_often_a_try_failed_is_told_from_twice_on(
+    tries: int, number: str, autojump_clock: MockClock
+) -> None:
+    server = FakeServer("a")
+    server.crash()
+    other = FakeServer("b")
+    other.failing = ServerNotFoundError("no such file", endpoint=other.config.endpoint_path)
+    async with calling(server, other, connect_attempts=tries) as client:
+        with pytest.raises(AttemptsFailedError) as caught:
+            await client.call(task(), timeout=1000)
+    assert f"{A}: connection refused{number}; " in f"{caught.value.message}; "
+
+
 async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> None:
     server = FakeServer("a")
     server.crash()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -224,3 +225,20 @@ async def test_it_may_be_told_to_finish_when_it_has_ended() -> None:
     connection.finish()
     assert connection.ending == ending
     assert ending[0] is CloseReason.PEER_CLOSED
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_that_a_peer_could_not_be_told_is_in_the_log_only_where_that_is_so(
+    reads: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deaf(Gate):
+        def write(self, _data: bytes | bytearray | memoryview) -> int:
+            raise trio.BrokenResourceError
+
+    caplog.set_level(logging.DEBUG, "trio_ipc.server")
+    gate = Gate() if reads else Deaf()
+    gate.give(bytes(8))
+    async with served(gate) as connection:
+        pass
+    assert connection.ending[0] is CloseReason.PROTOCOL_ERROR
+    assert ("the peer could not be told" in caplog.text) is not reads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -298,3 +298,29 @@ async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_
         tried=1,
         outcome="never sent as a success: the connection closed, the log names the contract",
     )
+
+
+class Later:
+    """What can be awaited and is no coroutine, as compiled functions and wrappers return."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, DetectionResult]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, DetectionResult]:
+        return self._coroutine.__await__()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_handler_returns_may_be_anything_that_can_be_awaited(waits: bool) -> None:
+    async def answer(request: DetectionTask, _: Call) -> DetectionResult:
+        if waits:
+            await trio.lowlevel.checkpoint()
+        return success(request.task_id)
+
+    @functools.wraps(answer)
+    def handler(request: DetectionTask, call: Call) -> Later:
+        return Later(answer(request, call))
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(handler, endpoint):
+        assert await endpoint.client().call(task()) == success()

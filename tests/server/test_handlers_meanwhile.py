@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ from tests.support import (
 )
 from trio_ipc import Call
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.server.outbox import Outbox
 from trio_ipc.testing import MemoryEndpoint as BoundedEndpoint
 from trio_ipc.testing import MemoryStream, open_server
 
@@ -87,6 +89,20 @@ async def test_what_was_answered_is_sent_while_the_next_handler_waits(autojump_c
         assert trio.current_time() == 0
 
 
+async def test_a_handlers_time_ends_with_it(autojump_clock: MockClock) -> None:
+    async def wait(request: DetectionTask, _: Call) -> DetectionResult:
+        await trio.sleep(1)
+        return success(request.task_id)
+
+    endpoint = MemoryEndpoint(CONFIG.replace(handler_timeout_ms=5_000, read_timeout_ms=30_000))
+    async with serving(wait, endpoint) as server:
+        client = endpoint.client()
+        for _ in range(3):
+            assert await client.call(task()) == success()
+            await trio.sleep(20)
+        assert server.snapshot().timeouts == dict.fromkeys(server.snapshot().timeouts, 0)
+
+
 # --- What the client does meanwhile -------------------------------------------------------------------------
 
 
@@ -111,6 +127,30 @@ async def test_a_write_timeout_while_a_handler_runs_counts_as_a_write_timeout(
         assert counters.requests_failed["client_gone"] == 0
         assert counters.requests_failed["response_undelivered"] == 2
     assert "closed: timed out handing over a message" in caplog.text
+
+
+async def test_a_connection_whose_responses_could_not_be_sent_is_let_go_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """The error knows the frames that hold the responses, and must not wait for the garbage collector."""
+
+    async def handler(request: DetectionTask, call: Call) -> DetectionResult:
+        if request.task_id == "slow":
+            return await hang(request, call)
+        return DetectionResult(task_id="x" * 20_000, success=True)
+
+    endpoint = BoundedEndpoint(buffer_bytes=10_000)
+    async with open_server(handler, DETECTION, endpoint, write_timeout_ms=2_000) as server:
+        client = await endpoint.connect()
+        gc.collect()
+        gc.disable()
+        try:
+            await client.send_all(frame(task("large")) + frame(task("slow")))
+            await trio.sleep(3)
+            assert server.snapshot().connections_closed["write_timeout"] == 1
+            assert not [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
+        finally:
+            gc.enable()
 
 
 @asynccontextmanager

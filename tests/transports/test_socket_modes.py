@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.hardening.record import Attack
+from tests.platforms import open_handles
 from trio_ipc import EndpointError
 
 if sys.platform == "win32":
@@ -59,6 +60,18 @@ async def test_the_socket_has_its_mode_and_missing_directories_let_through_whom_
         assert mode_of(path) == mode
         assert mode_of(f"{directory}/new/deeper") == mode_of(f"{directory}/new") == directory_mode
         assert os.lstat(path).st_gid == os.getegid()
+
+
+async def test_directories_that_are_opened_up_leave_no_descriptor(directory: str) -> None:
+    async def make(name: str) -> None:
+        [listener] = await open_unix_listeners(f"{directory}/{name}/deeper/test.sock", mode=0o666)
+        await listener.aclose()
+
+    await make("first")
+    before = open_handles()
+    for name in "second", "third":
+        await make(name)
+    assert open_handles() <= before
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,9 @@ class Connection(Generic[RequestT, ResponseT]):
         # The one that is being answered, and whether what becomes of it is still to be counted.
         self._request: RequestT | None = None
         self._undecided = False
-        self._handled_at = -math.inf  # when the last handler was done
-        self._turn_ends = -math.inf  # when everyone else has theirs
+        # Both are set by the first request, before anything looks at them.
+        self._handled_at: float  # when the last handler was done
+        self._turn_ends: float  # when everyone else has theirs
         self._has_rested = True
         self._cancelled_at: BaseException | None = None
         self._taking = True
