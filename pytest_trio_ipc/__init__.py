@@ -124,7 +124,8 @@ def _check_under_trio(fixture: str) -> None:
     if not trio.lowlevel.in_trio_run():
         pytest.fail(
             f"{fixture} needs Trio, and another event loop runs it: pytest-asyncio takes every async fixture "
-            f"in its automatic mode. Set asyncio_mode = strict, and mark tests of Trio with pytest.mark.trio",
+            f"in its automatic mode. Set asyncio_mode = strict, and mark tests of Trio by pytest.mark.trio; "
+            f"in tests of anyio's plugin, let anyio_backend be 'trio'",
             pytrace=False,
         )
 
