@@ -123,9 +123,9 @@ def _check_under_trio(fixture: str) -> None:
 
     if not trio.lowlevel.in_trio_run():
         pytest.fail(
-            f"{fixture} needs Trio, and another event loop runs it. pytest-asyncio takes every async fixture "
-            f"in its automatic mode: set asyncio_mode = strict, and mark tests of Trio by pytest.mark.trio. "
-            f"anyio's plugin runs tests on asyncio as well: make a fixture anyio_backend that returns 'trio'",
+            f"{fixture} needs Trio, and another event loop runs it: pytest-asyncio takes every async fixture "
+            f"in its automatic mode. Set asyncio_mode = strict, and mark tests of Trio by pytest.mark.trio; "
+            f"in tests of anyio's plugin, let anyio_backend be 'trio'",
             pytrace=False,
         )
 

@@ -292,3 +292,69 @@ trio.run(main)
         check=True,
     )
     assert "MemoryStream.wait_readable (memorystream.py:" in run.stdout
+
+
+async def test_the_first_schedule_is_the_order_of_creation_and_the_second_the_opposite() -> None:
+    orders = {}
+    for attempt in cancel_everywhere([Moment.WAITING]):
+        ran: list[str] = []
+
+        async def work(name: str, ran: list[str]) -> None:
+            ran.append(name)
+
+        with attempt:
+            async with trio.open_nursery() as nursery:
+                for name in "abc":
+                    nursery.start_soon(work, name, ran)
+        if not attempt.cancelled:
+            orders[attempt.schedule] = "".join(ran)
+    assert orders == {0: "abc", 1: "cba"}
+
+
+async def test_a_task_is_counted_until_nursery_start_has_moved_it_to_others() -> None:
+    async def server(*, task_status: trio.TaskStatus[None]) -> None:
+        await trio.lowlevel.checkpoint()
+        task_status.started()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server_works)
+            await server_works()
+
+    async def server_works() -> None:
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+
+    places = []
+    for attempt in cancel_everywhere([Moment.WAITING]):
+        async with trio.open_nursery() as around:
+            with attempt:
+                await around.start(server)
+                for _ in range(5):
+                    await trio.lowlevel.checkpoint()
+            around.cancel_scope.cancel()
+        places.append(attempt.where)
+    assert any(".server " in place for place in places), "while the block waits for its beginning"
+    assert not any("server_works" in place for place in places)
+
+
+async def test_a_loop_within_another_leaves_that_one_its_order() -> None:
+    before = trio._core._run._r
+    for attempt in cancel_everywhere([Moment.WAITING], schedules=1):
+        order = trio._core._run._r
+        for inner in cancel_everywhere([Moment.WAITING], schedules=1):
+            assert trio._core._run._r is not order
+            with inner:
+                await trio.lowlevel.checkpoint()
+        assert trio._core._run._r is order
+        with attempt:
+            await trio.lowlevel.checkpoint()
+    assert trio._core._run._r is before
+
+
+def test_a_loop_that_would_try_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="moments is empty, and nothing would be tried"):
+        cancel_everywhere([])
+    for one in Moment.WOKEN, "woken":
+        with pytest.raises(TypeError, match=r"moments is 'woken', must be a list such as \[Moment.WOKEN\]"):
+            cancel_everywhere(one)
+    with pytest.raises(ValueError, match="'sleeping' is not a valid Moment"):
+        cancel_everywhere(["sleeping"])

@@ -58,6 +58,18 @@ async def test_a_reset_in_receiving_breaks_the_connection_at_once_and_nothing_mo
     assert handled == ["1"]
 
 
+async def test_a_reset_in_receiving_comes_before_what_is_sent_after_it_though_nobody_has_read() -> None:
+    near, far = memory_streams()
+    faults = Faults(receiving=[at_byte(2, Reset())])
+    faulty = faults.wrap(near)
+    await far.send_all(b"abc")
+    with pytest.raises(trio.BrokenResourceError, match="the script of faults"):
+        await faulty.send_all(b"request")
+    assert await read_to_end(far) == b""
+    assert await faulty.receive_some() == b"ab"
+    assert faults.hits == ["stream 1 receiving byte 2: Reset()"]
+
+
 async def test_a_reset_in_receiving_comes_behind_what_is_before_it() -> None:
     near, far = memory_streams()
     faulty = Faults(receiving=[at_byte(2, Reset())]).wrap(near)

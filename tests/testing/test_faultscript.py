@@ -108,6 +108,29 @@ def test_a_fault_does_what_it_says(rules: list[Rule], expected: list[Step]) -> N
     assert played(b"0123456789", *rules) == expected
 
 
+@pytest.mark.parametrize(
+    ("rule", "data", "expected"),
+    [
+        (at_byte(0, Split()), b"abc", 0),
+        (at_byte(1, Split()), b"abc", 1),
+        (at_byte(0, Delay(0)), b"abc", 0),
+        (at_byte(0, Delay(0.5)), b"abc", 1),
+        (at_byte(0, Dribble(3)), b"abc", 0),
+        (at_byte(0, Dribble(2)), b"abc", 1),
+        (at_byte(1, Dribble(9)), b"abc", 1),
+        (at_byte(0, Dribble(3, 1.0)), b"abc", 0),
+    ],
+    ids=str,
+)
+def test_a_fault_that_changes_nothing_is_no_hit_however_its_bytes_come(
+    rule: Rule, data: bytes, expected: int
+) -> None:
+    for sizes in [], [1, 1], [2]:
+        hits: list[tuple[int, Fault]] = []
+        played(data, rule, sizes=sizes, hits=hits)
+        assert len(hits) == expected, sizes
+
+
 def test_bytes_that_are_merged_come_in_one_piece_however_they_arrive() -> None:
     assert played(b"0123456789", at_byte(2, Merge(5)), sizes=[1] * 10) == [
         b"0", b"1", b"23456", b"7", b"8", b"9",

@@ -261,3 +261,29 @@ async def test_thousands_of_bytes_go_through_a_small_buffer_in_frames() -> None:
     async with open_pair(succeed, DETECTION, over=endpoint) as (client, _):
         long = "x" * 5_000
         assert await client.call(task(long)) == success(long)
+
+
+async def test_the_last_word_about_connecting_holds(autojump_clock: trio.testing.MockClock) -> None:
+    endpoint = MemoryEndpoint()
+    refused = []
+
+    async def connect() -> None:
+        with pytest.raises(ServerRefusedError):
+            await endpoint.connect()
+        refused.append(trio.current_time())
+
+    async with await endpoint.listen_streams():
+        endpoint.hang()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            await trio.testing.wait_all_tasks_blocked()
+            endpoint.refuse()  # for those who wait, too
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(refused) == 1
+        await connect()
+        endpoint.hang()
+        with trio.move_on_after(5) as deadline:
+            await endpoint.connect()
+        assert deadline.cancelled_caught
+        endpoint.admit()
+        await endpoint.connect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -283,3 +284,35 @@ async def test_an_interrupt_goes_before_all_failures() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         await fail_twice()
+
+
+@pytest.mark.parametrize("outcome", [pytest.fail, pytest.skip], ids=["fail", "skip"])
+async def test_what_pytest_raises_in_a_handler_is_the_tests_outcome_too(
+    outcome: Callable[[str], None],
+) -> None:
+    async def asks_for_it(_: DetectionTask, _call: Call) -> DetectionResult:
+        outcome("said in the handler")
+        raise AssertionError
+
+    async def run() -> None:
+        async with open_pair(asks_for_it, DETECTION) as (client, _):
+            with trio.fail_after(10):
+                await client.call(task())
+                await trio.sleep_forever()
+
+    kind: type[BaseException] = outcome.Exception  # type: ignore[attr-defined]
+    with pytest.raises(kind, match="said in the handler"):
+        await run()
+
+
+async def test_a_block_that_pytest_ends_has_a_note_of_what_failed_before() -> None:
+    async def run() -> None:
+        async with open_pair(asserts, DETECTION) as (client, _):
+            with trio.CancelScope(shield=True), pytest.raises(PeerClosedError):
+                await client.call(task("another"))
+            pytest.fail("not a success")
+
+    with pytest.raises(AssertionError, match="'another'") as caught:
+        await run()
+    [note] = caught.value.__notes__
+    assert "not a success" in note

@@ -153,6 +153,25 @@ def test_a_mistake_is_one_line(
     assert message in captured.err
 
 
+@pytest.mark.parametrize(
+    ("code", "error"), [("def (", "SyntaxError"), ("raise RuntimeError('not today')", "not today")]
+)
+def test_a_contracts_module_that_fails_is_one_line(
+    path: Path,
+    code: str,
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path.write_bytes(WHOLE)
+    path.with_name("contract_that_fails.py").write_text(code)
+    monkeypatch.syspath_prepend(path.parent)
+    assert main(["show", str(path), "--contract", "contract_that_fails:X"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "--contract is 'contract_that_fails:X', which cannot be imported" in line
+    assert error in line
+
+
 def test_it_runs_as_a_program(path: Path) -> None:
     path.write_bytes(WHOLE)
     run = subprocess.run([*SHOW, str(path)], capture_output=True, text=True, check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,15 @@ async def test_a_relay_passes_a_close_on_as_no_more_than_that(who: str) -> None:
         assert await other.receive_some() == b""
         with pytest.raises(trio.BrokenResourceError):
             await other.send_all(b"too late")
+
+
+async def test_what_breaks_a_relay_comes_out_by_itself() -> None:
+    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
+
+    async def run() -> None:
+        async with relay(here, there):
+            here.fail_accept(OSError(errno.EIO, "the disk is on fire"))
+            await trio.sleep_forever()
+
+    with pytest.raises(OSError, match="the disk is on fire"):
+        await run()

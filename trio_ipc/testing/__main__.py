@@ -68,8 +68,10 @@ def _contract(name: str) -> Contract[Any, Any]:
         raise ValueError(f"--contract is {name!r}, must be MODULE:NAME")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ValueError(f"--contract is {name!r}: {exc}") from exc
+    except Exception as exc:  # a module of the user's raises anything
+        raise ValueError(
+            f"--contract is {name!r}, which cannot be imported: {type(exc).__name__}: {exc}"
+        ) from exc
     if not isinstance(found, Contract):
         raise TypeError(f"--contract {name} is no Contract but a {type(found).__name__}")
     return found

@@ -11,12 +11,13 @@ from typing import Any
 
 import trio
 
+from trio_ipc.errors import shown
 from trio_ipc.server import Handler
 from trio_ipc.server.handling import check_handler
 from trio_ipc.wire import HEADER_BYTES
 
 from .checking import check_seconds, check_whole
-from .simulator import Behaviour, Reply
+from .simulator import Behaviour, Reply, check_behaviour
 
 
 def answer(handler: Handler[Any, Any] | None = None) -> Behaviour:
@@ -33,6 +34,8 @@ def answer(handler: Handler[Any, Any] | None = None) -> Behaviour:
 def slow(seconds: float, then: Behaviour | None = None) -> Behaviour:
     """Wait, then behave as ``then`` says, properly if None."""
     check_seconds("seconds", seconds)
+    if then is not None:
+        check_behaviour(then)
     after = then or answer()
 
     async def behave(request: Any, reply: Reply[Any, Any]) -> None:
@@ -75,6 +78,8 @@ def unasked_answer() -> Behaviour:
 
 def garbage(data: bytes | None = None) -> Behaviour:
     """Send bytes that are no frame; 64 that look random, and are always the same, if None."""
+    if not isinstance(data, bytes | bytearray | memoryview | None):
+        raise TypeError(f"data is {shown(data)}, must be bytes or None")  # bytes(5) would be five of them
     noise = random.Random(0).randbytes(64) if data is None else bytes(data)  # noqa: S311 - the same each time
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:

@@ -49,7 +49,8 @@ class CancelledAttempt(trio.abc.Instrument):
         schedule: in which order tasks run that are ready at the same time; see :func:`cancel_everywhere`.
         moment: which of the three.
         number: at which wait, from 1; 0 is before the block begins. The waits of all tasks that the block
-            starts, in nurseries that it opens, are counted.
+            starts, in nurseries that it opens, are counted; those of a task no more once ``nursery.start``
+            has moved it into a nursery of others.
         hit: whether it came to that. In the last attempt of each kind the block was over before.
         where: where the code was, for people; empty before the hit.
     """
@@ -60,6 +61,7 @@ class CancelledAttempt(trio.abc.Instrument):
         self.number = number
         self.hit: bool = False
         self.where: str = ""
+        self._task: trio.lowlevel.Task | None = None
         self._tasks: set[trio.lowlevel.Task] = set()
         self._nurseries_around: list[trio.Nursery] = []
         self._waits = 0
@@ -76,7 +78,7 @@ class CancelledAttempt(trio.abc.Instrument):
             raise RuntimeError("an attempt is for one `with` block: take the next one from the loop")
         self._scope = trio.CancelScope()
         self._scope.__enter__()
-        task = trio.lowlevel.current_task()
+        self._task = task = trio.lowlevel.current_task()
         self._tasks.add(task)
         self._nurseries_around = [*task.child_nurseries]
         if self.number == 0:
@@ -96,17 +98,12 @@ class CancelledAttempt(trio.abc.Instrument):
         if exc is not None and self.hit:
             exc.add_note(repr(self))
         self._tasks.clear()
+        self._task = None
         return self._scope.__exit__(kind, exc, traceback)
 
     def task_spawned(self, task: trio.lowlevel.Task) -> None:
         """Count a task's waits, too, if the block has started it inside of itself."""
-        nursery = task.parent_nursery
-        if (
-            nursery is not None
-            and nursery.parent_task in self._tasks
-            and nursery not in self._nurseries_around
-            and trio.lowlevel.current_task() in self._tasks
-        ):
+        if self._is_inside(task) and trio.lowlevel.current_task() in self._tasks:
             self._tasks.add(task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
@@ -124,12 +121,21 @@ class CancelledAttempt(trio.abc.Instrument):
             self._count(task)
 
     def _count(self, task: trio.lowlevel.Task) -> None:
-        if task not in self._tasks:
+        if task not in self._tasks or not self._is_inside(task):
             return
         self._waits += 1
         if self._waits == self.number:
             self.where = _place(task)
             self._cancel()
+
+    def _is_inside(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the block waits for a task: nursery.start() moves one when it has begun."""
+        while task is not self._task:
+            nursery = task.parent_nursery
+            if nursery is None or nursery in self._nurseries_around or nursery.parent_task not in self._tasks:
+                return False
+            task = nursery.parent_task
+        return True
 
     def _cancel(self) -> None:
         assert self._scope is not None  # noqa: S101 - __enter__ made it
@@ -161,12 +167,12 @@ class _Order(random.Random):
     def __init__(self, schedule: int) -> None:
         super().__init__(schedule)
         self._schedule = schedule
-        self.replaced: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}
 
     def shuffle(self, x: MutableSequence[Any]) -> None:
         """Leave the order of creation, turn it round, or shuffle as the schedule's number will have it."""
-        if self._schedule == 1:
-            x.reverse()
+        if self._schedule == 0:
+            x.reverse()  # Trio takes them from the end
         elif self._schedule > 1:
             super().shuffle(x)
 
@@ -174,15 +180,17 @@ class _Order(random.Random):
     def kept(self) -> Iterator[None]:
         """Let Trio run tasks in this order for the length of a block."""
         names = vars(scheduler)
-        before = names["_r"]
-        # Of two loops at the same time neither may put the other's back.
-        self.replaced = before.replaced if isinstance(before, _Order) else {k: names[k] for k in _DRAWS}
+        self.before = {name: names[name] for name in _DRAWS}
         names.update(zip(_DRAWS, (self, True), strict=True))
         try:
             yield
         finally:
-            if names["_r"] is self:
-                names.update(self.replaced)
+            # A loop may run within another, or beside it: the other one keeps its order.
+            holder = names
+            while isinstance(order := holder["_r"], _Order) and order is not self:
+                holder = order.before
+            if holder["_r"] is self:
+                holder.update(self.before)
 
 
 def cancel_everywhere(
@@ -218,11 +226,17 @@ def cancel_everywhere(
         cancelled; put a deadline around the loop.
 
     Raises:
-        ValueError: there is no such moment, or no schedule.
+        TypeError: ``moments`` is one moment and no list of them, or ``schedules`` no number.
+        ValueError: there is no such moment, none at all, or no schedule.
         RuntimeError: the body did not enter ``with attempt``.
     """
     check_whole("schedules", schedules, 1)
-    return _attempts([Moment(moment) for moment in moments], schedules)
+    if isinstance(moments, str):
+        raise TypeError(f"moments is {str(moments)!r}, must be a list such as [Moment.WOKEN]")
+    wanted = [Moment(moment) for moment in moments]
+    if not wanted:
+        raise ValueError("moments is empty, and nothing would be tried: must have at least one")
+    return _attempts(wanted, schedules)
 
 
 def _attempts(moments: list[Moment], schedules: int) -> Iterator[CancelledAttempt]:

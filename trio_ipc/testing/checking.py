@@ -6,6 +6,9 @@ This module must never change a value: 1.0 is no count, and True is none either.
 from __future__ import annotations
 
 import math
+import sys
+
+from trio_ipc.errors import shown
 
 
 def check_whole(
@@ -20,10 +23,10 @@ def check_whole(
     if value is None and optional:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, must be an int{' or None' if optional else ''}")
+        raise TypeError(f"{name} is {shown(value)}, must be an int{' or None' if optional else ''}")
     if not least <= value <= most:
         limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-        raise ValueError(f"{name} is {value!r}, must be {limits}")
+        raise ValueError(f"{name} is {shown(value)}, must be {limits}")
 
 
 def check_seconds(name: str, value: object) -> None:
@@ -34,6 +37,7 @@ def check_seconds(name: str, value: object) -> None:
         ValueError: it is negative, or not finite.
     """
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}, must be a number of seconds")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value!r}, must be at least 0 and finite")
+        raise TypeError(f"{name} is {shown(value)}, must be a number of seconds")
+    # An int may be larger than any float, and could not be added to a time.
+    if not 0 <= value <= sys.float_info.max:
+        raise ValueError(f"{name} is {shown(value)}, must be at least 0 and finite")

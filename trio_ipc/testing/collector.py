@@ -24,9 +24,10 @@ from trio_ipc.daemoneye import (
     is_connection_probe,
     unsupported,
 )
+from trio_ipc.errors import shown_argument
 from trio_ipc.server import Call, Handler
 
-from .endpoints import IpcEndpoint
+from .endpoints import IpcEndpoint, endpoint_of
 from .memory import MemoryEndpoint
 from .pair import config_for
 from .simulator import Behaviour, Reply, SimulatedServer
@@ -86,6 +87,8 @@ class SimulatedCollector(SimulatedServer[DetectionTask, DetectionResult]):
         config: IpcConfig,
         capabilities: Capabilities | None,
     ) -> None:
+        if not isinstance(capabilities, Capabilities | None):
+            raise TypeError(f"capabilities is {shown_argument(capabilities)}, must be Capabilities or None")
         super().__init__(handler, DETECTION, endpoint, config)
         self.negotiation: Behaviour | None = None
         self.capabilities = capabilities
@@ -138,11 +141,11 @@ async def simulate_collector(
     Raises:
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used.
-        TypeError: the handler is not async, or a part of the script is no behaviour.
+        TypeError: the handler is not async, a part of the script is no behaviour, or an argument can't be.
 
     What a behaviour raises is the block's failure as in :func:`~trio_ipc.testing.simulate_server`.
     """
-    place = endpoint or MemoryEndpoint()
+    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
     collector = SimulatedCollector(handler, place, config_for(place, config, settings), capabilities)
     collector.script(*script)
     async with collector.running(use_all=use_all):

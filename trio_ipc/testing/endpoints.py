@@ -19,7 +19,7 @@ from trio_ipc import opening, transports
 from trio_ipc.channel import Channel, framed
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.endpoint import PIPE_FOLDER, endpoint_problem
-from trio_ipc.errors import ConfigError, ConnectTimeoutError
+from trio_ipc.errors import ConfigError, ConnectTimeoutError, shown_argument
 from trio_ipc.transports import LocalStream, PeerPolicy
 
 #: Puts something around a stream: faults, a recorder.
@@ -81,6 +81,20 @@ class IpcEndpoint(abc.ABC):
             ConnectError: in the precise form that fits.
             ValueError: this transport has no stream to wrap.
         """
+
+
+def endpoint_of(given: object) -> IpcEndpoint:
+    """Return the endpoint that a test gave.
+
+    Raises:
+        TypeError: it is something else, such as a path.
+    """
+    if not isinstance(given, IpcEndpoint):
+        raise TypeError(
+            f"endpoint is {shown_argument(given)}, must be an IpcEndpoint, such as MemoryEndpoint() or "
+            "SystemEndpoint(path)"
+        )
+    return given
 
 
 class SystemEndpoint(IpcEndpoint):

@@ -141,7 +141,7 @@ class Rule:
     fault: Fault = attrs.field()
     byte: int | None = attrs.field(default=None, validator=_whole_number(0, optional=True))
     frame: int | None = attrs.field(default=None, validator=_whole_number(1, optional=True))
-    each_frame: bool = False
+    each_frame: bool = attrs.field(default=False)
     offset: int = attrs.field(default=0, validator=_whole_number(0))
     probability: float = attrs.field(default=1.0)
 
@@ -149,6 +149,13 @@ class Rule:
     def _is_a_fault(self, _: object, value: object) -> None:
         if not isinstance(value, Fault):
             raise TypeError(f"fault is {value!r}, must be a fault, such as Flip()")
+
+    @each_frame.validator
+    def _is_one_place(self, _: object, value: object) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"each_frame is {value!r}, must be a bool")
+        if (self.byte is not None) + (self.frame is not None) + value > 1:
+            raise ValueError("a rule has one place: byte, frame or each_frame, and no two of them")
 
     @probability.validator
     def _is_a_probability(self, _: object, value: object) -> None:

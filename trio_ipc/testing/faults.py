@@ -15,6 +15,8 @@ from typing import Final, Protocol, Self, TypeVar, cast
 
 import trio
 
+from trio_ipc.errors import shown
+
 from .checking import check_whole
 from .faultrules import Fault, Rule
 from .faultscript import FaultScript
@@ -103,7 +105,12 @@ class Faults:
 
         Args:
             name: whose streams they are; the report has it.
+
+        Raises:
+            TypeError: it is no str.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name is {shown(name)}, must be a str")
         return partial(self._around, name)
 
     def report(self) -> str:

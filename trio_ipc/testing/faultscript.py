@@ -114,6 +114,7 @@ class FaultScript:
         self._dribble_until: float = 0
         self._in_piece = 0
         self._new_piece = False
+        self._has_given = False
 
     # --- Bytes in, steps out ---
 
@@ -286,13 +287,20 @@ class FaultScript:
             self._dribble, self._in_piece, self._new_piece = strike, 0, True
             self._dribble_until = math.inf if fault.count is None else position + fault.count
         elif isinstance(fault, Split | Delay):
-            self._before_next.append(strike)
-            if isinstance(fault, Delay):
-                steps.append(Pause(fault.seconds))
-            else:
-                self._new_piece = True
+            self._part(fault, strike, steps)
         else:
             self._end_by(fault, strike, steps)
+
+    def _part(self, fault: Split | Delay, strike: _Strike, steps: list[Step]) -> None:
+        if isinstance(fault, Split):
+            self._new_piece = True
+            parts = self._has_given  # else there is nothing to be split from
+        else:
+            parts = fault.seconds > 0
+            if parts:
+                steps.append(Pause(fault.seconds))
+        if parts:
+            self._before_next.append(strike)
 
     def _end_by(self, fault: Stall | Reset | EndOfFile, strike: _Strike, steps: list[Step]) -> None:
         self._release(steps)
@@ -341,7 +349,8 @@ class FaultScript:
             self._held += data
             return
         while self._dribble is not None and data:
-            self._touch(self._dribble)
+            if self._has_given and self._in_piece == 0:
+                self._touch(self._dribble)  # a piece begins that need not have begun
             room = self._piece_size - self._in_piece
             part, data = data[:room], data[room:]
             self._append(part, steps)
@@ -364,6 +373,7 @@ class FaultScript:
         return fault.size if isinstance(fault, Dribble) else 1
 
     def _append(self, data: bytes, steps: list[Step]) -> None:
+        self._has_given = True
         last = steps[-1] if steps else None
         if isinstance(last, bytes) and not self._new_piece:
             steps[-1] = last + data

@@ -342,8 +342,8 @@ class FaultyStream(WrappedStream):
             raise
 
     def _check_sending(self) -> None:
-        if self._inbox.is_reset and not self._broken:
-            self._break(keep_arrived=True)
+        if not (self._closed or self._broken):
+            self._look()  # what has come may be what the connection breaks by
         self._check_usable()
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending side was closed by send_eof()")

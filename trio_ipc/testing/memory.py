@@ -21,12 +21,14 @@ from trio_ipc.errors import (
     EndpointInUseError,
     ServerNotFoundError,
     ServerRefusedError,
+    shown,
+    shown_argument,
 )
 from trio_ipc.transports import LocalListener, LocalStream, PeerCredentials, PeerPolicy
 
 from .checking import check_whole
 from .endpoints import IpcEndpoint, StreamWrapper
-from .memorystream import MemoryStream, memory_streams
+from .memorystream import MemoryStream, check_credentials, memory_streams
 
 #: Connections that wait to be accepted before connecting waits, as transports/unix.py asks for.
 BACKLOG: Final = 128
@@ -131,6 +133,10 @@ class MemoryEndpoint(IpcEndpoint):
     ) -> None:
         check_whole("buffer_bytes", buffer_bytes, 1, optional=True)
         check_whole("backlog", backlog, 1)
+        if not isinstance(name, str):
+            raise TypeError(f"name is {shown(name)}, must be a str")
+        check_credentials("client", client)
+        check_credentials("server", server)
         self.path: str = name if endpoint_problem(name) is None else f"/{name}"
         self.client: PeerCredentials = client or PeerCredentials.of_this_process()
         self.server: PeerCredentials = server or PeerCredentials.of_this_process()
@@ -145,7 +151,7 @@ class MemoryEndpoint(IpcEndpoint):
     # --- What a test may do to it ---
 
     def refuse(self, error: ConnectError | None = None) -> None:
-        """Let connecting fail from now on, until :meth:`admit`. Connections that exist stay.
+        """Let connecting fail from now on, until :meth:`admit` or :meth:`hang`. Connections that exist stay.
 
         Args:
             error: what it fails by; :exc:`~trio_ipc.ServerRefusedError` if None, as if a server had died.
@@ -155,14 +161,17 @@ class MemoryEndpoint(IpcEndpoint):
         """
         if error is not None and not isinstance(error, ConnectError):
             raise TypeError(f"error is {error!r}, must be a ConnectError")
+        self._hangs = False
         self._refusal = error or ServerRefusedError(
             "connection refused: nobody listens at this endpoint", endpoint=self.path, hint="start the server"
         )
         self._changed()
 
     def hang(self) -> None:
-        """Let connecting wait from now on, until :meth:`admit`, as at a server that is stopped."""
-        self._hangs = True
+        """Let connecting wait from now on, as at a server that is stopped, until :meth:`admit` or
+        :meth:`refuse`, which are for those who wait as well.
+        """
+        self._refusal, self._hangs = None, True
 
     def admit(self) -> None:
         """Let connecting succeed again, also for those who wait in :meth:`hang`."""
@@ -288,8 +297,11 @@ class MemoryNetwork:
         """Add an endpoint that was made with settings of its own.
 
         Raises:
+            TypeError: it is no endpoint in memory.
             ValueError: there is one of that name.
         """
+        if not isinstance(endpoint, MemoryEndpoint):
+            raise TypeError(f"endpoint is {shown_argument(endpoint)}, must be a MemoryEndpoint")
         if endpoint.path in self._endpoints:
             raise ValueError(f"there is an endpoint {endpoint.path} already")
         self._endpoints[endpoint.path] = endpoint

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import trio
 
+from trio_ipc.errors import shown_argument
 from trio_ipc.transports import LocalStream, PeerCredentials, PeerState
 
 from .checking import check_whole
@@ -181,6 +182,16 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError("this stream was closed")
 
 
+def check_credentials(name: str, value: object) -> None:
+    """Raise if these are no credentials, nor None.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if not isinstance(value, PeerCredentials | None):
+        raise TypeError(f"{name} is {shown_argument(value)}, must be PeerCredentials or None")
+
+
 def memory_streams(
     endpoint: str = "memory",
     *,
@@ -198,9 +209,11 @@ def memory_streams(
         server: whom the client's end sees; this process's credentials if None.
 
     Raises:
-        TypeError, ValueError: ``buffer_bytes`` is no number of bytes.
+        TypeError, ValueError: an argument can't be.
     """
     check_whole("buffer_bytes", buffer_bytes, 1, optional=True)
+    check_credentials("client", client)
+    check_credentials("server", server)
     to_server, to_client = _Direction(buffer_bytes), _Direction(buffer_bytes)
     near = MemoryStream(endpoint, server or PeerCredentials.of_this_process(), to_client, to_server)
     far = MemoryStream(endpoint, client or PeerCredentials.of_this_process(), to_server, to_client)

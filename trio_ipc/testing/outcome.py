@@ -9,9 +9,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import trio
+
+#: What is no failure of a test, but the end of its program.
+_ENDS_ALL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Outcome:
@@ -30,8 +33,9 @@ class Outcome:
         """Have seen what comes out of a block, and when. It goes on its way."""
         try:
             yield
-        except Exception as exc:
-            self.failed(exc)
+        except BaseException as exc:
+            if any(map(is_failure, leaves(exc))):
+                self.failed(exc)
             raise
 
     @contextmanager
@@ -44,15 +48,20 @@ class Outcome:
         try:
             yield
         except BaseExceptionGroup as group:
-            fatal, _ = group.split(lambda exc: not isinstance(exc, Exception | trio.Cancelled))
+            fatal, _ = group.split(_ENDS_ALL)
             if fatal is not None or not self._failures:
                 _raise_as_it_is(group.exceptions[0] if len(group.exceptions) == 1 else group)
-            afterwards = [leaf for leaf in leaves(group) if isinstance(leaf, Exception)]
+            afterwards = [leaf for leaf in leaves(group) if is_failure(leaf)]
         if self._failures:
             first, *others = self._failures
             for other in [*others, *afterwards]:
                 _note(first, other)
             _raise_as_it_is(first)
+
+
+def is_failure(exc: BaseException) -> bool:
+    """Whether it says that something failed. pytest.fail() and pytest.skip() raise what is no Exception."""
+    return not isinstance(exc, (*_ENDS_ALL, trio.Cancelled))
 
 
 def leaves(exc: BaseException) -> list[BaseException]:

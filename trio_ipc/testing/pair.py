@@ -17,15 +17,15 @@ from typing import Any, Generic, NamedTuple
 import trio
 
 from trio_ipc.client import Client, client_over, open_trusted_channel
-from trio_ipc.config import IpcConfig, TransportType
+from trio_ipc.config import IpcConfig, TransportType, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.server import Call, Handler, Server, serve_listener
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
 
-from .endpoints import IpcEndpoint, StreamWrapper, temporary_endpoint
+from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of, temporary_endpoint
 from .memory import MemoryEndpoint
-from .outcome import Outcome, leaves
+from .outcome import Outcome, is_failure, leaves
 
 
 class Pair(NamedTuple, Generic[RequestT, ResponseT]):
@@ -62,7 +62,7 @@ async def open_server(
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used, or stopped working. The block is then cancelled.
         AssertionError: the handler has raised it. It becomes a failed response as well, and the block is
-            cancelled: what a test asserts there is not lost.
+            cancelled: what a test asserts there is not lost. So it is with what ``pytest.fail()`` raises.
 
     An exception of the block comes out as it is, not in a group. Of several failures the first comes out,
     with notes of the others.
@@ -89,13 +89,20 @@ def _telling(
     async def handle(request: RequestT, call: Call) -> ResponseT:
         try:
             return await handler(request, call)
-        except Exception as exc:
-            if any(isinstance(leaf, AssertionError) for leaf in leaves(exc)):
+        except BaseException as exc:
+            if any(map(_is_the_tests, leaves(exc))):
                 outcome.failed(exc)
                 block.cancel()
             raise
 
     return handle
+
+
+def _is_the_tests(exc: BaseException) -> bool:
+    """Whether a handler says by it how the test has come out: by an assertion, or by what pytest.fail() and
+    pytest.skip() raise, which is no Exception.
+    """
+    return isinstance(exc, AssertionError) or (is_failure(exc) and not isinstance(exc, Exception))
 
 
 async def _seen(
@@ -202,5 +209,6 @@ def an_endpoint(over: IpcEndpoint | TransportType | str) -> AbstractContextManag
 
 def config_for(endpoint: IpcEndpoint, config: IpcConfig | None, settings: dict[str, Any]) -> IpcConfig:
     """Return settings with the endpoint's path and transport."""
-    place = {"endpoint_path": endpoint.path, "transport": endpoint.transport}
-    return (config or endpoint.config()).replace(**{**settings, **place})
+    place = {"endpoint_path": endpoint_of(endpoint).path, "transport": endpoint.transport}
+    given = endpoint.config() if config is None else config_of(config)
+    return given.replace(**{**settings, **place})

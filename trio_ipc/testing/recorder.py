@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, cast
 import attrs
 import trio
 
-from trio_ipc.config import IpcConfig
+from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, contract_of
 from trio_ipc.logs import Log
 
@@ -157,7 +157,7 @@ class Recorder(FileObserver):
         config: the settings of what is recorded, which say how frames are to be read.
 
     Raises:
-        TypeError: ``contract`` is no contract.
+        TypeError: ``contract`` is no contract, or ``config`` no settings. No file is made then.
         FileExistsError: the file exists.
         OSError: it cannot be made.
 
@@ -173,8 +173,8 @@ class Recorder(FileObserver):
         config: IpcConfig | None = None,
     ) -> None:
         name = contract_of(contract).name
+        config = IpcConfig() if config is None else config_of(config)
         super().__init__(path, self._record)
-        config = config or IpcConfig()
         self._write(
             format=FORMAT,
             version=VERSION,

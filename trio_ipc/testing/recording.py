@@ -23,6 +23,7 @@ from trio_ipc.contract import Contract
 from trio_ipc.errors import ProtocolError, UndecodableMessageError
 from trio_ipc.wire import FrameDecoder
 
+from .checking import check_seconds, check_whole
 from .recorder import FORMAT, VERSION, Event, Side
 
 #: Bytes of a payload that are shown, where there is no message to show.
@@ -218,8 +219,9 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     Raises:
         RecordingError: the file is no recording, or of another version.
         OSError: it cannot be read.
+        TypeError: ``path`` is no path.
     """
-    with open(path, "rb") as file:
+    with open(os.fspath(path), "rb") as file:  # open() would take a number for a descriptor
         lines = file.read().split(b"\n")
     torn = lines.pop()  # what follows the last newline: nothing, in a whole file
     header = _header(lines[0] if lines else torn, os.fspath(path))
@@ -237,7 +239,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         started=str(header["started"]),
         contract=str(header["contract"]),
         crc32_variant=_variant(header["crc32_variant"]),
-        max_frame_bytes=int(header["max_frame_bytes"]),
+        max_frame_bytes=header["max_frame_bytes"],
         events=tuple(events),
         damage=damage,
     )
@@ -254,7 +256,8 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
             raise ValueError(line)
         if header["version"] == VERSION:
             _variant(header["crc32_variant"])
-            return {**header, "max_frame_bytes": int(header["max_frame_bytes"])}
+            check_whole("max_frame_bytes", header["max_frame_bytes"], 1)
+            return {"started": header["started"], "contract": header["contract"], **header}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RecordingError(f"{path} is no recording of trio_ipc") from None
     raise RecordingError(f"{path} is a recording of version {header['version']!r}, must be {VERSION}")
@@ -272,6 +275,7 @@ def _add(record: dict[str, Any], events: list[Event]) -> None:
             if event.sent is None:
                 events[place] = attrs.evolve(sending, what="cut")
             else:
+                check_whole("sent", event.sent, 0, len(sending.data))
                 events[place] = attrs.evolve(sending, data=sending.data[: event.sent])
             return
     raise ValueError(record)
@@ -284,15 +288,16 @@ def _event(record: dict[str, Any]) -> Event:
         data = base64.b64decode(record.get("data", ""), validate=True)
     except binascii.Error as exc:
         raise ValueError(record) from exc
-    sent = record.get("sent")
+    check_seconds("at", record["at"])
+    check_whole("connection", record["connection"], 1)
     return Event(
         at=float(record["at"]),
-        connection=int(record["connection"]),
+        connection=record["connection"],
         what=str(record["event"]),
         by=cast(Side, record["by"]),
         data=data,
         endpoint=str(record.get("endpoint", "")),
-        sent=None if sent is None else int(sent),
+        sent=record.get("sent"),
     )
 
 

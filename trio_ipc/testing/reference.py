@@ -19,6 +19,7 @@ from trio_ipc.daemoneye import DetectionResult, DetectionTask, ProcessRecord, Ta
 from trio_ipc.errors import MessageError
 from trio_ipc.server import Call
 
+from .checking import check_whole
 from .collector import SimulatedCollector, simulate_collector
 from .endpoints import IpcEndpoint
 from .simulator import Behaviour, Reply
@@ -62,7 +63,9 @@ async def simulate_reference(
     Raises:
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used.
+        TypeError, ValueError: ``places`` is no number of connections.
     """
+    check_whole("places", places, 0)
     seen = list(records)
 
     async def enumerate_all(task: DetectionTask, _call: Call) -> DetectionResult:

@@ -16,7 +16,7 @@ from trio_ipc.channel import close_at_once
 from trio_ipc.errors import ConnectError
 from trio_ipc.transports import LocalStream, PeerState
 
-from .endpoints import IpcEndpoint, StreamWrapper
+from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of
 from .outcome import Outcome
 from .waiting import reset
 
@@ -41,8 +41,10 @@ async def relay(
 
     Raises:
         EndpointError: ``listen_at`` cannot be used.
+        TypeError: one of the two is no endpoint.
     """
-    listener = await listen_at.listen_streams()
+    endpoint_of(connect_to)
+    listener = await endpoint_of(listen_at).listen_streams()
 
     async def pass_on(client: LocalStream) -> None:
         try:
@@ -69,7 +71,8 @@ async def relay(
 async def _serve(
     pass_on: Any, listener: trio.abc.Listener[Any], *, task_status: trio.TaskStatus[Any]
 ) -> None:
-    await trio.serve_listeners(pass_on, [listener], task_status=task_status)
+    with Outcome().told():  # out of the nursery in there, as out of the one around it
+        await trio.serve_listeners(pass_on, [listener], task_status=task_status)
 
 
 async def _pump(source: LocalStream, target: LocalStream, both: trio.CancelScope) -> None:

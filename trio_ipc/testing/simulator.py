@@ -27,9 +27,10 @@ from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
-from .endpoints import IpcEndpoint
+from .checking import check_whole
+from .endpoints import IpcEndpoint, endpoint_of
 from .memory import MemoryEndpoint
-from .outcome import Outcome, leaves
+from .outcome import Outcome, is_failure, leaves
 from .pair import config_for
 from .waiting import wait_until_gone
 
@@ -117,9 +118,11 @@ class Reply(Generic[RequestT, ResponseT]):
         self.closed = True
         await self._stream.aclose()
 
-    def _is_leaving(self, exc: BaseException) -> bool:
-        """Whether it says only that the client has left."""
-        return all(any(leaf is left for left in self._left) for leaf in leaves(exc))
+    def _without_leaving(self, exc: BaseException) -> BaseException | None:
+        """Return what is left of it, or of a group, without those that say that the client has left."""
+        if isinstance(exc, BaseExceptionGroup):
+            return exc.split(lambda leaf: leaf in self._left)[1]
+        return None if exc in self._left else exc
 
 
 class SimulatedServer(Generic[RequestT, ResponseT]):
@@ -180,11 +183,16 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
             TypeError: one of them is no behaviour.
         """
         for behaviour in behaviours:
-            _check_behaviour(behaviour)
+            check_behaviour(behaviour)
         self._script.extend(behaviours)
 
     async def wait_asked(self, count: int) -> None:
-        """Wait until it was given so many requests in all. Can be cancelled freely."""
+        """Wait until it was given so many requests in all. Can be cancelled freely.
+
+        Raises:
+            TypeError, ValueError: that is no number of requests.
+        """
+        check_whole("count", count, 0)
         await trio.lowlevel.checkpoint()
         while len(self.asked) < count:
             await self._was_asked.wait()
@@ -263,11 +271,14 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
             reply = Reply(self, stream, call, request, requests.encoder)
             try:
                 await self._behaviour_for(request)(request, reply)
-            except Exception as exc:
-                if reply._is_leaving(exc):
+            except BaseException as exc:
+                rest = reply._without_leaving(exc)
+                if rest is None:
                     return
-                self._outcome.failed(exc)
-                raise
+                if any(map(is_failure, leaves(rest))):
+                    self._outcome.failed(exc)
+                    raise
+                raise rest from None  # it was cancelled at the same time
             if reply.closed:
                 return
 
@@ -308,13 +319,23 @@ async def _answer_properly(_request: Any, reply: Reply[Any, Any]) -> None:
 
 
 def _names(behaviours: Iterable[Behaviour]) -> str:
-    return ", ".join(str(getattr(one, "__qualname__", one)).partition(".")[0] for one in behaviours)
+    return ", ".join(map(_name, behaviours))
 
 
-def _check_behaviour(behaviour: object) -> None:
-    function = behaviour
-    while isinstance(function, partial):
-        function = function.func
+def _name(behaviour: object) -> str:
+    name: str = getattr(_function_of(behaviour), "__qualname__", type(behaviour).__name__)
+    return name.removesuffix(".<locals>.behave").rpartition(".")[2]  # such as hang, for what hang() has made
+
+
+def _function_of(behaviour: object) -> object:
+    while isinstance(behaviour, partial):
+        behaviour = behaviour.func
+    return behaviour
+
+
+def check_behaviour(behaviour: object) -> None:
+    """Raise TypeError if this is no behaviour."""
+    function = _function_of(behaviour)
     called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may be one
     if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
         raise TypeError(
@@ -355,7 +376,7 @@ async def simulate_server(
     What a behaviour or the handler raises ends the block and comes out of it, unless it says only that the
     client has left. If the block fails as well, what failed first comes out, with a note of the other.
     """
-    place = endpoint or MemoryEndpoint()
+    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
     server = SimulatedServer(handler, contract, place, config_for(place, config, settings))
     server.script(*script)
     async with server.running(use_all=use_all):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,6 +25,10 @@ _PAUSE: Final = 0.02
 
 #: Seconds from which on a wait of Trio's is one without an end: it asks the system for no more than a day.
 _FOR_EVER: Final = 3_600.0
+
+#: What in Trio waits for a thread, or for a signal.
+_FROM_OUTSIDE: Final = {"to_thread_run_sync", "SignalReceiver.__anext__"}
+_TRIO: Final = os.path.join(os.path.dirname(trio.__file__), "")
 
 #: Looks in a row without a step of any task, where a clock jumps as soon as all is idle: one is the clock's,
 #: one may be that of a task which waits until all others are blocked.
@@ -90,6 +95,25 @@ def _nothing_will_happen() -> bool:
         and now.run_sync_soon_queue_size == 0
         and sum(waiting) <= 1  # Trio's own, for calls from other threads
         and trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        and not any(_waits_for_outside(task) for task in _all_tasks())
+    )
+
+
+def _all_tasks() -> Iterator[trio.lowlevel.Task]:
+    root = trio.lowlevel.current_root_task()
+    tasks = [] if root is None else [root]
+    while tasks:
+        task = tasks.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            tasks.extend(nursery.child_tasks)
+
+
+def _waits_for_outside(task: trio.lowlevel.Task) -> bool:
+    """Whether a task waits for what Trio does not count: a thread of any limiter, or a signal."""
+    return any(
+        frame.f_code.co_qualname in _FROM_OUTSIDE and frame.f_code.co_filename.startswith(_TRIO)
+        for frame, _ in task.iter_await_frames()
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import trio
 
+from trio_ipc.errors import shown_argument
 from trio_ipc.transports import DuplexStream, LocalStream, PeerState, StreamDuplex
 
 
@@ -44,7 +45,12 @@ class WrappedStream(DuplexStream):
         Args:
             inner: the stream.
             arguments: what the class takes besides.
+
+        Raises:
+            TypeError: it is no stream.
         """
+        if not isinstance(inner, trio.abc.Stream):
+            raise TypeError(f"stream is {shown_argument(inner)}, must be a trio.abc.Stream")
         local = isinstance(inner, LocalStream)
         made = _of_types(cls, local, isinstance(inner, trio.abc.HalfCloseableStream))
         wrapper: Self = made(inner, *arguments)

@@ -1,0 +1,165 @@
+"""What can't be is refused where it is given, by an error that names it; nothing is left behind."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.support import succeed
+from trio_ipc.daemoneye import DETECTION
+from trio_ipc.testing import (
+    Delay,
+    Dribble,
+    Faults,
+    Flip,
+    MemoryEndpoint,
+    MemoryNetwork,
+    Recorder,
+    Rule,
+    check_client,
+    check_server,
+    drip,
+    garbage,
+    hang,
+    memory_streams,
+    open_client_at,
+    open_pair,
+    open_server,
+    read_recording,
+    relay,
+    simulate_collector,
+    simulate_reference,
+    simulate_server,
+    slow,
+)
+
+WRONG: Any = "/run/server.sock"
+
+
+@pytest.mark.parametrize(
+    "make", [Delay, lambda seconds: Dribble(1, seconds), slow, drip], ids=["Delay", "Dribble", "slow", "drip"]
+)
+@pytest.mark.parametrize(
+    "seconds",
+    [10**400, 10**9_000, math.nan, math.inf, -1, -(10**400)],
+    ids=["more than a float", "huge", "nan", "inf", "-1", "less than a float"],
+)
+def test_a_number_of_seconds_that_no_clock_has_is_refused(
+    make: Callable[[float], object], seconds: float
+) -> None:
+    with pytest.raises(ValueError, match="seconds is .*, must be at least 0 and finite"):
+        make(seconds)
+
+
+@pytest.mark.parametrize("endpoint", [WRONG, 5, MemoryEndpoint], ids=["a path", "a number", "the class"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda given: open_server(succeed, DETECTION, given),
+        lambda given: open_client_at(DETECTION, given),
+        lambda given: simulate_server(succeed, DETECTION, endpoint=given),
+        lambda given: simulate_collector(endpoint=given),
+        lambda given: simulate_reference(endpoint=given),
+        lambda given: relay(given, MemoryEndpoint()),
+        lambda given: relay(MemoryEndpoint(), given),
+    ],
+    ids=["server", "client", "simulated", "collector", "reference", "relay from", "relay to"],
+)
+async def test_what_is_no_endpoint_is_refused(
+    use: Callable[[Any], AbstractAsyncContextManager[object]], endpoint: object
+) -> None:
+    with pytest.raises(TypeError, match="endpoint is .*, must be an IpcEndpoint, such as MemoryEndpoint"):
+        async with use(endpoint):
+            pass
+
+
+@pytest.mark.parametrize("check", [check_server, check_client])
+async def test_what_is_no_endpoint_is_not_checked(check: Any) -> None:
+    with pytest.raises(TypeError, match="must be an IpcEndpoint"):
+        await check(DETECTION, WRONG)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: open_pair(succeed, DETECTION, WRONG),
+        lambda: open_server(succeed, DETECTION, MemoryEndpoint(), WRONG),
+        lambda: open_client_at(DETECTION, MemoryEndpoint(), WRONG),
+        lambda: simulate_collector(config=WRONG),
+    ],
+    ids=["pair", "server", "client", "collector"],
+)
+async def test_what_are_no_settings_is_refused(
+    use: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    with pytest.raises(TypeError, match="config is '/run/server.sock', must be an IpcConfig"):
+        async with use():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (lambda: slow(1, WRONG), "must have async def behaviour"),
+        (lambda: slow(1, cast(Any, hang)), "must have async def behaviour"),
+        (lambda: garbage(cast(Any, 5)), "data is 5, must be bytes"),
+        (lambda: garbage(WRONG), "must be bytes"),
+        (lambda: MemoryEndpoint(cast(Any, 5)), "name is 5, must be a str"),
+        (lambda: MemoryEndpoint(client=WRONG), "client is '/run/server.sock', must be PeerCredentials"),
+        (lambda: MemoryEndpoint(server=WRONG), "server is '/run/server.sock', must be PeerCredentials"),
+        (lambda: memory_streams(client=WRONG), "client is '/run/server.sock', must be PeerCredentials"),
+        (lambda: MemoryNetwork().add(WRONG), "must be a MemoryEndpoint"),
+        (lambda: Faults().wrap(WRONG), "stream is '/run/server.sock', must be a trio.abc.Stream"),
+        (lambda: Faults().wrap_as(cast(Any, None)), "name is None, must be a str"),
+        (lambda: Rule(Flip(), each_frame=cast(Any, "no")), "each_frame is 'no', must be a bool"),
+        (lambda: read_recording(cast(Any, 99)), "not int"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_at_once(use: Callable[[], object], error: str) -> None:
+    with pytest.raises(TypeError, match=error):
+        use()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [{"byte": 1, "frame": 2}, {"byte": 0, "each_frame": True}, {"frame": 1, "each_frame": True}],
+    ids=str,
+)
+def test_a_rule_has_one_place(places: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a rule has one place"):
+        Rule(Flip(), **places)
+
+
+async def test_what_a_simulated_server_is_asked_for_must_be_possible() -> None:
+    with pytest.raises(TypeError, match="capabilities is '/run/server.sock', must be Capabilities or None"):
+        async with simulate_collector(capabilities=WRONG):
+            pass
+    for places in 1.5, True:
+        with pytest.raises(TypeError, match=f"places is {places}, must be an int"):
+            async with simulate_reference(places=cast(int, places)):
+                pass
+    async with simulate_collector() as collector:
+        with pytest.raises(TypeError, match="count is nan, must be an int"):
+            await collector.wait_asked(cast(int, math.nan))
+        with pytest.raises(ValueError, match="count is -1, must be at least 0"):
+            await collector.wait_asked(-1)
+
+
+def test_a_recorder_that_cannot_be_made_makes_no_file(path: Path) -> None:
+    with pytest.raises(TypeError, match="config is '/run/server.sock', must be an IpcConfig"):
+        Recorder(path, DETECTION, WRONG)
+    assert not path.exists()
+
+
+def test_a_number_is_no_path_of_a_recording() -> None:
+    near, far = os.pipe()
+    os.close(far)
+    with pytest.raises(TypeError):
+        read_recording(cast(Any, near))
+    os.close(near)  # it is still this test's

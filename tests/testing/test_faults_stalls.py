@@ -1,0 +1,48 @@
+"""A stall ends a run only where nothing else, inside of it or outside, could end the stall."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+import trio
+
+from tests.platforms import unix_only
+from trio_ipc.testing import Faults, Stall, at_byte, memory_streams
+
+
+@pytest.mark.parametrize(
+    "kind", ["a thread with a limiter of its own", pytest.param("a signal", marks=unix_only)]
+)
+def test_a_stall_says_nothing_while_something_outside_may_end_it(kind: str) -> None:
+    async def from_a_thread(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.to_thread.run_sync(time.sleep, 0.05, limiter=trio.CapacityLimiter(1))
+
+    async def by_a_signal(*, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            timer = threading.Timer(0.05, signal.raise_signal, [signal.SIGTERM])
+            timer.start()
+            task_status.started()
+            try:
+                await anext(aiter(signals))
+            finally:
+                timer.cancel()
+
+    async def main() -> bool:
+        near, far = memory_streams()
+        faulty = Faults(receiving=[at_byte(0, Stall())]).wrap(near)
+        await far.send_all(b"x")
+
+        async def end(*, task_status: trio.TaskStatus[None]) -> None:
+            await (from_a_thread if kind.startswith("a thread") else by_a_signal)(task_status=task_status)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(end)
+            await faulty.receive_some()
+        return nursery.cancel_scope.cancelled_caught
+
+    assert trio.run(main)

@@ -1,0 +1,95 @@
+"""How a test with a simulated server comes out: by what its behaviours raise, and by its script."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support import succeed, task
+from trio_ipc import IpcError
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.testing import Behaviour, Reply, hang, open_client_at, simulate_collector, slow
+
+
+async def asked(*script: Behaviour, use_all: bool = False) -> None:
+    """Ask a collector of this script once, whose client leaves before the answer, and the test with it."""
+    async with (
+        simulate_collector(*script, use_all=use_all) as collector,
+        open_client_at(DETECTION, collector.endpoint) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def call() -> None:
+            with suppress(IpcError):
+                await client.call(task())
+
+        nursery.start_soon(call)
+        await collector.wait_asked(1)
+        await client.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_that_the_client_has_left_is_no_failure_in_a_group_of_what_was_cancelled() -> None:
+    cancelled = trio.Event()
+
+    async def wait_until_cancelled() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async def send_too_late(_: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_until_cancelled)
+            await reply.wait_left()
+            with trio.CancelScope(shield=True):
+                await cancelled.wait()
+                await reply.send(DetectionResult(task_id="1"))
+
+    await asked(send_too_late)
+    assert cancelled.is_set()
+
+
+async def test_what_pytest_raises_in_a_behaviour_comes_out_before_what_follows_from_it() -> None:
+    async def give_up(_: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
+        pytest.fail("said in the behaviour")
+
+    async def run() -> None:
+        async with (
+            simulate_collector(give_up) as collector,
+            open_client_at(DETECTION, collector.endpoint) as client,
+        ):
+            try:
+                with trio.CancelScope(shield=True):
+                    await client.call(task())
+            except IpcError:
+                raise KeyError("what the client made of it") from None
+
+    with pytest.raises(pytest.fail.Exception, match="said in the behaviour") as caught:
+        await run()
+    [note] = caught.value.__notes__
+    assert "what the client made of it" in note
+
+
+async def test_the_rest_of_a_script_is_told_by_names_that_a_reader_knows() -> None:
+    class Sleepy:
+        async def __call__(self, _: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
+            await reply.send(await reply.proper())
+
+    async def lie(_what: str, _: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
+        await reply.send(await reply.proper())
+
+    with pytest.raises(AssertionError, match="of the script, slow, Sleepy, lie were not used") as caught:
+        await asked(hang(), slow(1), Sleepy(), partial(lie, "a lie"), use_all=True)
+    assert "0x" not in str(caught.value)
+    assert "functools" not in str(caught.value)
+
+
+async def test_a_handler_of_the_test_is_asked_as_any() -> None:
+    async with simulate_collector(handler=succeed) as collector:
+        async with open_client_at(DETECTION, collector.endpoint) as client:
+            assert (await client.call(task())).success
