@@ -12,6 +12,7 @@ from trio_ipc.errors import ConfigError, ConnectError, ContractError, EndpointEr
 
 from . import output
 from .group import PROGRAM
+from .main import missing_library
 
 
 class Status(enum.IntEnum):
@@ -46,6 +47,7 @@ class StoppedError(Exception):
 def end(body: Callable[[], object]) -> int:
     """Run the program's body and return an exit status; what went wrong is said on standard error."""
     status: int | None = Status.DONE
+    is_stuck = False
     try:
         returned = body()
         status = returned if isinstance(returned, int) else Status.DONE
@@ -53,12 +55,14 @@ def end(body: Callable[[], object]) -> int:
         status = _status_of_all(exc)
         if status is None:
             raise
+        is_stuck = any(isinstance(cause, output.OutputError) for cause in _leaves(exc))
     try:
         output.flush()
     except output.ReaderGoneError:
         pass  # it has seen enough, which changes nothing of what was found
     except output.OutputError as exc:
-        return _status_of_all(exc) or Status.OUTPUT
+        if not is_stuck:  # else it was said
+            return _status_of_all(exc) or Status.OUTPUT
     return status
 
 
@@ -96,6 +100,8 @@ def _status_of(cause: BaseException) -> int | None:
         return cause.exit_code
     if isinstance(cause, StoppedError):
         return 128 + cause.number
+    if missing_library(cause) is not None:
+        return Status.USAGE
     if isinstance(cause, OSError):  # of the standard output it is an OutputError
         return Status.FAILED if cause.filename is None else Status.USAGE
     return None
@@ -115,3 +121,5 @@ def _lines(cause: BaseException) -> Iterator[str]:
         yield f"{PROGRAM}: {where}: {cause.strerror or output.one_line(str(cause))}"
     elif isinstance(cause, IpcError | output.OutputError):
         yield f"{PROGRAM}: {output.one_line(str(cause))}"
+    elif (problem := missing_library(cause)) is not None:
+        yield f"{PROGRAM}: {problem}"
