@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import errno
 import signal
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import click
 
@@ -30,6 +32,11 @@ class Status(enum.IntEnum):
     """A connection failed after it had begun, or the system refused something, such as a descriptor."""
     OUTPUT = 5
     """Standard output, or the file of ``capture``, cannot be written."""
+
+
+#: Errors of a disk that takes no more, and of a system that has no more to give.
+_FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_SCARCE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class StoppedError(Exception):
@@ -103,8 +110,15 @@ def _status_of(cause: BaseException) -> int | None:
     if missing_library(cause) is not None:
         return Status.USAGE
     if isinstance(cause, OSError):  # of the standard output it is an OutputError
-        return Status.FAILED if cause.filename is None else Status.USAGE
+        if cause.filename is not None and cause.errno in _FULL:
+            return Status.OUTPUT
+        return Status.FAILED if _is_the_systems(cause) else Status.USAGE
     return None
+
+
+def _is_the_systems(cause: OSError) -> bool:
+    # Too few descriptors or too little memory is nothing about the file that happened to be opened.
+    return cause.filename is None or cause.errno in _SCARCE
 
 
 def _lines(cause: BaseException) -> Iterator[str]:
@@ -117,7 +131,7 @@ def _lines(cause: BaseException) -> Iterator[str]:
     elif isinstance(cause, click.ClickException):
         yield f"{PROGRAM}: {output.one_line(cause.format_message())}"
     elif isinstance(cause, OSError):
-        where = "the system" if cause.filename is None else output.one_line(str(cause.filename))
+        where = "the system" if _is_the_systems(cause) else output.one_line(str(cause.filename))
         yield f"{PROGRAM}: {where}: {cause.strerror or output.one_line(str(cause))}"
     elif isinstance(cause, IpcError | output.OutputError):
         yield f"{PROGRAM}: {output.one_line(str(cause))}"
