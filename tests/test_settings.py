@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.hardening.record import Attack
+from tests.platforms import unix_only
 from tests.settings_support import (
     BOTH,
     DIGITS,
@@ -324,3 +325,15 @@ def test_a_file_that_makes_no_sense_is_refused_by_its_name(
 def test_a_file_that_is_not_there_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the configuration file .*(none\.toml: No such|null)"):
         IpcConfig.load(tmp_path / name, environ={})
+
+
+def test_a_byte_order_mark_of_an_editor_is_no_part_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_bytes(b"\xef\xbb\xbf[ipc]\r\nmax_connections = 2\r\n")
+    assert IpcConfig.load(file, environ={}).max_connections == 2
+
+
+@unix_only
+def test_a_file_without_an_end_is_refused() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is larger than 16,777,216 bytes"):
+        IpcConfig.load("/dev/zero", environ={})

@@ -36,6 +36,9 @@ _ALIKE: Final = 0.7
 #: Characters of an unknown name that a message shows.
 _LONGEST_NAME: Final = 100
 
+#: Bytes of a configuration file that are read: a device gives them without end.
+_MOST_BYTES: Final = 16 * 1024 * 1024
+
 _EnumT = TypeVar("_EnumT", bound=enum.StrEnum)
 
 _log = Log(__name__)
@@ -268,13 +271,15 @@ def _read_toml(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = file.read(_MOST_BYTES + 1)
     except OSError as exc:
         raise ConfigError(f"cannot read the configuration file {path}: {exc.strerror}") from exc
     except ValueError as exc:  # a NUL in the name
         raise ConfigError(f"cannot read the configuration file {shown(path)}: {exc}") from exc
+    if len(content) > _MOST_BYTES:
+        raise ConfigError(f"the configuration file {path} is larger than {_MOST_BYTES:,} bytes")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors on Windows write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ConfigError(f"the configuration file {path} is not valid TOML: {exc}") from exc
     except ValueError as exc:  # Python's limit for the digits of a number

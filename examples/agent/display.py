@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -104,14 +105,19 @@ class JsonDisplay:
 def as_json(record: ProcessRecord) -> dict[str, Any]:
     """Return a record's fields by their names; those that are not set are left out.
 
-    Unlike protobuf's own JSON, 64-bit integers stay numbers, and a false `accessible` is said.
+    Unlike protobuf's own JSON, 64-bit integers stay numbers, and a false `accessible` is said. A number that
+    JSON does not have is null: a peer may send any.
     """
     fields = {}
     for field in record.DESCRIPTOR.fields:
         if not field.has_presence or record.HasField(field.name):
             value = getattr(record, field.name)
-            fields[field.name] = list(value) if field.is_repeated else value
+            fields[field.name] = list(value) if field.is_repeated else _in_json(value)
     return fields
+
+
+def _in_json(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- for people -----------------------------------------------------------------------------------------

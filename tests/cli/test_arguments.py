@@ -102,6 +102,17 @@ def test_a_wrong_contract_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_module_that_ends_the_program_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ending_of_a_test.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    status = run(Seen(arguments.contract_option)(), "--contract", "ending_of_a_test:X")
+    assert status == Status.USAGE
+    assert "its module ends the program" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
 def test_seconds_are_more_than_none(run: Run, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     seen = Seen(click.option("--timeout", type=arguments.SECONDS))
@@ -131,6 +142,12 @@ def test_json_is_on_one_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @unix_only
+def test_a_number_that_json_lacks_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {"a": [float("nan"), 1.5], "b": {"c": float("inf")}, "d": (float("-inf"),)}
+    output.write_json(odd, "short")
+    assert json.loads(capsys.readouterr().out) == {"a": [None, 1.5], "b": {"c": None}, "d": [None]}
+
+
 def test_settings_come_from_file_environment_and_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

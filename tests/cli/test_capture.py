@@ -101,6 +101,7 @@ async def test_a_file_that_exists_and_an_endpoint_in_use_are_told(tmp_path: Path
             run = await command("capture", server.path, str(tmp_path / "new"), "--listen", server.path)
     assert run.returncode == Status.UNREACHABLE
     assert "in use by " in run.stderr
+    assert not (tmp_path / "new").exists(), "the next try wants the name"
 
 
 @unix_only

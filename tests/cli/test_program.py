@@ -129,6 +129,12 @@ def test_a_mistake_is_one_line(arguments: list[str], said: str, capsys: pytest.C
         (output.OutputError("standard output: full"), Status.OUTPUT, "trio-ipc: standard output: full\n"),
         (output.ReaderGoneError(), Status.DONE, ""),
         (OSError(24, "Too many open files"), Status.FAILED, "trio-ipc: the system: Too many open files\n"),
+        (
+            OSError(24, "Too many open files", "m.py"),
+            Status.FAILED,
+            "trio-ipc: the system: Too many open files\n",
+        ),
+        (OSError(28, "No space left", "f"), Status.OUTPUT, "trio-ipc: f: No space left\n"),
         (OSError(2, "No such file", "f\n"), Status.USAGE, "trio-ipc: f\\n: No such file\n"),
         (KeyboardInterrupt(), 130, ""),
         (ending.StoppedError(signal.SIGTERM), 143, ""),

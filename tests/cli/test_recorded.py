@@ -6,13 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
+from google.protobuf.any_pb2 import Any
 
 from tests.cli.processes import command
 from tests.platforms import unix_only
-from trio_ipc import Call
+from trio_ipc import Call, Contract, Crc32Variant
 from trio_ipc.cli.ending import Status
+from trio_ipc.cli.recorded import frame_as_json
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.testing import Recorder, open_client_at, open_server, temporary_endpoint
+from trio_ipc.testing import (
+    RecordedFrame,
+    Recorder,
+    memory_streams,
+    open_client_at,
+    open_server,
+    temporary_endpoint,
+)
+from trio_ipc.wire import FrameEncoder
+
+frame_of = FrameEncoder(1_000, Crc32Variant.IEEE).encode
 
 
 async def first(task: DetectionTask, _: Call) -> DetectionResult:
@@ -56,6 +68,41 @@ async def test_a_damaged_recording_is_shown_as_far_as_it_goes(recording: Path) -
     assert run.returncode == Status.NO
     assert json.loads(run.stdout)["damage"]
     assert run.stderr.count("\n") == 1
+
+
+async def test_requests_of_a_damaged_recording_are_not_all(recording: Path) -> None:
+    recording.write_bytes(recording.read_bytes()[:-5])
+    with temporary_endpoint() as endpoint:
+        async with open_server(first, DETECTION, endpoint):
+            run = await command("replay", str(recording), endpoint.path)
+            assert (run.returncode, run.stdout) == (Status.NO, "2 requests, 0 answered otherwise\n")
+            assert run.stderr.endswith("ends in the middle of a record\n")
+            run = await command("replay", str(recording), endpoint.path, "--json")
+    assert run.returncode == Status.NO
+    assert json.loads(run.stdout)["damage"] == "the recording ends in the middle of a record"
+
+
+async def test_a_payload_that_is_no_message_hides_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    with Recorder(file, DETECTION) as recorder:
+        recorded = recorder.wrap(memory_streams()[0])
+        await recorded.send_all(
+            frame_of(b"\xff") + frame_of(DetectionTask(task_id="good").SerializeToString())
+        )
+        await recorded.aclose()
+    run = await command("show", str(file), "--json")
+    assert (run.returncode, run.stderr) == (Status.DONE, "")
+    found = json.loads(run.stdout)
+    assert [one["request"] and one["request"]["task_id"] for one in found["exchanges"]] == [None, "good"]
+    assert ["does not decode as trio_ipc.daemoneye" in one["error"] for one in found["errors"]] == [True]
+
+
+def test_a_message_that_has_no_form_in_json_is_an_error_of_its_frame() -> None:
+    contract = Contract(name="any", request_type=Any, response_type=Any)
+    payload = Any(type_url="x/unknown", value=b"1").SerializeToString()
+    told = frame_as_json(RecordedFrame(0.0, 1, "client", payload), contract)
+    assert told["message"] is None
+    assert "has no form in JSON" in told["error"]
 
 
 async def test_another_contracts_recording_is_bytes_unless_its_contract_is_named(recording: Path) -> None:

@@ -79,6 +79,9 @@ def test_a_snapshot_is_read_with_the_time_of_its_writing(tmp_path: Path, counter
         lambda whole: whole.update(requests=-1),
         lambda whole: whole.update(requests=float("nan")),
         lambda whole: whole.update(requests=10**400),
+        lambda whole: whole.update(requests=0.5),
+        lambda whole: whole.update(timeouts={"read": 0.5}),
+        lambda whole: whole["handler_seconds"]["counts"].__setitem__(0, 0.5),
         lambda whole: whole.update(endpoint=7),
         lambda whole: whole.update(timeouts={"read": None}),
         lambda whole: whole.update(timeouts=[]),
@@ -219,6 +222,17 @@ async def test_once_it_tells_what_the_file_says(tmp_path: Path, counters: dict[s
     assert "\x1b" not in run.stdout
     shown = dict(line.rsplit(None, 1) for line in run.stdout.splitlines() if line.startswith("requests"))
     assert {name.strip(): value for name, value in shown.items()}["requests answered"] == "1"
+
+
+async def test_json_of_what_else_is_in_a_file_can_be_parsed(tmp_path: Path, counters: dict[str, Any]) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    (tmp_path / "s").write_text(json.dumps({**counters, "of a later version": [float("nan"), float("inf")]}))
+    run = await command("top", str(tmp_path / "s"), "--once", "--json")
+    assert run.returncode == Status.DONE
+    told = json.loads(run.stdout, parse_constant=refuse)
+    assert told["counters"]["of a later version"] == [None, None]
 
 
 async def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path) -> None:

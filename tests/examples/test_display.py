@@ -141,3 +141,18 @@ def test_json_keeps_numbers_as_numbers_and_says_what_is_false() -> None:
     assert told["accessible"] is False
     assert told["command_line"] == []
     assert "cpu_usage" not in told
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf")])
+def test_a_number_that_json_lacks_is_null_and_hides_nothing_in_a_table(
+    table: TableDisplay, capsys: pytest.CaptureFixture[str], share: float
+) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    odd = ProcessRecord(pid=9, name="odd", cpu_usage=share)
+    JsonDisplay().processes(1, Enumeration([odd]))
+    told = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert told["processes"][0]["cpu_usage"] is None
+    table.processes(1, Enumeration([odd, PLAIN]))
+    assert "2 of 2 processes" in capsys.readouterr().out

@@ -336,6 +336,30 @@ def test_a_field_that_cannot_be_written_costs_no_line() -> None:
     assert entry["time"].endswith("Z")
 
 
+@pytest.mark.parametrize("value", [{(1, 2): 3}, float("nan"), [float("inf")]], ids=str)
+def test_a_field_that_json_has_no_form_for_costs_no_line(value: object) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    record = logging.makeLogRecord(
+        {"msg": "x", "odd": value, "exc_info": (ValueError, ValueError("y"), None)}
+    )
+    entry = json.loads(JsonFormatter().format(record), parse_constant=refuse)
+    assert (entry["message"], entry["odd"], entry["exception"]) == ("x", repr(value), "ValueError: y")
+
+
+def test_a_field_that_holds_itself_costs_no_line() -> None:
+    circle: list[object] = []
+    circle.append(circle)
+    record = logging.makeLogRecord({"msg": "x", "odd": circle})
+    assert json.loads(JsonFormatter().format(record))["odd"] == "[[...]]"
+
+
+def test_arguments_that_do_not_fit_their_message_cost_no_line() -> None:
+    record = logging.makeLogRecord({"msg": "%d of %d", "args": ("one",)})
+    assert json.loads(JsonFormatter().format(record))["message"] == "%d of %d ('one',)"
+
+
 def test_a_terminal_is_steered_by_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     Console("svc", "text").say("red \x1b[31m\nline")
     assert capsys.readouterr().err == "svc: red \\x1b[31m\\nline\n"

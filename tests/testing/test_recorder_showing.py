@@ -191,6 +191,24 @@ def test_a_reader_that_has_seen_enough_is_no_error(path: Path) -> None:
     assert run.stderr == b""
 
 
+@unix_only
+@pytest.mark.parametrize(
+    ("streams", "argument"), [(">/dev/full", "{path}"), (">&-", "{path}"), (">/dev/full", "--help")]
+)
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_an_output_that_takes_nothing_is_one_line(path: Path, streams: str, argument: str) -> None:
+    path.write_bytes(WHOLE)
+    run = subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", *SHOW, argument.format(path=path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # argparse hides what writing its help raises
+    )
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert "standard output" in run.stderr
+
+
 def test_the_first_line_of_the_file_says_what_it_is() -> None:
     assert json.loads(WHOLE.splitlines()[0]).keys() == {
         "format", "version", "started", "contract", "crc32_variant", "max_frame_bytes",

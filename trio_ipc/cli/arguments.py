@@ -6,6 +6,7 @@ another one: a default of the command, not of the library.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -103,13 +104,17 @@ def imported(
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         kind.fail(f"{name!r} must be MODULE:NAME, such as {DEFAULT_CONTRACT}", param, ctx)
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
+    with contextlib.suppress(OSError):  # a directory that is gone holds no modules
+        here = os.getcwd()
+        if here not in sys.path:
+            sys.path.append(here)
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
+    except SystemExit:
+        advice = "what it runs belongs below 'if __name__ == \"__main__\":'"
+        kind.fail(f"{name!r} cannot be imported: its module ends the program; {advice}", param, ctx)
     except Exception as exc:  # noqa: BLE001 - a module of the user's raises anything
         kind.fail(f"{name!r} cannot be imported: {type(exc).__name__}: {exc}", param, ctx)
     return found

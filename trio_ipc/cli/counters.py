@@ -124,8 +124,9 @@ def _without_a_wait(file: str, flags: int) -> int:
 def _is_snapshot(value: dict[str, Any]) -> bool:
     return (
         all(isinstance(value.get(name), str) for name in _TEXTS)
-        and all(_is_number(value.get(name)) for name in ("uptime_seconds", *_GAUGES, *_COUNTERS))
-        and all(_are_numbers(value.get(name)) for name in _KINDS)
+        and _is_number(value.get("uptime_seconds"))
+        and all(_is_count(value.get(name)) for name in (*_GAUGES, *_COUNTERS))
+        and all(_are_counts(value.get(name)) for name in _KINDS)
         and _is_histogram(value.get("handler_seconds"))
     )
 
@@ -134,8 +135,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST
 
 
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
 
 
 def _is_histogram(value: Any) -> bool:
@@ -146,7 +151,8 @@ def _is_histogram(value: Any) -> bool:
         isinstance(bounds, list)
         and isinstance(counts, list)
         and len(counts) == len(bounds) + 1
-        and all(map(_is_number, [*bounds, *counts]))
+        and all(map(_is_number, bounds))
+        and all(map(_is_count, counts))
     )
 
 

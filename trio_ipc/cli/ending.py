@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import errno
 import signal
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import click
 
@@ -12,6 +14,7 @@ from trio_ipc.errors import ConfigError, ConnectError, ContractError, EndpointEr
 
 from . import output
 from .group import PROGRAM
+from .main import missing_library
 
 
 class Status(enum.IntEnum):
@@ -31,6 +34,11 @@ class Status(enum.IntEnum):
     """Standard output, or the file of ``capture``, cannot be written."""
 
 
+#: Errors of a disk that takes no more, and of a system that has no more to give.
+_FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_SCARCE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
 class StoppedError(Exception):
     """A signal has asked the program to end, and what it did was cancelled.
 
@@ -46,6 +54,7 @@ class StoppedError(Exception):
 def end(body: Callable[[], object]) -> int:
     """Run the program's body and return an exit status; what went wrong is said on standard error."""
     status: int | None = Status.DONE
+    is_stuck = False
     try:
         returned = body()
         status = returned if isinstance(returned, int) else Status.DONE
@@ -53,12 +62,14 @@ def end(body: Callable[[], object]) -> int:
         status = _status_of_all(exc)
         if status is None:
             raise
+        is_stuck = any(isinstance(cause, output.OutputError) for cause in _leaves(exc))
     try:
         output.flush()
     except output.ReaderGoneError:
         pass  # it has seen enough, which changes nothing of what was found
     except output.OutputError as exc:
-        return _status_of_all(exc) or Status.OUTPUT
+        if not is_stuck:  # else it was said
+            return _status_of_all(exc) or Status.OUTPUT
     return status
 
 
@@ -96,9 +107,18 @@ def _status_of(cause: BaseException) -> int | None:
         return cause.exit_code
     if isinstance(cause, StoppedError):
         return 128 + cause.number
+    if missing_library(cause) is not None:
+        return Status.USAGE
     if isinstance(cause, OSError):  # of the standard output it is an OutputError
-        return Status.FAILED if cause.filename is None else Status.USAGE
+        if cause.filename is not None and cause.errno in _FULL:
+            return Status.OUTPUT
+        return Status.FAILED if _is_the_systems(cause) else Status.USAGE
     return None
+
+
+def _is_the_systems(cause: OSError) -> bool:
+    # Too few descriptors or too little memory is nothing about the file that happened to be opened.
+    return cause.filename is None or cause.errno in _SCARCE
 
 
 def _lines(cause: BaseException) -> Iterator[str]:
@@ -111,7 +131,9 @@ def _lines(cause: BaseException) -> Iterator[str]:
     elif isinstance(cause, click.ClickException):
         yield f"{PROGRAM}: {output.one_line(cause.format_message())}"
     elif isinstance(cause, OSError):
-        where = "the system" if cause.filename is None else output.one_line(str(cause.filename))
+        where = "the system" if _is_the_systems(cause) else output.one_line(str(cause.filename))
         yield f"{PROGRAM}: {where}: {cause.strerror or output.one_line(str(cause))}"
     elif isinstance(cause, IpcError | output.OutputError):
         yield f"{PROGRAM}: {output.one_line(str(cause))}"
+    elif (problem := missing_library(cause)) is not None:
+        yield f"{PROGRAM}: {problem}"

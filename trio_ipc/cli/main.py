@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Final
+
+from trio_ipc import streams
 
 #: What the extra ``cli`` brings.
 _NEEDED: Final = {"click", "rich"}
@@ -24,12 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run(arguments)
     except ModuleNotFoundError as exc:
-        if exc.name not in _NEEDED:
+        problem = missing_library(exc)
+        if problem is None:
             raise
-        print(
-            f"trio-ipc: {exc.name} is not installed; run: python -m pip install 'trio-ipc[cli]'",
-            file=sys.stderr,
-        )
+        streams.prepare()
+        streams.tell(f"trio-ipc: {problem}")
         return 2
     except KeyboardInterrupt:  # while modules were loaded
         return 130
+
+
+def missing_library(exc: BaseException) -> str | None:
+    """Say what to install, None where no library of the extra ``cli`` is missing. Commands load some late."""
+    name = (exc.name or "").partition(".")[0] if isinstance(exc, ModuleNotFoundError) else ""
+    if name in _NEEDED:
+        return f"{name} is not installed; run: python -m pip install 'trio-ipc[cli]'"
+    return None

@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
+import os
+import re
+import shutil
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from trio_ipc.errors import escape, writable
 from trio_ipc.streams import OutputError, ReaderGoneError, flush, tell, writing
@@ -27,6 +31,7 @@ __all__ = [
     "flush",
     "on_terminal",
     "one_line",
+    "redraws",
     "say",
     "talk_console",
     "write",
@@ -36,6 +41,12 @@ __all__ = [
 
 #: Characters of a line on standard error.
 _LONGEST_LINE = 4_000
+
+#: Columns and lines of an ordinary environment. rich takes all digits for numbers, fails at some, and shows
+#: nothing in one column.
+_ORDINARY: Final = re.compile("[2-9][0-9]|[1-9][0-9]{2,3}")
+_LEAST_COLUMNS: Final = 20
+_MOST_COLUMNS: Final = 9_999
 
 
 # --- Results -----------------------------------------------------------------------------------------------
@@ -55,7 +66,8 @@ def write(text: str) -> None:
 def write_json(value: Any, form: str = "auto") -> None:
     """Write a value as JSON to standard output.
 
-    What is no ASCII is escaped: a peer's text cannot steer a terminal.
+    What is no ASCII is escaped: a peer's text cannot steer a terminal. A number that JSON does not have, such
+    as infinity, becomes null.
 
     Args:
         value: what :mod:`json` can write.
@@ -65,10 +77,21 @@ def write_json(value: Any, form: str = "auto") -> None:
         ReaderGoneError: nobody reads any longer.
         OutputError: it takes nothing.
     """
-    if form == "pretty" or (form == "auto" and on_terminal()):
-        write(json.dumps(value, indent=2))
-    else:
-        write(json.dumps(value, separators=(",", ":")))
+    is_pretty = form == "pretty" or (form == "auto" and on_terminal())
+    options: dict[str, Any] = {"indent": 2} if is_pretty else {"separators": (",", ":")}
+    try:
+        text = json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        text = json.dumps(_finite(value), allow_nan=False, **options)
+    write(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def on_terminal() -> bool:
@@ -76,14 +99,47 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+def redraws() -> bool:
+    """Return whether standard output is a terminal on which something can be drawn again."""
+    return on_terminal() and not _is_dumb()
+
+
 def console() -> Console:
     """Return a console on standard output for tables; coloured only on a terminal.
 
     Print by it inside of :func:`writing`. Text of a peer's goes in as :class:`rich.text.Text`, not as markup.
     """
+    return _console(sys.stdout)
+
+
+def _console(stream: TextIO) -> Console:
     from rich.console import Console  # noqa: PLC0415 - slow to load, and not everybody has tables
 
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    width = height = None
+    if _is_dumb() or not all(map(_is_ordinary, ("COLUMNS", "LINES"))):
+        # rich takes a dumb terminal for one of 80 columns, and believes an environment that says 0.
+        columns, height = shutil.get_terminal_size()
+        width = max(_LEAST_COLUMNS, min(columns, _MOST_COLUMNS))
+    return Console(
+        file=stream,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+        # FORCE_COLOR, which CI systems set, would have a log file taken for a terminal.
+        force_terminal=stream.isatty(),
+        width=width,
+        height=height,
+    )
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "").lower() in {"dumb", "unknown"}
+
+
+def _is_ordinary(name: str) -> bool:
+    text = os.environ.get(name, "")
+    return not text.isdigit() or _ORDINARY.fullmatch(text) is not None
 
 
 # --- Talk --------------------------------------------------------------------------------------------------
@@ -116,6 +172,4 @@ def one_line(text: str) -> str:
 
 def talk_console() -> Console:
     """Return a console on standard error, for progress; it shows none where that is no terminal."""
-    from rich.console import Console  # noqa: PLC0415 - slow to load
-
-    return Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    return _console(sys.stderr)

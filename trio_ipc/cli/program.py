@@ -68,6 +68,19 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool)
         ctx.exit()
 
 
+def _complete(group: click.Group, given: list[str]) -> object:
+    try:
+        with output.writing():  # click writes it, and nothing else is done then
+            return group.main(
+                given, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False
+            )
+    except (KeyError, ValueError, SystemExit) as exc:  # a shell sets COMP_WORDS and COMP_CWORD as well
+        if isinstance(exc, SystemExit) and not exc.code:
+            raise
+        problem = f"{COMPLETION_VARIABLE} is set, which only a shell does that completes a command: unset it"
+        raise click.UsageError(problem) from exc
+
+
 def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COMMANDS) -> int:
     """Run the program with these commands; whatever ends it becomes an exit status and a line.
 
@@ -84,11 +97,8 @@ def run(arguments: Sequence[str] | None = None, table: Mapping[str, Entry] = COM
 
     def body() -> object:
         group = program(table)
-        if COMPLETION_VARIABLE in os.environ:
-            with output.writing():  # click writes it, and nothing else is done then
-                return group.main(
-                    given, prog_name=PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False
-                )
+        if os.environ.get(COMPLETION_VARIABLE):
+            return _complete(group, given)
         # Not by main(), which would end the process at any EPIPE.
         with group.make_context(PROGRAM, given) as context:
             return group.invoke(context)

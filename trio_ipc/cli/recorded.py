@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 from google.protobuf.message import Message
 
 from trio_ipc import Contract
-from trio_ipc.errors import IpcError, UndecodableMessageError
+from trio_ipc.errors import IpcError
 from trio_ipc.testing import Difference, RecordedFrame, Recording, RecordingError, read_recording
 
+from . import output
+from .group import PROGRAM
 from .messages import value_of
 
 
@@ -27,6 +30,14 @@ def recording_in(file: str) -> Recording:
         raise click.BadParameter(str(exc), click.get_current_context(), param_hint="FILE") from exc
 
 
+def say_damage(recording: Recording, file: str) -> bool:
+    """Say on standard error that a recording is damaged, or ends early; return whether it is."""
+    if recording.damage is None:
+        return False
+    output.say(f"{PROGRAM}: {output.one_line(file)}: {output.one_line(recording.damage)}")
+    return True
+
+
 def contract_for(recording: Recording, given: Contract[Any, Any]) -> Contract[Any, Any] | None:
     """Return the contract to read a recording by: the one that was named, or the default if it fits."""
     source = click.get_current_context().get_parameter_source("contract")
@@ -37,9 +48,9 @@ def contract_for(recording: Recording, given: Contract[Any, Any]) -> Contract[An
 def as_json(recording: Recording, contract: Contract[Any, Any]) -> dict[str, Any]:
     """Return a recording's exchanges as what :mod:`json` can write.
 
-    Raises:
-        UndecodableMessageError: it is one of another contract.
+    A message that JSON has no place for, such as one of another contract, is null, and one of the errors.
     """
+    frames = [frame_as_json(frame, contract) for frame in recording.frames()]
     return {
         "started": recording.started,
         "contract": recording.contract,
@@ -49,30 +60,28 @@ def as_json(recording: Recording, contract: Contract[Any, Any]) -> dict[str, Any
             {
                 "connection": one.connection,
                 "number": one.number,
-                "request": value_of(contract.decode_request(one.request)),
+                "request": _value(contract.decode_request, one.request)[0],
                 "response": None
                 if one.response is None
-                else value_of(contract.decode_response(one.response)),
+                else _value(contract.decode_response, one.response)[0],
             }
             for one in recording.exchanges()
         ],
         "errors": [
-            {"at": frame.at, "connection": frame.connection, "by": frame.by, "error": frame.error.message}
-            for frame in recording.frames()
-            if isinstance(frame.error, IpcError)
+            {name: frame[name] for name in ("at", "connection", "by", "error")}
+            for frame in frames
+            if frame["error"] is not None
         ],
     }
 
 
 def frame_as_json(frame: RecordedFrame, contract: Contract[Any, Any]) -> dict[str, Any]:
     """Return a frame as what :mod:`json` can write: its message, or what is wrong with it."""
-    message, error = None, frame.error
+    message: Any = None
+    error: IpcError | None = frame.error
     if error is None:
         decode = contract.decode_request if frame.by == "client" else contract.decode_response
-        try:
-            message = value_of(decode(frame.payload))
-        except UndecodableMessageError as exc:
-            error = exc
+        message, error = _value(decode, frame.payload)
     return {
         "at": round(frame.at, 6),
         "connection": frame.connection,
@@ -81,6 +90,14 @@ def frame_as_json(frame: RecordedFrame, contract: Contract[Any, Any]) -> dict[st
         "message": message,
         "error": None if error is None else error.message,
     }
+
+
+def _value(decode: Callable[[bytes], Message], payload: bytes) -> tuple[Any, IpcError | None]:
+    """Return a payload's message as what :mod:`json` can write, or why there is none."""
+    try:
+        return value_of(decode(payload)), None
+    except IpcError as exc:
+        return None, exc
 
 
 def difference_as_json(one: Difference[Any, Any]) -> dict[str, Any]:

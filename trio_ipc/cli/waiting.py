@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,10 @@ class Waiting:
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[Waiting]:
     """Show for the length of a block what is waited for."""
-    console = output.talk_console()
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield Waiting(None)
         return
     from rich.text import Text  # noqa: PLC0415 - slow to load
 
-    with console.status(Text(output.one_line(what))) as status:
+    with output.talk_console().status(Text(output.one_line(what))) as status:
         yield Waiting(status)

@@ -40,13 +40,30 @@ class JsonFormatter(logging.Formatter):
             "time": f"{seconds}.{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message_of(record),
             **{name: value for name, value in fields.items() if name not in {"time", "level", "logger"}},
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         # ASCII: bytes of a path that are no text are escaped as well.
-        return json.dumps(entry, default=shown)
+        try:
+            return json.dumps(entry, default=shown, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):  # a key that is no text, infinity, a circle
+            plain = {
+                str(name): value if isinstance(value, str) else shown(value) for name, value in entry.items()
+            }
+            return json.dumps(plain)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else shown(value)
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit the text; logging would write a traceback
+        return f"{_as_text(record.msg)} {shown(record.args)}"
 
 
 class Console:

@@ -7,39 +7,54 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from trio_ipc import streams
 from trio_ipc.contract import Contract
 from trio_ipc.daemoneye import DETECTION
+from trio_ipc.errors import escape, writable
 
 from .recording import Recording, read_recording
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    streams.prepare()
     try:
-        contract = None if options.contract is None else _contract(options.contract)
-        recording = _read(options.file)
-        if contract is None and recording.contract == DETECTION.name:
-            contract = DETECTION
-        for line in recording.lines(contract):
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has seen enough. Python would complain once more while it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (OSError, ValueError, TypeError) as exc:
-        print(f"{_PROGRAM}: {exc}", file=sys.stderr)
-        return 2
+        try:
+            status = _show(_parser().parse_args(arguments))
+        finally:  # also of help, after which argparse ends the program
+            streams.flush()
+    except streams.ReaderGoneError:
+        status = 0
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except (streams.OutputError, OSError, ValueError, TypeError) as exc:
+        streams.tell(f"{_PROGRAM}: {escape(writable(str(exc)), _LONGEST_LINE)}")
+        status = 2
+    finally:
+        streams.discard_what_is_stuck()
+    return status
+
+
+def _show(options: argparse.Namespace) -> int:
+    contract = None if options.contract is None else _contract(options.contract)
+    recording = _read(options.file)
+    if contract is None and recording.contract == DETECTION.name:
+        contract = DETECTION
+    for line in recording.lines(contract):
+        with streams.writing() as file:
+            print(writable(line), file=file)
     return 0 if recording.damage is None else 1
 
 
 _PROGRAM = "python -m trio_ipc.testing"
+
+#: Characters of a line on standard error.
+_LONGEST_LINE = 4_000
 
 
 def _read(file: str) -> Recording:

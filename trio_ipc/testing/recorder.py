@@ -8,6 +8,7 @@ module must never hold up or break the traffic that it records: if it can't writ
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import json
 import os
@@ -116,6 +117,13 @@ class FileObserver(StreamObserver):
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def remove_if_empty(self) -> None:
+        """Remove the file, closed, unless a connection was recorded: who tries again needs its name."""
+        self.close()
+        if not self._connections:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
     def _append(self, data: bytes) -> None:
         if self._file is None:

@@ -234,7 +234,8 @@ class _Way:
         """Advise where others can write the directory. Only its owner can change that."""
         below = f"{self._directory}/private/{os.path.basename(self._endpoint)}"
         advice = []
-        if self._me in {0, found.st_uid}:
+        # A sticky one is meant for everybody, as /tmp is: to close it would harm others.
+        if self._me in {0, found.st_uid} and not found.st_mode & stat.S_ISVTX:
             advice.append(f"chmod {700 if self._group is None else 750} {self._directory}")
         if self._group is None or found.st_mode & stat.S_ISVTX:
             advice.append(f"use a directory of your own in it, such as {below}; a missing one is created")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,9 @@ def command(
     make = _request(contract, request_json)
     config = arguments.settings(endpoint, config_file)
     policy = arguments.peers(trusted)
-    counts = [calls // connections + (number < calls % connections) for number in range(connections)]
-    measure = partial(_measure, contract, config, policy, make, counts=counts, warm_up=warm_up)
+    measure = partial(
+        _measure, contract, config, policy, make, calls=calls, connections=connections, warm_up=warm_up
+    )
     times, elapsed = run_async(measure)
     found = {"endpoint": endpoint, "connections": connections, **summary(times, elapsed)}
     if json_form is not None:
@@ -113,7 +114,8 @@ async def _measure(
     policy: PeerPolicy,
     make: Callable[[], Message],
     *,
-    counts: Sequence[int],
+    calls: int,
+    connections: int,
     warm_up: int,
 ) -> tuple[list[float], float]:
     """Return the times of all calls, and how long they took together, in seconds."""
@@ -136,14 +138,16 @@ async def _measure(
     async with AsyncExitStack() as opened:
         opened.enter_context(output.client_log_discarded())
         clients = [
-            await opened.enter_async_context(open_client(contract, config, peers=policy)) for _ in counts
+            await opened.enter_async_context(open_client(contract, config, peers=policy))
+            for _ in range(connections)
         ]
-        with waiting(f"making {sum(counts)} calls at {config.endpoint_path}"):
+        with waiting(f"making {calls} calls at {config.endpoint_path}"):
             for client in clients:
                 await call(client, warm_up)
             times.clear()
             began = time.perf_counter()
             async with trio.open_nursery() as nursery:
-                for client, count in zip(clients, counts, strict=True):
-                    nursery.start_soon(call, client, count)
+                for number, client in enumerate(clients):
+                    share = calls // connections + (number < calls % connections)
+                    nursery.start_soon(call, client, share)
             return times, time.perf_counter() - began

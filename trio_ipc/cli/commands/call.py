@@ -181,11 +181,11 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
     """Give the requests of standard input as they come.
 
     Raises:
-        click.UsageError: there is none, or the first is wrong.
-        MessageError: a later one is wrong.
+        click.UsageError: there is none, or the first is wrong or cannot be read.
+        IpcError: a later one is wrong, or cannot be read.
     """
     from trio_ipc.cli.messages import NotAMessageError, message_in, splitter_of  # noqa: PLC0415
-    from trio_ipc.errors import MessageError  # noqa: PLC0415
+    from trio_ipc.errors import IpcError, MessageError  # noqa: PLC0415
 
     splitter = splitter_of(contract.request_type)
     numbers = itertools.count(1)
@@ -197,6 +197,11 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
                     yield message_in(text, contract.request_type)
                     number = next(numbers)
         splitter.close()
+    except OSError as exc:
+        problem = f"standard input cannot be read: {exc.strerror}"
+        if number == 1:
+            raise click.UsageError(problem, click.get_current_context()) from exc
+        raise IpcError(problem) from exc
     except (NotAMessageError, UnicodeDecodeError) as exc:
         if number == 1:
             raise arguments.no_request(str(exc), "standard input") from exc
@@ -220,8 +225,16 @@ async def _pieces() -> AsyncGenerator[str, None]:
     descriptor = sys.stdin.fileno()
     while True:
         # By the descriptor: a thread that waits in a buffered file would hold its lock as Python ends.
-        data = await trio.to_thread.run_sync(os.read, descriptor, _PIECE, abandon_on_cancel=True)
-        text = decoder.decode(data, final=not data)
+        try:
+            data = await trio.to_thread.run_sync(os.read, descriptor, _PIECE, abandon_on_cancel=True)
+        except BlockingIOError:  # another process that shares it has set it so
+            await trio.lowlevel.wait_readable(descriptor)
+            continue
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as exc:
+            yield exc.object[: exc.start].decode()  # requests before it are made
+            raise
         if not data:
             yield text + "\n"  # which the last line may lack
             return

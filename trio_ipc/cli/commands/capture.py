@@ -66,11 +66,15 @@ def command(
 
 
 async def _capture(recorder: FileObserver, config: IpcConfig, listen_at: str, seconds: float | None) -> None:
+    from trio_ipc import EndpointError  # noqa: PLC0415
     from trio_ipc.cli.relaying import relay_until_stopped  # noqa: PLC0415
 
     try:
         with recorder:
             await relay_until_stopped(recorder, config.endpoint_path, listen_at, seconds, "recording")
+    except EndpointError:  # nobody could come: the next try wants the file's name
+        recorder.remove_if_empty()
+        raise
     except OSError as exc:
         if exc is recorder.failure:
             raise output.OutputError(f"{recorder.path}: {exc.strerror}") from exc

@@ -48,9 +48,14 @@ def command(
       trio-ipc replay said.jsonl ./s.sock
       trio-ipc replay said.jsonl ./s.sock --ignore processes
 
-    The exit status is 0 where all answers are as they were, and 1 where one differs.
+    The exit status is 0 where all answers are as they were, and 1 where one differs, or where the
+    recording is damaged: what follows was not read.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from trio_ipc.cli.recorded import difference_as_json, recording_in  # noqa: PLC0415 - not for completion
+    from trio_ipc.cli.recorded import (  # noqa: PLC0415 - not for completion
+        difference_as_json,
+        recording_in,
+        say_damage,
+    )
     from trio_ipc.cli.running import run_async  # noqa: PLC0415
 
     wrong = [field for field in ignore if field not in contract.response_type.DESCRIPTOR.fields_by_name]
@@ -65,13 +70,14 @@ def command(
     count = len(recording.exchanges())
     if json_form is not None:
         said = [difference_as_json(one) for one in different]
-        output.write_json({"requests": count, "differences": said}, json_form)
+        output.write_json({"requests": count, "differences": said, "damage": recording.damage}, json_form)
     else:
         for one in different:
             for line in _lines(one):
                 output.write(line)
         output.write(f"{count} requests, {len(different)} answered otherwise")
-    return Status.NO if different else Status.DONE
+    damaged = say_damage(recording, file)
+    return Status.NO if different or damaged else Status.DONE
 
 
 async def _replay(

@@ -8,7 +8,7 @@ import click
 
 from trio_ipc.cli import arguments, output
 from trio_ipc.cli.ending import Status
-from trio_ipc.cli.group import PROGRAM, Command
+from trio_ipc.cli.group import Command
 
 if TYPE_CHECKING:
     from trio_ipc import Contract
@@ -30,7 +30,12 @@ def command(file: str, contract: Contract[Any, Any], json_form: str | None) -> i
 
     The exit status is 1 where the recording is damaged, or ends early.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from trio_ipc.cli.recorded import as_json, contract_for, recording_in  # noqa: PLC0415 - not for completion
+    from trio_ipc.cli.recorded import (  # noqa: PLC0415 - not for completion
+        as_json,
+        contract_for,
+        recording_in,
+        say_damage,
+    )
 
     recording = recording_in(file)
     fitting = contract_for(recording, contract)
@@ -44,7 +49,4 @@ def command(file: str, contract: Contract[Any, Any], json_form: str | None) -> i
     else:
         for line in recording.lines(fitting):
             output.write(line)
-    if recording.damage is None:
-        return Status.DONE
-    output.say(f"{PROGRAM}: {output.one_line(file)}: {output.one_line(recording.damage)}")
-    return Status.NO
+    return Status.NO if say_damage(recording, file) else Status.DONE

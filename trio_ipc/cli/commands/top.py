@@ -51,7 +51,8 @@ def command(files: tuple[str, ...], json_form: str | None, *, once: bool, interv
 
     Rates and handlers' times are those between the last two writings; times are known by their histogram, as
     "no longer than". A file that is not written any longer is marked. On a terminal the view is redrawn,
-    until Ctrl-C; into a pipe each writing is shown below the one before. With --json each is a value.
+    until Ctrl-C; into a pipe, or where the terminal is dumb, each writing is shown below the one before. With
+    --json each is a value.
 
     The exit status is 0 also after Ctrl-C, and 2 where a file cannot be read or holds something else.
     """  # noqa: D301 - click's mark for lines that stay as they are
@@ -61,11 +62,11 @@ def command(files: tuple[str, ...], json_form: str | None, *, once: bool, interv
     views = [View(_first(file)) for file in files]
     if json_form is not None:
         _show_json(json_form, views, views)
-    elif once or not output.on_terminal():
+    elif once or not output.redraws():
         _show_text(views, views)
     if once:
         return Status.DONE
-    if json_form is None and output.on_terminal():
+    if json_form is None and output.redraws():
         run_async(partial(_redraw, views, interval))
     else:
         show = _show_text if json_form is None else partial(_show_json, json_form)
