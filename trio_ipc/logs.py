@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from trio_ipc.errors import writable
+from trio_ipc.errors import ends_the_program, writable
 
 #: What ``exc_info`` may be.
 Exc: TypeAlias = BaseException | bool | None
@@ -28,7 +28,7 @@ _LINES_A_SECOND: Final = 10
 
 
 class Log:
-    """A logger of :mod:`logging` whose methods raise no :exc:`Exception`.
+    """A logger of :mod:`logging` whose methods raise nothing but what ends the program.
 
     Args:
         name: a module's ``__name__``. The logger is its package's, such as ``trio_ipc.server``: which file of
@@ -76,18 +76,20 @@ class Log:
         stacklevel: int = 1,
     ) -> None:
         """Log like :meth:`logging.Logger.log`."""
-        if not self._logger.isEnabledFor(level):
-            return
         told: dict[str, Any] = {"exc_info": exc_info, "stacklevel": stacklevel + 1}
-        # A path may hold bytes that are no text; a handler's file would not take the line.
-        args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
         try:
+            if not self._logger.isEnabledFor(level):
+                return
+            # A path may hold bytes that are no text; a handler's file would not take the line.
+            args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
             try:
                 self._logger.log(level, message, *args, extra=extra, **told)
             except KeyError:
                 # A record factory has a field of the name of one of ours (Logger.makeRecord).
                 self._logger.log(level, message, *args, **told)
-        except Exception:  # noqa: BLE001 - the host program's code
+        except BaseException as exc:
+            if ends_the_program(exc) is not None:
+                raise
             _tell_on_stderr()
 
 

@@ -69,6 +69,18 @@ def somebody_elses_cancelled() -> trio.Cancelled:
     return trio.run(main)
 
 
+class PanicInItsTextError(Exception):
+    def __str__(self) -> str:
+        raise Panic("at line 2")
+
+
+def deep(leaf: BaseException) -> BaseException:
+    """A group that is deeper than Python's stack."""
+    for _ in range(5_000):
+        leaf = BaseExceptionGroup("deep", [leaf])
+    return leaf
+
+
 RAISED: list[tuple[Callable[[], BaseException], str]] = [
     (lambda: ValueError("no"), "ValueError: no"),
     (lambda: asyncio.CancelledError("gone"), "CancelledError: gone"),
@@ -81,6 +93,10 @@ RAISED: list[tuple[Callable[[], BaseException], str]] = [
     ),
     (lambda: ExceptionGroup("six", [OSError(str(n)) for n in range(6)]), "OSError: 3; and 2 more"),
     (lambda: StopAsyncIteration("early"), "StopAsyncIteration: early"),
+    (lambda: GeneratorExit("its own"), "GeneratorExit: its own"),
+    (lambda: BaseExceptionGroup("one", [GeneratorExit("its own")]), "GeneratorExit: its own"),
+    (PanicInItsTextError, "PanicInItsTextError (its text cannot be made)"),
+    (lambda: deep(ValueError("leaf")), "ValueError: leaf"),
 ]
 
 
@@ -298,3 +314,23 @@ async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_
         tried=1,
         outcome="never sent as a success: the connection closed, the log names the contract",
     )
+
+
+@pytest.mark.parametrize("exc", [Panic("no"), asyncio.CancelledError(), ExceptionGroup("no", [ValueError()])])
+async def test_whatever_a_contracts_failure_raises_ends_one_connection_and_no_server(
+    exc: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failure(_request: DetectionTask | None, _reason: str) -> DetectionResult:
+        raise exc
+
+    contract = Contract(
+        name="strange", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(raising_once(ValueError("bad"), after_a_wait=False), endpoint, contract) as server:
+        near = endpoint.connect()
+        await near.send_all(frame(task()))
+        assert await near.receive_some() == b""
+        assert await endpoint.client().call(task()) == success()
+        assert server.snapshot().connections_closed["unanswerable"] == 1
+    assert "the contract made no failed response of: the handler failed: ValueError: bad" in caplog.text

@@ -226,9 +226,18 @@ def broken(*_args: Any, **_kwargs: Any) -> Any:
     raise RuntimeError("a broken record factory")
 
 
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust, in a logger written in it."""
+
+
 class BrokenFilter(logging.Filter):
     def filter(self, _record: logging.LogRecord) -> bool:
         raise RuntimeError("a broken filter")
+
+
+class PanickingFilter(logging.Filter):
+    def filter(self, _record: logging.LogRecord) -> bool:
+        raise Panic("a broken filter")
 
 
 class BrokenFormatter(logging.Handler):
@@ -236,18 +245,40 @@ class BrokenFormatter(logging.Handler):
         raise RuntimeError("a broken formatter")
 
 
-@pytest.mark.parametrize("kind", ["fields", "factory", "filter", "formatter"])
+class PanickingHandler(logging.Handler):
+    def emit(self, _record: logging.LogRecord) -> None:
+        raise BaseExceptionGroup("two", [Panic("a broken handler"), ValueError()])
+
+
+def panicking(*_args: Any, **_kwargs: Any) -> Any:
+    raise Panic("a broken record factory")
+
+
+LOGGING: dict[str, Any] = {
+    "fields": with_our_fields,
+    "factory": broken,
+    "panicking factory": panicking,
+    "filter": BrokenFilter(),
+    "panicking filter": PanickingFilter(),
+    "formatter": BrokenFormatter(),
+    "panicking handler": PanickingHandler(),
+}
+
+
+@pytest.mark.parametrize("kind", LOGGING)
 async def test_logging_that_raises_costs_a_line_and_nothing_else(
     kind: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_ipc")
     logger = logging.getLogger("trio_ipc.server")
-    added: Any = {"filter": BrokenFilter(), "formatter": BrokenFormatter()}.get(kind)
-    factory = {"fields": with_our_fields, "factory": broken}.get(kind, logging.getLogRecordFactory())
-    if kind == "filter":
+    added = LOGGING[kind]
+    factory = logging.getLogRecordFactory()
+    if isinstance(added, logging.Filter):
         logger.addFilter(added)
-    elif kind == "formatter":
+    elif isinstance(added, logging.Handler):
         logger.addHandler(added)
+    else:
+        factory = added
 
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:
         if request.task_id == "bad":
@@ -266,4 +297,4 @@ async def test_logging_that_raises_costs_a_line_and_nothing_else(
     if kind == "fields":
         assert "the handler failed" in caplog.text, "the line is there, without fields"
     else:
-        assert "RuntimeError: a broken" in capsys.readouterr().err, "where logging tells such things"
+        assert ": a broken" in capsys.readouterr().err, "where logging tells such things"

@@ -27,11 +27,12 @@ from trio_ipc.errors import (
     ProtocolError,
     ReadTimeoutError,
     WriteTimeoutError,
+    leaves,
 )
 from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 
-from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, leaves, resume
+from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, resume
 from .outbox import Outbox
 from .responses import Responses, UnsendableError
 from .states import State

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import trio
 
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
-from trio_ipc.errors import PeerNotAllowedError, shown_argument
+from trio_ipc.errors import PeerNotAllowedError, leaves, shown_argument
 from trio_ipc.logs import Log
 from trio_ipc.transports import PeerPolicy
 
-from .handling import Call, Handler, check_handler, leaves
+from .handling import Call, Handler, check_handler
 
 _log = Log(__name__)
 
