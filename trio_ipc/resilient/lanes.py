@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trio_ipc.channel import STOPPED
 from trio_ipc.errors import ConnectTimeoutError, OutOfResourcesError, PeerClosedError
 
 from .calls import PASSING, PendingCall, Step
@@ -57,6 +58,18 @@ class Waiter:
             call.queues_until = now + pool_timeout
         self.scope.deadline = min(call.deadline, call.queues_until)
 
+    def begins_anew(self, pool_timeout: float) -> bool:
+        """Give it all of its time in the queue again, if it was this process that was stopped, and return
+        whether it has any.
+        """
+        now = trio.current_time()
+        if now >= self.call.deadline or now < self.scope.deadline + STOPPED:
+            return False
+        self.scope = trio.CancelScope()
+        self.call.queues_until = None
+        self.attend(self.opening, pool_timeout)
+        return True
+
 
 class Opening:
     """A connection that is being opened.
@@ -77,7 +90,7 @@ class Opening:
         self.scope = trio.CancelScope()
         self.given_up = False
         self.connection: Connection | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class Server:

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic
 
 import trio
 
-from trio_ipc.channel import Channel, close_at_once
+from trio_ipc.channel import STOPPED, Channel, close_at_once
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, Refusal, ServerCounters, ServerTelemetry, TimeoutKind
@@ -83,7 +83,7 @@ class Places(Generic[RequestT, ResponseT]):
         self._connections: set[Connection[RequestT, ResponseT]] = set()
         self._stopping = False
         waits = shared.watchdog.waits
-        self._in_time = waits(config.accept_timeout_ms / 1000, _timed_out)
+        self._in_time = waits(config.accept_timeout_ms / 1000, self._timed_out)
         self._looks = waits(_LOOK_EVERY, self._look)
         self.refusals = LimitedLog(
             _log,
@@ -189,6 +189,12 @@ class Places(Generic[RequestT, ResponseT]):
             self._looks.end(waiter)
         return waiter.outcome
 
+    def _timed_out(self, waiter: _Waiter, late: float) -> None:
+        if late < STOPPED:
+            waiter.give_up(Outcome.TIMED_OUT)
+        else:  # it was this process that was stopped, and not those who have the places that took too long
+            self._in_time.begin(waiter, trio.current_time())
+
     def _look(self, waiter: _Waiter, _late: float) -> None:
         """See whether a client that waits is still there, so that one that has left keeps nobody else out."""
         if waiter.channel.peer_state() is PeerState.GONE:
@@ -218,10 +224,6 @@ class Places(Generic[RequestT, ResponseT]):
             if reason is not CloseReason.INTERNAL_ERROR:  # which gets its line with a traceback
                 ended = {**fields, "reason": reason.value}
                 _log.info("connection %d closed: %s", number, said, extra=ended)
-
-
-def _timed_out(waiter: _Waiter, _late: float) -> None:
-    waiter.give_up(Outcome.TIMED_OUT)
 
 
 def _log_defect(exc: BaseException, fields: dict[str, Any]) -> None:
