@@ -20,6 +20,8 @@ from trio_ipc.errors import (
     NoEndpointError,
     PoolTimeoutError,
     ResponseMismatchError,
+    ends_the_program,
+    leaves,
 )
 
 from .calls import PendingCall, Step
@@ -27,6 +29,15 @@ from .endpoints import Upstream
 
 #: Steps that took less than this of a call's time, in seconds, are not worth to be told of.
 _WORTH_TELLING: Final = 0.001
+
+
+def is_failure(exc: BaseException) -> bool:
+    """Return whether users' code has failed, by an :exc:`Exception` or by what is none, as a panic in Rust.
+
+    Else its task is cancelled, or the program ends.
+    """
+    others = (trio.Cancelled, GeneratorExit)
+    return ends_the_program(exc) is None and not any(isinstance(leaf, others) for leaf in leaves(exc))
 
 
 def failure(errors: list[IpcError]) -> IpcError:
