@@ -271,6 +271,28 @@ async def test_each_request_begins_with_the_same_context(after_a_wait: bool) -> 
     assert seen == ["the server's"] * 3
 
 
+async def test_a_contracts_failure_begins_with_the_same_context_each_time_and_leaves_none_behind() -> None:
+    seen = []
+
+    def failure(request: DetectionTask | None, reason: str) -> DetectionResult:
+        seen.append(MARK.get())
+        MARK.set("a failure's")
+        return DetectionResult(task_id=request.task_id if request else "", error_message=reason)
+
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        seen.append(MARK.get())
+        raise ValueError
+
+    MARK.set("the server's")
+    endpoint = MemoryEndpoint(CONFIG)
+    contract = Contract(
+        name="strange", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    async with serving(handler, endpoint, contract):
+        await endpoint.client().call_many([task(), task()])
+    assert seen == ["the server's"] * 4
+
+
 async def test_a_handler_may_use_scopes_and_tokens_across_its_waits() -> None:
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:
         token = MARK.set("inside")

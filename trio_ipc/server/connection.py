@@ -367,7 +367,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._add_failure(request, reason)
 
     def _add_failure(self, request: RequestT | None, reason: str) -> None:
-        payload = self._responses.failure(request, reason)
+        payload = self._context.copy().run(self._responses.failure, request, reason)
         if payload is not None:
             self._outbox.add(payload, counts=False)
         elif not self._last_words:
