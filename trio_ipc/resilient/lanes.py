@@ -194,6 +194,7 @@ class Lanes:
     def __init__(self, settings: ResilientConfig) -> None:
         self.taken = 0
         self.limit = 0
+        self._endpoints = 0  # those that were not removed
         self._at_most = settings.max_connections
         self._at_each = settings.max_connections_per_endpoint
         self._lanes: dict[Upstream, Lane] = {}
@@ -211,19 +212,21 @@ class Lanes:
         """Return a new lane for an endpoint that has none."""
         server = self._servers.setdefault(upstream.path, Server())
         lane = self._lanes[upstream] = Lane(upstream, server)
-        self._set_limit()
+        self._set_limit(self._endpoints + (not upstream.removed))
         return lane
 
     def drop_if_empty(self, lane: Lane) -> None:
         """Forget the lane of an endpoint that was removed, once nothing is left in it."""
-        if lane.upstream.removed and lane.is_empty and self._lanes.pop(lane.upstream, None) is not None:
+        if not lane.upstream.removed:
+            return
+        if lane.is_empty and self._lanes.pop(lane.upstream, None) is not None:
             lane.server.lanes.remove(lane)
             if not lane.server.lanes:
                 del self._servers[lane.upstream.path]
-        self._set_limit()
+        self._set_limit(sum(not upstream.removed for upstream in self._lanes))
 
-    def _set_limit(self) -> None:
-        endpoints = sum(not upstream.removed for upstream in self._lanes)
+    def _set_limit(self, endpoints: int) -> None:
+        self._endpoints = endpoints
         self.limit = self._at_most or max(_LEAST_LIMIT, self._at_each * endpoints)
 
     @property
