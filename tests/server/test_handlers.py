@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 from google.protobuf.wrappers_pb2 import StringValue
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.hardening.record import Attack
 from tests.server.handling import (
@@ -356,3 +356,33 @@ async def test_whatever_a_contracts_failure_raises_ends_one_connection_and_no_se
         assert await endpoint.client().call(task()) == success()
         assert server.snapshot().connections_closed["unanswerable"] == 1
     assert "the contract made no failed response of: the handler failed: ValueError: bad" in caplog.text
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_nursery_that_a_handler_has_left_open_costs_its_connection_and_no_server(
+    raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_open = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield 1
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "leak":
+            left_open.append(numbers())
+            await left_open[-1].__anext__()
+            if raises:
+                raise ValueError
+        return success(request.task_id)
+
+    async with answering(handler) as (server, client):
+        assert (await client.call(task("leak"))).success is not raises
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert server.snapshot().connections_closed["internal_error"] == 1
+        server.stop()
+        with trio.fail_after(5):
+            await server.wait_stopped()
+    assert "Cancel scope stack corrupted" in caplog.text

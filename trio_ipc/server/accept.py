@@ -146,6 +146,7 @@ class Places(Generic[RequestT, ResponseT]):
             raise rest from None
         finally:
             await close_at_once(channel)
+            _let_go_of_nurseries()
 
     def _refuse(self, kind: Refusal, why: str, counters: ServerCounters, fields: dict[str, Any]) -> None:
         counters.connections_refused[kind] += 1
@@ -224,6 +225,17 @@ class Places(Generic[RequestT, ResponseT]):
             if reason is not CloseReason.INTERNAL_ERROR:  # which gets its line with a traceback
                 ended = {**fields, "reason": reason.value}
                 _log.info("connection %d closed: %s", number, said, extra=ended)
+
+
+def _let_go_of_nurseries() -> None:
+    """Cancel the nurseries that handlers have left open in this task, in a generator that nobody has closed.
+
+    The connection has ended by Trio's error about that. Where its task ends, too, Trio would end the server.
+    """
+    task = trio.lowlevel.current_task()
+    for nursery in task.child_nurseries:
+        nursery.cancel_scope.cancel()
+    task._child_nurseries.clear()  # noqa: SLF001 - there is no other way to be rid of them
 
 
 def _log_defect(exc: BaseException, fields: dict[str, Any]) -> None:
