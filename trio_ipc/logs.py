@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -100,6 +101,11 @@ def _tell_on_stderr() -> None:
             traceback.print_exc(file=sys.stderr)
 
 
+def time_here() -> float:
+    """Return the time in seconds, by Trio's clock, or in an asyncio program's event loop by the system's."""
+    return trio.current_time() if trio.lowlevel.in_trio_run() else time.monotonic()
+
+
 class LimitedLog:
     """Writes so many lines of one kind a second, and one that says how many more there were.
 
@@ -128,8 +134,8 @@ class LimitedLog:
         self, message: str, *args: object, extra: Mapping[str, object], exc_info: BaseException | None = None
     ) -> None:
         """Write the line, or count it where there were ``_LINES_A_SECOND`` of them within a second."""
-        now = trio.current_time()
-        if now >= self._second_over:
+        now = time_here()
+        if self._is_over(now):
             self.say_rest()
             self._second_over = now + 1
             self._lines = 0
@@ -139,6 +145,15 @@ class LimitedLog:
         else:
             self._unsaid += 1
             self._flooded.set()
+
+    def _is_over(self, now: float) -> bool:
+        # The clock of another run of Trio's, or of another event loop, may be far behind.
+        return not self._second_over - 1 <= now < self._second_over
+
+    def catch_up(self) -> None:
+        """Say how many got no line if their second is over; for who has no task for :meth:`run`."""
+        if self._unsaid and self._is_over(time_here()):
+            self.say_rest()
 
     async def run(self) -> None:
         """Say how many got no line once their second is over, until cancelled, and then what is left."""

@@ -13,7 +13,7 @@ import trio
 
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
 from trio_ipc.errors import PeerNotAllowedError, leaves, shown_argument
-from trio_ipc.logs import Log
+from trio_ipc.logs import LimitedLog, Log, time_here
 from trio_ipc.transports import PeerPolicy
 
 from .handling import Call, Handler, check_handler
@@ -38,11 +38,11 @@ def timed(
     _check_function("observe", observe)
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
-        began = trio.current_time()
+        began = time_here()
         try:
             return await handler(request, call)
         finally:
-            observe(trio.current_time() - began)
+            observe(time_here() - began)
 
     return handle
 
@@ -55,7 +55,8 @@ def authorized(
     """Return a handler that answers only those who may ask. All others get the contract's failure.
 
     The server's own policy (``peers=``) decides who may connect; this one decides about one operation, or
-    about one request.
+    about one request. Of those that are refused ten a second have a line in the log; the next request tells
+    how many more there were.
 
     Args:
         handler: what answers the allowed.
@@ -69,12 +70,16 @@ def authorized(
     contract_of(contract)
     if not isinstance(allow, PeerPolicy):
         _check_function("allow", allow)
+    refusals = LimitedLog(
+        _log, logging.WARNING, "%d more requests were not allowed", counted_as="refused", fields={}
+    )
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
         allowed = allow.allows(call.peer) if isinstance(allow, PeerPolicy) else allow(request, call)
+        refusals.catch_up()
         if allowed is True:
             return await handler(request, call)
-        _log.warning(
+        refusals.write(
             "a request of connection %d was not allowed to %s",
             call.connection,
             call.peer,
@@ -107,17 +112,17 @@ def logged(
     check_handler(handler)
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
-        began = trio.current_time()
+        began = time_here()
         ended = "answered"
         try:
             return await handler(request, call)
         except BaseException as exc:
             # A handler with a nursery gives its cancellation as a group.
-            was_cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
+            was_cancelled = all(map(_is_cancellation, leaves(exc)))
             ended = "cancelled" if was_cancelled else f"failed ({type(exc).__name__})"
             raise
         finally:
-            milliseconds = (trio.current_time() - began) * 1000
+            milliseconds = (time_here() - began) * 1000
             _log.log(
                 level,
                 "%s of connection %d, %s: %s after %.3f ms",
@@ -130,6 +135,12 @@ def logged(
             )
 
     return handle
+
+
+def _is_cancellation(exc: BaseException) -> bool:
+    if trio.lowlevel.in_trio_run():
+        return isinstance(exc, trio.Cancelled)
+    return type(exc).__name__ == "CancelledError"  # asyncio's, which programs on Trio do not load
 
 
 def _check_function(name: str, value: object) -> None:
