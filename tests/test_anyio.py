@@ -172,4 +172,4 @@ def test_its_pytest_plugin_runs_tests_of_the_adapter_for_asyncio(
 def test_its_pytest_plugin_has_the_fixtures_of_ours_on_trio(tmp_path: Path, options: tuple[str, ...]) -> None:
     said = run_tests(tmp_path, FIXTURES, *options)
     assert "1 passed, 1 error in" in said, said
-    assert "make a fixture anyio_backend that returns 'trio'" in said
+    assert "let anyio_backend be 'trio'" in said

@@ -20,8 +20,18 @@ from tests.support import (
     succeed,
     task,
 )
-from trio_ipc import Call, Client, FramedChannel, IpcConfig, IpcError, PeerCredentials, open_client
+from trio_ipc import (
+    Call,
+    Client,
+    FramedChannel,
+    IpcConfig,
+    IpcError,
+    PeerCredentials,
+    authorized,
+    open_client,
+)
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
+from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.wire import FrameEncoder
 
 CONFIG = IpcConfig(
@@ -256,3 +266,38 @@ async def test_no_payload_is_ever_logged(autojump_clock: MockClock, caplog: pyte
     for record in caplog.records:
         whole = formatter.format(record) + repr(record.__dict__)
         assert PAYLOAD[:-1] not in whole, record.getMessage()
+
+
+async def test_of_a_flood_of_requests_that_are_not_allowed_ten_a_second_have_a_line(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = MemoryEndpoint(CONFIG)
+    handler = authorized(succeed, DETECTION, lambda request, _: request.task_id == "good")
+    async with serving(handler, endpoint):
+        client = endpoint.client()
+        for _ in range(3):
+            for _ in range(200):
+                assert "not allowed" in (await client.call(task("bad"))).error_message
+            assert len(told(caplog, "was not allowed")) == 10
+            assert told(caplog, "more") == []
+            await trio.sleep(1.5)
+            assert (await client.call(task("good"))).success
+            [rest] = told(caplog, "more")
+            assert rest.getMessage() == "190 more requests were not allowed"
+            assert fields(rest) == {"refused": 190}
+            caplog.clear()
+
+
+def test_a_second_of_another_run_of_trios_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    """Each run has a clock of its own, and a handler may be made once for all of them."""
+    log = LimitedLog(Log("trio_ipc.server"), logging.WARNING, "%d more", counted_as="refused", fields={})
+
+    async def write(at: float) -> None:
+        for _ in range(20):
+            log.write("one at %s", at, extra={})
+
+    for at in (1000.0, 5.0):
+        clock = MockClock()
+        clock.jump(at)
+        trio.run(write, at, clock=clock)
+    assert len(told(caplog, "one at 1000.0")) == len(told(caplog, "one at 5.0")) == 10

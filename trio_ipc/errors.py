@@ -292,6 +292,32 @@ def shown_argument(value: object) -> str:
     return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
+# --- What other people's code raises ---------------------------------------------------------------------
+
+
+def leaves(exc: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group, however deep, in their order; an exception by itself is its own."""
+    found, left = [], [exc]
+    while left:  # and not by recursion: a group may be deeper than Python's stack
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left += reversed(one.exceptions)
+        else:
+            found.append(one)
+    return found
+
+
+def ends_the_program(exc: BaseException) -> BaseException | None:
+    """Return the exception in this one that nobody but the program may catch, or None.
+
+    KeyboardInterrupt is the user's wish to end it, SystemExit its own. All else is a failure of the code that
+    raises it, whether it is an :exc:`Exception` or not: a panic in Rust is none, as PyO3 has it, and neither
+    is asyncio's ``CancelledError``.
+    """
+    wanted = (KeyboardInterrupt, SystemExit)
+    return next((leaf for leaf in leaves(exc) if isinstance(leaf, wanted)), None)
+
+
 # --- Names of files ---------------------------------------------------------------------------------------
 
 

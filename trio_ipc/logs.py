@@ -11,13 +11,14 @@ import contextlib
 import logging
 import math
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import trio
 
-from trio_ipc.errors import writable
+from trio_ipc.errors import ends_the_program, writable
 
 #: What ``exc_info`` may be.
 Exc: TypeAlias = BaseException | bool | None
@@ -28,7 +29,7 @@ _LINES_A_SECOND: Final = 10
 
 
 class Log:
-    """A logger of :mod:`logging` whose methods raise no :exc:`Exception`.
+    """A logger of :mod:`logging` whose methods raise nothing but what ends the program.
 
     Args:
         name: a module's ``__name__``. The logger is its package's, such as ``trio_ipc.server``: which file of
@@ -76,18 +77,20 @@ class Log:
         stacklevel: int = 1,
     ) -> None:
         """Log like :meth:`logging.Logger.log`."""
-        if not self._logger.isEnabledFor(level):
-            return
         told: dict[str, Any] = {"exc_info": exc_info, "stacklevel": stacklevel + 1}
-        # A path may hold bytes that are no text; a handler's file would not take the line.
-        args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
         try:
+            if not self._logger.isEnabledFor(level):
+                return
+            # A path may hold bytes that are no text; a handler's file would not take the line.
+            args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
             try:
                 self._logger.log(level, message, *args, extra=extra, **told)
             except KeyError:
                 # A record factory has a field of the name of one of ours (Logger.makeRecord).
                 self._logger.log(level, message, *args, **told)
-        except Exception:  # noqa: BLE001 - the host program's code
+        except BaseException as exc:
+            if ends_the_program(exc) is not None:
+                raise
             _tell_on_stderr()
 
 
@@ -96,6 +99,11 @@ def _tell_on_stderr() -> None:
     if logging.raiseExceptions and sys.stderr is not None:
         with contextlib.suppress(Exception):
             traceback.print_exc(file=sys.stderr)
+
+
+def time_here() -> float:
+    """Return the time in seconds, by Trio's clock, or in an asyncio program's event loop by the system's."""
+    return trio.current_time() if trio.lowlevel.in_trio_run() else time.monotonic()
 
 
 class LimitedLog:
@@ -126,8 +134,8 @@ class LimitedLog:
         self, message: str, *args: object, extra: Mapping[str, object], exc_info: BaseException | None = None
     ) -> None:
         """Write the line, or count it where there were ``_LINES_A_SECOND`` of them within a second."""
-        now = trio.current_time()
-        if now >= self._second_over:
+        now = time_here()
+        if self._is_over(now):
             self.say_rest()
             self._second_over = now + 1
             self._lines = 0
@@ -137,6 +145,15 @@ class LimitedLog:
         else:
             self._unsaid += 1
             self._flooded.set()
+
+    def _is_over(self, now: float) -> bool:
+        # The clock of another run of Trio's, or of another event loop, may be far behind.
+        return not self._second_over - 1 <= now < self._second_over
+
+    def catch_up(self) -> None:
+        """Say how many got no line if their second is over; for who has no task for :meth:`run`."""
+        if self._unsaid and self._is_over(time_here()):
+            self.say_rest()
 
     async def run(self) -> None:
         """Say how many got no line once their second is over, until cancelled, and then what is left."""

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from trio_ipc import transports
-from trio_ipc.channel import Channel
+from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.errors import ConnectTimeoutError, IpcError
 from trio_ipc.transports import DetachableListener, Detached, EndpointState, PeerPolicy
@@ -59,8 +59,11 @@ async def open_channel(config: IpcConfig) -> Channel:
 
     Cancellation leaves nothing open.
     """
-    with trio.move_on_after(config.accept_timeout_ms / 1000):
-        return await _load(config.transport).connect(config)
+    late = STOPPED
+    while late >= STOPPED:  # it was this process that was stopped, and not the server that took too long
+        with trio.move_on_after(config.accept_timeout_ms / 1000) as in_time:
+            return await _load(config.transport).connect(config)
+        late = trio.current_time() - in_time.deadline
     raise ConnectTimeoutError(
         f"the server did not take the connection in time, the limit accept_timeout_ms is "
         f"{config.accept_timeout_ms}",

@@ -10,7 +10,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from trio_ipc.server.handling import leaves
+from trio_ipc.errors import leaves
 
 from .workers import ContenderError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import attrs
@@ -129,7 +130,7 @@ async def test_a_peers_own_words_are_cut_and_made_harmless(ends: Ends, max_in_fl
 
 
 @BOTH_LINES
-@pytest.mark.parametrize("kind", [ZeroDivisionError, BaseException, GeneratorExit])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, BaseException, GeneratorExit, asyncio.CancelledError])
 async def test_whatever_the_contracts_own_functions_raise_comes_out_and_breaks_the_client(
     kind: type[BaseException], max_in_flight: int
 ) -> None:
@@ -330,3 +331,19 @@ async def test_a_server_over_its_limit_closes_and_the_client_sees_that(
         async with open_client(DETECTION, config, max_in_flight=max_in_flight) as second:
             with pytest.raises(PeerClosedError, match="over its connection limit"):
                 await second.call(task())
+
+
+@BOTH_LINES
+async def test_what_ends_the_program_leaves_the_block_plain(max_in_flight: int) -> None:
+    """Also where it is raised in a task of the client's own."""
+
+    def leave(_request: DetectionTask, _response: DetectionResult) -> str | None:
+        raise SystemExit(7)
+
+    near, far = memory_streams()
+    with pytest.raises(SystemExit, match="7"):  # noqa: PT012 - the blocks themselves raise it
+        async with client_over(
+            near, max_in_flight, contract=attrs.evolve(DETECTION, mismatch=leave)
+        ) as client:
+            async with answering(far, frame(success())):
+                await client.call(task())

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.platforms import NOBODY, unix_only
 from tests.support import ME, serving, succeed
@@ -71,3 +71,27 @@ async def test_the_client_knows_where_it_leads_and_to_whom(config: IpcConfig) ->
     async with serving(succeed, config), open_client(DETECTION, config) as client:
         assert (client.endpoint, client.peer) == (config.endpoint_path, ME)
         assert client.snapshot().transport == config.transport
+
+
+@unix_only
+async def test_a_process_that_was_stopped_while_it_connected_has_its_time_anew(
+    config: IpcConfig, mock_clock: MockClock
+) -> None:
+    assert sys.platform != "win32"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(config.endpoint_path)
+        server.listen(0)
+        async with open_client(DETECTION, config), trio.open_nursery() as nursery:
+
+            async def connect() -> None:
+                async with open_client(DETECTION, config):
+                    connected.set()
+
+            connected = trio.Event()
+            nursery.start_soon(connect)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(100)
+            await wait_all_tasks_blocked()
+            server.accept()[0].close()
+            mock_clock.jump(1)
+            await connected.wait()

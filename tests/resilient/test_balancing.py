@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -239,3 +239,22 @@ def test_the_highest_score_is_that_of_the_formula_whatever_there_is() -> None:
             [found] = [one for one in some if one.name == chosen]
             assert found.standing is best
             assert score(found, NOW) == max(score(one, NOW) for one in some if one.standing is best)
+
+
+def test_candidates_that_are_replaced_a_hundred_times_are_put_in_order_once() -> None:
+    """As where a client of a hundred endpoints is opened, which adds them one by one."""
+    looks = 0
+
+    class Looked(list[Candidate]):
+        def __iter__(self) -> Iterator[Candidate]:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    rotation: Rotation[Candidate] = Rotation(Strategy.ROUND_ROBIN, lambda: 0.0)
+    everyone = Looked()
+    for _ in range(100):
+        everyone.append(Candidate())
+        rotation.replace(everyone)
+    chosen = {rotation.choose(lambda _: Standing.ABLE, now=0.0) for _ in range(100)}
+    assert (len(chosen), looks) == (100, 1)

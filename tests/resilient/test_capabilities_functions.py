@@ -29,14 +29,26 @@ class OurBugError(Exception):
     pass
 
 
+class OurPanic(BaseException):
+    """What PyO3 makes of a panic in Rust is no Exception."""
+
+
 def bug(*_: object) -> Any:
     raise OurBugError
 
 
+def panic(*_: object) -> Any:
+    raise OurPanic
+
+
+BOTH_BUGS = pytest.mark.parametrize(("bug", "error"), [(bug, OurBugError), (panic, OurPanic)])
+
+
+@BOTH_BUGS
 @pytest.mark.parametrize("max_in_flight", [1, 4])
 @pytest.mark.parametrize("where", ["needs", "ask", "learn", "can_do", "mismatch"])
 async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_nothing_behind(
-    autojump_clock: MockClock, max_in_flight: int, where: str
+    autojump_clock: MockClock, max_in_flight: int, where: str, bug: Any, error: type[BaseException]
 ) -> None:
     server = Able("a", PROCESS)
     negotiation: Any = DETECTION.negotiation
@@ -47,7 +59,7 @@ async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_not
     elif where != "needs":
         contract = attrs.evolve(DETECTION, negotiation=attrs.evolve(negotiation, **{where: bug}))
     async with calling(server, contract=contract, max_in_flight=max_in_flight) as client:
-        with pytest.raises(OurBugError):
+        with pytest.raises(error):
             await client.call(task(), needs=bug if where == "needs" else None)
         await wait_all_tasks_blocked()
         assert client.metrics().active_connections_current == 0
@@ -133,8 +145,9 @@ async def test_a_refresh_that_meets_what_they_must_not_return_is_logged_and_the_
     assert f"{function} of the contract {contract.name} returned coroutine" in caplog.text
 
 
+@pytest.mark.parametrize("error", [OurBugError, OurPanic])
 async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_client(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, error: type[BaseException]
 ) -> None:
     server = Able("a", PROCESS)
     asked = 0
@@ -143,7 +156,7 @@ async def test_an_error_of_the_negotiations_own_functions_does_not_end_the_clien
         nonlocal asked
         asked += 1
         if asked > 1:
-            raise OurBugError
+            raise error
         return stated_capabilities(result)
 
     assert DETECTION.negotiation is not None
@@ -165,3 +178,19 @@ async def test_the_client_lives_on_when_it_is_closed_in_the_middle_of_a_refresh(
         await trio.sleep(301)
         await wait_all_tasks_blocked()
         assert client.metrics().active_connections_current == 1
+
+
+@pytest.mark.parametrize("what", ["refresh_capabilities", "wait_until_healthy", "check_health", "negotiate"])
+async def test_a_panic_of_the_negotiations_own_functions_is_the_operators_and_comes_plain(
+    autojump_clock: MockClock, what: str
+) -> None:
+    assert DETECTION.negotiation is not None
+    contract = attrs.evolve(
+        DETECTION, negotiation=attrs.evolve(DETECTION.negotiation, ask=panic, probe=panic)
+    )
+    async with calling(Able("a", PROCESS), contract=contract) as client:
+        arguments = ("a",) if what in {"check_health", "negotiate"} else ()
+        with pytest.raises(OurPanic):
+            await getattr(client, what)(*arguments)
+        await wait_all_tasks_blocked()
+        assert not openings_of(client)

@@ -29,6 +29,8 @@ from trio_ipc.errors import (
 )
 from trio_ipc.resilient import BreakerState, Endpoint, ResilientConfig, open_resilient_client
 from trio_ipc.resilient.calls import PendingCall
+from trio_ipc.resilient.endpoints import Upstream
+from trio_ipc.resilient.lanes import Lanes
 from trio_ipc.testing import memory_streams
 
 from .support import (
@@ -264,3 +266,36 @@ async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int
             with pytest.raises(PeerClosedError, match="sent more than it was asked for"):
                 await client.call(task("mine"))
         nursery.cancel_scope.cancel()
+
+
+async def test_an_error_of_hundreds_of_servers_tells_of_a_few_and_keeps_all(
+    autojump_clock: MockClock,
+) -> None:
+    world = [FakeServer(f"s{number}") for number in range(100)]
+    for server in world:
+        server.crash()
+    async with calling(*world, connect_attempts=2) as client:
+        with pytest.raises(AttemptsFailedError, match=r"200 tries failed: .*; and 92 more; see") as caught:
+            await client.call(task())
+        assert len(caught.value.attempts) == 200
+        assert len(str(caught.value)) < 1_000
+
+
+def test_endpoints_that_are_added_and_removed_make_the_limit() -> None:
+    lanes = Lanes(ResilientConfig(max_connections_per_endpoint=10))
+    upstreams = [
+        Upstream(one.endpoint(), ResilientConfig(), on_open=stays, on_failure=stays) for one in servers("abc")
+    ]
+    limits = []
+    for upstream in upstreams:
+        lanes.add(upstream)
+        limits.append(lanes.limit)
+    for upstream in upstreams:
+        upstream.removed = True
+        lanes.drop_if_empty(lanes.get(upstream) or lanes.add(upstream))
+        limits.append(lanes.limit)
+    assert limits == [16, 20, 30, 20, 16, 16]
+
+
+def stays(*_: object) -> None:
+    """Be told of nothing that matters here."""

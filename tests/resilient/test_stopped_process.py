@@ -9,13 +9,15 @@ import sys
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.platforms import unix_only
-from tests.support import serving, success
+from tests.support import serving, success, task
 from trio_ipc import Call, IpcConfig
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.errors import PoolTimeoutError
 
-pytestmark = unix_only  # SIGSTOP is
+from .pooled import call_in_order, gated
 
 #: Seconds: a call's deadline, and for how long the program is stopped.
 DEADLINE, STOPPED = 1.0, 1.3
@@ -42,6 +44,7 @@ trio.run(main, *sys.argv[1:])
 """
 
 
+@unix_only  # SIGSTOP is
 @pytest.mark.parametrize("in_flight", ["1", "4"])
 @pytest.mark.parametrize("answered", [True, False])
 async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answer(
@@ -77,3 +80,34 @@ async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answ
         assert said == "slow 0 0 True\n"
     else:
         assert "no answer within the call's timeout of 1000 ms; it was waiting for the answer" in said
+
+
+async def test_a_call_that_waits_for_a_connection_meanwhile_waits_on(mock_clock: MockClock) -> None:
+    """It was not the calls ahead that took too long."""
+    async with gated(takes_hours=True, max_connections=1, pool_timeout_ms=10_000) as (gate, _, client):
+        async with trio.open_nursery() as nursery:
+            done: list[str] = []
+            await call_in_order(nursery, client, "1", "2", done=done)
+            mock_clock.jump(100)
+            await wait_all_tasks_blocked()
+            gate.open("1", "2")
+        assert done == ["1", "2"]
+
+
+async def test_a_call_that_waits_for_a_connection_for_too_long_after_it_is_told_so(
+    mock_clock: MockClock,
+) -> None:
+    async with gated(takes_hours=True, max_connections=1, pool_timeout_ms=10_000) as (gate, _, client):
+        async with trio.open_nursery() as nursery:
+            await call_in_order(nursery, client, "1")
+            nursery.start_soon(jump_twice, mock_clock)
+            with pytest.raises(PoolTimeoutError, match="the limit pool_timeout_ms is 10000"):
+                await client.call(task("2"))
+            gate.open("1")
+
+
+async def jump_twice(clock: MockClock) -> None:
+    await wait_all_tasks_blocked()
+    clock.jump(100)
+    await wait_all_tasks_blocked()
+    clock.jump(10)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 from google.protobuf.wrappers_pb2 import StringValue
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.hardening.record import Attack
 from tests.server.handling import (
@@ -69,6 +69,18 @@ def somebody_elses_cancelled() -> trio.Cancelled:
     return trio.run(main)
 
 
+class PanicInItsTextError(Exception):
+    def __str__(self) -> str:
+        raise Panic("at line 2")
+
+
+def deep(leaf: BaseException) -> BaseException:
+    """A group that is deeper than Python's stack."""
+    for _ in range(5_000):
+        leaf = BaseExceptionGroup("deep", [leaf])
+    return leaf
+
+
 RAISED: list[tuple[Callable[[], BaseException], str]] = [
     (lambda: ValueError("no"), "ValueError: no"),
     (lambda: asyncio.CancelledError("gone"), "CancelledError: gone"),
@@ -81,6 +93,10 @@ RAISED: list[tuple[Callable[[], BaseException], str]] = [
     ),
     (lambda: ExceptionGroup("six", [OSError(str(n)) for n in range(6)]), "OSError: 3; and 2 more"),
     (lambda: StopAsyncIteration("early"), "StopAsyncIteration: early"),
+    (lambda: GeneratorExit("its own"), "GeneratorExit: its own"),
+    (lambda: BaseExceptionGroup("one", [GeneratorExit("its own")]), "GeneratorExit: its own"),
+    (PanicInItsTextError, "PanicInItsTextError (its text cannot be made)"),
+    (lambda: deep(ValueError("leaf")), "ValueError: leaf"),
 ]
 
 
@@ -255,6 +271,28 @@ async def test_each_request_begins_with_the_same_context(after_a_wait: bool) -> 
     assert seen == ["the server's"] * 3
 
 
+async def test_a_contracts_failure_begins_with_the_same_context_each_time_and_leaves_none_behind() -> None:
+    seen = []
+
+    def failure(request: DetectionTask | None, reason: str) -> DetectionResult:
+        seen.append(MARK.get())
+        MARK.set("a failure's")
+        return DetectionResult(task_id=request.task_id if request else "", error_message=reason)
+
+    async def handler(_request: DetectionTask, _: Call) -> DetectionResult:
+        seen.append(MARK.get())
+        raise ValueError
+
+    MARK.set("the server's")
+    endpoint = MemoryEndpoint(CONFIG)
+    contract = Contract(
+        name="strange", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    async with serving(handler, endpoint, contract):
+        await endpoint.client().call_many([task(), task()])
+    assert seen == ["the server's"] * 4
+
+
 async def test_a_handler_may_use_scopes_and_tokens_across_its_waits() -> None:
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:
         token = MARK.set("inside")
@@ -300,27 +338,51 @@ async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_
     )
 
 
-class Later:
-    """What can be awaited and is no coroutine, as compiled functions and wrappers return."""
+@pytest.mark.parametrize("exc", [Panic("no"), asyncio.CancelledError(), ExceptionGroup("no", [ValueError()])])
+async def test_whatever_a_contracts_failure_raises_ends_one_connection_and_no_server(
+    exc: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failure(_request: DetectionTask | None, _reason: str) -> DetectionResult:
+        raise exc
 
-    def __init__(self, coroutine: Coroutine[Any, Any, DetectionResult]) -> None:
-        self._coroutine = coroutine
+    contract = Contract(
+        name="strange", request_type=DetectionTask, response_type=DetectionResult, failure=failure
+    )
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(raising_once(ValueError("bad"), after_a_wait=False), endpoint, contract) as server:
+        near = endpoint.connect()
+        await near.send_all(frame(task()))
+        assert await near.receive_some() == b""
+        assert await endpoint.client().call(task()) == success()
+        assert server.snapshot().connections_closed["unanswerable"] == 1
+    assert "the contract made no failed response of: the handler failed: ValueError: bad" in caplog.text
 
-    def __await__(self) -> Generator[Any, Any, DetectionResult]:
-        return self._coroutine.__await__()
 
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_nursery_that_a_handler_has_left_open_costs_its_connection_and_no_server(
+    raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_open = []
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_what_a_handler_returns_may_be_anything_that_can_be_awaited(waits: bool) -> None:
-    async def answer(request: DetectionTask, _: Call) -> DetectionResult:
-        if waits:
-            await trio.lowlevel.checkpoint()
+    async def numbers() -> AsyncGenerator[int, None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield 1
+
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "leak":
+            left_open.append(numbers())
+            await left_open[-1].__anext__()
+            if raises:
+                raise ValueError
         return success(request.task_id)
 
-    @functools.wraps(answer)
-    def handler(request: DetectionTask, call: Call) -> Later:
-        return Later(answer(request, call))
-
-    endpoint = MemoryEndpoint(CONFIG)
-    async with serving(handler, endpoint):
-        assert await endpoint.client().call(task()) == success()
+    async with answering(handler) as (server, client):
+        assert (await client.call(task("leak"))).success is not raises
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert server.snapshot().connections_closed["internal_error"] == 1
+        server.stop()
+        with trio.fail_after(5):
+            await server.wait_stopped()
+    assert "Cancel scope stack corrupted" in caplog.text

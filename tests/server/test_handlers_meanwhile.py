@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -142,13 +143,14 @@ async def test_a_connection_whose_responses_could_not_be_sent_is_let_go_at_once(
     endpoint = BoundedEndpoint(buffer_bytes=10_000)
     async with open_server(handler, DETECTION, endpoint, write_timeout_ms=2_000) as server:
         client = await endpoint.connect()
-        gc.collect()
+        others = [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]  # other tests left them
         gc.disable()
         try:
             await client.send_all(frame(task("large")) + frame(task("slow")))
             await trio.sleep(3)
             assert server.snapshot().connections_closed["write_timeout"] == 1
-            assert not [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
+            outboxes = [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
+            assert len(outboxes) == len(others)
         finally:
             gc.enable()
 
@@ -266,9 +268,18 @@ def broken(*_args: Any, **_kwargs: Any) -> Any:
     raise RuntimeError("a broken record factory")
 
 
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust, in a logger written in it."""
+
+
 class BrokenFilter(logging.Filter):
     def filter(self, _record: logging.LogRecord) -> bool:
         raise RuntimeError("a broken filter")
+
+
+class PanickingFilter(logging.Filter):
+    def filter(self, _record: logging.LogRecord) -> bool:
+        raise Panic("a broken filter")
 
 
 class BrokenFormatter(logging.Handler):
@@ -276,18 +287,40 @@ class BrokenFormatter(logging.Handler):
         raise RuntimeError("a broken formatter")
 
 
-@pytest.mark.parametrize("kind", ["fields", "factory", "filter", "formatter"])
+class PanickingHandler(logging.Handler):
+    def emit(self, _record: logging.LogRecord) -> None:
+        raise BaseExceptionGroup("two", [Panic("a broken handler"), ValueError()])
+
+
+def panicking(*_args: Any, **_kwargs: Any) -> Any:
+    raise Panic("a broken record factory")
+
+
+LOGGING: dict[str, Any] = {
+    "fields": with_our_fields,
+    "factory": broken,
+    "panicking factory": panicking,
+    "filter": BrokenFilter(),
+    "panicking filter": PanickingFilter(),
+    "formatter": BrokenFormatter(),
+    "panicking handler": PanickingHandler(),
+}
+
+
+@pytest.mark.parametrize("kind", LOGGING)
 async def test_logging_that_raises_costs_a_line_and_nothing_else(
     kind: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG, "trio_ipc")
     logger = logging.getLogger("trio_ipc.server")
-    added: Any = {"filter": BrokenFilter(), "formatter": BrokenFormatter()}.get(kind)
-    factory = {"fields": with_our_fields, "factory": broken}.get(kind, logging.getLogRecordFactory())
-    if kind == "filter":
+    added = LOGGING[kind]
+    factory = logging.getLogRecordFactory()
+    if isinstance(added, logging.Filter):
         logger.addFilter(added)
-    elif kind == "formatter":
+    elif isinstance(added, logging.Handler):
         logger.addHandler(added)
+    else:
+        factory = added
 
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:
         if request.task_id == "bad":
@@ -306,4 +339,30 @@ async def test_logging_that_raises_costs_a_line_and_nothing_else(
     if kind == "fields":
         assert "the handler failed" in caplog.text, "the line is there, without fields"
     else:
-        assert "RuntimeError: a broken" in capsys.readouterr().err, "where logging tells such things"
+        assert ": a broken" in capsys.readouterr().err, "where logging tells such things"
+
+
+class Later:
+    """What can be awaited and is no coroutine, as compiled functions and wrappers return."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, DetectionResult]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, DetectionResult]:
+        return self._coroutine.__await__()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_handler_returns_may_be_anything_that_can_be_awaited(waits: bool) -> None:
+    async def answer(request: DetectionTask, _: Call) -> DetectionResult:
+        if waits:
+            await trio.lowlevel.checkpoint()
+        return success(request.task_id)
+
+    @functools.wraps(answer)
+    def handler(request: DetectionTask, call: Call) -> Later:
+        return Later(answer(request, call))
+
+    endpoint = MemoryEndpoint(CONFIG)
+    async with serving(handler, endpoint):
+        assert await endpoint.client().call(task()) == success()

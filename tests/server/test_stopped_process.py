@@ -9,9 +9,11 @@ import sys
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.platforms import unix_only
-from tests.support import frame, read_results, serving, success, task
+from tests.server.handling import CONFIG
+from tests.support import MemoryEndpoint, frame, read_results, serving, succeed, success, task
 from trio_ipc import Call, IpcConfig, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.transports import connect
@@ -144,3 +146,25 @@ async def test_a_handler_that_was_stopped_in_its_last_moment_has_answered(config
         finally:
             process.kill()
             await process.wait()
+
+
+async def test_who_waits_for_a_place_of_a_server_that_was_stopped_waits_on(mock_clock: MockClock) -> None:
+    """It was not the client before it that took too long."""
+    config = CONFIG.replace(max_connections=1, accept_timeout_ms=1_000, read_timeout_ms=1_000_000)
+    endpoint = MemoryEndpoint(config)
+    async with serving(succeed, endpoint) as server:
+        first = endpoint.connect()
+        await wait_all_tasks_blocked()
+        second = endpoint.connect()
+        await second.send_all(frame(task()))
+        await wait_all_tasks_blocked()
+        mock_clock.jump(100)
+        await wait_all_tasks_blocked()
+        await first.aclose()
+        assert await read_results(second, 1) == [success()]
+        third = endpoint.connect()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        assert await third.receive_some() == b"", "else it waits for as long as ever"
+        snapshot = server.snapshot()
+        assert (snapshot.connections_refused["limit"], snapshot.timeouts["accept"]) == (1, 1)

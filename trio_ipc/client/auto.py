@@ -20,10 +20,12 @@ from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import IpcError, PeerClosedError
 
+from .batch import Batch
 from .client import Client, seconds_of
 from .connecting import open_line
-from .failures import add_limit, call_timed_out
+from .failures import add_limit, call_timed_out, kind_of
 from .nursery import nursery_of_our_own
+from .slices import Slice
 from .variants import both_failed, means_other_variant, says_other_variant, untried
 
 _T = TypeVar("_T")
@@ -61,6 +63,7 @@ class AutoClient(Client[RequestT, ResponseT]):
         self._is_closed = False
         self._finding = trio.Lock()
 
+    @trio.lowlevel.enable_ki_protection  # as Client.call
     async def call(
         self,
         request: RequestT,
@@ -71,35 +74,61 @@ class AutoClient(Client[RequestT, ResponseT]):
 
         Until the variant is known calls take turns, and one of them may be made on a second connection.
         """
-        make = super().call
         if self._is_settled:
-            return await make(request, timeout=timeout)
+            return await super().call(request, timeout=timeout)
         self._contract.check_request(request)
-        return await self._find(
-            partial(make, request), timeout, lambda: self._contract.may_repeat(request), says_other_variant
-        )
+        telemetry = self._telemetry
+        began = telemetry.now()
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
+        telemetry.calls += 1  # once, also where it is made on a second connection
+        telemetry.calls_in_flight += 1
+        try:
+            make, may_repeat = partial(self._call_once, request), partial(self._may_repeat, (request,))
+            response = await self._find(make, deadline, may_repeat, says_other_variant)
+        except BaseException as exc:
+            telemetry.calls_failed[kind_of(exc)] += 1
+            telemetry.calls_in_flight -= 1
+            add_limit(exc, timeout)
+            raise
+        telemetry.call_seconds.observe(telemetry.now() - began)
+        telemetry.calls_in_flight -= 1
+        return response
 
-    async def call_many(
-        self,
-        requests: Iterable[RequestT],
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as in the class that this derives from
-    ) -> list[ResponseT]:
-        """Send several requests ahead; see :meth:`Client.call_many`, and :meth:`call`."""
-        make = super().call_many
+    async def _call_once(self, request: RequestT, deadline: float) -> ResponseT:
+        if not self._turns.take_nowait():
+            await self._turns.wait(deadline=deadline)
+        return await self._line.call(request, deadline=deadline, done=self._turns.give_back)
+
+    async def _make_many(
+        self, batch: Batch[RequestT, ResponseT], deadline: float, answered: Callable[[int], None]
+    ) -> None:
+        """Send a batch ahead; see :meth:`call`."""
         if self._is_settled:
-            return await make(requests, timeout=timeout)
-        kept = [*requests]
-        for request in kept:
-            self._contract.check_request(request)
-        if not kept:
-            return await make(kept, timeout=timeout)
-        return await self._find(
-            partial(make, kept),
-            timeout,
-            lambda: all(map(self._contract.may_repeat, kept)),
-            lambda responses: says_other_variant(responses[0]),
-        )
+            await super()._make_many(batch, deadline, answered)
+            return
+
+        async def make(deadline: float) -> None:
+            await super(AutoClient, self)._make_many(batch, deadline, lambda _: None)
+
+        def is_refused(_: None) -> bool:
+            if not says_other_variant(batch.responses[0]):
+                return False
+            batch.responses.clear()  # it is no answer
+            return True
+
+        try:
+            await self._find(make, deadline, partial(self._may_repeat, batch.requests), is_refused)
+        finally:
+            answered(len(batch.responses))
+
+    async def _may_repeat(self, requests: Iterable[RequestT]) -> bool:
+        may_repeat, work = self._contract.may_repeat, Slice()
+        for request in requests:
+            if not may_repeat(request):
+                return False
+            if work.is_over(0):
+                await work.rest()
+        return True
 
     async def aclose(self) -> None:
         """Close the connection at once. Calls in flight end by :exc:`ChannelClosedError`."""
@@ -115,41 +144,35 @@ class AutoClient(Client[RequestT, ResponseT]):
 
     async def _find(
         self,
-        make: Callable[..., Awaitable[_T]],
-        timeout: float | None,  # noqa: ASYNC109
-        may_repeat: Callable[[], bool],
+        make: Callable[[float], Awaitable[_T]],
+        deadline: float,
+        may_repeat: Callable[[], Awaitable[bool]],
         is_refused: Callable[[_T], bool],
     ) -> _T:
         """Make a call, alone, and find out the variant by it; or by the negotiation before it."""
-        deadline = math.inf if timeout is None else trio.current_time() + seconds_of(timeout)
+        with trio.CancelScope(deadline=deadline) as scope:
+            await self._finding.acquire()
+        if scope.cancelled_caught:
+            raise call_timed_out("while another one finds out the server's crc32_variant", self.endpoint)
         try:
-            with trio.CancelScope(deadline=deadline) as scope:
-                await self._finding.acquire()
-            if scope.cancelled_caught:
-                raise call_timed_out("while another one finds out the server's crc32_variant", self.endpoint)
-            try:
-                if not self._is_settled:
-                    if may_repeat():
-                        return await self._try_both(make, deadline, is_refused)
-                    if self._contract.negotiation is None:
-                        return await self._try_once(make, deadline)
-                    await self._try_both(self._negotiate, deadline, says_other_variant)
-            finally:
-                self._finding.release()
-            return await make(timeout=_left(deadline))
-        except BaseException as exc:
-            add_limit(exc, timeout)
-            raise
+            if not self._is_settled:
+                if await may_repeat():
+                    return await self._try_both(make, deadline, is_refused)
+                if self._contract.negotiation is None:
+                    return await self._try_once(make, deadline)
+                await self._try_both(self._negotiate, deadline, says_other_variant)
+        finally:
+            self._finding.release()
+        return await make(deadline)
 
-    async def _negotiate(self, *, timeout: float | None) -> ResponseT:  # noqa: ASYNC109
-        deadline = math.inf if timeout is None else trio.current_time() + timeout
+    async def _negotiate(self, deadline: float) -> ResponseT:
         return await self._line.call(self._contract.capabilities_request(), deadline=deadline)
 
     async def _try_both(
-        self, make: Callable[..., Awaitable[_T]], deadline: float, is_refused: Callable[[_T], bool]
+        self, make: Callable[[float], Awaitable[_T]], deadline: float, is_refused: Callable[[_T], bool]
     ) -> _T:
         try:
-            response = await make(timeout=_left(deadline))
+            response = await make(deadline)
         except IpcError as exc:
             if not means_other_variant(exc, answered=self._line.has_answered):
                 self._is_settled = self._line.has_answered
@@ -160,16 +183,16 @@ class AutoClient(Client[RequestT, ResponseT]):
                 return response
         await self._connect_again(deadline)
         try:
-            response = await make(timeout=_left(deadline))
+            response = await make(deadline)
         except PeerClosedError as exc:
             exc.hint = both_failed(exc.hint)
             raise
         self._is_settled = True
         return response
 
-    async def _try_once(self, make: Callable[..., Awaitable[_T]], deadline: float) -> _T:
+    async def _try_once(self, make: Callable[[float], Awaitable[_T]], deadline: float) -> _T:
         try:
-            response = await make(timeout=_left(deadline))
+            response = await make(deadline)
         except IpcError as exc:
             if means_other_variant(exc, answered=self._line.has_answered):
                 exc.hint = untried(self._variant)
@@ -218,7 +241,3 @@ async def auto_client_over(
             yield client
         finally:
             await client.end()
-
-
-def _left(deadline: float) -> float | None:
-    return None if deadline == math.inf else max(0.0, deadline - trio.current_time())

@@ -225,7 +225,7 @@ class Client(Generic[RequestT, ResponseT]):
             telemetry.calls_in_flight -= count
 
         try:
-            await self._line.call_many(batch, turns=self._turns, deadline=deadline, answered=answered)
+            await self._make_many(batch, deadline, answered)
         except BaseException as exc:
             unanswered = len(batch.requests) - len(batch.responses)
             telemetry.calls_failed[kind_of(exc)] += unanswered
@@ -233,6 +233,11 @@ class Client(Generic[RequestT, ResponseT]):
             if isinstance(exc, IpcError):
                 exc.responses = tuple(batch.responses)
             raise
+
+    async def _make_many(
+        self, batch: Batch[RequestT, ResponseT], deadline: float, answered: Callable[[int], None]
+    ) -> None:
+        await self._line.call_many(batch, turns=self._turns, deadline=deadline, answered=answered)
 
     def direct_parts(self) -> Parts[RequestT, ResponseT] | None:
         """Return what calls are made of that begin outside of Trio; None where there can be none.

@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from trio_ipc.errors import leaves
+
 
 @asynccontextmanager
 async def nursery_of_our_own() -> AsyncIterator[trio.Nursery]:
     """A nursery for tasks of a client's own, of which the block in it notices nothing.
 
     Its tasks are cancelled when the block ends. What the block raises comes out as it is, and not in a
-    group; so does a KeyboardInterrupt of one of the tasks.
+    group; so does a KeyboardInterrupt or a SystemExit of one of the tasks.
     """
     raised: BaseException | None = None
     try:
@@ -37,8 +39,8 @@ async def nursery_of_our_own() -> AsyncIterator[trio.Nursery]:
         # nursery, which must not leave it.
         if isinstance(raised, (KeyboardInterrupt, SystemExit)):
             raise raised from group
-        if group.split(KeyboardInterrupt)[1] is None:
-            raise KeyboardInterrupt from None
+        if group.split((KeyboardInterrupt, SystemExit))[1] is None:
+            raise leaves(group)[0] from None
         raise
     if raised is not None:
         raise raised

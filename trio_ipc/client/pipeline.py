@@ -114,25 +114,21 @@ class Pipeline(Line[RequestT, ResponseT]):
         def done(outcome: BaseException | None) -> None:
             turns.give_back()
             if outcome is None and listening:
+                batch.responses.append(pendings[len(batch.responses)].outcome())
                 answered(1)
 
         try:
             ended = await self._post_many(batch, pendings, turns, deadline, done)
             if pendings and not await self._wait(pendings[-1], deadline):
-                raise self._many_timed_out(batch, pendings)
-            for pending in pendings:
-                pending.outcome()  # what has ended the connection is told by who met it first
+                raise self._many_timed_out(batch)
+            if len(batch.responses) < len(pendings):
+                pendings[len(batch.responses)].outcome()  # raises what has ended the connection
             if ended is not None:
                 raise ended
         except BaseException as exc:
             listening = False
             self._withdraw(pendings, exc)
             raise
-        finally:
-            for pending in pendings:
-                if pending.response is None:
-                    break
-                batch.responses.append(pending.response)
 
     @property
     def accepts_calls(self) -> bool:
@@ -203,7 +199,7 @@ class Pipeline(Line[RequestT, ResponseT]):
                 except CallTimeoutError:
                     if not pendings:
                         raise
-                    raise self._many_timed_out(batch, pendings) from None
+                    raise self._many_timed_out(batch) from None
                 work.begin()
             try:
                 self._check_good(math.inf if pendings else deadline)
@@ -237,11 +233,8 @@ class Pipeline(Line[RequestT, ResponseT]):
         for pending in withdrawn:
             pending.done(exc)
 
-    def _many_timed_out(
-        self, batch: Batch[RequestT, ResponseT], pendings: Iterable[Pending[RequestT, ResponseT]]
-    ) -> CallTimeoutError:
-        number = 1 + sum(pending.response is not None for pending in pendings)
-        return answer_timed_out(self.endpoint, f"answer {number} of {len(batch.requests)}")
+    def _many_timed_out(self, batch: Batch[RequestT, ResponseT]) -> CallTimeoutError:
+        return answer_timed_out(self.endpoint, f"answer {1 + len(batch.responses)} of {len(batch.requests)}")
 
     # --- Writing ---
 

@@ -17,8 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from trio_ipc.errors import ChannelClosedError
-from trio_ipc.server.handling import leaves
+from trio_ipc.errors import ChannelClosedError, leaves
 
 from .jobs import Job
 from .thread import future_of_nobody_to_cancel

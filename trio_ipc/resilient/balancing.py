@@ -100,9 +100,18 @@ class Rotation(Generic[CandidateT]):
         self._ranks: dict[int, OrderedDict[CandidateT, None]] = {}
         self._all: list[CandidateT] = []
         self._lots: list[float] = []
+        self._new: Iterable[CandidateT] | None = None
 
     def replace(self, candidates: Iterable[CandidateT]) -> None:
-        """Take these from now on. A choice that is in progress (it calls users' code) ends as it began."""
+        """Take these from the next choice on. One in progress (it calls users' code) ends as it began.
+
+        They are looked at then, and only once, however often they were replaced: to put a thousand in order
+        for each one that is added took a second.
+        """
+        self._new = candidates
+
+    def _put_in_order(self, candidates: Iterable[CandidateT]) -> None:
+        self._new = None
         self._all = sorted(candidates, key=lambda one: one.last_turn)
         self._ranks = {number: OrderedDict() for number in sorted(map(self._rank, self._all))}
         for one in self._all:
@@ -125,6 +134,8 @@ class Rotation(Generic[CandidateT]):
             is_connected: where given, a connection is worth something: one that has none waits for up to
                 16 rounds while others that are as good have one. Strategies by score keep to the score.
         """
+        if self._new is not None:
+            self._put_in_order(self._new)
         if self._strategy is Strategy.WEIGHTED:
             chosen = self._by_lot(judge, now)
         elif self._strategy is Strategy.HIGHEST_SCORE:

@@ -22,6 +22,7 @@ from trio_ipc.logs import Log
 from .calls import PendingCall
 from .connection import Connection
 from .endpoints import Upstream
+from .failures import is_failure
 from .settings import ResilientConfig
 from .together import together
 
@@ -184,6 +185,8 @@ class Refresher:
             # What it says about the server is noted; the next connection will ask again. Its text may
             # hold what the server sent, and no payload is logged.
             _log.debug("capabilities were not refreshed: %s", type(exc).__name__, extra=fields)
-        except Exception:  # noqa: BLE001 - logged
+        except BaseException as exc:
+            if not is_failure(exc):
+                raise
             # The contract's functions are users' code; what they raise must not end the client.
             _log.exception(_BROKEN, extra=fields)

@@ -20,13 +20,27 @@ from trio_ipc.errors import (
     NoEndpointError,
     PoolTimeoutError,
     ResponseMismatchError,
+    ends_the_program,
+    leaves,
 )
 
 from .calls import PendingCall, Step
 from .endpoints import Upstream
 
+#: Servers, or steps, that one error tells of: hundreds would hide what happened. Its ``attempts`` are all.
+_MOST_TOLD: Final = 8
+
 #: Steps that took less than this of a call's time, in seconds, are not worth to be told of.
 _WORTH_TELLING: Final = 0.001
+
+
+def is_failure(exc: BaseException) -> bool:
+    """Return whether users' code has failed, by an :exc:`Exception` or by what is none, as a panic in Rust.
+
+    Else its task is cancelled, or the program ends.
+    """
+    others = (trio.Cancelled, GeneratorExit)
+    return ends_the_program(exc) is None and not any(isinstance(leaf, others) for leaf in leaves(exc))
 
 
 def failure(errors: list[IpcError]) -> IpcError:
@@ -90,13 +104,13 @@ def _all_open(errors: list[CircuitOpenError]) -> CircuitOpenError:
 def timed_out(call: PendingCall) -> CallTimeoutError:
     """Return the error of a call whose deadline passed."""
     spent = _time_spent(call)
-    told = "".join(f", {seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent)
+    told = _joined([f"{seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent], ", ")
     (longest, whose), _ = spent[0]
     _, latest, last = call.steps[-1]
     error = CallTimeoutError(
         f"no answer within the call's timeout of {(call.deadline - call.began) * 1000:.0f} ms; it was "
         + latest.told(last)
-        + (f"; it had spent {told[2:]}" if len(spent) > 1 else "")
+        + (f"; it had spent {told}" if len(spent) > 1 else "")
         + (f"; {len(call.errors)} tries had failed: {_told(call.errors)}" if call.errors else ""),
         endpoint=_where(call.errors) if whose is None else whose.path,
         hint=longest.hint,
@@ -126,7 +140,13 @@ def _where(errors: list[IpcError]) -> str | None:
 
 def _told(errors: list[Any]) -> str:
     counted = Counter(f"{error.endpoint}: {error.message}" for error in errors)
-    return "; ".join(f"{text} ({times} times)" if times > 1 else text for text, times in counted.items())
+    texts = [f"{text} ({times} times)" if times > 1 else text for text, times in counted.items()]
+    return _joined(texts, "; ")
+
+
+def _joined(texts: list[str], separator: str) -> str:
+    more = [f"and {len(texts) - _MOST_TOLD} more"] if len(texts) > _MOST_TOLD else []
+    return separator.join(texts[:_MOST_TOLD] + more)
 
 
 def not_healthy(seconds: float, errors: list[IpcError]) -> CallTimeoutError:

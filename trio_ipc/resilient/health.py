@@ -23,7 +23,7 @@ from .calls import PendingCall, backoff
 from .capabilities import Caller, is_health_check
 from .connection import Connection
 from .endpoints import Upstream
-from .failures import failure, not_healthy
+from .failures import failure, is_failure, not_healthy
 from .settings import ResilientConfig
 
 #: The longest wait between two checks of a server that is waited for, in seconds; also how soon one is
@@ -225,7 +225,7 @@ class _Waiting:
         self.deadline = deadline
         self.found: str | None = None
         self.errors: dict[str, IpcError] = {}
-        self.defect: Exception | None = None
+        self.defect: BaseException | None = None
 
     @enable_ki_protection
     async def run(self, upstreams: Callable[[], Iterable[Upstream]]) -> None:
@@ -256,7 +256,9 @@ class _Waiting:
                 await self._checker.pause(result.error, checks)
         except NoEndpointError:
             pass  # it was removed
-        except Exception as exc:  # noqa: BLE001 - raised there, and not in a group
+        except BaseException as exc:  # raised there, and not in a group
+            if not is_failure(exc):
+                raise
             self.defect = exc
             self._over.set()
         self.errors.pop(upstream.endpoint.id, None)

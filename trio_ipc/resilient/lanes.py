@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trio_ipc.channel import STOPPED
 from trio_ipc.errors import ConnectTimeoutError, OutOfResourcesError, PeerClosedError
 
 from .calls import PASSING, PendingCall, Step
@@ -57,6 +58,18 @@ class Waiter:
             call.queues_until = now + pool_timeout
         self.scope.deadline = min(call.deadline, call.queues_until)
 
+    def begins_anew(self, pool_timeout: float) -> bool:
+        """Give it all of its time in the queue again, if it was this process that was stopped, and return
+        whether it has any.
+        """
+        now = trio.current_time()
+        if now >= self.call.deadline or now < self.scope.deadline + STOPPED:
+            return False
+        self.scope = trio.CancelScope()
+        self.call.queues_until = None
+        self.attend(self.opening, pool_timeout)
+        return True
+
 
 class Opening:
     """A connection that is being opened.
@@ -77,7 +90,7 @@ class Opening:
         self.scope = trio.CancelScope()
         self.given_up = False
         self.connection: Connection | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class Server:
@@ -181,6 +194,7 @@ class Lanes:
     def __init__(self, settings: ResilientConfig) -> None:
         self.taken = 0
         self.limit = 0
+        self._endpoints = 0  # those that were not removed
         self._at_most = settings.max_connections
         self._at_each = settings.max_connections_per_endpoint
         self._lanes: dict[Upstream, Lane] = {}
@@ -198,19 +212,21 @@ class Lanes:
         """Return a new lane for an endpoint that has none."""
         server = self._servers.setdefault(upstream.path, Server())
         lane = self._lanes[upstream] = Lane(upstream, server)
-        self._set_limit()
+        self._set_limit(self._endpoints + (not upstream.removed))
         return lane
 
     def drop_if_empty(self, lane: Lane) -> None:
         """Forget the lane of an endpoint that was removed, once nothing is left in it."""
-        if lane.upstream.removed and lane.is_empty and self._lanes.pop(lane.upstream, None) is not None:
+        if not lane.upstream.removed:
+            return
+        if lane.is_empty and self._lanes.pop(lane.upstream, None) is not None:
             lane.server.lanes.remove(lane)
             if not lane.server.lanes:
                 del self._servers[lane.upstream.path]
-        self._set_limit()
+        self._set_limit(sum(not upstream.removed for upstream in self._lanes))
 
-    def _set_limit(self) -> None:
-        endpoints = sum(not upstream.removed for upstream in self._lanes)
+    def _set_limit(self, endpoints: int) -> None:
+        self._endpoints = endpoints
         self.limit = self._at_most or max(_LEAST_LIMIT, self._at_each * endpoints)
 
     @property

@@ -22,6 +22,7 @@ from trio_ipc.transports import PeerPolicy
 
 from .capabilities import is_health_check
 from .connection import Connection
+from .failures import is_failure
 from .lanes import Lane, Opening
 from .metrics import ClientMetrics
 
@@ -92,11 +93,11 @@ class Opener:
                 # Given up, and so counted, just when it had succeeded.
                 connection, opening.connection = opening.connection, None
                 await close_at_once(connection)
-        except Exception as exc:  # noqa: BLE001 - a call's, which the pool will tell it
+        except BaseException as exc:  # a call's, which the pool will tell it
+            if not is_failure(exc):
+                opening.error = ChannelClosedError("this client was closed", hint="open a new one")
+                raise
             opening.error = exc
-        except BaseException:
-            opening.error = ChannelClosedError("this client was closed", hint="open a new one")
-            raise
         finally:
             if opening.connection is None:
                 self.give_up(opening)

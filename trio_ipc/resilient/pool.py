@@ -106,10 +106,11 @@ class Pool:
             if waiter.opening is None:
                 waiter.attend(None, self._pool_timeout)
             try:
-                with waiter.scope:
-                    await waiter.ready.wait()
-                if not waiter.ready.is_set():
-                    raise self._too_late(lane, waiter)
+                while not waiter.ready.is_set():
+                    with waiter.scope:
+                        await waiter.ready.wait()
+                    if not (waiter.ready.is_set() or waiter.begins_anew(self._pool_timeout)):
+                        raise self._too_late(lane, waiter)
             except BaseException:
                 self._leave(lane, waiter)
                 raise
@@ -286,7 +287,7 @@ class Pool:
         lane: Lane,
         waiter: Waiter,
         connection: Connection | None = None,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """Let a call that waits go on."""
         lane.waiting.remove(waiter)
@@ -360,7 +361,7 @@ class Pool:
         self,
         lane: Lane,
         waiter: Waiter | None,
-        error: Exception | None,
+        error: BaseException | None,
     ) -> None:
         if lane.server.is_full_after(error, self._belief):
             if waiter is not None:

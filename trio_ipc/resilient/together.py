@@ -13,6 +13,8 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.client.nursery import nursery_of_our_own
 
+from .failures import is_failure
+
 Job: TypeAlias = Callable[[], Awaitable[None]]
 
 
@@ -21,19 +23,21 @@ async def together(jobs: Collection[Job]) -> None:
     """Run all jobs to their ends.
 
     Raises:
-        Exception: what the first job that failed has raised, as it is. The others are cancelled then.
+        BaseException: what the first job that failed has raised, as it is. The others are cancelled then.
 
     Cancellation ends all of them.
     """
     left, over = len(jobs), trio.Event()
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     @enable_ki_protection
     async def run(job: Job) -> None:
         nonlocal left
         try:
             await job()
-        except Exception as exc:  # noqa: BLE001 - raised below
+        except BaseException as exc:
+            if not is_failure(exc):
+                raise
             failures.append(exc)
             over.set()
         left -= 1

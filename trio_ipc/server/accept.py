@@ -14,7 +14,7 @@ from typing import Any, Final, Generic
 
 import trio
 
-from trio_ipc.channel import Channel, close_at_once
+from trio_ipc.channel import STOPPED, Channel, close_at_once
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, Refusal, ServerCounters, ServerTelemetry, TimeoutKind
@@ -83,7 +83,7 @@ class Places(Generic[RequestT, ResponseT]):
         self._connections: set[Connection[RequestT, ResponseT]] = set()
         self._stopping = False
         waits = shared.watchdog.waits
-        self._in_time = waits(config.accept_timeout_ms / 1000, _timed_out)
+        self._in_time = waits(config.accept_timeout_ms / 1000, self._timed_out)
         self._looks = waits(_LOOK_EVERY, self._look)
         self.refusals = LimitedLog(
             _log,
@@ -146,6 +146,7 @@ class Places(Generic[RequestT, ResponseT]):
             raise rest from None
         finally:
             await close_at_once(channel)
+            _let_go_of_nurseries()
 
     def _refuse(self, kind: Refusal, why: str, counters: ServerCounters, fields: dict[str, Any]) -> None:
         counters.connections_refused[kind] += 1
@@ -189,6 +190,12 @@ class Places(Generic[RequestT, ResponseT]):
             self._looks.end(waiter)
         return waiter.outcome
 
+    def _timed_out(self, waiter: _Waiter, late: float) -> None:
+        if late < STOPPED:
+            waiter.give_up(Outcome.TIMED_OUT)
+        else:  # it was this process that was stopped, and not those who have the places that took too long
+            self._in_time.begin(waiter, trio.current_time())
+
     def _look(self, waiter: _Waiter, _late: float) -> None:
         """See whether a client that waits is still there, so that one that has left keeps nobody else out."""
         if waiter.channel.peer_state() is PeerState.GONE:
@@ -220,8 +227,15 @@ class Places(Generic[RequestT, ResponseT]):
                 _log.info("connection %d closed: %s", number, said, extra=ended)
 
 
-def _timed_out(waiter: _Waiter, _late: float) -> None:
-    waiter.give_up(Outcome.TIMED_OUT)
+def _let_go_of_nurseries() -> None:
+    """Cancel the nurseries that handlers have left open in this task, in a generator that nobody has closed.
+
+    The connection has ended by Trio's error about that. Where its task ends, too, Trio would end the server.
+    """
+    task = trio.lowlevel.current_task()
+    for nursery in task.child_nurseries:
+        nursery.cancel_scope.cancel()
+    task._child_nurseries.clear()  # noqa: SLF001 - there is no other way to be rid of them
 
 
 def _log_defect(exc: BaseException, fields: dict[str, Any]) -> None:

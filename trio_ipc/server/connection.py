@@ -27,11 +27,12 @@ from trio_ipc.errors import (
     ProtocolError,
     ReadTimeoutError,
     WriteTimeoutError,
+    leaves,
 )
 from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 
-from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, leaves, resume
+from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, resume
 from .outbox import Outbox
 from .responses import Responses, UnsendableError
 from .states import State
@@ -367,7 +368,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._add_failure(request, reason)
 
     def _add_failure(self, request: RequestT | None, reason: str) -> None:
-        payload = self._responses.failure(request, reason)
+        payload = self._context.copy().run(self._responses.failure, request, reason)
         if payload is not None:
             self._outbox.add(payload, counts=False)
         elif not self._last_words:

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from trio_ipc.contract import RequestT, ResponseT, is_async
-from trio_ipc.errors import shown_argument
+from trio_ipc.errors import ends_the_program, leaves, shown_argument
 from trio_ipc.transports import PeerCredentials
 
 _ResultT = TypeVar("_ResultT")
@@ -105,13 +105,6 @@ def resume(
             del argument, step
 
 
-def leaves(exc: BaseException) -> list[BaseException]:
-    """Return the exceptions of a group, however deep, in their order; an exception by itself is its own."""
-    if not isinstance(exc, BaseExceptionGroup):
-        return [exc]
-    return [leaf for part in exc.exceptions for leaf in leaves(part)]
-
-
 def describe(exc: BaseException) -> str:
     """Return what an exception says, in one line for people; of a group, what its leaves say."""
     found = leaves(exc)
@@ -122,18 +115,22 @@ def describe(exc: BaseException) -> str:
 def _describe_one(exc: BaseException) -> str:
     try:
         return f"{type(exc).__name__}: {exc}"
-    except Exception:  # noqa: BLE001 - __str__ is users' code too
+    except BaseException as broken:
+        if ends_the_program(broken) is not None:
+            raise
         return f"{type(exc).__name__} (its text cannot be made)"
 
 
 def ends_the_server(exc: BaseException) -> BaseException | None:
     """Return the exception in this one that no response may stand for, plain, or None.
 
-    KeyboardInterrupt is the user's wish to end the program, SystemExit the handler's; GeneratorExit comes
-    only where the run itself is torn down.
+    KeyboardInterrupt and SystemExit end the program. A GeneratorExit comes where the run itself is torn down;
+    while it runs, one that a handler raises is the handler's own, from a generator of its own.
     """
-    wanted = (KeyboardInterrupt, SystemExit, GeneratorExit)
-    return next((leaf for leaf in leaves(exc) if isinstance(leaf, wanted)), None)
+    fatal = ends_the_program(exc)
+    if fatal is None and not trio.lowlevel.in_trio_task():
+        fatal = next((leaf for leaf in leaves(exc) if isinstance(leaf, GeneratorExit)), None)
+    return fatal
 
 
 def is_cancelled_here() -> bool:

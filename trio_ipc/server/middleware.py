@@ -7,17 +7,16 @@ look into a request or a response.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import trio
 
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
-from trio_ipc.errors import PeerNotAllowedError, shown_argument
-from trio_ipc.logs import Log
+from trio_ipc.errors import PeerNotAllowedError, leaves, shown_argument
+from trio_ipc.logs import LimitedLog, Log, time_here
 from trio_ipc.transports import PeerPolicy
 
-from .handling import Call, Handler, check_handler, leaves
+from .handling import Call, Handler, check_handler
 
 _log = Log(__name__)
 
@@ -39,11 +38,11 @@ def timed(
     _check_function("observe", observe)
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
-        began = _now()
+        began = time_here()
         try:
             return await handler(request, call)
         finally:
-            observe(_now() - began)
+            observe(time_here() - began)
 
     return handle
 
@@ -56,7 +55,8 @@ def authorized(
     """Return a handler that answers only those who may ask. All others get the contract's failure.
 
     The server's own policy (``peers=``) decides who may connect; this one decides about one operation, or
-    about one request.
+    about one request. Of those that are refused ten a second have a line in the log; the next request tells
+    how many more there were.
 
     Args:
         handler: what answers the allowed.
@@ -70,12 +70,16 @@ def authorized(
     contract_of(contract)
     if not isinstance(allow, PeerPolicy):
         _check_function("allow", allow)
+    refusals = LimitedLog(
+        _log, logging.WARNING, "%d more requests were not allowed", counted_as="refused", fields={}
+    )
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
         allowed = allow.allows(call.peer) if isinstance(allow, PeerPolicy) else allow(request, call)
+        refusals.catch_up()
         if allowed is True:
             return await handler(request, call)
-        _log.warning(
+        refusals.write(
             "a request of connection %d was not allowed to %s",
             call.connection,
             call.peer,
@@ -108,17 +112,17 @@ def logged(
     check_handler(handler)
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
-        began = _now()
+        began = time_here()
         ended = "answered"
         try:
             return await handler(request, call)
         except BaseException as exc:
             # A handler with a nursery gives its cancellation as a group.
-            was_cancelled = all(_is_cancellation(leaf) for leaf in leaves(exc))
+            was_cancelled = all(map(_is_cancellation, leaves(exc)))
             ended = "cancelled" if was_cancelled else f"failed ({type(exc).__name__})"
             raise
         finally:
-            milliseconds = (_now() - began) * 1000
+            milliseconds = (time_here() - began) * 1000
             _log.log(
                 level,
                 "%s of connection %d, %s: %s after %.3f ms",
@@ -133,16 +137,10 @@ def logged(
     return handle
 
 
-def _now() -> float:
-    """Return Trio's time, which tests may set; or that of the system, for a handler in another event loop."""
-    return trio.current_time() if trio.lowlevel.in_trio_run() else time.monotonic()
-
-
 def _is_cancellation(exc: BaseException) -> bool:
-    # asyncio's goes by its name: a program on Trio must not load asyncio for that.
-    return isinstance(exc, trio.Cancelled) or (
-        not isinstance(exc, Exception) and type(exc).__name__ == "CancelledError"
-    )
+    if trio.lowlevel.in_trio_run():
+        return isinstance(exc, trio.Cancelled)
+    return type(exc).__name__ == "CancelledError"  # asyncio's, which programs on Trio do not load
 
 
 def _check_function(name: str, value: object) -> None:

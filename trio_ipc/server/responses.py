@@ -11,7 +11,7 @@ from typing import Final, Generic
 
 from trio_ipc.channel import Channel
 from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, encode
-from trio_ipc.errors import MessageEmptyError, MessageError, MessageTooLargeError
+from trio_ipc.errors import MessageEmptyError, MessageError, MessageTooLargeError, ends_the_program
 from trio_ipc.logs import LimitedLog
 
 #: Characters of an exception that go to the client; the whole of it is in the log.
@@ -89,7 +89,9 @@ class Responses(Generic[RequestT, ResponseT]):
             return payload
         except MessageError as exc:
             self._log.write("a failed response cannot be sent: %s", exc.message, extra=self._fields)
-        except Exception as exc:  # noqa: BLE001 - users' code
+        except BaseException as exc:
+            if ends_the_program(exc) is not None:
+                raise
             said = "the contract made no failed response of: %s"
             self._log.write(said, reason, extra=self._fields, exc_info=exc)
         return None

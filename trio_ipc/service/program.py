@@ -13,8 +13,7 @@ import trio
 
 from trio_ipc import streams
 from trio_ipc.client.nursery import nursery_of_our_own
-from trio_ipc.errors import IpcError, shown_argument
-from trio_ipc.server.handling import leaves
+from trio_ipc.errors import IpcError, leaves, shown_argument
 
 from .console import Console, program_name
 from .signals import caught_stops
