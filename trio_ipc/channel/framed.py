@@ -7,7 +7,7 @@ payload means, nor which platform carries it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
@@ -234,6 +234,13 @@ class FramedChannel(Channel):
         """
         second: socket.socket = self._duplex.second_socket()  # type: ignore[attr-defined]  # see can_block
         return second
+
+    def lend(self, close_when_free: Callable[[Callable[[], None]], None]) -> None:
+        """Let other threads send, look and block here; see :meth:`UnixStream.lend`.
+
+        Where :attr:`can_block` is true.
+        """
+        self._duplex.lend(close_when_free)  # type: ignore[attr-defined]  # see can_block
 
     @property
     def can_block(self) -> bool:
