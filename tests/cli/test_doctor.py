@@ -25,7 +25,7 @@ from tests.cli.broken_setups import OF_ROOT, SETUPS, USER, Place, SetUp, acting_
 from tests.cli.processes import command
 from tests.cli.terminal import at_terminal, plain
 from tests.support import succeed
-from trio_ipc import IpcConfig, PeerPolicy
+from trio_ipc import EndpointUnsafeError, IpcConfig, PeerPolicy
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.examining import examine
 from trio_ipc.daemoneye import DETECTION
@@ -116,6 +116,33 @@ async def test_the_directory_of_a_trusted_user_is_judged_as_theirs(directory: st
         found = [*findings.of_files(f"{directory}/s.sock", None, policy)]
     assert [one.verdict for one in found if one.about == "directory"] == [findings.BROKEN]
     assert "a server would refuse it" in told(found)
+
+
+@pytest.mark.parametrize("judged", [None, EndpointUnsafeError("unsafe", endpoint="x", hint="mend it")])
+async def test_a_directory_that_goes_while_it_is_looked_at_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: Exception | None
+) -> None:
+    directory = tmp_path / "gone"
+    directory.mkdir()
+
+    def judge(*_: object, **__: object) -> None:
+        directory.rmdir()
+        if judged is not None:
+            raise judged
+
+    monkeypatch.setattr(findings.unix_paths, "judge", judge)
+    policy = PeerPolicy.own_user_and_root()
+    found = [*findings.of_files(str(directory / "s.sock"), None, policy)]
+    assert "directory: it cannot be looked at: No such file or directory; check the path" in told(found)
+    assert "file: there is no socket at the path" in told(found)
+
+
+async def test_a_link_on_the_way_that_goes_while_it_is_looked_at_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "islink", lambda _: True)
+    found = [*findings.of_files(str(tmp_path / "none" / "s.sock"), None, PeerPolicy.anyone())]
+    assert told(found) == "way: it cannot be looked at: No such file or directory; check the path"
 
 
 async def test_as_a_process_it_tells_by_its_status(tmp_path: Path) -> None:
