@@ -260,9 +260,17 @@ class Contract(Generic[RequestT, ResponseT]):
         """Return whether a response means that the server is well. There must be a :attr:`health`.
 
         Raises:
-            ContractError: its ``says_well`` returned no bool.
+            ContractError: its ``says_well`` raised something, or returned no bool.
         """
-        return self._said("says_well", self._health.says_well(response))
+        says_well = self._health.says_well
+        try:
+            said = says_well(response)
+        except Exception as exc:
+            raise ContractError(
+                f"says_well of the contract {self.name} raised {shown(exc)}",
+                hint="mend that function: it must understand every response",
+            ) from exc
+        return self._said("says_well", said)
 
     def asks_for_health(self, request: RequestT) -> bool:
         """Return whether a request asks that. There must be a :attr:`health` with an ``is_asked``.
