@@ -15,6 +15,7 @@ import trio_ipc.aio
 import trio_ipc.blocking
 import trio_ipc.testing
 import trio_ipc.transports
+from trio_ipc.transports import host
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
@@ -22,7 +23,6 @@ PACKAGE = Path(trio_ipc.__file__).parent
 ROOMS = [
     "errors",
     "logs",
-    "streams",
     "endpoint",
     "settings",
     "castagnoli",
@@ -31,6 +31,7 @@ ROOMS = [
     "contract",
     "daemoneye",
     "transports",
+    "streams",
     "telemetry",
     "channel",
     "legacy",
@@ -78,9 +79,12 @@ def knows_the_platform(file: Path) -> bool:
     return any(word in file.read_text() for word in ("sys.platform", "os.name", "platform.system", "win32"))
 
 
-def test_services_and_the_command_know_no_platform() -> None:
-    for room in ("service", "cli"):
-        assert [file for file in (PACKAGE / room).rglob("*.py") if knows_the_platform(file)] == []
+def test_services_the_command_and_their_streams_know_no_platform() -> None:
+    files = [
+        PACKAGE / "streams.py",
+        *(file for room in ("service", "cli") for file in (PACKAGE / room).rglob("*.py")),
+    ]
+    assert [file for file in files if knows_the_platform(file)] == []
 
 
 def test_one_module_of_the_examples_knows_the_platform() -> None:
@@ -192,3 +196,9 @@ def test_importing_it_brings_in_nothing_to_test_with() -> None:
     code = "import sys, trio_ipc; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"trio_ipc.testing", "pytest_trio_ipc", "pytest"} & set(run.stdout.split())
+
+
+def test_what_ends_a_service_ends_a_command_and_is_said_in_one_place() -> None:
+    assert {*host.STOP_SIGNALS} <= {*host.COMMAND_STOP_SIGNALS}
+    saying = [file for file in PACKAGE.rglob("*.py") if "STOP_SIGNALS: Final" in file.read_text()]
+    assert saying == [PACKAGE / "transports" / "host.py"]

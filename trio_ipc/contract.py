@@ -45,15 +45,9 @@ def is_async(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
-    return any(
-        inspect.iscoroutinefunction(candidate) for candidate in (function, wrapped, called)
-    ) or _looks_async(function)
-
-
-def _looks_async(function: Any) -> bool:
-    """Return whether this says that it is async by the flags of its code, as ``AsyncMock`` does."""
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    return isinstance(flags, int) and bool(flags & inspect.CO_COROUTINE)
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)  # by these alone AsyncMock says so
+    says_so = isinstance(flags, int) and bool(flags & inspect.CO_COROUTINE)
+    return says_so or any(map(inspect.iscoroutinefunction, (function, wrapped, called)))
 
 
 def is_ordinary(function: Any) -> bool:
@@ -268,9 +262,16 @@ class Contract(Generic[RequestT, ResponseT]):
         """Return whether a response means that the server is well. There must be a :attr:`health`.
 
         Raises:
-            ContractError: its ``says_well`` returned no bool.
+            ContractError: its ``says_well`` raised something, or returned no bool.
         """
-        return self._said("says_well", self._health.says_well(response))
+        try:
+            said = self._health.says_well(response)
+        except Exception as exc:
+            raise ContractError(
+                f"says_well of the contract {self.name} raised {shown(exc)}",
+                hint="mend that function: it must understand every response",
+            ) from exc
+        return self._said("says_well", said)
 
     def asks_for_health(self, request: RequestT) -> bool:
         """Return whether a request asks that. There must be a :attr:`health` with an ``is_asked``.

@@ -6,7 +6,6 @@ The command and services share it. This module must never know what is written.
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -83,8 +82,11 @@ def discard(stream: TextIO) -> None:
 
 def reader_is_gone(error: OSError) -> bool:
     """Return whether an error of writing says that nobody reads any longer."""
-    # The C runtime of Windows has no better word for it than "invalid argument".
-    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL)
+    if isinstance(error, BrokenPipeError):
+        return True
+    from trio_ipc.transports.host import READER_GONE  # noqa: PLC0415 - it loads Trio, which few need here
+
+    return READER_GONE is not None and error.errno == READER_GONE
 
 
 def is_closed(stream: TextIO | None) -> bool:

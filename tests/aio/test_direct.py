@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sys
 from typing import Any
 
@@ -130,6 +131,33 @@ def test_no_requests_need_no_turn(config: IpcConfig) -> None:
         run_alone(config, test)
 
 
+def test_several_calls_that_wait_for_their_turn_are_under_way(config: IpcConfig) -> None:
+    gate = Gate()
+
+    async def test(client: AioClient) -> None:
+        call, waits = await waiting_call(client, gate), asyncio.Event()
+        direct: Any = client._direct
+        take_turn = direct._take_turn
+
+        async def noted(left: float) -> None:
+            waits.set()
+            await take_turn(left)
+
+        direct._take_turn = noted
+        many = asyncio.create_task(client.call_many([task("1"), task("2")]))
+        await waits.wait()
+        assert (client.snapshot().calls, client.snapshot().calls_in_flight) == (3, 3)
+        with pytest.raises(MessageEmptyError):  # what cannot be sent is told at once
+            await client.call_many([task(), DetectionTask()])
+        server.portal.call(gate.open)
+        assert await call == success("wait")
+        assert await many == [success("1"), success("2")]
+        check_counts(client)
+
+    with served(config, gate) as server:
+        run_alone(config, test)
+
+
 # --- Cancellation -------------------------------------------------------------------------------------------
 
 
@@ -203,6 +231,24 @@ def test_closing_ends_the_call_of_another_task(config: IpcConfig) -> None:
 
     with served(config, gate):
         run(main)
+
+
+def test_the_descriptor_is_closed_by_the_loop_that_reads_it(config: IpcConfig) -> None:
+    async def test(client: AioClient) -> None:
+        await client.call(task())
+        direct: Any = client._direct
+        number: int = direct._channel._duplex._sock.fileno()
+        inode = os.fstat(number).st_ino
+        client._kept.leave()
+        client._kept.left.result(DEADLINE)  # while this thread may be reading
+        assert os.fstat(number).st_ino == inode
+        with pytest.raises(ChannelClosedError):
+            await client.call(task())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+
+    with served(config):
+        run_alone(config, test)
 
 
 def test_a_portal_that_ends_ends_a_call(config: IpcConfig) -> None:

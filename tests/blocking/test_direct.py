@@ -266,3 +266,31 @@ def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
         client.call(task())
         assert [(one.calls, one.calls_in_flight) for one in said] == [(1, 1)]
         check_counts(client)
+
+
+def test_several_calls_that_wait_for_their_turn_are_under_way(config: IpcConfig) -> None:
+    with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
+        assert client._direct is not None
+        turn, said = client._direct._turn, []
+
+        def acquire(timeout: float) -> bool:
+            said.append(client.snapshot())
+            return len(said) > 1 and turn.acquire(timeout=timeout)
+
+        client._direct._turn = Mock(acquire=acquire, release=turn.release)
+        assert client.call_many([task("1"), task("2")]) == [success("1"), success("2")]
+        assert [(one.calls, one.calls_in_flight) for one in said] == [(0, 0), (2, 2)]
+        check_counts(client)
+
+
+def test_what_cannot_be_sent_is_told_before_a_turn_is_waited_for(config: IpcConfig) -> None:
+    gate = Gate()
+    with served(config, gate) as server, ThreadPoolExecutor(1) as thread:
+        with open_client(DETECTION, config, max_in_flight=1) as client:
+            call = thread.submit(client.call, task("wait"))
+            assert gate.reached.wait(DEADLINE)
+            with pytest.raises(MessageEmptyError):
+                client.call_many([task("1"), DetectionTask()])
+            assert client.snapshot().calls == 1, "as on Trio"
+            server.portal.call(gate.open)
+            assert call.result(DEADLINE) == success("wait")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 if sys.platform == "win32":
@@ -25,12 +26,12 @@ from tests.cli.broken_setups import OF_ROOT, SETUPS, USER, Place, SetUp, acting_
 from tests.cli.processes import command
 from tests.cli.terminal import at_terminal, plain
 from tests.support import succeed
-from trio_ipc import IpcConfig, PeerPolicy
+from trio_ipc import EndpointUnsafeError, IpcConfig, PeerPolicy
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.examining import examine
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import open_server, temporary_endpoint
-from trio_ipc.transports import findings
+from trio_ipc.transports import findings, unix_paths
 from trio_ipc.transports.findings import Finding
 
 #: Loaded here: they note set-ups, and a user without rights may not be able to read the interpreter's files.
@@ -92,6 +93,17 @@ async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
     assert abouts == ["name", "settings", "way", "directory", "file", "server", "trust", "answer"]
 
 
+async def test_a_contract_that_does_not_understand_an_answer_is_told(place: Place) -> None:
+    health: Any = DETECTION.health
+    health = attrs.evolve(health, says_well=lambda _: bool(1 / 0))
+    contract, policy = attrs.evolve(DETECTION, health=health), PeerPolicy.own_user_and_root()
+    async with served(place):
+        found = await examine(
+            str(place.path), contract, lambda endpoint: IpcConfig(endpoint_path=endpoint), policy, 5
+        )
+    assert re.search(rf"answer: says_well of the contract {contract.name} raised ZeroDivision", told(found))
+
+
 async def test_who_has_no_number_in_a_user_namespace_is_told(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +128,33 @@ async def test_the_directory_of_a_trusted_user_is_judged_as_theirs(directory: st
         found = [*findings.of_files(f"{directory}/s.sock", None, policy)]
     assert [one.verdict for one in found if one.about == "directory"] == [findings.BROKEN]
     assert "a server would refuse it" in told(found)
+
+
+@pytest.mark.parametrize("judged", [None, EndpointUnsafeError("unsafe", endpoint="x", hint="mend it")])
+async def test_a_directory_that_goes_while_it_is_looked_at_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: Exception | None
+) -> None:
+    directory = tmp_path / "gone"
+    directory.mkdir()
+
+    def judge(*_: object, **__: object) -> None:
+        directory.rmdir()
+        if judged is not None:
+            raise judged
+
+    monkeypatch.setattr(unix_paths, "judge", judge)
+    policy = PeerPolicy.own_user_and_root()
+    found = [*findings.of_files(str(directory / "s.sock"), None, policy)]
+    assert "directory: it cannot be looked at: No such file or directory; check the path" in told(found)
+    assert "file: there is no socket at the path" in told(found)
+
+
+async def test_a_link_on_the_way_that_goes_while_it_is_looked_at_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "islink", lambda _: True)
+    found = [*findings.of_files(str(tmp_path / "none" / "s.sock"), None, PeerPolicy.anyone())]
+    assert told(found) == "way: it cannot be looked at: No such file or directory; check the path"
 
 
 async def test_as_a_process_it_tells_by_its_status(tmp_path: Path) -> None:

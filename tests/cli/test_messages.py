@@ -15,8 +15,11 @@ from google.protobuf import (
 )
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
+from tests.linear import costs_as
+from tests.support import MIB
 from trio_ipc import IpcError
 from trio_ipc.cli import described
 from trio_ipc.cli.messages import (
@@ -114,10 +117,21 @@ def test_what_is_no_object_is_said(text: str, said: str) -> None:
         read()
 
 
-def test_a_long_object_in_many_pieces_is_looked_through_once() -> None:
-    splitter = Splitter()
-    pieces = ['{"a": "', *["x" * 1000] * 2_000, '"}']  # looked through each time, it would take long
-    assert sum(len(whole) for piece in pieces for whole in splitter.feed(piece)) == 2_000_009
+@pytest.mark.parametrize(("kind", "sizes"), [(Empty, (4 * MIB, 1_024)), (StringValue, (8 * MIB, 4_096))])
+@pytest.mark.parametrize(("begin", "inside", "end"), [('{"a": "', "x", '"}\n'), ("", " ", "{}\n")])
+def test_what_comes_in_many_pieces_is_looked_through_once(
+    kind: type[Message], sizes: tuple[int, int], begin: str, inside: str, end: str
+) -> None:
+    size, at_a_time = sizes
+
+    def part(piece: str) -> None:
+        splitter, told = splitter_of(kind), list[str]()
+        for text in (begin, *[piece] * (size // len(piece)), end):
+            told += splitter.feed(text)
+        splitter.close()
+        assert [len(one) for one in told] == [len((begin + inside * size + end).strip())]
+
+    assert costs_as(lambda: part(inside * size), lambda: part(inside * at_a_time))
 
 
 def test_a_contract_is_described_with_all_that_may_stand_in_its_messages() -> None:

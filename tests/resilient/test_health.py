@@ -136,16 +136,25 @@ async def test_a_negotiation_that_failed_does_not_say_that_a_server_is_well(
         assert (said.healthy, said.error) == (False, None)
 
 
-async def test_what_a_contract_cannot_say_of_a_negotiation_is_a_contract_error(
-    autojump_clock: MockClock,
+def _raising(_: DetectionResult) -> bool:
+    raise KeyError("healthy")
+
+
+@pytest.mark.parametrize(
+    ("says_well", "said"),
+    [(lambda _: None, "returned NoneType"), (_raising, r"raised KeyError\('healthy'\)")],
+    ids=["returns no bool", "raises"],
+)
+async def test_what_a_contract_cannot_say_of_a_negotiation_fails_checks_and_no_calls(
+    autojump_clock: MockClock, says_well: Any, said: str
 ) -> None:
-    health: Any = HealthCheck(ask=NEGOTIATION.ask, says_well=lambda _: None)  # type: ignore[arg-type,return-value]
-    server = FakeServer("a")
-    async with calling(server, contract=attrs.evolve(DETECTION, health=health)) as client:
-        with pytest.raises(ContractError, match="says_well of the contract .* returned NoneType"):
-            await client.check_health("a")
-        await wait_all_tasks_blocked()
-        assert server.connections.now == 0
+    contract = attrs.evolve(DETECTION, health=HealthCheck(ask=NEGOTIATION.ask, says_well=says_well))
+    async with calling(FakeServer("a"), contract=contract) as client:
+        assert (await client.ask(task("x"))).endpoint_id == "a"
+    async with calling(FakeServer("a"), contract=contract) as client:
+        for check in (client.check_health("a"), client.wait_until_healthy(5)):
+            with pytest.raises(ContractError, match=f"says_well of the contract {contract.name} {said}"):
+                await check
         nothing_is_left_behind(client)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -366,6 +367,9 @@ async def test_what_a_health_check_returns_is_judged() -> None:
         contract(ask=3).health_request()
     with pytest.raises(ContractError, match="says_well of the contract bad returned int, must be a bool"):
         contract(says_well=1).says_well(StringValue())
+    failing: HealthCheck[Value, StringValue] = HealthCheck(ask=ask, says_well=lambda _: bool(1 / 0))
+    with pytest.raises(ContractError, match=r"says_well of the contract askable raised ZeroDivisionError\("):
+        attrs.evolve(ASKABLE, health=failing).says_well(StringValue())
     with pytest.raises(ContractError, match="is_asked of the contract bad returned NoneType, must be a bool"):
         contract(is_asked=None).asks_for_health(Value())
     with pytest.raises(ContractError, match="answer of the contract bad returned str, must be StringValue"):

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -31,6 +32,7 @@ from tests.transports.sockets import (  # noqa: E402
     on_linux,
     umask,
 )
+from trio_ipc.transports import forks  # noqa: E402
 from trio_ipc.transports.unix import UnixStream  # noqa: E402
 from trio_ipc.transports.unix_listener import UnixListener  # noqa: E402
 from trio_ipc.transports.unix_listener import listen_unix as listen  # noqa: E402
@@ -154,6 +156,48 @@ async def test_end_of_file_to_a_peer_that_is_gone_is_a_broken_stream() -> None:
         left._sock.close()
         with pytest.raises(trio.ClosedResourceError):
             await left.send_eof()
+
+
+async def test_a_second_socket_that_cannot_be_kept_from_children_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[socket.socket] = []
+
+    def fail(sock: socket.socket) -> None:
+        made.append(sock)
+        raise MemoryError
+
+    left, right = pair()
+    async with left, right:
+        monkeypatch.setattr(forks, "keep_from_children", fail)
+        with pytest.raises(MemoryError):
+            left.second_socket()
+        assert [sock.fileno() for sock in made] == [-1]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_stream_that_is_lent_leaves_its_descriptor_to_the_last_who_uses_it(*, told: bool) -> None:
+    left, right = pair()
+    async with right:
+        number, closing = left._sock.fileno(), list[Callable[[], None]]()
+        inode = os.fstat(number).st_ino
+        left.lend(closing.append)
+        left.close()
+        left.close()
+        assert await right.receive_some() == b""
+        assert left.peer_state() is PeerState.GONE
+        with pytest.raises(trio.ClosedResourceError):
+            left.read(1)
+        assert os.fstat(number).st_ino == inode
+        [close] = closing
+        if told:
+            close()
+            close()
+        else:
+            del close
+            closing.clear()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
 
 
 # --- Listening ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from trio_ipc.channel import STOPPED, Spin
 from trio_ipc.client.client import seconds_of
 from trio_ipc.client.direct import Parts, closed_as
 from trio_ipc.client.failures import add_limit, kind_of, no_turn
+from trio_ipc.client.inflight import InFlight
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError
 from trio_ipc.telemetry import CallFailure
@@ -54,7 +55,7 @@ class Direct(Generic[RequestT, ResponseT]):
         self._channel = parts.channel
         self._contract = parts.contract
         self._telemetry = parts.telemetry
-        self._call_many = parts.call_many
+        self._parts = parts
         self._watch = watch
         self._run = run
         self._run_whole = run_whole
@@ -100,25 +101,26 @@ class Direct(Generic[RequestT, ResponseT]):
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> list[ResponseT]:
         """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
-        telemetry = self._telemetry
-        began = telemetry.now()
-        left = math.inf if timeout is None else seconds_of(timeout)
+        began = self._telemetry.now()
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
         if not requests:
             await asyncio.sleep(0)
             return []
+        parts = self._parts
+        if self._is_free:
+            await self._turn.acquire()  # which does not wait
+            call_many = partial(parts.call_many, requests, timeout=timeout, began=began)
+            return await self._run_in_turn(call_many)
+        batch = await self._run(partial(parts.batch_of, requests))  # what cannot be sent need not wait
+        calls = InFlight(self._telemetry, len(batch.requests), began)
         try:
-            await self._take_turn(left)
+            calls.begin()
+            await self._take_turn(deadline - self._telemetry.now())
+            return await self._run_in_turn(partial(parts.carry, batch, calls, deadline))
         except BaseException as exc:
-            telemetry.calls += len(requests)
-            telemetry.calls_failed[_kind_of(exc)] += len(requests)
+            calls.failed(_kind_of(exc))
             add_limit(exc, timeout)
             raise
-        try:
-            await self._pay()
-            call_many = partial(self._call_many, requests, timeout=timeout, began=began)
-            return await self._run_to_end(call_many)
-        finally:
-            self._turn.release()
 
     def close(self) -> None:
         """Stop waiting for the connection. A task that waits asks the Trio thread for its state."""
@@ -130,8 +132,12 @@ class Direct(Generic[RequestT, ResponseT]):
 
     # --- Turns ----------------------------------------------------------------------------------------------
 
+    @property
+    def _is_free(self) -> bool:
+        return not (self._turn.locked() or self._waiting)
+
     async def _take_turn(self, left: float) -> None:
-        if not (self._turn.locked() or self._waiting):
+        if self._is_free:
             await self._turn.acquire()  # which does not wait
             return
         now = self._telemetry.now
@@ -192,6 +198,14 @@ class Direct(Generic[RequestT, ResponseT]):
         self._line.answered()
         return response
 
+    async def _run_in_turn(self, function: Callable[[], Awaitable[R]]) -> R:
+        """Have the Trio thread do all that this turn is for, and end it."""
+        try:
+            await self._pay()
+            return await self._run_to_end(function)
+        finally:
+            self._turn.release()
+
     async def _run_to_end(self, function: Callable[[], Awaitable[R]]) -> R:
         """Have the Trio thread do something with the connection, which is nobody else's until that ended.
 
@@ -220,6 +234,7 @@ class Direct(Generic[RequestT, ResponseT]):
 def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch | None:
     """Return what waits for a client's connection in an event loop; None where that cannot be."""
     channel: Any = parts.channel  # Client.direct_parts has seen to it that it has these
+    channel.lend(partial(_close_in, loop))  # first: from now on this thread uses its descriptor
     try:
         sock: socket.socket = channel.second_socket()
     except (OSError, trio.ClosedResourceError):
@@ -229,6 +244,14 @@ def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch |
     except (OSError, NotImplementedError):
         sock.close()
         return None
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
+    """Have a descriptor closed in the event loop's thread, which is at it in none of its callbacks then."""
+    try:
+        loop.call_soon_threadsafe(close)
+    except RuntimeError:  # the loop was closed, and nobody is at it any longer
+        close()
 
 
 def _kind_of(exc: BaseException) -> CallFailure:

@@ -40,7 +40,7 @@ class Channel(trio.abc.AsyncResource):
     """Whole payloads in both directions over one connection.
 
     One task may receive while another sends. A channel is usable only between whole frames: what stops
-    a frame part-way (a deadline, a cancellation, an error) closes it.
+    a frame part-way (a deadline, a cancellation, an interrupt, an error) closes it.
 
     Attributes:
         endpoint: the path or name it leads to.
@@ -176,6 +176,7 @@ class Channel(trio.abc.AsyncResource):
 
     # --- What follows from it ---
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self, *, deadline: float = math.inf) -> bytes:
         """Wait for the next payload.
 
@@ -256,6 +257,7 @@ class Channel(trio.abc.AsyncResource):
         """
         await self.send_many((payload,))
 
+    @trio.lowlevel.enable_ki_protection
     async def send_many(self, payloads: Sequence[bytes]) -> None:
         """Hand over several payloads, in order, at the cost of one where that is possible.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from trio_ipc import Contract, IpcConfig, IpcError, PeerPolicy
+from trio_ipc import Contract, ContractError, IpcConfig, IpcError, PeerPolicy
 from trio_ipc.config import AUTO
 from trio_ipc.endpoint import endpoint_in_full, endpoint_problem
 from trio_ipc.transports.findings import BROKEN, GOOD, WARNING, Finding, of_files
@@ -105,7 +105,11 @@ async def _of_answer(
         seen = f"the server speaks {answer.variant}, and crc32_variant is {config.crc32_variant} here"
         return [Finding("answer", BROKEN, seen, "set crc32_variant to the same on both sides, or to auto")]
     found = [Finding("answer", GOOD, f"it answers, in the {answer.variant} variant")]
-    if contract.health is not None and not contract.says_well(answer.response):
+    try:
+        is_well = contract.health is None or contract.says_well(answer.response)
+    except ContractError as exc:
+        return [*found, Finding.of_error("answer", exc)]
+    if not is_well:
         seen = "it answers, and not that it is well"
         found = [Finding("answer", BROKEN, seen, "see its log, or its answer by 'trio-ipc info'")]
     return found

@@ -6,6 +6,7 @@ Nothing here reads or writes. A field of protobuf's 64 bits is a string in JSON,
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -118,12 +119,16 @@ class LineSplitter:
     """Parts a stream of text into lines, as a number does not say where it ends. The last has to end, too."""
 
     def __init__(self) -> None:
-        self._text = ""
+        self._begun = io.StringIO()  # of the last line: what grows by "+" is copied at each piece
 
     def feed(self, text: str) -> Iterator[str]:
         """Take more text; give the lines that are whole by it and have something in them."""
-        *whole, self._text = (self._text + text).split("\n")
-        yield from filter(None, (line.strip(_BETWEEN) for line in whole))
+        *ends, rest = text.split("\n")
+        for end in ends:
+            whole, self._begun = _joined(self._begun, end), io.StringIO()
+            if whole:
+                yield whole
+        self._begun.write(rest)
 
     def close(self) -> None:
         """Say that nothing follows."""
@@ -136,8 +141,8 @@ class Splitter:
     """
 
     def __init__(self) -> None:
-        self._text = ""
-        self._seen = 0
+        self._begun = io.StringIO()  # of the object that is not whole yet; see LineSplitter
+        self._backslash = ""  # at the end, if what it escapes has not come yet
         self._depth = 0
         self._in_string = False
 
@@ -147,13 +152,28 @@ class Splitter:
         Raises:
             NotAMessageError: something else than an object begins.
         """
-        self._text += text
-        while (end := self._end_of_first()) is not None:
-            whole, self._text = self._text[:end], self._text[end:]
-            self._seen = 0
-            yield whole.strip(_BETWEEN)
+        text, self._backslash = self._backslash + text, ""
+        start = seen = 0
+        for found in _MARK.finditer(text):
+            mark, seen = found.group(), found.end()
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string and mark in "{[":
+                if not self._depth:
+                    self._refuse_other(text[start : found.start()])
+                self._depth += 1
+            elif not self._in_string and mark in "}]":
+                self._depth = max(0, self._depth - 1)
+                if not self._depth:
+                    whole, self._begun = _joined(self._begun, text[start:seen]), io.StringIO()
+                    start = seen
+                    yield whole
         if not self._depth:
-            self._refuse_other(self._text.strip(_BETWEEN))
+            self._refuse_other(text[start:])
+            return
+        if seen < len(text) and text.endswith("\\"):
+            self._backslash = "\\"
+        self._begun.write(text[start : len(text) - len(self._backslash)])
 
     def close(self) -> None:
         """Say that nothing follows.
@@ -161,29 +181,17 @@ class Splitter:
         Raises:
             NotAMessageError: an object is not whole.
         """
-        if self._text.strip(_BETWEEN):
+        if self._depth:
             raise NotAMessageError("it ends within an object")
-
-    def _end_of_first(self) -> int | None:
-        position = self._seen
-        while (found := _MARK.search(self._text, position)) is not None:
-            mark, position = found.group(), found.end()
-            if mark == '"':
-                self._in_string = not self._in_string
-            elif not self._in_string and mark in "{[":
-                if not self._depth:
-                    self._refuse_other(self._text[: position - 1].strip(_BETWEEN))
-                self._depth += 1
-            elif not self._in_string and mark in "}]":
-                self._depth = max(0, self._depth - 1)
-                if not self._depth:
-                    return position
-        # What a backslash escapes may not have come yet.
-        self._seen = max(position, len(self._text) - self._text.endswith("\\"))
-        return None
 
     @staticmethod
     def _refuse_other(text: str) -> None:
+        text = text.strip(_BETWEEN)
         if text:
             shown = json.dumps(text[:40])
             raise NotAMessageError(f"it is no JSON object, which begins with a brace: {shown}")
+
+
+def _joined(begun: io.StringIO, end: str) -> str:
+    begun.write(end)
+    return begun.getvalue().strip(_BETWEEN)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import signal
 
 import trio
 
 from trio_ipc.testing import SystemEndpoint, relay
 from trio_ipc.testing.recorder import StreamObserver
+from trio_ipc.transports.host import COMMAND_STOP_SIGNALS
 
 from . import output
-from .running import STOP_SIGNALS, heeded_signals
+from .running import heeded_signals
 
 
 async def relay_until_stopped(
@@ -29,7 +29,7 @@ async def relay_until_stopped(
     Raises:
         EndpointError: ``listen_at`` cannot be used.
     """
-    with heeded_signals(signal.SIGINT, *STOP_SIGNALS) as stops:
+    with heeded_signals(*COMMAND_STOP_SIGNALS) as stops:
         async with relay(SystemEndpoint(listen_at), SystemEndpoint(connect_to), wrap=observer.wrap):
             output.say(f"{doing} what comes to {output.one_line(listen_at)}; Ctrl-C ends it")
             with trio.move_on_after(math.inf if seconds is None else seconds):

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import trio
+
+from trio_ipc.transports.host import COMMAND_STOP_SIGNALS
 
 from .ending import StoppedError
 
 _T = TypeVar("_T")
-
-#: What asks a program to end, besides Ctrl-C, as far as the system has it. On Windows SIGTERM never arrives.
-STOP_SIGNALS: Final = tuple(
-    number for number in signal.Signals if number.name in {"SIGTERM", "SIGHUP", "SIGBREAK"}
-)
 
 
 @contextlib.contextmanager
@@ -62,7 +59,7 @@ async def _until_stopped(body: Callable[[], Awaitable[_T]]) -> _T:
             scope.cancel()
 
     returned: list[_T] = []
-    with heeded_signals(*STOP_SIGNALS) as signals:
+    with heeded_signals(*{*COMMAND_STOP_SIGNALS} - {signal.SIGINT}) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
             returned.append(await body())

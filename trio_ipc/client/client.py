@@ -25,6 +25,7 @@ from trio_ipc.transports import PeerCredentials, PeerPolicy
 from .batch import Batch
 from .connecting import check_max_in_flight, open_line, open_trusted_channel
 from .failures import add_limit, kind_of
+from .inflight import InFlight
 from .nursery import nursery_of_our_own
 from .single import Single
 from .turns import Turns
@@ -202,37 +203,35 @@ class Client(Generic[RequestT, ResponseT]):
         began: float,
     ) -> list[ResponseT]:
         deadline = math.inf if timeout is None else began + seconds_of(timeout)
-        batch = Batch[RequestT, ResponseT]()
-        await batch.add(requests, self._contract, self._channel)
+        batch = await self._batch_of(requests)
         if not batch.requests:
             await trio.lowlevel.checkpoint()
             return []
+        calls = InFlight(self._telemetry, len(batch.requests), began)
         try:
-            await self._carry(batch, began, deadline)
+            return await self._carry(batch, calls, deadline)
         except BaseException as exc:
             add_limit(exc, timeout)
             raise
-        return batch.responses
+
+    async def _batch_of(self, requests: Iterable[RequestT]) -> Batch[RequestT, ResponseT]:
+        batch = Batch[RequestT, ResponseT]()
+        await batch.add(requests, self._contract, self._channel)
+        return batch
 
     @trio.lowlevel.enable_ki_protection
-    async def _carry(self, batch: Batch[RequestT, ResponseT], began: float, deadline: float) -> None:
-        telemetry = self._telemetry
-        telemetry.calls += len(batch.requests)
-        telemetry.calls_in_flight += len(batch.requests)
-
-        def answered(count: int) -> None:
-            telemetry.call_seconds.observe(telemetry.now() - began, count)
-            telemetry.calls_in_flight -= count
-
+    async def _carry(
+        self, batch: Batch[RequestT, ResponseT], calls: InFlight, deadline: float
+    ) -> list[ResponseT]:
+        calls.begin()
         try:
-            await self._make_many(batch, deadline, answered)
+            await self._make_many(batch, deadline, calls.answered)
         except BaseException as exc:
-            unanswered = len(batch.requests) - len(batch.responses)
-            telemetry.calls_failed[kind_of(exc)] += unanswered
-            telemetry.calls_in_flight -= unanswered
+            calls.failed(kind_of(exc))
             if isinstance(exc, IpcError):
                 exc.responses = tuple(batch.responses)
             raise
+        return batch.responses
 
     async def _make_many(
         self, batch: Batch[RequestT, ResponseT], deadline: float, answered: Callable[[int], None]
@@ -251,7 +250,15 @@ class Client(Generic[RequestT, ResponseT]):
             return None
         from .direct import Parts  # noqa: PLC0415 - nobody on Trio needs it
 
-        return Parts(self._line, self._channel, self._contract, self._telemetry, self._call_many)
+        return Parts(
+            line=self._line,
+            channel=self._channel,
+            contract=self._contract,
+            telemetry=self._telemetry,
+            call_many=self._call_many,
+            batch_of=self._batch_of,
+            carry=self._carry,
+        )
 
     def is_reusable(self) -> bool:
         """Return whether the client, idle so far, is good for another call, as far as can be seen.

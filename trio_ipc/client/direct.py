@@ -23,8 +23,10 @@ from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError
 from trio_ipc.telemetry import ClientTelemetry
 
+from .batch import Batch
 from .client import seconds_of
 from .failures import add_limit, kind_of, no_turn
+from .inflight import InFlight
 from .single import Single
 
 R = TypeVar("R")
@@ -57,13 +59,15 @@ _LOOK_AGAIN: Final = 1.0
 _Wait: TypeAlias = Callable[[float], bool]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Parts(Generic[RequestT, ResponseT]):
     """What a client with one call in flight at a time is made of, for who makes its calls elsewhere.
 
     Attributes:
         line, channel, contract, telemetry: the client's.
-        call_many: makes its calls of several requests.
+        call_many: makes its calls of several requests, which are the two steps that follow.
+        batch_of: encodes them, and raises where one cannot be sent.
+        carry: sends them, by a deadline, and returns the responses. It counts what was not counted yet.
     """
 
     line: Single[RequestT, ResponseT]
@@ -71,6 +75,8 @@ class Parts(Generic[RequestT, ResponseT]):
     contract: Contract[RequestT, ResponseT]
     telemetry: ClientTelemetry
     call_many: CallMany[RequestT, ResponseT]
+    batch_of: Callable[[list[RequestT]], Awaitable[Batch[RequestT, ResponseT]]]
+    carry: Callable[[Batch[RequestT, ResponseT], InFlight, float], Awaitable[list[ResponseT]]]
 
 
 class Direct(Generic[RequestT, ResponseT]):
@@ -87,7 +93,7 @@ class Direct(Generic[RequestT, ResponseT]):
         self._channel = parts.channel
         self._contract = parts.contract
         self._telemetry = parts.telemetry
-        self._call_many = parts.call_many
+        self._parts = parts
         self._run = run
         self._run_whole = run_whole
         #: One that knows its owner: an interrupt may come between its taking and whatever would note that. It
@@ -97,6 +103,10 @@ class Direct(Generic[RequestT, ResponseT]):
         #: Whether the connection may owe an answer, or be in use in the Trio thread. Set before anything is
         #: sent, so that an interrupt at any point finds it, or the next call does.
         self._owes = False
+        #: Closes the descriptor of a connection that was closed while a thread had its turn, and may have
+        #: been reading.
+        self._descriptor: Callable[[], None] | None = None
+        parts.channel.lend(self._close_when_free)  # type: ignore[attr-defined]  # see Client.direct_parts
 
     def call(self, request: RequestT, *, timeout: float | None = None) -> ResponseT:
         """Send a request and wait for its response; see :meth:`Client.call`. An interrupt closes it."""
@@ -125,30 +135,39 @@ class Direct(Generic[RequestT, ResponseT]):
                 self._turn.release()
             except RuntimeError:
                 pass  # it was not taken
+            if self._descriptor is not None:
+                self._close_descriptor()
 
     def call_many(self, requests: list[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
         """Send several requests ahead, in the Trio thread and in one turn; see :meth:`Client.call_many`."""
-        telemetry = self._telemetry
-        began = telemetry.now()
-        left = math.inf if timeout is None else seconds_of(timeout)
+        began = self._telemetry.now()
+        deadline = math.inf if timeout is None else began + seconds_of(timeout)
         if not requests:
             return []
+        parts = self._parts
         try:
+            if self._turn.acquire(timeout=0):
+                self._check_not_inside()
+                self._pay()
+                return self._run_to_end(partial(parts.call_many, requests, timeout=timeout, began=began))
+            batch = self._run(partial(parts.batch_of, requests))  # what cannot be sent need not wait
+            calls = InFlight(self._telemetry, len(batch.requests), began)
             try:
-                self._take_turn(left)
+                calls.begin()
+                self._take_turn(deadline - self._telemetry.now())
+                self._pay()
+                return self._run_to_end(partial(parts.carry, batch, calls, deadline))
             except BaseException as exc:
-                telemetry.calls += len(requests)
-                telemetry.calls_failed[kind_of(exc)] += len(requests)
+                calls.failed(kind_of(exc))
                 add_limit(exc, timeout)
                 raise
-            self._check_not_inside()
-            self._pay()
-            return self._run_to_end(partial(self._call_many, requests, timeout=timeout, began=began))
         finally:
             try:  # noqa: SIM105 - as _turn says
                 self._turn.release()
             except RuntimeError:
                 pass  # it was not taken
+            if self._descriptor is not None:
+                self._close_descriptor()
 
     # --- Turns ----------------------------------------------------------------------------------------------
 
@@ -190,6 +209,21 @@ class Direct(Generic[RequestT, ResponseT]):
             with contextlib.suppress(IpcError):  # it was closed already
                 self._run_whole(partial(self._line.fail, closed_as("interrupted", self._line.endpoint)))
             self._owes = False
+
+    def _close_when_free(self, close: Callable[[], None]) -> None:
+        """Close a descriptor, in the Trio thread, or leave that to the thread that has its turn."""
+        self._descriptor = close
+        self._close_descriptor()
+
+    def _close_descriptor(self) -> None:
+        # A thread that has its turn looks here once more, after it has given that back.
+        if self._turn.acquire(timeout=0):
+            try:
+                close, self._descriptor = self._descriptor, None
+                if close is not None:
+                    close()
+            finally:
+                self._turn.release()
 
     # --- A call ---------------------------------------------------------------------------------------------
 

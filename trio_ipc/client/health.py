@@ -45,6 +45,7 @@ async def check_health(
     Raises:
         IpcError: nobody could be asked, or nobody answered: in the precise form that fits, as
             :func:`open_client` and :meth:`Client.call` raise it.
+        ContractError: the contract's own functions failed, or returned what they must not.
         TypeError: an argument is of the wrong type.
 
     Cancellation leaves nothing open.

@@ -55,6 +55,8 @@ class Turns:
         self._waiting: dict[_Waiter, None] = {}  # in the order in which they came
         self._nursery = nursery
         self._alarm: Alarm | None = None
+        #: Whether the alarm's task was cancelled, and stays for those alone who wait under a shield.
+        self._alarm_is_leaving = False
 
     @trio.lowlevel.enable_ki_protection
     def take_nowait(self) -> bool:
@@ -116,22 +118,41 @@ class Turns:
     def _set_alarm(self, nursery: trio.Nursery, until: float) -> None:
         """Have the alarm end the wait of somebody who comes now."""
         if self._alarm is None:
-            self._alarm = Alarm(self._time_is_up)
-            nursery.start_soon(self._alarm.run)
+            self._alarm, self._alarm_is_leaving = Alarm(self._time_is_up), False
+            nursery.start_soon(self._keep_alarm, self._alarm)
         if until < self._alarm.deadline:
             self._alarm.set(until)
 
+    @trio.lowlevel.enable_ki_protection
+    async def _keep_alarm(self, alarm: Alarm) -> None:
+        """Keep the alarm until this is cancelled, and after that as long as somebody waits all the same."""
+        try:
+            await alarm.run()
+        finally:
+            self._alarm_is_leaving = True
+            if self._waiting:
+                with trio.CancelScope(shield=True):
+                    await alarm.run()
+            if self._alarm is alarm:
+                self._alarm = None
+
     async def _park(self, waiter: _Waiter) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
-            del self._waiting[waiter]
+            self._leave(waiter)
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._waiting[waiter] = None
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _wake(self, waiter: _Waiter) -> None:
-        del self._waiting[waiter]
+        self._leave(waiter)
         trio.lowlevel.reschedule(waiter.task)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        del self._waiting[waiter]
+        if self._alarm_is_leaving and not self._waiting and self._alarm is not None:
+            self._alarm.end()
+            self._alarm = None  # who comes now has another one
 
     def _time_is_up(self, alarm: Alarm) -> None:
         """End the waits whose time is up, and set the alarm for the next one."""

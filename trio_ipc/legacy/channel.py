@@ -101,6 +101,9 @@ class LegacyChannel(Channel):
         """Whether there is anything to take, or its beginning; see :attr:`Channel.has_input`."""
         return self._reader.has_begun or not self._reader.missing
 
+    # An interrupt comes at a wait and nowhere else: no step loses bytes, or hands them over twice.
+
+    @trio.lowlevel.enable_ki_protection
     def receive_nowait(self, at_most: int) -> list[bytes]:
         """Return the payload that is in hand, if there is one; see :meth:`Channel.receive_nowait`."""
         self._check_open()
@@ -111,6 +114,7 @@ class LegacyChannel(Channel):
         self.traffic.bytes_received += HEADER_BYTES + len(payload)
         return [payload]
 
+    @trio.lowlevel.enable_ki_protection
     async def fill(self, deadline: float | None = None) -> bool:
         """Read a frame as far as it is there, or wait for its next part; see :meth:`Channel.fill`."""
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -146,6 +150,7 @@ class LegacyChannel(Channel):
 
     # --- Sending ---
 
+    @trio.lowlevel.enable_ki_protection
     def send_nowait(self, payloads: Sequence[bytes]) -> bool:
         """Hand over what the system takes at once; see :meth:`Channel.send_nowait`.
 
@@ -164,6 +169,7 @@ class LegacyChannel(Channel):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._not_sent(exc) from exc
 
+    @trio.lowlevel.enable_ki_protection
     async def flush(self) -> None:
         """Wait until all is handed over; see :meth:`Channel.flush`."""
         self._check_open()

@@ -132,6 +132,7 @@ class PipeChannel(LegacyChannel):
     async def _wait_writable(self) -> None:
         await self._writing.wait()
 
+    @trio.lowlevel.enable_ki_protection
     def peer_state(self) -> PeerState:
         """Return what has become of the peer; see :meth:`Channel.peer_state`.
 

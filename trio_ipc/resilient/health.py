@@ -82,7 +82,8 @@ class HealthChecker:
             seconds: how long that may take.
 
         Raises:
-            ContractError: the contract's functions returned what they must not.
+            ContractError: the contract's functions returned what they must not, or its ``says_well`` raised
+                something.
             NoEndpointError: the endpoint was removed.
             ChannelClosedError: the client was closed.
 
@@ -157,8 +158,8 @@ class HealthChecker:
             CallTimeoutError: none was well in time.
             NoEndpointError: there is no endpoint.
             ChannelClosedError: the client was closed.
-            ContractError: the contract's functions returned what they must not. What they raise comes out as
-                it is.
+            ContractError: the contract's functions returned what they must not, or its ``says_well`` raised
+                something. What others raise comes out as it is.
 
         Cancellation ends all checks.
         """

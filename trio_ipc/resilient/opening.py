@@ -16,7 +16,7 @@ from trio_ipc.client.connecting import open_trusted_channel
 from trio_ipc.client.variants import both_failed, notices_refusal
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract
-from trio_ipc.errors import ChannelClosedError, MessageError, PeerClosedError
+from trio_ipc.errors import ChannelClosedError, ContractError, MessageError, PeerClosedError
 from trio_ipc.telemetry import Traffic
 from trio_ipc.transports import PeerPolicy
 
@@ -231,8 +231,14 @@ class Opener:
         if answer is not None:
             capabilities = self._contract.capabilities_in(answer)
             connection.upstream.learned(capabilities, question=question, process=connection.process)
-            connection.said_well = self._checks_health and self._contract.says_well(answer)
+            connection.said_well = self._checks_health and self._says_well(answer)
             self._check_end(connection)
+
+    def _says_well(self, answer: Any) -> bool:
+        try:
+            return self._contract.says_well(answer)
+        except ContractError:
+            return False  # a check asks once more, and tells it
 
     @staticmethod
     async def _answer_on(connection: Connection, request: Any) -> Any:

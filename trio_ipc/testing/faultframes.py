@@ -30,8 +30,12 @@ class Frames(abc.ABC):
         """Begin the next frame."""
 
     @abc.abstractmethod
-    def run(self, data: bytes, at: int) -> float:
-        """Return how many of these bytes, from there on, may be taken before the end of the frame."""
+    def run(self, data: bytes, at: int, most: int) -> float:
+        """Return how many of these bytes, from there on, may be taken before the end of the frame.
+
+        Looks at ``most`` of them and hardly more: what is taken in small steps is not gone through at each
+        of them. Where the end is not among these it is more than that.
+        """
 
     @abc.abstractmethod
     def take(self, data: bytes) -> None:
@@ -47,7 +51,7 @@ class LengthPrefixed(Frames):
         self._header = b""
         self._rest: float = HEADER_BYTES
 
-    def run(self, data: bytes, at: int) -> float:
+    def run(self, data: bytes, at: int, most: int) -> float:
         """Return what is left of the header, or of the frame."""
         return self._rest
 
@@ -76,13 +80,13 @@ class Delimited(Frames):
         self.ended = False
         self._tail = b""
 
-    def run(self, data: bytes, at: int) -> float:
+    def run(self, data: bytes, at: int, most: int) -> float:
         """Return how many bytes there are up to the end of the delimiter."""
         size = len(self._delimiter)
         across = (self._tail + data[at : at + size - 1]).find(self._delimiter)
         if across >= 0:
             return across + size - len(self._tail)
-        found = data.find(self._delimiter, at)
+        found = data.find(self._delimiter, at, at + most)
         return math.inf if found < 0 else found + size - at
 
     def take(self, data: bytes) -> None:

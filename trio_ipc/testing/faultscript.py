@@ -34,6 +34,9 @@ from .faultrules import (
 
 _BITS: Final = 8
 
+#: Bytes that are looked at for what may go through without a wait: more than a socket takes at once.
+_MOST_UNTOUCHED: Final = 262_144
+
 #: Bytes; more than any stream has.
 _LONGEST_GAP: Final = 2**63
 
@@ -48,6 +51,9 @@ class Pause:
 #: A step: bytes that come in one piece; a wait; or the fault that ends it all.
 Step: TypeAlias = bytes | Pause | Stall | Reset | EndOfFile
 
+#: Steps while they are made: what still grows is a bytearray.
+_Steps: TypeAlias = list[Step | bytearray]
+
 
 class _Strike(NamedTuple):
     """A fault that has begun at a byte. It is a hit once it has touched something."""
@@ -60,7 +66,7 @@ class _Copy(NamedTuple):
     """Bytes that are given twice: up to where, and those so far."""
 
     until: int
-    data: bytes
+    data: bytearray  # what grows by "+" is copied at each piece
     strike: _Strike
 
 
@@ -109,7 +115,7 @@ class FaultScript:
         self._copies: list[_Copy] = []
         self._hold_until = 0
         self._holds: list[_Strike] = []
-        self._held = b""
+        self._held = bytearray()
         self._dribble: _Strike | None = None
         self._dribble_until: float = 0
         self._in_piece = 0
@@ -120,9 +126,9 @@ class FaultScript:
 
     def start(self) -> list[Step]:
         """Return what is to happen before the first byte. To be called once, before all else."""
-        steps: list[Step] = []
+        steps: _Steps = []
         self._arrive(steps)
-        return steps
+        return _made(steps)
 
     def feed(self, data: bytes | bytearray | memoryview) -> tuple[list[Step], int]:
         """Hand over the next bytes.
@@ -130,34 +136,39 @@ class FaultScript:
         Returns:
             The steps, and how many of the bytes went in. It is fewer than all only after an end.
         """
-        steps: list[Step] = []
+        steps: _Steps = []
         at, whole = 0, bytes(data)
         while at < len(whole) and self.ended_by is None:
             run = self._run(whole, at)
             self._take(whole[at : at + run], steps)
             self._arrive(steps)
             at += run
-        return steps, at
+        return _made(steps), at
 
     def end(self) -> list[Step]:
         """Say that no more bytes will come; return what was kept back."""
-        steps: list[Step] = []
+        steps: _Steps = []
         if self.ended_by is None:
             self._release(steps)
             self._touch_delays()
-        return steps
+        return _made(steps)
 
     def untouched(self, data: bytes | bytearray | memoryview) -> int:
-        """Return how many of these bytes would go through as one piece and without a fault among them."""
+        """Return how many of these bytes would go through as one piece and without a fault among them.
+
+        It looks at no more than go through a socket at once.
+        """
         trial = copy.copy(self)
         trial._hit = lambda _at, _fault: None
         trial._frames = copy.copy(self._frames)
+        trial._held = bytearray()  # where anything is kept back, nothing goes through untouched
         for name in ("_next", "_draws", "_copies", "_untold", "_before_next", "_drops", "_holds", "_flips"):
             setattr(trial, name, [*getattr(self, name)])
-        count, whole = 0, bytes(data)
+        with memoryview(data) as view:
+            count, whole = 0, bytes(view[:_MOST_UNTOUCHED])
         while count < len(whole) and not trial._is_altering:
             run = trial._run(whole, count)
-            steps: list[Step] = []
+            steps: _Steps = []
             trial._take(whole[count : count + run], steps)
             trial._arrive(steps)
             count += run
@@ -186,9 +197,10 @@ class FaultScript:
         if self._dribble is not None:
             ends.append(self._position + self._piece_size - self._in_piece)
         runs = [end - self._position for end in ends if end > self._position]
-        return int(min([self._frames.run(data, at), len(data) - at, *runs]))
+        most = int(min([len(data) - at, *runs]))
+        return int(min(most, self._frames.run(data, at, most)))
 
-    def _take(self, data: bytes, steps: list[Step]) -> None:
+    def _take(self, data: bytes, steps: _Steps) -> None:
         """Let bytes of the same fate through."""
         self._frames.take(data)
         if self._drop_frame or self._position < self._drop_until:
@@ -199,17 +211,18 @@ class FaultScript:
                 self._touch(strike)
             for copied in self._copies:
                 self._touch(copied.strike)
-            self._copies = [copied._replace(data=copied.data + data) for copied in self._copies]
+            for copied in self._copies:
+                copied.data.extend(data)
             self._emit(data, steps)
         self._flips = []
         self._position += len(data)
 
-    def _arrive(self, steps: list[Step]) -> None:
+    def _arrive(self, steps: _Steps) -> None:
         """Come to a byte: end what ends before it, begin what begins with it."""
         done = [copied for copied in self._copies if copied.until == self._position]
         self._copies = [copied for copied in self._copies if copied.until != self._position]
         for copied in done:
-            self._emit(copied.data, steps)
+            self._emit(bytes(copied.data), steps)
         if self._hold_until == self._position:
             self._released(steps)
         if self._dribble_until == self._position:
@@ -263,7 +276,7 @@ class FaultScript:
 
     # --- What they do ---
 
-    def _strike(self, fault: Fault, number: int, steps: list[Step]) -> None:
+    def _strike(self, fault: Fault, number: int, steps: _Steps) -> None:
         position = self._position
         if isinstance(fault, Flip) and fault.bit is None:
             fault = Flip(self._chance(number).randrange(_BITS))
@@ -279,7 +292,7 @@ class FaultScript:
             self._drop_frame = True
             self._drops.append(strike)
         elif isinstance(fault, Duplicate):
-            self._copies.append(_Copy(position + fault.count, b"", strike))
+            self._copies.append(_Copy(position + fault.count, bytearray(), strike))
         elif isinstance(fault, Merge):
             self._hold_until = max(self._hold_until, position + fault.count)
             self._holds.append(strike)
@@ -291,18 +304,16 @@ class FaultScript:
         else:
             self._end_by(fault, strike, steps)
 
-    def _part(self, fault: Split | Delay, strike: _Strike, steps: list[Step]) -> None:
+    def _part(self, fault: Split | Delay, strike: _Strike, steps: _Steps) -> None:
         if isinstance(fault, Split):
             self._new_piece = True
             parts = self._has_given  # else there is nothing to be split from
-        else:
-            parts = fault.seconds > 0
-            if parts:
-                steps.append(Pause(fault.seconds))
+        elif parts := fault.seconds > 0:
+            steps.append(Pause(fault.seconds))
         if parts:
             self._before_next.append(strike)
 
-    def _end_by(self, fault: Stall | Reset | EndOfFile, strike: _Strike, steps: list[Step]) -> None:
+    def _end_by(self, fault: Stall | Reset | EndOfFile, strike: _Strike, steps: _Steps) -> None:
         self._release(steps)
         if not isinstance(fault, Stall):
             self._touch_delays()
@@ -325,22 +336,22 @@ class FaultScript:
 
     # --- What comes out ---
 
-    def _release(self, steps: list[Step]) -> None:
+    def _release(self, steps: _Steps) -> None:
         """Give out what is kept back, and the second half of what is doubled, as no more will come."""
         for copied in self._copies:
-            self._emit(copied.data, steps)
+            self._emit(bytes(copied.data), steps)
         self._copies = []
         self._released(steps)
 
-    def _released(self, steps: list[Step]) -> None:
-        held, self._held, self._hold_until = self._held, b"", 0
+    def _released(self, steps: _Steps) -> None:
+        held, self._held, self._hold_until = self._held, bytearray(), 0
         self._holds.clear()
         if held:
             self._new_piece = True
-            self._append(held, steps)
+            self._append(bytes(held), steps)
             self._new_piece = True
 
-    def _emit(self, data: bytes, steps: list[Step]) -> None:
+    def _emit(self, data: bytes, steps: _Steps) -> None:
         if not data:
             return
         self._touch_all(self._before_next)
@@ -348,19 +359,20 @@ class FaultScript:
             self._touch_all(self._holds)
             self._held += data
             return
-        while self._dribble is not None and data:
+        at = 0
+        while self._dribble is not None and at < len(data):
             if self._has_given and self._in_piece == 0:
                 self._touch(self._dribble)  # a piece begins that need not have begun
-            room = self._piece_size - self._in_piece
-            part, data = data[:room], data[room:]
+            part = data[at : at + self._piece_size - self._in_piece]
+            at += len(part)
             self._append(part, steps)
             self._in_piece = (self._in_piece + len(part)) % self._piece_size
             if self._in_piece == 0:
                 self._end_piece(steps)
-        if data:
-            self._append(data, steps)
+        if at < len(data):
+            self._append(data[at:], steps)
 
-    def _end_piece(self, steps: list[Step]) -> None:
+    def _end_piece(self, steps: _Steps) -> None:
         self._new_piece = True
         if self._dribble is not None and isinstance(self._dribble.fault, Dribble):
             seconds = self._dribble.fault.seconds
@@ -372,11 +384,17 @@ class FaultScript:
         fault = None if self._dribble is None else self._dribble.fault
         return fault.size if isinstance(fault, Dribble) else 1
 
-    def _append(self, data: bytes, steps: list[Step]) -> None:
+    def _append(self, data: bytes, steps: _Steps) -> None:
         self._has_given = True
         last = steps[-1] if steps else None
-        if isinstance(last, bytes) and not self._new_piece:
-            steps[-1] = last + data
+        if isinstance(last, bytes | bytearray) and not self._new_piece:
+            if isinstance(last, bytes):
+                steps[-1] = last = bytearray(last)
+            last.extend(data)
         else:
             steps.append(data)
         self._new_piece = False
+
+
+def _made(steps: _Steps) -> list[Step]:
+    return [bytes(step) if isinstance(step, bytearray) else step for step in steps]

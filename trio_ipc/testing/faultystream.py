@@ -38,6 +38,7 @@ class Inbox:
     def __init__(self) -> None:
         self._reset_at = math.inf
         self._arrived: deque[tuple[float, _Arrived]] = deque()
+        self._taken = 0  # bytes of the first of it
         self._pause = 0.0
         self._last = -math.inf
 
@@ -75,6 +76,7 @@ class Inbox:
     def clear(self) -> None:
         """Lose everything."""
         self._arrived.clear()
+        self._taken = 0
 
     def next_at(self) -> float:
         """Return when the next of it may be had."""
@@ -90,10 +92,12 @@ class Inbox:
         """Return bytes that may be had now, ``b""`` at the end, and None if there is nothing."""
         step = self.due()
         if isinstance(step, bytes):
-            at, _ = self._arrived.popleft()
-            if len(step) > max_bytes:
-                self._arrived.appendleft((at, step[max_bytes:]))
-            return step[:max_bytes]
+            data = step[self._taken : self._taken + max_bytes]
+            self._taken += len(data)
+            if self._taken == len(step):
+                self._arrived.popleft()
+                self._taken = 0
+            return data
         if isinstance(step, trio.BrokenResourceError):
             self._arrived.popleft()
             raise step
@@ -113,6 +117,7 @@ class FaultyStream(WrappedStream):
         self._inward = receiving
         self._inbox = Inbox()
         self._to_send: deque[Step] = deque()
+        self._sent = 0  # bytes of the first of it
         self._send_at: float | None = None
         self._inner_ended = False
         self._eof_sent = False
@@ -250,10 +255,10 @@ class FaultyStream(WrappedStream):
         while self._to_send:
             step = self._to_send[0]
             if isinstance(step, bytes):
-                step = step[await self._send_inner(step) :]
-                if step:
-                    self._to_send[0] = step
+                self._sent += await self._send_inner(memoryview(step)[self._sent :])
+                if self._sent < len(step):
                     continue
+                self._sent = 0
             elif isinstance(step, EndOfFile):
                 await self._end_inner()
                 self._outward.was_met()
@@ -271,7 +276,7 @@ class FaultyStream(WrappedStream):
                 await self._wait_out(step)
             self._to_send.popleft()
 
-    async def _send_inner(self, data: bytes) -> int:
+    async def _send_inner(self, data: memoryview) -> int:
         with self._inner_closed_by_reset():
             sent = self.duplex.write(data) or await self.duplex.write_some(data)
         self._check_usable()  # it may have been reset meanwhile, in the other direction
@@ -317,6 +322,7 @@ class FaultyStream(WrappedStream):
                 script.was_met()
         self._over.set()
         self._to_send.clear()
+        self._sent = 0
         if not keep_arrived:
             self._inbox.clear()
         self._to_be_closed = not self.duplex.close()

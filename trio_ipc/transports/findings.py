@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
+import functools
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, ParamSpec
 
 import attrs
 
@@ -25,6 +26,8 @@ from trio_ipc.transports.user_namespace import hidden_gid, hidden_uid, hidden_wo
 
 #: Whether an endpoint is a file. Pipes have none.
 HAS_FILE: Final = sys.platform != "win32"
+
+_P = ParamSpec("_P")
 
 _KINDS: Final = (
     (stat.S_ISSOCK, "socket"),
@@ -114,6 +117,24 @@ else:
     _OTHERS: Final = stat.S_IWOTH
     _GROUP: Final = stat.S_IWGRP
 
+    def _never_raising(
+        about: str,
+    ) -> Callable[[Callable[_P, Iterator[Finding]]], Callable[_P, Iterator[Finding]]]:
+        """Have what cannot be looked at be a finding: it may go or change between two looks."""
+
+        def of(look: Callable[_P, Iterator[Finding]]) -> Callable[_P, Iterator[Finding]]:
+            @functools.wraps(look)
+            def looking(*args: _P.args, **kwargs: _P.kwargs) -> Iterator[Finding]:
+                try:
+                    yield from look(*args, **kwargs)
+                except OSError as exc:
+                    seen = f"it cannot be looked at: {exc.strerror}"
+                    yield Finding(about, BROKEN, seen, "check the path")
+
+            return looking
+
+        return of
+
     def of_files(path: str, socket_group: str | int | None, policy: PeerPolicy) -> Iterator[Finding]:
         """Judge the way to a socket, its directory, its lock and its file.
 
@@ -143,6 +164,7 @@ else:
                     advice = "run both sides as users that the namespace maps (/proc/self/uid_map)"
                     yield Finding("namespace", BROKEN, f"this process itself has {kind} {hidden}", advice)
 
+    @_never_raising("way")
     def of_way(path: str) -> Iterator[Finding]:
         """Go the way to the directory step by step, and say where it ends."""
         reached = "/"
@@ -183,6 +205,7 @@ else:
             )
         return Finding("way", BROKEN, f"{step}: {error.strerror}", "check the path")
 
+    @_never_raising("directory")
     def of_directory(path: str, group: int | None, policy: PeerPolicy) -> Iterator[Finding]:
         """Say what a server would say of the directory, and whether one of this user can make a socket.
 
@@ -195,8 +218,6 @@ else:
             unix_paths.judge(path, group, uid=owner if trusted else None)
         except EndpointError as exc:
             yield Finding.of_error("directory", exc, "a server would refuse it: ")
-        except OSError as exc:
-            yield Finding("directory", BROKEN, f"it cannot be looked at: {exc.strerror}", "check the path")
         else:
             found = os.stat(directory)
             mode = stat.S_IMODE(found.st_mode)
@@ -218,6 +239,7 @@ else:
             seen = f"the file system of {directory} has no room for another file"
             yield Finding("directory", BROKEN, seen, "remove files: a socket is one")
 
+    @_never_raising("lock")
     def of_lock(path: str) -> Iterator[Finding]:
         """See whether a starter of a server there could take its turn."""
         lock = os.path.join(os.path.dirname(path), unix_lock.name_of(path))
@@ -239,6 +261,7 @@ else:
         finally:
             os.close(descriptor)
 
+    @_never_raising("file")
     def of_file(path: str, group: int | None) -> Iterator[Finding]:
         """Say what stands at the path, and whom it lets in."""
         try:
@@ -246,9 +269,6 @@ else:
         except FileNotFoundError:
             advice = "start the server, or check the path on both sides"
             yield Finding("file", BROKEN, "there is no socket at the path", advice)
-            return
-        except OSError as exc:
-            yield Finding("file", BROKEN, f"it cannot be looked at: {exc.strerror}", "check the path")
             return
         if stat.S_ISLNK(found.st_mode):
             where = os.readlink(path)

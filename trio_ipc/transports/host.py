@@ -6,6 +6,7 @@ signal, nor write anything.
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import sys
@@ -15,6 +16,8 @@ from typing import Final
 if sys.platform == "win32":
     #: What asks a program to end. SIGTERM has a name there and never arrives.
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
+    #: The same for a command, which is ended by the end of its terminal as well: a service is not.
+    COMMAND_STOP_SIGNALS: Final = STOP_SIGNALS
     #: Whether Ctrl-C ends a wait of the main thread for a lock
     #: (https://docs.python.org/3/library/threading.html#threading.Lock.acquire speaks of POSIX alone).
     INTERRUPTS_LOCKS: Final[bool] = False
@@ -26,6 +29,8 @@ if sys.platform == "win32":
     END_OF_INPUT: Final = "Ctrl-Z and Return"
     #: Whether a service manager may listen that speaks sd_notify(3).
     HAS_NOTIFY: Final = False
+    #: By what writing fails, besides EPIPE, where nobody reads any longer: the C runtime has no better word.
+    READER_GONE: Final[int | None] = errno.EINVAL
 
     def connected_datagrams(address: str) -> socket.socket:
         """Raise that there are none."""
@@ -37,11 +42,13 @@ if sys.platform == "win32":
 
 else:
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+    COMMAND_STOP_SIGNALS: Final = (*STOP_SIGNALS, signal.SIGHUP)
     INTERRUPTS_LOCKS: Final[bool] = True
     RELOAD_SIGNAL: Final[int | None] = signal.SIGHUP
     REPORT_SIGNAL: Final[int | None] = signal.SIGUSR1
     END_OF_INPUT: Final = "Ctrl-D"
     HAS_NOTIFY: Final = True
+    READER_GONE: Final[int | None] = None
 
     def connected_datagrams(address: str) -> socket.socket:
         """Return a socket whose datagrams go to this address. It never blocks (unix(7)).

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import trio
@@ -50,6 +51,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._blocking_poll: select.poll | None = None
+        self._close_when_free: Callable[[Callable[[], None]], None] | None = None
 
     def read(self, max_bytes: int) -> bytes | None:
         """Return bytes that are there; see :meth:`Duplex.read`."""
@@ -89,8 +91,25 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         """
         self._open_fd()
         second = self._sock.dup()
-        forks.keep_from_children(second)
+        try:
+            forks.keep_from_children(second)
+        except BaseException:
+            second.close()
+            raise
         return second
+
+    def lend(self, close_when_free: Callable[[Callable[[], None]], None]) -> None:
+        """Let other threads do here what needs no wait, though they may be at it when this is closed.
+
+        A descriptor that is closed under a reading thread may be somebody else's at once, and that one's
+        bytes be read.
+
+        Args:
+            close_when_free: called once by :meth:`close`, in whose thread, after the connection was shut
+                down. It has to see to it that what it is given is called when no other thread is at it. What
+                is given closes the descriptor; it does so at the latest when nobody knows it any longer.
+        """
+        self._close_when_free = close_when_free
 
     def _open_fd(self) -> int:
         # Asked for each time: in a forked child the socket is closed behind this stream's back.
@@ -191,8 +210,26 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
             trio.lowlevel.notify_closing(self._sock)
             with contextlib.suppress(OSError):  # the peer has closed, and there is nothing left to shut down
                 self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            if self._close_when_free is None:
+                self._sock.close()
+            else:
+                self._close_when_free(_Descriptor(self._sock.detach()).close)
         return True
+
+
+class _Descriptor:
+    """One that is closed when that is asked for, or when nobody has it any longer."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def close(self, _close: Callable[[int], None] = os.close) -> None:
+        """Close it. Idempotent."""
+        number, self._number = self._number, -1
+        if number != -1:
+            _close(number)
+
+    __del__ = close
 
 
 async def connect_unix(endpoint: str) -> UnixStream:

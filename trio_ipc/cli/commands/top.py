@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -89,9 +88,10 @@ async def _watch(views: list[View], interval: float, show: Show) -> None:
     import trio  # noqa: PLC0415
 
     from trio_ipc.cli.counters import NoCountersError, read  # noqa: PLC0415
-    from trio_ipc.cli.running import STOP_SIGNALS, heeded_signals  # noqa: PLC0415
+    from trio_ipc.cli.running import heeded_signals  # noqa: PLC0415
+    from trio_ipc.transports.host import COMMAND_STOP_SIGNALS  # noqa: PLC0415
 
-    with heeded_signals(signal.SIGINT, *STOP_SIGNALS) as stops:
+    with heeded_signals(*COMMAND_STOP_SIGNALS) as stops:
         while True:
             with trio.move_on_after(interval):
                 async for _ in stops:

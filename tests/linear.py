@@ -1,0 +1,21 @@
+"""Whether a work takes a time that grows as its size does, and not as the square of that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+#: Times as long as what is compared. What is linear takes one to three times as long, what is quadratic took
+#: 20 to 400 times.
+_FACTOR = 8
+
+
+def costs_as(yardstick: Callable[[], object], work: Callable[[], object]) -> bool:
+    """Return whether a work takes about as much CPU time as another one that is known to be linear."""
+    return min(_seconds(work), _seconds(work)) < _FACTOR * max(_seconds(yardstick) for _ in range(2))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began

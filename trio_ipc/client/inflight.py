@@ -1,0 +1,50 @@
+"""The calls of one :meth:`~trio_ipc.Client.call_many` in the counters of its client.
+
+They may wait for their turn in another thread than the one that carries them, and end in either. Whichever
+hears of an end first counts it; nothing is counted twice. This module must never make a call.
+"""
+
+from __future__ import annotations
+
+from trio_ipc.telemetry import CallFailure, ClientTelemetry
+
+
+class InFlight:
+    """Calls that end one after the other, or together.
+
+    Args:
+        telemetry: the client's.
+        number: how many they are.
+        began: when, on the telemetry's clock.
+    """
+
+    def __init__(self, telemetry: ClientTelemetry, number: int, began: float) -> None:
+        self._telemetry = telemetry
+        self._number = number
+        self._began = began
+        self._has_begun = False
+        self._left = 0
+
+    def begin(self) -> None:
+        """Count them as begun, if that was not done: before anything of them waits."""
+        if self._has_begun:
+            return
+        # Python looks for an interrupt between none of these steps, and changes threads at none.
+        number, self._has_begun = self._number, True
+        self._telemetry.calls += number
+        self._telemetry.calls_in_flight += number
+        self._left = number
+
+    def answered(self, count: int) -> None:
+        """Count so many of them as answered."""
+        count = min(count, self._left)  # the others were given up, after a second interrupt
+        if count:
+            self._telemetry.call_seconds.observe(self._telemetry.now() - self._began, count)
+            self._telemetry.calls_in_flight -= count
+            self._left -= count
+
+    def failed(self, kind: CallFailure) -> None:
+        """Count what is left of them as failed."""
+        left, self._left = self._left, 0
+        self._telemetry.calls_failed[kind] += left
+        self._telemetry.calls_in_flight -= left
