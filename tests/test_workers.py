@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,10 @@ def holds(directory: Path, name: str) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+def test_garbage_is_not_looked_for_among_what_was_collected_for_this_run() -> None:
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_what_is_no_unicode_can_be_sent() -> None:

@@ -7,6 +7,7 @@ is running, and the others wait for it. Without workers, and on Windows, it does
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
@@ -30,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_worker(config) or not config.getoption("numprocesses", None):
         # By this a worker's own coverage was begun; few of the processes that its tests start are measured.
         config.stash[_settings] = os.environ.pop(_MEASURING, "")
+
+
+def pytest_collection_finish() -> None:
+    # What was collected stays until the end. Each collection of garbage would look at all of it.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
