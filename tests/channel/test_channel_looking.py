@@ -22,6 +22,7 @@ from tests.platforms import unix_only
 from tests.support import MIB
 from trio_ipc import (
     ChannelClosedError,
+    ChecksumMismatchError,
     IpcConfig,
     ReadTimeoutError,
 )
@@ -192,6 +193,28 @@ async def test_a_peer_that_sends_without_a_pause_does_not_keep_others_from_their
             assert await channel.receive() == PAYLOAD
         nursery.cancel_scope.cancel()
     assert turns >= 190
+
+
+async def test_of_a_large_frame_that_is_there_seventeen_reads_come_before_the_others_turn() -> None:
+    """16 in a row, and the one that follows a wait; some 0.4 ms (see _READS_IN_A_ROW)."""
+    in_a_row: list[int] = [0]
+
+    class Large(Watched):
+        def read(self, max_bytes: int) -> bytes:
+            self.looks += 1
+            in_a_row[-1] += 1
+            header = (max_bytes * 200).to_bytes(4, "little") + bytes(4)
+            return header if self.looks == 1 else bytes(max_bytes)
+
+        async def wait_readable(self) -> None:
+            await trio.lowlevel.checkpoint()
+            in_a_row.append(0)
+
+    async with over(Large(), CONFIG.replace(max_frame_bytes=100 * MIB, poll_attempts=0)) as channel:
+        with pytest.raises(ChecksumMismatchError):
+            await channel.receive()
+    assert sum(in_a_row) == 201
+    assert max(in_a_row) == 17
 
 
 async def test_looking_after_a_peer_that_sends_without_a_pause_ends_after_some_reads() -> None:

@@ -101,6 +101,20 @@ async def test_a_real_server_whose_health_was_checked_is_not_asked_again_for_a_f
         assert collector.asked == {"markers": 2, "probes": 3, "tasks": 4}
 
 
+async def test_a_connection_that_was_only_probed_does_not_say_that_the_server_is_well(
+    autojump_clock: MockClock,
+) -> None:
+    collector = Collector(together=2)
+    server = FakeServer("a", collector)
+    async with calling(server, contract=DETECTION) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.call, task("1"))
+        await wait_all_tasks_blocked()
+        assert collector.asked == {"markers": 1, "tasks": 1}
+        assert (await client.check_health("a")).healthy
+        assert collector.asked == {"markers": 2, "probes": 1, "tasks": 1}, "by a further connection"
+        await client.call(task("2"))
+
+
 async def test_a_gate_is_asked_once_too_and_its_handler_sees_neither_question_nor_probe(
     config: IpcConfig,
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -67,6 +68,26 @@ async def test_a_connected_pair_through_a_listener_is_a_stream_by_trios_own_chec
             return await connect(path), await listener.accept()
 
         await trio.testing.check_half_closeable_stream(make, None)
+
+
+async def test_a_second_socket_shows_what_comes_and_the_end_and_takes_nothing() -> None:
+    left, right = pair()
+
+    def is_readable(sock: socket.socket) -> bool:
+        return bool(select.select([sock], [], [], 0)[0])
+
+    with left.second_socket() as second:
+        assert not is_readable(second)
+        await right.send_all(b"news")
+        assert is_readable(second)
+        assert await left.receive_some() == b"news"
+        assert not is_readable(second)
+        await left.aclose()
+        assert is_readable(second), "a close here ends a wait there"
+        assert await right.receive_some() == b"", "and the peer sees it, whoever keeps the second one"
+    with pytest.raises(trio.ClosedResourceError):
+        left.second_socket()
+    await right.aclose()
 
 
 async def test_a_cancelled_read_loses_no_bytes() -> None:
