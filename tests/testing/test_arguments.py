@@ -114,6 +114,7 @@ async def test_what_are_no_settings_is_refused(
         (lambda: MemoryEndpoint(client=WRONG), "client is '/run/server.sock', must be PeerCredentials"),
         (lambda: MemoryEndpoint(server=WRONG), "server is '/run/server.sock', must be PeerCredentials"),
         (lambda: memory_streams(client=WRONG), "client is '/run/server.sock', must be PeerCredentials"),
+        (lambda: memory_streams(cast(Any, 5)), "endpoint is 5, must be a str"),
         (lambda: MemoryNetwork().add(WRONG), "must be a MemoryEndpoint"),
         (lambda: Faults().wrap(WRONG), "stream is '/run/server.sock', must be a trio.abc.Stream"),
         (lambda: Faults().wrap_as(cast(Any, None)), "name is None, must be a str"),
@@ -134,6 +135,21 @@ def test_what_could_only_fail_later_is_refused_at_once(use: Callable[[], object]
 def test_a_rule_has_one_place(places: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a rule has one place"):
         Rule(Flip(), **places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"offset": 3}, "offset is of a frame"),
+        ({"byte": 1, "offset": 3}, "offset is of a frame"),
+        ({"byte": 1, "probability": 0.5}, "probability is not of one byte or frame"),
+        ({"frame": 1, "probability": 0.5}, "probability is not of one byte or frame"),
+    ],
+    ids=str,
+)
+def test_what_would_change_nothing_of_a_rule_is_refused(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        Rule(Flip(), **arguments)
 
 
 async def test_what_a_simulated_server_is_asked_for_must_be_possible() -> None:

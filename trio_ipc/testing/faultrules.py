@@ -156,6 +156,10 @@ class Rule:
             raise TypeError(f"each_frame is {value!r}, must be a bool")
         if (self.byte is not None) + (self.frame is not None) + value > 1:
             raise ValueError("a rule has one place: byte, frame or each_frame, and no two of them")
+        if self.offset and self.frame is None and not value:
+            raise ValueError("offset is of a frame: place the fault in frame or each_frame")
+        if self.probability != 1 and (self.byte is not None or self.frame is not None):
+            raise ValueError("probability is not of one byte or frame: use at_random() or at_each_frame()")
 
     @probability.validator
     def _is_a_probability(self, _: object, value: object) -> None:

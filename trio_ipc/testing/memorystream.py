@@ -211,6 +211,8 @@ def memory_streams(
     Raises:
         TypeError, ValueError: an argument can't be.
     """
+    if not isinstance(endpoint, str):
+        raise TypeError(f"endpoint is {shown_argument(endpoint)}, must be a str")
     check_whole("buffer_bytes", buffer_bytes, 1, optional=True)
     check_credentials("client", client)
     check_credentials("server", server)
