@@ -67,8 +67,8 @@ def command(
     """Measure how long the server at ENDPOINT takes to answer, and how many calls there are in a second.
 
     The times are those of a client in Python, from the call to its decoded response, one call at a time on
-    each connection. The server does whatever is asked as often as it is asked. A call that fails ends it,
-    with status 4. p99_us, for example, is the time in µs that 99 of 100 calls did not exceed.
+    each connection. The server does the work of each request. A call that fails ends the
+    command, with status 4. p99_us, for example, is the time in µs that 99 of 100 calls did not exceed.
 
     \b
       trio-ipc bench ./s.sock

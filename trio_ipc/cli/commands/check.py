@@ -77,20 +77,21 @@ def command(
 ) -> int:
     """Check whether the server at ENDPOINT keeps the wire protocol; with --listen, whether a client does.
 
-    Without --hostile nothing is sent that a good peer does not send. What the peer is said to be set to
-    (max_frame_bytes, max_connections, read_timeout_ms, crc32_variant) comes from --config and TRIO_IPC_...
-    variables.
+    Without --hostile the command sends nothing that a correct peer would not send. The settings that the peer
+    should have (max_frame_bytes, max_connections, read_timeout_ms, crc32_variant) come from --config and
+    TRIO_IPC_... variables.
 
-    With --listen each request is answered in another way. A client that asks on and on sees all of them; one
-    that asks once must be run again and again, until this ends. Ctrl-C ends it with what was seen until then.
+    With --listen each request is answered in another way. A client that makes many requests sees all of
+    them; a client that makes one must be run again until the command ends. Ctrl-C ends it with the findings
+    so far.
 
     \b
       trio-ipc check ./s.sock
       trio-ipc check ./s.sock --hostile --json
       trio-ipc check --listen ./of-a-test.sock
 
-    Each finding has the rule's number, its text, and what was seen. The exit status is 0 where some rules
-    were kept and none was broken, and 1 otherwise.
+    Each finding has the rule's number, its text, and what was seen. The exit status is 0 if some rules were
+    kept and none was broken, 3 if there is no peer to check, and 1 otherwise.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.running import run_async  # noqa: PLC0415 - not for completion
 

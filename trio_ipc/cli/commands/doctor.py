@@ -39,13 +39,13 @@ def command(
     In turn: the name; the settings; the way to the socket; its directory, as a server of this user judges it;
     the lock of starters; the socket file and whom it lets in; who listens; whether a client of this user
     trusts that one (--trust names further users); and what is answered, in which checksum variant, to a
-    request that does no harm. Nothing is changed. Run it as the user who has the trouble.
+    request that does no harm. Nothing is changed. Run it as the user who has the problem.
 
     \b
       trio-ipc doctor ./s.sock
       sudo -u agent trio-ipc doctor /run/procmond/s.sock
 
-    The exit status is 0 where nothing is broken, and 1 otherwise.
+    The exit status is 0 if nothing is broken, and 1 otherwise.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.examining import examine  # noqa: PLC0415 - not for completion
     from trio_ipc.cli.running import run_async  # noqa: PLC0415

@@ -46,16 +46,16 @@ def command(
       busy       nobody took the connection in time
       unusable   anything else, such as a file that is no socket
 
-    A server that is trusted is asked what it can do, or whether it is well, as far as the contract has a
-    request for that, by which it is seen which checksum variant it speaks (the first one that it answers).
-    One that runs as a user who is not trusted is shown, and not asked.
+    A trusted server is asked what it can do, or whether it is well, if the contract has a request for that.
+    Its answer shows which checksum variant it speaks. A server of a user who is not trusted is shown, but not
+    asked.
 
     \b
       trio-ipc info ./s.sock
       trio-ipc info ./s.sock --silent --json
 
-    The exit status is 0 where somebody is there who may be talked to, 1 where that one is not trusted or does
-    not answer, and 3 where nobody could be reached.
+    The exit status is 0 if a trusted server answers (with --silent: listens), 1 if the server is not trusted
+    or does not answer, and 3 if no server could be reached.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.running import run_async  # noqa: PLC0415 - not for completion
 

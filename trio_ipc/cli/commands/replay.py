@@ -41,8 +41,8 @@ def command(
 ) -> int:
     """Make the requests of a recording again, to the server at ENDPOINT, and compare its answers.
 
-    Requests go as they were recorded, one after the other, and as many connections are made. A server does
-    again whatever they ask it to do. FILE is what 'trio-ipc capture' has written.
+    Requests are sent as they were recorded, one after the other, over as many connections. The server does
+    again what they ask for. FILE is what 'trio-ipc capture' has written.
 
     \b
       trio-ipc replay said.jsonl ./s.sock
