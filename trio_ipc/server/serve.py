@@ -88,11 +88,10 @@ class Server(Generic[RequestT, ResponseT]):
         Any thread may ask. The endpoint is removed at once and idle connections are closed. Requests that
         have begun to arrive are answered within ``shutdown_grace_ms``; what is left then is cancelled.
         """
-        if _runs_in(self._token):
-            self._accepting.cancel()
-        else:
-            with contextlib.suppress(trio.RunFinishedError):  # and so is the server
-                self._token.run_sync_soon(self._accepting.cancel, idempotent=True)
+        # Also in a task of the run: a signal's handler may ask, which Python calls in the middle of whatever
+        # that task is at, such as Trio's own steps.
+        with contextlib.suppress(trio.RunFinishedError):  # and so is the server
+            self._token.run_sync_soon(self._accepting.cancel, idempotent=True)
 
     async def wait_stopped(self) -> None:
         """Wait until every connection is closed and the endpoint removed. Can be cancelled freely."""
@@ -256,15 +255,6 @@ def _check_listener(listener: object) -> None:
         f"listener is {shown_argument(listener)}, {what}: it must give channels, as "
         "FramedChannelListener(listener, config) does"
     )
-
-
-def _runs_in(token: trio.lowlevel.TrioToken) -> bool:
-    """Return whether a task of that run calls this, and not another thread or a signal's handler."""
-    try:
-        trio.lowlevel.current_task()
-        return trio.lowlevel.current_trio_token() is token
-    except RuntimeError:
-        return False
 
 
 async def serve(
