@@ -134,7 +134,7 @@ class Program:
     def __init__(self, name: str, process: trio.Process) -> None:
         self._name = name
         self._process = process
-        self._unread = b""
+        self._unread = bytearray()
 
     async def line_with(self, *words: str) -> None:
         """Wait until it prints a line with all these words."""
@@ -155,14 +155,17 @@ class Program:
 
     async def _lines(self) -> AsyncIterator[str]:
         assert self._process.stdout is not None  # noqa: S101 - running() made the pipe
+        seen = 0
         while True:
-            line, newline, rest = self._unread.partition(b"\n")
-            if newline:
-                self._unread = rest
-                text = line.decode("utf-8", "replace")
+            end = self._unread.find(b"\n", seen)
+            if end >= 0:
+                text = self._unread[:end].decode("utf-8", "replace")
+                del self._unread[: end + 1]
+                seen = 0
                 show(f"  {text}")
                 yield text
             elif received := await self._process.stdout.receive_some():
+                seen = len(self._unread)
                 self._unread += received
             else:
                 return

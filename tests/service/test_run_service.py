@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -313,29 +314,39 @@ async def test_a_log_that_the_program_configured_stays_as_it_is(endpoint: str) -
 # --- Metrics for node_exporter ------------------------------------------------------------------------------
 
 
-async def until_told(file: str, line: str) -> str:
-    """Wait for a file that has a line. It must be whole whenever there is one."""
+#: Has a service say on standard error whenever it has put a file in its place.
+TELLING = """
+replace = os.replace
+
+def told(*paths):
+    replace(*paths)
+    print("replaced", file=sys.stderr, flush=True)
+
+os.replace = told
+"""
+
+
+async def until_told(program: Program, file: str, holds: Callable[[str], bool]) -> None:
+    """Wait until a service has written a file of which this holds. It is whole whenever there is one."""
     while True:
-        try:
-            with open(file) as opened:
-                text = opened.read()
-        except FileNotFoundError:
-            text = ""
-        assert not text or text.endswith("\n")
-        if line in text.splitlines():
-            return text
-        await trio.sleep(0.01)
+        await program.stderr.until(lambda line: line == "replaced")
+        with open(file) as opened:
+            text = opened.read()
+        assert text.endswith("\n")
+        if holds(text):
+            return
 
 
 async def test_metrics_are_written_at_intervals_and_gone_at_the_end(endpoint: str, directory: str) -> None:
     file = f"{directory}/svc.prom"
-    setup = f"import os; os.umask(0o077)\noptions.update(metrics_file={file!r}, metrics_interval=0.05)"
+    setup = f"{TELLING}\nos.umask(0o077)\noptions.update(metrics_file={file!r}, metrics_interval=0.05)"
     labels = f'{{contract="daemoneye.detection",endpoint="{endpoint}",transport="interprocess"}}'
+    count = f"trio_ipc_server_requests_total{labels}"
     async with running(endpoint, setup) as program:
-        await until_told(file, f"trio_ipc_server_requests_total{labels} 0.0")
+        await until_told(program, file, lambda text: f"\n{count} 0.0\n" in text)
         assert os.stat(file).st_mode & 0o777 == 0o644, "node_exporter is another user"
         await ask(endpoint)
-        await until_told(file, f"trio_ipc_server_requests_total{labels} 1.0")
+        await until_told(program, file, lambda text: f"\n{count} 1.0\n" in text)
         await program.signal(signal.SIGTERM)
         assert await program.end() == 0
     assert os.listdir(directory) == []
@@ -343,16 +354,10 @@ async def test_metrics_are_written_at_intervals_and_gone_at_the_end(endpoint: st
 
 async def test_a_snapshot_is_written_at_intervals_and_stays_at_the_end(endpoint: str, directory: str) -> None:
     file = f"{directory}/svc.json"
-    setup = f"options.update(snapshot_file={file!r}, snapshot_interval=0.05)"
+    setup = f"{TELLING}\noptions.update(snapshot_file={file!r}, snapshot_interval=0.05)"
     async with running(endpoint, setup) as program:
-        while not exists(file):  # noqa: ASYNC110 - another process makes it
-            await trio.sleep(0.01)
         await ask(endpoint)
-        while True:
-            with open(file) as opened:
-                if json.loads(opened.read())["requests"] == 1:
-                    break
-            await trio.sleep(0.01)
+        await until_told(program, file, lambda text: bool(json.loads(text)["requests"] == 1))
         assert os.stat(file).st_mode & 0o777 == 0o600
         await program.signal(signal.SIGTERM)
         assert await program.end() == 0

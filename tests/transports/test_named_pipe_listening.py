@@ -239,7 +239,7 @@ async def test_a_client_that_waits_learns_that_the_server_has_gone(name: str) ->
                 await open_named_pipe(name)
 
         nursery.start_soon(call)
-        await trio.sleep(0.1)
+        await trio.testing.wait_all_tasks_blocked()
         await listener.aclose()
         assert await first.receive_some() == b""
 

@@ -17,7 +17,7 @@ import anyio
 import trio
 from anyio.from_thread import BlockingPortal
 
-from trio_ipc.errors import IpcError, OutOfResourcesError
+from trio_ipc.errors import OutOfResourcesError
 
 #: Seconds that the end of a program waits for a thread that was forgotten: it closes sockets, which takes a
 #: thousandth of that.
@@ -31,9 +31,10 @@ def future_of_nobody_to_cancel() -> Future[object]:
     return future
 
 
-def _cannot_begin(exc: OSError) -> IpcError:
+def _no_room(exc: OSError) -> OutOfResourcesError:
     error = OutOfResourcesError(
-        f"its Trio thread cannot begin: {exc}", hint="it needs a few descriptors: see ulimit -n"
+        f"Trio cannot be started in a thread: {exc.strerror}",
+        hint="close what is not needed, raise the limit of open files (ulimit -n), or share a portal",
     )
     error.__cause__ = exc
     return error
@@ -92,7 +93,7 @@ class PortalThread:
         except BaseException as exc:
             if self.started.done():
                 raise  # a bug, told at the thread's end; the waiting caller was told
-            self.started.set_exception(_cannot_begin(exc) if isinstance(exc, OSError) else exc)
+            self.started.set_exception(_no_room(exc) if isinstance(exc, OSError) else exc)
         finally:
             if not self._ended.done():  # an interrupt has come in the middle of start()
                 self._ended.set_result(None)
