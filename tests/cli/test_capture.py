@@ -196,3 +196,19 @@ async def test_a_reader_who_has_seen_enough_ends_it() -> None:
             await process.stdout.aclose()
             await command("call", between.path, '{"task_id": "1"}')
             assert await process.wait() == Status.DONE
+
+
+@unix_only
+@pytest.mark.parametrize("name", ["capture", "monitor"])
+async def test_a_server_that_cannot_be_reached_is_told(tmp_path: Path, name: str) -> None:
+    with temporary_endpoint() as nobody, temporary_endpoint() as between:
+        arguments = [str(tmp_path / "f")] if name == "capture" else []
+        async with relaying(name, nobody.path, *arguments, "--listen", between.path) as process:
+            run = await command("call", between.path, '{"task_id": "1"}')
+            assert run.returncode == Status.FAILED
+            assert process.stderr is not None
+            said = await process.stderr.receive_some()
+            assert said.startswith(b"a client was closed: ")
+            assert nobody.path.encode() in said
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == Status.DONE

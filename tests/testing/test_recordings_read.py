@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,9 @@ def test_a_number_that_cannot_be_is_damage(path: Path, record: dict[str, object]
     recording = read_recording(path)
     assert recording.damage == "the recording is damaged at line 3; what follows was not read"
     assert [event.data for event in recording.events] == [bytes(3)]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no file without an end")
+def test_a_file_without_an_end_is_no_recording() -> None:
+    with pytest.raises(RecordingError, match="/dev/zero is no recording of trio_ipc"):
+        read_recording("/dev/zero")

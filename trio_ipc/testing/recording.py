@@ -29,6 +29,9 @@ from .recorder import FORMAT, VERSION, Event, Side
 #: Bytes of a payload that are shown, where there is no message to show.
 _SHOWN_BYTES: Final = 64
 
+#: Bytes of the first line, at the most: a recorder writes some hundred.
+_LONGEST_HEADER: Final = 65_536
+
 #: Bytes that are given to a decoder at a time.
 _PIECE: Final = 65_536
 
@@ -222,9 +225,12 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         TypeError: ``path`` is no path.
     """
     with open(os.fspath(path), "rb") as file:  # open() would take a number for a descriptor
-        lines = file.read().split(b"\n")
+        first = file.readline(_LONGEST_HEADER)
+        header = _header(
+            first, os.fspath(path)
+        )  # before the rest is read: it may be any file, without an end
+        lines = (first + file.read()).split(b"\n")
     torn = lines.pop()  # what follows the last newline: nothing, in a whole file
-    header = _header(lines[0] if lines else torn, os.fspath(path))
     events: list[Event] = []
     damage = "the recording ends in the middle of a record" if torn else None
     for number, line in enumerate(lines[1:], start=2):
