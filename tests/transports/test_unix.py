@@ -71,11 +71,10 @@ async def test_a_connected_pair_through_a_listener_is_a_stream_by_trios_own_chec
 
 
 async def test_a_second_socket_shows_what_comes_and_the_end_and_takes_nothing() -> None:
-    left, right = pair()
-
     def is_readable(sock: socket.socket) -> bool:
         return bool(select.select([sock], [], [], 0)[0])
 
+    left, right = pair()
     with left.second_socket() as second:
         assert not is_readable(second)
         await right.send_all(b"news")
