@@ -38,7 +38,9 @@ def write(program: Path, text: str) -> None:
 def ask(asked: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": f"{tmp_path / 'shims'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
     script = str(ROOT / "tests" / "distribution" / "interpreter.sh")
-    return subprocess.run([script, asked], env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [script, asked], env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def test_a_python_that_works_is_taken_as_it_was_asked_for(tmp_path: Path) -> None:
