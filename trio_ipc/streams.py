@@ -23,13 +23,29 @@ class OutputError(Exception):
 
 def prepare() -> None:
     """Have writing to the standard streams cost no more than what was written. Before the first line."""
-    if sys.stderr is None:
-        # It was closed. print and argparse would take standard output in its place.
+    if not _takes_anything(sys.stderr):
+        # print and argparse would take standard output in place of one that is closed, and argparse up to
+        # Python 3.11.2 fails by one that is open for reading alone.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
     # Another encoding than UTF-8 is no reason to fail: what it lacks becomes an escape.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _takes_anything(stream: TextIO | None) -> bool:
+    """Return whether a stream is there and open for writing, as far as the system knows."""
+    if stream is None:
+        return False
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return True  # it is none of the system's
+    try:
+        os.write(descriptor, b"")
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -45,7 +45,7 @@ def masked(text: str, directory: str) -> str:
     text = re.sub(r"^(server program +).*", r"\1...", text, flags=re.MULTILINE)
     text = re.sub(r"(capability-negotiation)-[-\w]+", r"\1", text)
     text = re.sub(rf"of ({'|'.join(map(re.escape, names))}) \(uid", "of you (uid", text)
-    text = re.sub(r"user \d+ or user \d+|user \d+", "user #", text)
+    text = re.sub(r"user \d+( or \d+)?", "user #", text)
     return re.sub(r"\d+", "#", text)
 
 
