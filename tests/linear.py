@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+
+import pytest
+
+needs_thread_time = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows counts the time of a thread in steps of 15.6 ms"
+)
 
 #: Times as long as what is compared. What is linear takes one to three times as long, what is quadratic took
 #: 20 to 400 times.

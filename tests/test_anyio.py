@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from tests.platforms import UNDER_WINE
 from tests.support import succeed, success, task
 from trio_ipc import Call, CallTimeoutError, IpcConfig, Server, open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -116,8 +117,10 @@ def run_tests(where: Path, text: str, *options: str) -> str:
     """Run a user's tests; return what pytest says."""
     (where / "test_of_a_user.py").write_text(text, encoding="utf-8")
     (where / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-q", *options]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, check=False).stdout
+    plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []  # where the package is not installed
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-q", *plugin, *options]
+    done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False, timeout=120)
+    return done.stdout
 
 
 TESTS = """

@@ -18,7 +18,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.linear import costs_as
+from tests.linear import costs_as, needs_thread_time
 from tests.support import MIB
 from trio_ipc import IpcError
 from trio_ipc.cli import described
@@ -117,6 +117,7 @@ def test_what_is_no_object_is_said(text: str, said: str) -> None:
         read()
 
 
+@needs_thread_time
 @pytest.mark.parametrize(("kind", "sizes"), [(Empty, (4 * MIB, 1_024)), (StringValue, (8 * MIB, 4_096))])
 @pytest.mark.parametrize(("begin", "inside", "end"), [('{"a": "', "x", '"}\n'), ("", " ", "{}\n")])
 def test_what_comes_in_many_pieces_is_looked_through_once(

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from tests.linear import costs_as
+from tests.linear import costs_as, needs_thread_time
 from tests.support import MIB
 from trio_ipc.testing import Dribble, Duplicate, Fault, Faults, Merge, Rule, at_byte, memory_streams
 from trio_ipc.testing.faultscript import FaultScript
 from trio_ipc.transports import LocalStream
+
+pytestmark = needs_thread_time
 
 #: The beginning of a frame that does not end.
 ENDLESS = b"\xff"
