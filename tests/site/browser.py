@@ -113,6 +113,8 @@ def search(page: Any, base: str, problems: list[str]) -> None:
         found = [link.partition("?")[0].partition("#")[0].removeprefix(f"{base}/") for link in links]
         if wanted not in found:
             problems.append(f"a search for {term!r} finds {found}, and not {wanted}")
+        # The page gets each page that it found, for its summary; to leave it meanwhile would cut that off.
+        page.wait_for_load_state("networkidle")
 
 
 def copy(page: Any, base: str, problems: list[str]) -> None:
