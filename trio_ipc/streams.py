@@ -6,6 +6,7 @@ The command and services share it. This module must never know what is written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -34,17 +35,19 @@ def prepare() -> None:
 
 
 def _takes_anything(stream: TextIO | None) -> bool:
-    """Return whether a stream is there and open for writing, as far as the system knows."""
+    """Return whether a stream is there, and is not known to be open for reading alone (write(2), EBADF)."""
     if stream is None:
         return False
+    if os.name != "posix":
+        return True  # a pipe there does not take nothing at all
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return True  # it is none of the system's
     try:
         os.write(descriptor, b"")
-    except OSError:
-        return False
+    except OSError as exc:
+        return exc.errno != errno.EBADF
     return True
 
 
