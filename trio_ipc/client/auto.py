@@ -24,6 +24,7 @@ from .batch import Batch
 from .client import Client, seconds_of
 from .connecting import open_line
 from .failures import add_limit, call_timed_out, kind_of
+from .inflight import InFlight
 from .nursery import nursery_of_our_own
 from .slices import Slice
 from .variants import both_failed, means_other_variant, says_other_variant, untried
@@ -77,21 +78,18 @@ class AutoClient(Client[RequestT, ResponseT]):
         if self._is_settled:
             return await super().call(request, timeout=timeout)
         self._contract.check_request(request)
-        telemetry = self._telemetry
-        began = telemetry.now()
+        began = self._telemetry.now()
         deadline = math.inf if timeout is None else began + seconds_of(timeout)
-        telemetry.calls += 1  # once, also where it is made on a second connection
-        telemetry.calls_in_flight += 1
+        calls = InFlight(self._telemetry, 1, began)
+        calls.begin()  # once, also where it is made on a second connection
         try:
             make, may_repeat = partial(self._call_once, request), partial(self._may_repeat, (request,))
             response = await self._find(make, deadline, may_repeat, says_other_variant)
         except BaseException as exc:
-            telemetry.calls_failed[kind_of(exc)] += 1
-            telemetry.calls_in_flight -= 1
+            calls.failed(kind_of(exc))
             add_limit(exc, timeout)
             raise
-        telemetry.call_seconds.observe(telemetry.now() - began)
-        telemetry.calls_in_flight -= 1
+        calls.answered(1)
         return response
 
     async def _call_once(self, request: RequestT, deadline: float) -> ResponseT:
