@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from unittest.mock import Mock
@@ -16,6 +15,7 @@ from tests.adapters import (
     DEADLINE,
     OF_DIRECT_CALLS,
     Gate,
+    Held,
     check_counts,
     served,
     stop_at_the_end_of_a_wait_for_a_turn,
@@ -26,6 +26,7 @@ from trio_ipc import (
     CallTimeoutError,
     ChannelClosedError,
     ChecksumMismatchError,
+    ClientSnapshot,
     IpcConfig,
     MessageEmptyError,
     MessageTooLargeError,
@@ -55,18 +56,9 @@ def test_it_is_for_one_call_at_a_time_of_the_default_transport(config: IpcConfig
 def test_it_does_not_wait_for_the_trio_thread(config: IpcConfig) -> None:
     with served(config), start_blocking_portal("trio") as portal:
         with open_client(DETECTION, config, max_in_flight=1, portal=portal) as client:
-            held, go_on = threading.Event(), threading.Event()
-
-            def hold() -> None:
-                held.set()
-                assert go_on.wait(DEADLINE)
-
-            holding = portal.start_task_soon(hold)
-            assert held.wait(DEADLINE)
-            for number in range(10):
-                assert client.call(task(str(number)), timeout=DEADLINE) == success(str(number))
-            go_on.set()
-            holding.result(DEADLINE)
+            with Held(portal):
+                for number in range(10):
+                    assert client.call(task(str(number)), timeout=DEADLINE) == success(str(number))
             check_counts(client)
 
 
@@ -253,16 +245,24 @@ def test_the_time_of_several_calls_includes_the_wait_for_their_turn(config: IpcC
             client.call_many([task("wait")], timeout=DEADLINE + 0.02)
 
 
+def noted_at_turns(
+    client: Client[DetectionTask, DetectionResult], *, refused: int = 0
+) -> list[ClientSnapshot]:
+    """What a client says each time that it asks for a turn from now on; so many are refused at first."""
+    assert client._direct is not None
+    turn, said = client._direct._turn, list[ClientSnapshot]()
+
+    def acquire(timeout: float) -> bool:
+        said.append(client.snapshot())
+        return len(said) > refused and turn.acquire(timeout=timeout)
+
+    client._direct._turn = Mock(acquire=acquire, release=turn.release)
+    return said
+
+
 def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
     with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
-        assert client._direct is not None
-        turn, said = client._direct._turn, []
-
-        def acquire(timeout: float) -> bool:
-            said.append(client.snapshot())
-            return turn.acquire(timeout=timeout)
-
-        client._direct._turn = Mock(acquire=acquire, release=turn.release)
+        said = noted_at_turns(client)
         client.call(task())
         assert [(one.calls, one.calls_in_flight) for one in said] == [(1, 1)]
         check_counts(client)
@@ -270,14 +270,7 @@ def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
 
 def test_several_calls_that_wait_for_their_turn_are_under_way(config: IpcConfig) -> None:
     with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
-        assert client._direct is not None
-        turn, said = client._direct._turn, []
-
-        def acquire(timeout: float) -> bool:
-            said.append(client.snapshot())
-            return len(said) > 1 and turn.acquire(timeout=timeout)
-
-        client._direct._turn = Mock(acquire=acquire, release=turn.release)
+        said = noted_at_turns(client, refused=1)
         assert client.call_many([task("1"), task("2")]) == [success("1"), success("2")]
         assert [(one.calls, one.calls_in_flight) for one in said] == [(0, 0), (2, 2)]
         check_counts(client)
