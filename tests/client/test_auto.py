@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -12,27 +13,36 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.resilient.support import PLAIN
 from tests.support import Beside, succeed, success, task
-from trio_ipc import Call, CallTimeoutError
+from trio_ipc import Call, CallTimeoutError, Client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import MemoryEndpoint, open_client_at, open_server, simulate_server
 
 CONTRACTS = pytest.mark.parametrize("contract", [DETECTION, PLAIN], ids=lambda one: one.name)
 SINGLE_AND_SHARED = pytest.mark.parametrize("max_in_flight", [1, 4])
+WITH_A_WORD_OR_NONE = pytest.mark.parametrize("says_why", [True, False])
+
+
+@asynccontextmanager
+async def client_that_connects_again(
+    contract: Any, max_in_flight: int, *, says_why: bool
+) -> AsyncIterator[Client[DetectionTask, DetectionResult]]:
+    """A client whose server refuses the variant that is tried first, and may say why."""
+    endpoint = MemoryEndpoint()
+    serving: Any = open_server if says_why else simulate_server
+    async with (
+        serving(succeed, contract, endpoint=endpoint, crc32_variant="castagnoli"),
+        open_client_at(contract, endpoint, crc32_variant="auto", max_in_flight=max_in_flight) as client,
+    ):
+        yield client
 
 
 @CONTRACTS
 @SINGLE_AND_SHARED
-@pytest.mark.parametrize("says_why", [True, False])
+@WITH_A_WORD_OR_NONE
 async def test_a_call_that_is_made_in_both_variants_counts_once(
     contract: Any, max_in_flight: int, says_why: bool
 ) -> None:
-    endpoint = MemoryEndpoint()
-    serving = open_server if says_why else simulate_server
-    where: Any = {"endpoint": endpoint}
-    async with (
-        serving(succeed, contract, **where, crc32_variant="castagnoli"),
-        open_client_at(contract, endpoint, crc32_variant="auto", max_in_flight=max_in_flight) as client,
-    ):
+    async with client_that_connects_again(contract, max_in_flight, says_why=says_why) as client:
         assert await client.call(task()) == success()
         counted = client.snapshot()
         assert (counted.calls, counted.calls_answered, counted.calls_in_flight) == (1, 1, 0)
@@ -41,17 +51,11 @@ async def test_a_call_that_is_made_in_both_variants_counts_once(
 
 
 @SINGLE_AND_SHARED
-@pytest.mark.parametrize("says_why", [True, False])
+@WITH_A_WORD_OR_NONE
 async def test_many_calls_that_are_made_in_both_variants_count_once(
     max_in_flight: int, says_why: bool
 ) -> None:
-    endpoint = MemoryEndpoint()
-    serving = open_server if says_why else simulate_server
-    where: Any = {"endpoint": endpoint}
-    async with (
-        serving(succeed, PLAIN, **where, crc32_variant="castagnoli"),
-        open_client_at(PLAIN, endpoint, crc32_variant="auto", max_in_flight=max_in_flight) as client,
-    ):
+    async with client_that_connects_again(PLAIN, max_in_flight, says_why=says_why) as client:
         assert await client.call_many(map(task, "abc")) == list(map(success, "abc"))
         counted = client.snapshot()
         assert (counted.calls, counted.calls_answered, counted.calls_in_flight) == (3, 3, 0)
