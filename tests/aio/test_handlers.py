@@ -11,7 +11,7 @@ import pytest
 from tests.adapters import DEADLINE, program
 from tests.platforms import exists
 from tests.support import success, task
-from trio_ipc import Call, IpcConfig, logged, timed
+from trio_ipc import Call, IpcConfig, authorized, logged, timed
 from trio_ipc.aio import open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
@@ -45,23 +45,30 @@ def test_a_handler_in_the_event_loop_can_be_timed(config: IpcConfig) -> None:
     assert 0 <= seconds[1] < DEADLINE
 
 
-def test_a_handler_in_the_event_loop_can_be_logged(
+def test_a_handler_in_the_event_loop_can_be_authorized_timed_and_logged(
     config: IpcConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    seconds = list[float]()
+    allowed = authorized(handle, DETECTION, lambda request, _: request.task_id != "bad")
+
     async def main() -> None:
-        async with serve(logged(handle, "ask"), DETECTION, config):
+        async with serve(logged(timed(allowed, seconds.append), "ask"), DETECTION, config):
             async with open_client(DETECTION, config) as client:
                 assert await client.call(task("1")) == success("1")
+                assert "not allowed" in (await client.call(task("bad"))).error_message
                 await client.call(task("wrong"))
                 assert "ran out of time" in (await client.call(task("hang"))).error_message
 
     config = config.replace(handler_timeout_ms=50)
     caplog.set_level(logging.INFO, "trio_ipc.server")
     run(main)
+    assert len(seconds) == 4
+    assert 0 <= seconds[0] < DEADLINE
     said = [
         line.getMessage() for line in caplog.records if line.getMessage().startswith("ask of connection 1")
     ]
     assert [line.partition(" after ")[0].rpartition(": ")[2] for line in said] == [
+        "answered",
         "answered",
         "failed (ValueError)",
         "cancelled",
@@ -72,6 +79,8 @@ def test_a_handler_in_the_event_loop_can_be_logged(
 
 #: Begins a task where it is made; None before Python 3.12.
 EAGER: Any = getattr(asyncio, "eager_task_factory", None)
+
+WITH_EAGER_TASKS = pytest.mark.skipif(EAGER is None, reason="asyncio's eager tasks came with Python 3.12")
 
 
 def loop_of(factory: Any) -> Any:
@@ -85,7 +94,7 @@ def loop_of(factory: Any) -> Any:
     return make
 
 
-@pytest.mark.skipif(EAGER is None, reason="asyncio's eager tasks came with Python 3.12")
+@WITH_EAGER_TASKS
 @pytest.mark.parametrize("max_in_flight", [1, 64])
 def test_tasks_may_be_eager(config: IpcConfig, max_in_flight: int) -> None:
     async def at_once(request: DetectionTask, _: Call) -> DetectionResult:
@@ -139,8 +148,8 @@ def make(loop, coro, **options):
     return asyncio.Task(coro, loop=loop, **options)
 
 async def main():
-    eager = getattr(asyncio, "eager_task_factory", None) if sys.argv[3] == "eager" else make
-    asyncio.get_running_loop().set_task_factory(eager)
+    factory = asyncio.eager_task_factory if sys.argv[3] == "eager" else make
+    asyncio.get_running_loop().set_task_factory(factory)
     async with serve(handle, DETECTION, config), open_client(DETECTION, config) as client:
         await client.call(DetectionTask(task_id="1"))
 
@@ -148,12 +157,10 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("kind", ["eager", "own"])
+@pytest.mark.parametrize("kind", [pytest.param("eager", marks=WITH_EAGER_TASKS), "own"])
 def test_a_handler_may_end_the_program_where_its_task_is_made(
     config: IpcConfig, directory: str, kind: str
 ) -> None:
-    if kind == "eager" and EAGER is None:
-        pytest.skip("asyncio's eager tasks came with Python 3.12")
     arguments = (config.endpoint_path, str(config.transport), kind)
     with program(ENDS, *arguments, directory=directory) as server:
         status, _, _ = server.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
-import logging
 import threading
 from contextlib import AsyncExitStack
 from typing import Any
@@ -23,10 +22,7 @@ from trio_ipc import (
     PeerClosedError,
     ServerNotFoundError,
     TransportType,
-    authorized,
     in_threads,
-    logged,
-    timed,
 )
 from trio_ipc.aio import open_client, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
@@ -283,32 +279,3 @@ def test_stop_may_be_asked_for_by_any_thread(config: IpcConfig) -> None:
             assert not exists(config.endpoint_path)
 
     run(main)
-
-
-def test_what_can_be_put_around_a_handler_works_in_this_loop_too(
-    config: IpcConfig, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "trio_ipc.server")
-    seconds = list[float]()
-
-    async def handle(request: DetectionTask, call: Call) -> DetectionResult:
-        if request.task_id == "hang":
-            await asyncio.sleep(DEADLINE)
-        return await succeed(request, call)
-
-    allowed = authorized(handle, DETECTION, lambda request, _: request.task_id != "bad")
-    handler = logged(timed(allowed, seconds.append), "it")
-
-    async def main() -> None:
-        limited = config.replace(handler_timeout_ms=100)
-        async with serve(handler, DETECTION, limited), open_client(DETECTION, config) as client:
-            assert await client.call(task()) == success()
-            assert "not allowed" in (await client.call(task("bad"))).error_message
-            assert "ran out of time" in (await client.call(task("hang"))).error_message
-
-    run(main)
-    assert len(seconds) == 3
-    assert 0 <= seconds[0] < DEADLINE
-    lines = [record.getMessage() for record in caplog.records]
-    ends = [line.split(": ")[1].partition(" after ")[0] for line in lines if line.startswith("it of")]
-    assert ends == ["answered", "answered", "cancelled"]
