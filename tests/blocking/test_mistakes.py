@@ -153,8 +153,11 @@ def test_a_process_without_descriptors_is_told(config: IpcConfig, directory: str
 # --- Signal handlers, and functions that call ---------------------------------------------------------------
 
 
-def while_it_waits(gate: Gate, do: Callable[[], object]) -> tuple[threading.Thread, threading.Event]:
-    """Do something in a signal handler of this thread, while a call of it waits for its answer."""
+def while_it_waits(gate: Gate, do: Callable[[], object]) -> threading.Thread:
+    """Do something in a signal handler of this thread, while a call of it waits for its answer.
+
+    Returns what sends the signal, and ends by itself.
+    """
     done = threading.Event()
 
     def handle(*_: object) -> None:
@@ -171,7 +174,7 @@ def while_it_waits(gate: Gate, do: Callable[[], object]) -> tuple[threading.Thre
     signal.signal(signal.SIGUSR1, handle)
     thread = threading.Thread(target=send)
     thread.start()
-    return thread, done
+    return thread
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_a_signal_handler_may_call_where_several_calls_may_be_in_flight(config: 
         said.append(client.call(task("inner")))
 
     with served(config, gate) as server, open_client(DETECTION, config) as client:
-        thread, _ = while_it_waits(gate, call)
+        thread = while_it_waits(gate, call)
         assert client.call(task("wait")) == success("wait")
         thread.join(DEADLINE)
     assert said == [success("inner")]
@@ -203,7 +206,7 @@ def test_a_signal_handler_may_call_where_several_calls_may_be_in_flight(config: 
 def test_a_signal_handler_may_close_the_client_that_waits(config: IpcConfig, max_in_flight: int) -> None:
     gate = Gate()
     with served(config, gate), open_client(DETECTION, config, max_in_flight=max_in_flight) as client:
-        thread, _ = while_it_waits(gate, client.close)
+        thread = while_it_waits(gate, client.close)
         with pytest.raises(ChannelClosedError):
             client.call(task("wait"))
         thread.join(DEADLINE)
@@ -230,7 +233,7 @@ class TestInTheCallersThread:
             server.portal.start_task_soon(gate.open)
 
         with served(config, gate) as server, open_client(DETECTION, config, max_in_flight=1) as client:
-            thread, _ = while_it_waits(gate, call)
+            thread = while_it_waits(gate, call)
             assert client.call(task("wait")) == success("wait")
             thread.join(DEADLINE)
             [error] = said
