@@ -164,12 +164,12 @@ def open_client(
     """
     check_portal(portal)
     config = config_of(config)
-    manager = partial(open_on_trio, contract, config, peers=peers, max_in_flight=max_in_flight)
-    manager()  # wrong arguments are told here, and not where it is opened
+    make_manager = partial(open_on_trio, contract, config, peers=peers, max_in_flight=max_in_flight)
+    make_manager()  # wrong arguments are told here, and not where it is opened
 
     async def open_it() -> Client[RequestT, ResponseT]:
         side = running_side()
-        kept = Kept(config.endpoint_path, lambda _end: manager())
+        kept = Kept(config.endpoint_path, lambda _end: make_manager())
         return await Client(kept, portal, side)._open()  # noqa: SLF001 - not for users
 
     return Opening(open_it)

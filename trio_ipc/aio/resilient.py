@@ -108,11 +108,11 @@ def open_resilient_client(
     nothing open.
     """
     check_portal(portal)
-    manager = partial(open_on_trio, contract_of(contract), [*endpoints], settings, peers=peers)
+    make_manager = partial(open_on_trio, contract_of(contract), [*endpoints], settings, peers=peers)
 
     async def open_it() -> ResilientClient[RequestT, ResponseT]:
         side = running_side()
-        kept = Kept(None, lambda _end: manager())
+        kept = Kept(None, lambda _end: make_manager())
         return await ResilientClient(kept, portal, side)._open()  # noqa: SLF001 - not for users
 
     return Opening(open_it)
