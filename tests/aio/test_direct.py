@@ -131,7 +131,7 @@ def test_no_requests_need_no_turn(config: IpcConfig) -> None:
         run_alone(config, test)
 
 
-def test_several_calls_that_wait_for_their_turn_are_under_way(config: IpcConfig) -> None:
+def test_several_calls_that_wait_for_their_turn_are_in_flight(config: IpcConfig) -> None:
     gate = Gate()
 
     async def test(client: AioClient) -> None:

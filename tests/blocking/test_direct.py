@@ -260,7 +260,7 @@ def noted_at_turns(
     return said
 
 
-def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
+def test_what_waits_for_its_turn_is_in_flight(config: IpcConfig) -> None:
     with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
         said = noted_at_turns(client)
         client.call(task())
@@ -268,7 +268,7 @@ def test_what_waits_for_its_turn_is_under_way(config: IpcConfig) -> None:
         check_counts(client)
 
 
-def test_several_calls_that_wait_for_their_turn_are_under_way(config: IpcConfig) -> None:
+def test_several_calls_that_wait_for_their_turn_are_in_flight(config: IpcConfig) -> None:
     with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
         said = noted_at_turns(client, refused=1)
         assert client.call_many([task("1"), task("2")]) == [success("1"), success("2")]
