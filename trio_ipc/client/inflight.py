@@ -40,11 +40,12 @@ class InFlight:
 
     def answered(self, count: int) -> None:
         """Count so many of them as answered."""
-        count = min(count, self._left)  # the others were given up, after a second interrupt
+        left = self._left
+        # The others were given up, after a second interrupt. At a call Python may change threads: not yet.
+        count, self._left = (count, left - count) if count < left else (left, 0)
         if count:
             self._telemetry.call_seconds.observe(self._telemetry.now() - self._began, count)
             self._telemetry.calls_in_flight -= count
-            self._left -= count
 
     def failed(self, kind: CallFailure) -> None:
         """Count what is left of them as failed."""
