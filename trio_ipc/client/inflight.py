@@ -3,8 +3,8 @@
 They may wait for their turn in another thread than the one that carries them, and end in either. Whichever
 hears of an end first counts it; nothing is counted twice. This module must never make a call.
 
-:meth:`~trio_ipc.Client.call` and its like in a caller's own thread do without: they are the path of every
-message, and count by themselves.
+:meth:`~trio_ipc.Client.call` and the adapters' direct calls do without: they are the path of every message,
+and count by themselves.
 """
 
 from __future__ import annotations
