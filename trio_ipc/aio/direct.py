@@ -247,10 +247,10 @@ def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch |
 
 
 def _close_in(loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
-    """Have a descriptor closed in the event loop's thread, which is at it in none of its callbacks then."""
+    """Close a descriptor in the event loop's thread, between two callbacks: there nothing reads from it."""
     try:
         loop.call_soon_threadsafe(close)
-    except RuntimeError:  # the loop was closed, and nobody is at it any longer
+    except RuntimeError:  # the loop was closed, and nothing reads any longer
         close()
 
 

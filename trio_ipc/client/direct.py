@@ -186,8 +186,8 @@ class Direct(Generic[RequestT, ResponseT]):
         """Raise :exc:`IpcError` where this thread is in the middle of another call.
 
         A signal handler, a finalizer or a contract's function has come into that one. The turn is its
-        thread's already, and so is what the connection owes. The frames tell, as nothing else does that an
-        interrupt may come between; they are asked only where the connection owes something.
+        thread's already, and so is what the connection owes. This looks at the frames, because an interrupt
+        could leave a flag wrong; and only where the connection owes something, because it takes time.
         """
         if not self._owes:
             return
