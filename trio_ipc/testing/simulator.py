@@ -21,7 +21,7 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, contract_of, encode
-from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError
+from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves
 from trio_ipc.server import Call, Handler
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
@@ -30,7 +30,7 @@ from trio_ipc.wire import FrameDecoder, FrameEncoder
 from .checking import check_whole
 from .endpoints import IpcEndpoint, endpoint_of
 from .memory import MemoryEndpoint
-from .outcome import Outcome, is_failure, leaves
+from .outcome import Outcome, is_failure
 from .pair import config_for
 from .waiting import wait_until_gone
 
