@@ -83,7 +83,7 @@ def _contract(name: str) -> Contract[Any, Any]:
         raise ValueError(f"--contract is {name!r}, must be MODULE:NAME")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as exc:  # a module of the user's raises anything
+    except (Exception, SystemExit) as exc:  # a module of the user's raises anything
         raise ValueError(
             f"--contract is {name!r}, which cannot be imported: {type(exc).__name__}: {exc}"
         ) from exc
