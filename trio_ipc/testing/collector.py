@@ -27,7 +27,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import shown_argument
 from trio_ipc.server import Call, Handler
 
-from .endpoints import IpcEndpoint, endpoint_of
+from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .pair import config_for
 from .simulator import Behaviour, Reply, SimulatedServer
@@ -145,7 +145,7 @@ async def simulate_collector(
 
     What a behaviour raises is the block's failure as in :func:`~trio_ipc.testing.simulate_server`.
     """
-    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
+    place = MemoryEndpoint() if endpoint is None else endpoint
     collector = SimulatedCollector(handler, place, config_for(place, config, settings), capabilities)
     collector.script(*script)
     async with collector.running(use_all=use_all):

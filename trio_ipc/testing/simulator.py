@@ -28,7 +28,7 @@ from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 from .checking import check_whole
-from .endpoints import IpcEndpoint, endpoint_of
+from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .outcome import Outcome, is_failure
 from .pair import config_for
@@ -376,7 +376,7 @@ async def simulate_server(
     What a behaviour or the handler raises ends the block and comes out of it, unless it says only that the
     client has left. If the block fails as well, what failed first comes out, with a note of the other.
     """
-    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
+    place = MemoryEndpoint() if endpoint is None else endpoint
     server = SimulatedServer(handler, contract, place, config_for(place, config, settings))
     server.script(*script)
     async with server.running(use_all=use_all):
