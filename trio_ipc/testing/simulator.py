@@ -21,7 +21,7 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, contract_of, encode
-from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves
+from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves, shown
 from trio_ipc.server import Call, Handler
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
@@ -339,7 +339,8 @@ def check_behaviour(behaviour: object) -> None:
     called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may be one
     if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
         raise TypeError(
-            f"the script has {behaviour!r}, must have async def behaviour(request, reply), such as hang()"
+            f"the script has {shown(behaviour)}, must have async def behaviour(request, reply), "
+            "such as hang()"
         )
 
 
