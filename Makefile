@@ -172,7 +172,7 @@ docs-browser: docs
 
 lint: $(STAMP) proto-check
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_terms.py
-	$(BIN)/codespell trio_ipc pytest_trio_ipc examples tests docs *.md
+	$(BIN)/codespell trio_ipc pytest_trio_ipc examples tests docs newsfragments *.md
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy

@@ -335,6 +335,10 @@ def writable(text: str) -> str:
 # own, or turn the order of what stands around them (Unicode's bidirectional controls).
 
 
+#: Characters of a line that a command writes to standard error.
+_LONGEST_LINE: Final = 4_000
+
+
 def escape(text: str, longest: int) -> str:
     r"""Return a text on one line, cut, with what is not printable as ``\n``, ``\x1b`` or ``\u202e``.
 
@@ -348,6 +352,11 @@ def escape(text: str, longest: int) -> str:
     if kept.isprintable():
         return kept
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+
+
+def one_line(text: str) -> str:
+    """Return a text from elsewhere on one line, cut, without what could steer a terminal."""
+    return escape(writable(text), _LONGEST_LINE)
 
 
 def quote(text: str, longest: int) -> str:

@@ -38,13 +38,12 @@ def _takes_anything(stream: TextIO | None) -> bool:
     """Return whether a stream is there, and is not known to be open for reading alone (write(2), EBADF)."""
     if stream is None:
         return False
-    if os.name != "posix":
-        return True  # a pipe there does not take nothing at all
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return True  # it is none of the system's
     try:
+        # On Windows this does nothing: where there are no bytes to write, the C runtime returns at once.
         os.write(descriptor, b"")
     except OSError as exc:
         return exc.errno != errno.EBADF

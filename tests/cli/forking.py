@@ -81,7 +81,8 @@ class Forker:
                 os.close(descriptor)
         streams = [trio.lowlevel.FdStream(descriptor) for descriptor in (into, *(ours for ours, _ in pipes))]
         async with streams[0] as writing, streams[1] as out, streams[2] as err, streams[3] as told:
-            process, status = int(await _line(told)), None
+            with trio.CancelScope(shield=True):  # it comes at once, and what has no number cannot be killed
+                process, status = int(await _line(told)), None
             said: dict[int, bytes] = {}
             try:
                 async with trio.open_nursery() as nursery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,17 @@ async def test_several_run_at_a_time_and_one_that_is_cancelled_is_killed() -> No
                 assert not gone.is_set()
                 nursery.cancel_scope.cancel()
             await gone.wait()
+
+
+async def test_one_that_is_cancelled_as_it_begins_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill, killed = os.kill, list[int]()
+
+    def note(process: int, number: int) -> None:
+        killed.append(number)
+        kill(process, number)
+
+    monkeypatch.setattr(os, "kill", note)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await command("describe")
+    assert killed == [signal.SIGKILL]

@@ -5,7 +5,7 @@
 # so; then what it stands for is taken.
 set -u
 asked=$1
-versions=${PYENV_ROOT:-$HOME/.pyenv}/versions
+versions=${PYENV_ROOT:-${HOME:-}/.pyenv}/versions
 
 why_not() { # of a program; prints nothing if it can
     "$1" -c '

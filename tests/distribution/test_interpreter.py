@@ -35,8 +35,10 @@ def write(program: Path, text: str) -> None:
     program.chmod(0o755)
 
 
-def ask(asked: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": f"{tmp_path / 'shims'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
+def ask(asked: str, tmp_path: Path, *, pyenv: bool = True) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": f"{tmp_path / 'shims'}:/usr/bin:/bin"}
+    if pyenv:
+        environ["PYENV_ROOT"] = str(tmp_path / "pyenv")
     script = str(ROOT / "tests" / "distribution" / "interpreter.sh")
     return subprocess.run(
         [script, asked], env=environ, capture_output=True, text=True, check=False, timeout=60
@@ -45,6 +47,11 @@ def ask(asked: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_python_that_works_is_taken_as_it_was_asked_for(tmp_path: Path) -> None:
     done = ask(sys.executable, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{sys.executable}\n", "")
+
+
+def test_who_has_no_home_needs_none(tmp_path: Path) -> None:
+    done = ask(sys.executable, tmp_path, pyenv=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{sys.executable}\n", "")
 
 

@@ -152,6 +152,11 @@ def test_what_would_change_nothing_of_a_rule_is_refused(arguments: dict[str, Any
         Rule(Flip(), **arguments)
 
 
+def test_a_chance_that_python_refuses_to_write_out_is_told() -> None:
+    with pytest.raises(ValueError, match="probability is a number of about .* digits, must be above 0"):
+        Rule(Flip(), probability=10**9_000)
+
+
 async def test_what_a_simulated_server_is_asked_for_must_be_possible() -> None:
     with pytest.raises(TypeError, match="capabilities is '/run/server.sock', must be Capabilities or None"):
         async with simulate_collector(capabilities=WRONG):

@@ -26,6 +26,7 @@ from trio_ipc import (
     TransportType,
 )
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, HashCheck, HashResult
+from trio_ipc.errors import leaves
 from trio_ipc.testing import (
     Faults,
     IpcEndpoint,
@@ -38,7 +39,6 @@ from trio_ipc.testing import (
     open_server,
     temporary_endpoint,
 )
-from trio_ipc.testing.outcome import leaves
 from trio_ipc.transports import LocalStream
 
 

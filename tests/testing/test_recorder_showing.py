@@ -154,7 +154,12 @@ def test_a_mistake_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("code", "error"), [("def (", "SyntaxError"), ("raise RuntimeError('not today')", "not today")]
+    ("code", "error"),
+    [
+        ("def (", "SyntaxError"),
+        ("raise RuntimeError('not today')", "not today"),
+        ("raise SystemExit(0)", "SystemExit"),
+    ],
 )
 def test_a_contracts_module_that_fails_is_one_line(
     path: Path,

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from trio_ipc.errors import ConfigError, ConnectError, ContractError, EndpointError, IpcError
+from trio_ipc.errors import ConfigError, ConnectError, ContractError, EndpointError, IpcError, leaves
 
 from . import output
 from .group import PROGRAM
@@ -62,7 +62,7 @@ def end(body: Callable[[], object]) -> int:
         status = _status_of_all(exc)
         if status is None:
             raise
-        is_stuck = any(isinstance(cause, output.OutputError) for cause in _leaves(exc))
+        is_stuck = any(isinstance(cause, output.OutputError) for cause in leaves(exc))
     try:
         output.flush()
     except output.ReaderGoneError:
@@ -75,21 +75,13 @@ def end(body: Callable[[], object]) -> int:
 
 def _status_of_all(raised: BaseException) -> int | None:
     """Complain of each cause once. None where there is one that nobody expects, which is a defect."""
-    causes = list(_leaves(raised))
+    causes = leaves(raised)
     statuses = [_status_of(cause) for cause in causes]
     if None in statuses:
         return None
     for line in dict.fromkeys(line for cause in causes for line in _lines(cause)):
         output.say(line)
     return statuses[0]
-
-
-def _leaves(raised: BaseException) -> Iterator[BaseException]:
-    if isinstance(raised, BaseExceptionGroup):
-        for inner in raised.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield raised
 
 
 def _status_of(cause: BaseException) -> int | None:

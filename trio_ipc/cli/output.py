@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from trio_ipc.errors import escape, writable
+from trio_ipc.errors import one_line, writable
 from trio_ipc.streams import OutputError, ReaderGoneError, flush, tell, writing
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ __all__ = [
     "write_json",
     "writing",
 ]
-
-#: Characters of a line on standard error.
-_LONGEST_LINE = 4_000
 
 #: Columns and lines of an ordinary environment. rich takes all digits for numbers, fails at some, and shows
 #: nothing in one column.
@@ -163,11 +160,6 @@ def client_log_discarded() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
-
-
-def one_line(text: str) -> str:
-    """Return a text from elsewhere on one line, cut, without what could steer a terminal."""
-    return escape(writable(text), _LONGEST_LINE)
 
 
 def talk_console() -> Console:

@@ -15,7 +15,7 @@ from typing import Any
 from trio_ipc import streams
 from trio_ipc.contract import Contract
 from trio_ipc.daemoneye import DETECTION
-from trio_ipc.errors import escape, writable
+from trio_ipc.errors import one_line, writable
 
 from .recording import Recording, read_recording
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except (streams.OutputError, OSError, ValueError, TypeError) as exc:
-        streams.tell(f"{_PROGRAM}: {escape(writable(str(exc)), _LONGEST_LINE)}")
+        streams.tell(f"{_PROGRAM}: {one_line(str(exc))}")
         status = 2
     finally:
         streams.discard_what_is_stuck()
@@ -52,9 +52,6 @@ def _show(options: argparse.Namespace) -> int:
 
 
 _PROGRAM = "python -m trio_ipc.testing"
-
-#: Characters of a line on standard error.
-_LONGEST_LINE = 4_000
 
 
 def _read(file: str) -> Recording:
@@ -83,7 +80,7 @@ def _contract(name: str) -> Contract[Any, Any]:
         raise ValueError(f"--contract is {name!r}, must be MODULE:NAME")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as exc:  # a module of the user's raises anything
+    except (Exception, SystemExit) as exc:  # a module of the user's raises anything
         raise ValueError(
             f"--contract is {name!r}, which cannot be imported: {type(exc).__name__}: {exc}"
         ) from exc

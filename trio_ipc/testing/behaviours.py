@@ -48,7 +48,7 @@ def slow(seconds: float, then: Behaviour | None = None) -> Behaviour:
 def fail(message: str) -> Behaviour:
     """Answer that the request has failed; close the connection if the contract has no answer for that."""
     if not isinstance(message, str):
-        raise TypeError(f"message is {message!r}, must be a str")
+        raise TypeError(f"message is {shown(message)}, must be a str")
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:
         failed = reply.failed(message)

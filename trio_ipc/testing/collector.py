@@ -24,10 +24,10 @@ from trio_ipc.daemoneye import (
     is_connection_probe,
     unsupported,
 )
-from trio_ipc.errors import shown_argument
+from trio_ipc.errors import shown, shown_argument
 from trio_ipc.server import Call, Handler
 
-from .endpoints import IpcEndpoint, endpoint_of
+from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .pair import config_for
 from .simulator import Behaviour, Reply, SimulatedServer
@@ -42,7 +42,7 @@ async def succeed(task: DetectionTask, _call: Call) -> DetectionResult:
 def wrong_task_id(task_id: str = "another") -> Behaviour:
     """Answer another task than the one that was asked."""
     if not isinstance(task_id, str):
-        raise TypeError(f"task_id is {task_id!r}, must be a str")
+        raise TypeError(f"task_id is {shown(task_id)}, must be a str")
 
     async def behave(_task: DetectionTask, reply: Reply[DetectionTask, DetectionResult]) -> None:
         await reply.send(DetectionResult(task_id=task_id, success=True))
@@ -145,7 +145,7 @@ async def simulate_collector(
 
     What a behaviour raises is the block's failure as in :func:`~trio_ipc.testing.simulate_server`.
     """
-    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
+    place = MemoryEndpoint() if endpoint is None else endpoint
     collector = SimulatedCollector(handler, place, config_for(place, config, settings), capabilities)
     collector.script(*script)
     async with collector.running(use_all=use_all):

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from trio_ipc.errors import shown
+
 from .checking import check_seconds, check_whole
 
 _BITS: Final = 8
@@ -148,12 +150,12 @@ class Rule:
     @fault.validator
     def _is_a_fault(self, _: object, value: object) -> None:
         if not isinstance(value, Fault):
-            raise TypeError(f"fault is {value!r}, must be a fault, such as Flip()")
+            raise TypeError(f"fault is {shown(value)}, must be a fault, such as Flip()")
 
     @each_frame.validator
     def _is_one_place(self, _: object, value: object) -> None:
         if not isinstance(value, bool):
-            raise TypeError(f"each_frame is {value!r}, must be a bool")
+            raise TypeError(f"each_frame is {shown(value)}, must be a bool")
         if (self.byte is not None) + (self.frame is not None) + value > 1:
             raise ValueError("a rule has one place: byte, frame or each_frame, and no two of them")
         if self.offset and self.frame is None and not value:
@@ -164,9 +166,9 @@ class Rule:
     @probability.validator
     def _is_a_probability(self, _: object, value: object) -> None:
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise TypeError(f"probability is {value!r}, must be a number")
+            raise TypeError(f"probability is {shown(value)}, must be a number")
         if not 0 < value <= 1:
-            raise ValueError(f"probability is {value!r}, must be above 0 and at most 1")
+            raise ValueError(f"probability is {shown(value)}, must be above 0 and at most 1")
 
     def __str__(self) -> str:
         """Give the call that makes it."""

@@ -168,13 +168,13 @@ def _checked(name: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     for rule in rules:
         if not isinstance(rule, Rule):
             raise TypeError(
-                f"{name} has {rule!r}, must have rules only: place a fault by at_frame() or its like"
+                f"{name} has {shown(rule)}, must have rules only: place a fault by at_frame() or its like"
             )
     return tuple(rules)
 
 
 def _check_delimiter(delimiter: object) -> None:
     if not isinstance(delimiter, bytes):
-        raise TypeError(f"delimiter is {delimiter!r}, must be bytes or None")
+        raise TypeError(f"delimiter is {shown(delimiter)}, must be bytes or None")
     if not delimiter:
         raise ValueError("delimiter is empty, must have at least one byte")

@@ -160,7 +160,7 @@ class MemoryEndpoint(IpcEndpoint):
             TypeError: it is no :exc:`~trio_ipc.ConnectError`.
         """
         if error is not None and not isinstance(error, ConnectError):
-            raise TypeError(f"error is {error!r}, must be a ConnectError")
+            raise TypeError(f"error is {shown(error)}, must be a ConnectError")
         self._hangs = False
         self._refusal = error or ServerRefusedError(
             "connection refused: nobody listens at this endpoint", endpoint=self.path, hint="start the server"
@@ -188,7 +188,7 @@ class MemoryEndpoint(IpcEndpoint):
             ServerNotFoundError: nobody listens.
         """
         if not isinstance(error, OSError):
-            raise TypeError(f"error is {error!r}, must be an OSError")
+            raise TypeError(f"error is {shown(error)}, must be an OSError")
         self._listening()._fail_next(error)
 
     # --- What servers and clients do with it ---

@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 import trio
 
+from trio_ipc.errors import leaves
+
 #: What is no failure of a test, but the end of its program.
 _ENDS_ALL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -62,13 +64,6 @@ class Outcome:
 def is_failure(exc: BaseException) -> bool:
     """Whether it says that something failed. pytest.fail() and pytest.skip() raise what is no Exception."""
     return not isinstance(exc, (*_ENDS_ALL, trio.Cancelled))
-
-
-def leaves(exc: BaseException) -> list[BaseException]:
-    """Return the exceptions of a group, however deep; one by itself is its own."""
-    if not isinstance(exc, BaseExceptionGroup):
-        return [exc]
-    return [leaf for part in exc.exceptions for leaf in leaves(part)]
 
 
 def _note(first: BaseException, other: BaseException) -> None:

@@ -19,13 +19,14 @@ import trio
 from trio_ipc.client import Client, client_over, open_trusted_channel
 from trio_ipc.config import IpcConfig, TransportType, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.errors import leaves
 from trio_ipc.server import Call, Handler, Server, serve_listener
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
 
 from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of, temporary_endpoint
 from .memory import MemoryEndpoint
-from .outcome import Outcome, is_failure, leaves
+from .outcome import Outcome, is_failure
 
 
 class Pair(NamedTuple, Generic[RequestT, ResponseT]):

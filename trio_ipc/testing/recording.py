@@ -29,6 +29,9 @@ from .recorder import FORMAT, VERSION, Event, Side
 #: Bytes of a payload that are shown, where there is no message to show.
 _SHOWN_BYTES: Final = 64
 
+#: What the first line has besides format and version.
+_OF_HEADER: Final = ("started", "contract", "crc32_variant", "max_frame_bytes")
+
 #: Bytes of the first line, at the most: a recorder writes some hundred.
 _LONGEST_HEADER: Final = 65_536
 
@@ -226,9 +229,8 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     """
     with open(os.fspath(path), "rb") as file:  # open() would take a number for a descriptor
         first = file.readline(_LONGEST_HEADER)
-        header = _header(
-            first, os.fspath(path)
-        )  # before the rest is read: it may be any file, without an end
+        # Before the rest is read: it may be any file, without an end.
+        header = _header(first, os.fspath(path))
         lines = (first + file.read()).split(b"\n")
     torn = lines.pop()  # what follows the last newline: nothing, in a whole file
     events: list[Event] = []
@@ -263,7 +265,7 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
         if header["version"] == VERSION:
             _variant(header["crc32_variant"])
             check_whole("max_frame_bytes", header["max_frame_bytes"], 1)
-            return {"started": header["started"], "contract": header["contract"], **header}
+            return {name: header[name] for name in _OF_HEADER}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RecordingError(f"{path} is no recording of trio_ipc") from None
     raise RecordingError(f"{path} is a recording of version {header['version']!r}, must be {VERSION}")

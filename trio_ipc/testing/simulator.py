@@ -21,16 +21,16 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, contract_of, encode
-from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError
+from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves, shown
 from trio_ipc.server import Call, Handler
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 from .checking import check_whole
-from .endpoints import IpcEndpoint, endpoint_of
+from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
-from .outcome import Outcome, is_failure, leaves
+from .outcome import Outcome, is_failure
 from .pair import config_for
 from .waiting import wait_until_gone
 
@@ -339,7 +339,8 @@ def check_behaviour(behaviour: object) -> None:
     called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may be one
     if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
         raise TypeError(
-            f"the script has {behaviour!r}, must have async def behaviour(request, reply), such as hang()"
+            f"the script has {shown(behaviour)}, must have async def behaviour(request, reply), "
+            "such as hang()"
         )
 
 
@@ -376,7 +377,7 @@ async def simulate_server(
     What a behaviour or the handler raises ends the block and comes out of it, unless it says only that the
     client has left. If the block fails as well, what failed first comes out, with a note of the other.
     """
-    place = MemoryEndpoint() if endpoint is None else endpoint_of(endpoint)
+    place = MemoryEndpoint() if endpoint is None else endpoint
     server = SimulatedServer(handler, contract, place, config_for(place, config, settings))
     server.script(*script)
     async with server.running(use_all=use_all):
