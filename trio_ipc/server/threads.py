@@ -47,7 +47,8 @@ def in_threads(
         what = "which is async: give it to serve() itself" if callable(given) else "which cannot be called"
         raise TypeError(f"handler is {shown_argument(given)}, {what}: it must be an ordinary function")
     if limiter is not None and not _is_limiter(limiter):
-        raise TypeError(f"limiter is {shown_argument(limiter)}, must be a trio.CapacityLimiter or None")
+        wanted = "a CapacityLimiter of trio or anyio, or None"
+        raise TypeError(f"limiter is {shown_argument(limiter)}, must be {wanted}")
 
     return InThreads(handler, limiter)
 
