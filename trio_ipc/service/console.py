@@ -49,10 +49,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(entry, default=shown, allow_nan=False)
         except (TypeError, ValueError, RecursionError):  # a key that is no text, infinity, a circle
-            plain = {
-                str(name): value if isinstance(value, str) else shown(value) for name, value in entry.items()
-            }
-            return json.dumps(plain)
+            return json.dumps({str(name): _as_text(value) for name, value in entry.items()})
 
 
 def _as_text(value: object) -> str:
