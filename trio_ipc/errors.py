@@ -275,7 +275,9 @@ def shown(value: object) -> str:
         return f"a number of about {value.bit_length() * 3 // 10:,} digits"  # log10(2) is 0.301
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a class of the caller's
+    except BaseException as broken:  # a class of the caller's
+        if ends_the_program(broken) is not None:
+            raise
         return f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
 
