@@ -123,6 +123,10 @@ def serve_while(
     return run
 
 
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust is no Exception."""
+
+
 def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus], directory: str) -> None:
     wanted: list[Any] = [{}]
     seen: list[int] = []
@@ -133,6 +137,8 @@ def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus
     def reloaded(config: IpcConfig) -> None:
         if config.max_connections == 3:
             raise ValueError("three")
+        if config.max_connections == 5:
+            raise Panic("five")
         seen.append(config.max_connections)
 
     def operate(operator: Operator) -> None:
@@ -144,6 +150,7 @@ def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus
             ({"transport": "legacy"}, "the transport was interprocess, is now legacy"),
             ({"transport": "legacy", "max_connections": 4}, "these changes need a restart: max_connections"),
             ({"transport": "legacy", "max_connections": 3}, "svc: not reloaded: ValueError: three"),
+            ({"transport": "legacy", "max_connections": 5}, "svc: not reloaded: Panic: five"),
             ({"transport": "pigeon"}, "svc: not reloaded: transport is 'pigeon'"),
         ]:
             wanted.append(settings)
