@@ -362,9 +362,23 @@ def test_a_field_that_holds_itself_costs_no_line() -> None:
     assert json.loads(JsonFormatter().format(record))["odd"] == "[[...]]"
 
 
-def test_arguments_that_do_not_fit_their_message_cost_no_line() -> None:
-    record = logging.makeLogRecord({"msg": "%d of %d", "args": ("one",)})
-    assert json.loads(JsonFormatter().format(record))["message"] == "%d of %d ('one',)"
+class Untellable:
+    def __str__(self) -> str:
+        raise Panic("no text")
+
+    def __repr__(self) -> str:
+        return "Untellable()"
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [("%d of %d", ("one",), "%d of %d ('one',)"), ("%s", (Untellable(),), "%s (Untellable(),)")],
+)
+def test_arguments_that_do_not_fit_their_message_cost_no_line(
+    text: str, arguments: tuple[object, ...], said: str
+) -> None:
+    record = logging.makeLogRecord({"msg": text, "args": arguments})
+    assert json.loads(JsonFormatter().format(record))["message"] == said
 
 
 def test_a_terminal_is_steered_by_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
