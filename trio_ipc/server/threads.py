@@ -54,7 +54,7 @@ def in_threads(
 
 
 def _is_limiter(limiter: object) -> bool:
-    """Return whether this has what Trio needs of one: anyio's, which is not loaded for that, has it, too."""
+    """Return whether Trio can use this as a limiter, by its methods: anyio need not be loaded to see it."""
     needed = ("acquire_on_behalf_of", "release_on_behalf_of")
     return all(callable(getattr(limiter, name, None)) for name in needed)
 
