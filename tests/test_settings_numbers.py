@@ -72,6 +72,11 @@ class Unwritable:
         raise RuntimeError("no")
 
 
+class Panicking:
+    def __repr__(self) -> str:
+        raise BaseException("as PyO3 makes of a panic in Rust")  # noqa: TRY002
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("value", "says"),
@@ -84,8 +89,9 @@ class Unwritable:
         (math.inf, "inf"),
         (True, "True"),
         (Unwritable(), "an? Unwritable"),
+        (Panicking(), "a Panicking"),
     ],
-    ids=["huge", "huge below 0", "list", "long", "nan", "inf", "bool", "unwritable"],
+    ids=["huge", "huge below 0", "list", "long", "nan", "inf", "bool", "unwritable", "panicking"],
 )
 def test_a_number_of_the_programs_own_must_be_one(
     kind: Kind, prefix: str, table: str, value: Any, says: str

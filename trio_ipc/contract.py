@@ -19,6 +19,7 @@ from .errors import (
     MessageError,
     ResponseMismatchError,
     UndecodableMessageError,
+    ends_the_program,
     shown,
     shown_argument,
 )
@@ -266,7 +267,9 @@ class Contract(Generic[RequestT, ResponseT]):
         """
         try:
             said = self._health.says_well(response)
-        except Exception as exc:
+        except BaseException as exc:
+            if ends_the_program(exc) is not None:
+                raise
             raise ContractError(
                 f"says_well of the contract {self.name} raised {shown(exc)}",
                 hint="mend that function: it must understand every response",

@@ -275,7 +275,9 @@ def shown(value: object) -> str:
         return f"a number of about {value.bit_length() * 3 // 10:,} digits"  # log10(2) is 0.301
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a class of the caller's
+    except BaseException as broken:  # a class of the caller's
+        if ends_the_program(broken) is not None:
+            raise
         return f"a {type(value).__name__}"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text):,} characters)"
 
@@ -310,9 +312,9 @@ def leaves(exc: BaseException) -> list[BaseException]:
 def ends_the_program(exc: BaseException) -> BaseException | None:
     """Return the exception in this one that nobody but the program may catch, or None.
 
-    KeyboardInterrupt is the user's wish to end it, SystemExit its own. All else is a failure of the code that
-    raises it, whether it is an :exc:`Exception` or not: a panic in Rust is none, as PyO3 has it, and neither
-    is asyncio's ``CancelledError``.
+    KeyboardInterrupt is the user's wish to end it, SystemExit its own. Other code's failures need be no
+    :exc:`Exception`: PyO3's panic is none, nor is asyncio's ``CancelledError``. A function that awaits such
+    code has to let Trio's ``Cancelled`` pass as well.
     """
     wanted = (KeyboardInterrupt, SystemExit)
     return next((leaf for leaf in leaves(exc) if isinstance(leaf, wanted)), None)

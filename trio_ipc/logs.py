@@ -102,7 +102,7 @@ def _tell_on_stderr() -> None:
 
 
 def time_here() -> float:
-    """Return the time in seconds, by Trio's clock, or in an asyncio program's event loop by the system's."""
+    """Return the time in seconds, by Trio's clock in a run of Trio's, and by the system's elsewhere."""
     # Not monotonic(), which Windows advances in steps of 15.6 ms (time.get_clock_info says so).
     return trio.current_time() if trio.lowlevel.in_trio_run() else time.perf_counter()
 

@@ -59,11 +59,11 @@ async def open_channel(config: IpcConfig) -> Channel:
 
     Cancellation leaves nothing open.
     """
-    late = STOPPED
-    while late >= STOPPED:  # it was this process that was stopped, and not the server that took too long
+    while True:
         with trio.move_on_after(config.accept_timeout_ms / 1000) as in_time:
             return await _load(config.transport).connect(config)
-        late = trio.current_time() - in_time.deadline
+        if trio.current_time() < in_time.deadline + STOPPED:
+            break  # else it was this process that was stopped, and not the server that took too long
     raise ConnectTimeoutError(
         f"the server did not take the connection in time, the limit accept_timeout_ms is "
         f"{config.accept_timeout_ms}",

@@ -68,6 +68,20 @@ async def test_an_error_of_the_users_own_functions_is_the_callers_and_leaves_not
         assert (said.failures, said.probing) == (0, False)
 
 
+@BOTH_BUGS
+async def test_a_server_that_was_not_reached_before_such_an_error_has_failed(
+    autojump_clock: MockClock, bug: Any, error: type[BaseException]
+) -> None:
+    server = Able("a", PROCESS)
+    async with calling(server, contract=DETECTION, connect_attempts=2) as client:
+        await client.call(task())
+        server.crash()
+        looks = iter([lambda: True, bug])
+        with pytest.raises(error):
+            await client.call(task(), needs=lambda _: next(looks)())
+        assert client.statistics()[0].failures == 1
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("max_in_flight", [1, 4])
 @pytest.mark.parametrize(

@@ -72,23 +72,16 @@ async def test_a_refresh_that_fails_counts_against_the_server_and_breaks_nothing
         assert not client.statistics()[0].capabilities_stale
 
 
-async def test_what_was_learnt_a_moment_ago_is_believed_without_a_connection(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize(("idle_timeout_ms", "pooled"), [(300_000, 1), (10_000, 0)])
+async def test_nothing_is_connected_for_a_refresh_alone(
+    autojump_clock: MockClock, idle_timeout_ms: int, pooled: int
 ) -> None:
     server = Able("a", PROCESS)
-    async with calling(server, contract=DETECTION, idle_timeout_ms=10_000) as client:
-        await client.call(task())
-        await trio.sleep(20)
-        [said] = client.statistics()
-        assert (said.connections_pooled, said.capabilities_stale) == (0, False)
-
-
-async def test_nothing_is_connected_for_a_refresh_alone(autojump_clock: MockClock) -> None:
-    server = Able("a", PROCESS)
-    async with calling(server, contract=DETECTION) as client:
+    async with calling(server, contract=DETECTION, idle_timeout_ms=idle_timeout_ms) as client:
         await client.call(task("1"))
         await trio.sleep(299)
-        assert not client.statistics()[0].capabilities_stale
+        [said] = client.statistics()
+        assert (said.connections_pooled, said.capabilities_stale) == (pooled, False), "it is believed so long"
         await trio.sleep(10_000)
         assert (server.connections.total, server.negotiations) == (1, 1)
         [said] = client.statistics()

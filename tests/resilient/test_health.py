@@ -140,10 +140,18 @@ def _raising(_: DetectionResult) -> bool:
     raise KeyError("healthy")
 
 
+def _panicking(_: DetectionResult) -> bool:
+    raise BaseException("as PyO3 makes of a panic in Rust")  # noqa: TRY002
+
+
 @pytest.mark.parametrize(
     ("says_well", "said"),
-    [(lambda _: None, "returned NoneType"), (_raising, r"raised KeyError\('healthy'\)")],
-    ids=["returns no bool", "raises"],
+    [
+        (lambda _: None, "returned NoneType"),
+        (_raising, r"raised KeyError\('healthy'\)"),
+        (_panicking, r"raised BaseException\('as PyO3"),
+    ],
+    ids=["returns no bool", "raises", "panics"],
 )
 async def test_what_a_contract_cannot_say_of_a_negotiation_fails_checks_and_no_calls(
     autojump_clock: MockClock, says_well: Any, said: str

@@ -67,6 +67,7 @@ async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answ
             try:
                 await entered.wait()
                 os.kill(process.pid, signal.SIGSTOP)
+                os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped
                 if answered:
                     leave.set()
                 await trio.sleep(STOPPED)  # by the clock on the wall, and nothing else tells

@@ -18,6 +18,10 @@ from trio_ipc import IpcConfig
 CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_connections=8)
 
 
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust is no Exception."""
+
+
 @asynccontextmanager
 async def answering(
     handler: Handler, config: IpcConfig = CONFIG

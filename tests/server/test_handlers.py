@@ -15,10 +15,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.hardening.record import Attack
-from tests.server.handling import (
-    CONFIG,
-    answering,
-)
+from tests.server.handling import CONFIG, Panic, answering
 from tests.support import (
     Handler,
     MemoryEndpoint,
@@ -48,10 +45,6 @@ def raising_once(exc: BaseException, *, after_a_wait: bool) -> Handler:
 
 
 # --- What they raise ----------------------------------------------------------------------------------------
-
-
-class Panic(BaseException):
-    """What PyO3 makes of a panic in Rust is no Exception either."""
 
 
 def somebody_elses_cancelled() -> trio.Cancelled:
@@ -338,7 +331,11 @@ async def test_a_contract_that_makes_no_failed_response_ends_the_connection_and_
     )
 
 
-@pytest.mark.parametrize("exc", [Panic("no"), asyncio.CancelledError(), ExceptionGroup("no", [ValueError()])])
+@pytest.mark.parametrize(
+    "exc",
+    [ZeroDivisionError(), Panic("no"), asyncio.CancelledError(), ExceptionGroup("no", [ValueError()])],
+    ids=lambda exc: type(exc).__name__,
+)
 async def test_whatever_a_contracts_failure_raises_ends_one_connection_and_no_server(
     exc: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:

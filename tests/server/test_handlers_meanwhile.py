@@ -14,10 +14,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.server.handling import (
-    CONFIG,
-    answering,
-)
+from tests.server.handling import CONFIG, Panic, answering
 from tests.support import (
     DetectionServer,
     MemoryEndpoint,
@@ -269,10 +266,6 @@ def with_our_fields(*args: Any, **kwargs: Any) -> logging.LogRecord:
 
 def broken(*_args: Any, **_kwargs: Any) -> Any:
     raise RuntimeError("a broken record factory")
-
-
-class Panic(BaseException):
-    """What PyO3 makes of a panic in Rust, in a logger written in it."""
 
 
 class BrokenFilter(logging.Filter):

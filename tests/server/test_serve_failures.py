@@ -274,21 +274,6 @@ async def test_a_reason_that_is_no_unicode_is_told_all_the_same(endpoint: Memory
     assert result.error_message == "the handler failed: ValueError: bad ? name"
 
 
-async def test_a_contract_that_fails_to_report_a_failure_costs_one_connection(
-    endpoint: MemoryEndpoint, caplog: pytest.LogCaptureFixture
-) -> None:
-    def failure(request: DetectionTask | None, reason: str) -> DetectionResult:
-        raise ZeroDivisionError
-
-    broken = Contract(
-        name="broken", request_type=DetectionTask, response_type=DetectionResult, failure=failure
-    )
-    async with serving(raising(ValueError("x")), endpoint, broken), endpoint.connect() as client:
-        await client.send_all(frame(task()))
-        assert await read_to_end(client) == b""
-    assert "the contract made no failed response of: the handler failed: ValueError: x" in caplog.text
-
-
 async def test_a_response_that_lacks_a_required_field_is_a_failure() -> None:
     """Only proto2 has such fields; the wire does not mind."""
     contract = Contract(

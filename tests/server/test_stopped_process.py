@@ -75,8 +75,12 @@ async def line_of(process: trio.Process) -> str:
     return line.decode().strip()
 
 
-async def stop_for_a_while(process: trio.Process) -> None:
+async def stop_for_a_while(
+    process: trio.Process, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     os.kill(process.pid, signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped
+    task_status.started()
     await trio.sleep(STOPPED)  # a program is stopped by the clock on the wall, and nothing else tells
     os.kill(process.pid, signal.SIGCONT)
 
@@ -96,8 +100,7 @@ async def test_a_client_that_was_stopped_finds_its_answer(config: IpcConfig, in_
         with trio.fail_after(20):
             await entered.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop_for_a_while, process)
-            await trio.sleep(0.1)
+            await nursery.start(stop_for_a_while, process)
             leave.set()
         assert await line_of(process) == "t"
         with trio.fail_after(20):
@@ -121,8 +124,7 @@ async def test_a_server_that_was_stopped_reads_what_came(config: IpcConfig, at_f
             if not at_first:
                 assert await read_results(stream, 1) == [success("late")]
             async with trio.open_nursery() as stopping:
-                stopping.start_soon(stop_for_a_while, process)
-                await trio.sleep(0.1)
+                await stopping.start(stop_for_a_while, process)
                 await stream.send_all(request[at_first:])
             with trio.fail_after(20):
                 assert await read_results(stream, 1) == [success("late")]

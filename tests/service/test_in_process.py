@@ -123,6 +123,10 @@ def serve_while(
     return run
 
 
+class Panic(BaseException):
+    """What PyO3 makes of a panic in Rust is no Exception."""
+
+
 def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus], directory: str) -> None:
     wanted: list[Any] = [{}]
     seen: list[int] = []
@@ -133,6 +137,8 @@ def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus
     def reloaded(config: IpcConfig) -> None:
         if config.max_connections == 3:
             raise ValueError("three")
+        if config.max_connections == 5:
+            raise Panic("five")
         seen.append(config.max_connections)
 
     def operate(operator: Operator) -> None:
@@ -144,6 +150,7 @@ def test_it_serves_tells_reloads_and_stops(serve_while: Callable[..., ExitStatus
             ({"transport": "legacy"}, "the transport was interprocess, is now legacy"),
             ({"transport": "legacy", "max_connections": 4}, "these changes need a restart: max_connections"),
             ({"transport": "legacy", "max_connections": 3}, "svc: not reloaded: ValueError: three"),
+            ({"transport": "legacy", "max_connections": 5}, "svc: not reloaded: Panic: five"),
             ({"transport": "pigeon"}, "svc: not reloaded: transport is 'pigeon'"),
         ]:
             wanted.append(settings)
@@ -355,9 +362,23 @@ def test_a_field_that_holds_itself_costs_no_line() -> None:
     assert json.loads(JsonFormatter().format(record))["odd"] == "[[...]]"
 
 
-def test_arguments_that_do_not_fit_their_message_cost_no_line() -> None:
-    record = logging.makeLogRecord({"msg": "%d of %d", "args": ("one",)})
-    assert json.loads(JsonFormatter().format(record))["message"] == "%d of %d ('one',)"
+class Untellable:
+    def __str__(self) -> str:
+        raise Panic("no text")
+
+    def __repr__(self) -> str:
+        return "Untellable()"
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [("%d of %d", ("one",), "%d of %d ('one',)"), ("%s", (Untellable(),), "%s (Untellable(),)")],
+)
+def test_arguments_that_do_not_fit_their_message_cost_no_line(
+    text: str, arguments: tuple[object, ...], said: str
+) -> None:
+    record = logging.makeLogRecord({"msg": text, "args": arguments})
+    assert json.loads(JsonFormatter().format(record))["message"] == said
 
 
 def test_a_terminal_is_steered_by_nothing_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,15 +59,13 @@ class Waiter:
         self.scope.deadline = min(call.deadline, call.queues_until)
 
     def begins_anew(self, pool_timeout: float) -> bool:
-        """Give it all of its time in the queue again, if it was this process that was stopped, and return
-        whether it has any.
-        """
+        """Begin its time in the queue anew, if this process was stopped meanwhile; return whether it did."""
         now = trio.current_time()
         if now >= self.call.deadline or now < self.scope.deadline + STOPPED:
             return False
         self.scope = trio.CancelScope()
         self.call.queues_until = None
-        self.attend(self.opening, pool_timeout)
+        self.attend(None, pool_timeout)  # else its deadline were the call's, which has not passed
         return True
 
 

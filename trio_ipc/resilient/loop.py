@@ -32,7 +32,7 @@ from .balancing import Rotation, Standing
 from .calls import PASSING, PendingCall, Step, backoff
 from .connection import Connection
 from .endpoints import Upstream, is_its_fault
-from .failures import failure, timed_out
+from .failures import failure, is_failure, timed_out
 from .metrics import ClientMetrics
 from .pool import Pool, TurnedAwayError
 from .settings import ResilientConfig
@@ -306,5 +306,5 @@ class CallLoop:
         if isinstance(exc, trio.Cancelled) and trio.current_time() >= call.deadline:
             call.overdue()  # the caller's own deadline was the same
         # A call that was cancelled, or ends with its client, says nothing about anyone.
-        call.end(abandoned=self.closed.is_set() or not isinstance(exc, Exception))
+        call.end(abandoned=self.closed.is_set() or not is_failure(exc))
         self._metrics.tasks_failed_total += call.is_task

@@ -55,8 +55,8 @@ def authorized(
     """Return a handler that answers only those who may ask. All others get the contract's failure.
 
     The server's own policy (``peers=``) decides who may connect; this one decides about one operation, or
-    about one request. Of those that are refused ten a second have a line in the log; the next request tells
-    how many more there were.
+    about one request. At most ten refusals a second have a line each in the log; how many more there were is
+    logged at a later request.
 
     Args:
         handler: what answers the allowed.

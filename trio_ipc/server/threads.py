@@ -47,13 +47,14 @@ def in_threads(
         what = "which is async: give it to serve() itself" if callable(given) else "which cannot be called"
         raise TypeError(f"handler is {shown_argument(given)}, {what}: it must be an ordinary function")
     if limiter is not None and not _is_limiter(limiter):
-        raise TypeError(f"limiter is {shown_argument(limiter)}, must be a trio.CapacityLimiter or None")
+        wanted = "a CapacityLimiter of trio or anyio, or None"
+        raise TypeError(f"limiter is {shown_argument(limiter)}, must be {wanted}")
 
     return InThreads(handler, limiter)
 
 
 def _is_limiter(limiter: object) -> bool:
-    """Return whether this has what Trio needs of one: anyio's, which is not loaded for that, has it, too."""
+    """Return whether Trio can use this as a limiter, by its methods: anyio need not be loaded to see it."""
     needed = ("acquire_on_behalf_of", "release_on_behalf_of")
     return all(callable(getattr(limiter, name, None)) for name in needed)
 

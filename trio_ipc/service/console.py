@@ -14,7 +14,7 @@ import time
 from typing import Any, Final
 
 from trio_ipc import streams
-from trio_ipc.errors import ConfigError, escape, shown, writable
+from trio_ipc.errors import ConfigError, ends_the_program, escape, shown, writable
 
 #: How lines look.
 STYLES: Final = ("text", "json")
@@ -49,10 +49,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(entry, default=shown, allow_nan=False)
         except (TypeError, ValueError, RecursionError):  # a key that is no text, infinity, a circle
-            plain = {
-                str(name): value if isinstance(value, str) else shown(value) for name, value in entry.items()
-            }
-            return json.dumps(plain)
+            return json.dumps({str(name): _as_text(value) for name, value in entry.items()})
 
 
 def _as_text(value: object) -> str:
@@ -62,7 +59,9 @@ def _as_text(value: object) -> str:
 def _message_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit the text; logging would write a traceback
+    except BaseException as exc:  # arguments that do not fit the text; logging would write a traceback
+        if ends_the_program(exc) is not None:
+            raise
         return f"{_as_text(record.msg)} {shown(record.args)}"
 
 

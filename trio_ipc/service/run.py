@@ -19,9 +19,9 @@ import trio
 from trio_ipc import streams
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, dismiss, is_ordinary
-from trio_ipc.errors import EndpointError, IpcError, leaves, shown, shown_argument
+from trio_ipc.errors import EndpointError, IpcError, ends_the_program, leaves, shown, shown_argument
 from trio_ipc.server import Handler, Server, serve
-from trio_ipc.server.handling import check_handler
+from trio_ipc.server.handling import check_handler, describe
 from trio_ipc.telemetry import counters_line
 from trio_ipc.transports import PeerPolicy, activated_sockets
 
@@ -149,8 +149,7 @@ def _ended_by(exc: BaseException, console: Console) -> ExitStatus:
     status = status_of_all(problems)
     for problem in problems:
         if status_of_all([problem]) is ExitStatus.DEFECT and not isinstance(problem, IpcError):
-            said = f"a defect, {type(problem).__name__}: {problem}"
-            console.say(said, level=logging.CRITICAL, exc=problem)
+            console.say(f"a defect, {describe(problem)}", level=logging.CRITICAL, exc=problem)
         else:
             console.say(str(problem), level=logging.ERROR)
     return status
@@ -246,9 +245,12 @@ class _Service(Generic[RequestT, ResponseT]):
                 await self._reload(server, config)
             except (IpcError, OSError) as exc:
                 self.console.say(f"not reloaded: {exc}", level=logging.ERROR)
-            except Exception as exc:  # noqa: BLE001 - the program's own functions
-                said = f"not reloaded: {type(exc).__name__}: {exc}"
-                self.console.say(said, level=logging.ERROR, exc=exc)
+            except (trio.Cancelled, GeneratorExit):
+                raise
+            except BaseException as exc:  # the program's own functions
+                if ends_the_program(exc) is not None:
+                    raise
+                self.console.say(f"not reloaded: {describe(exc)}", level=logging.ERROR, exc=exc)
             if not self.stopping:
                 await manager.ready(f"listening on {server.endpoint}")
 

@@ -120,7 +120,7 @@ else:
     def _never_raising(
         about: str,
     ) -> Callable[[Callable[_P, Iterator[Finding]]], Callable[_P, Iterator[Finding]]]:
-        """Have what cannot be looked at be a finding: it may go or change between two looks."""
+        """Make a finding of each OSError: what is looked at may go or change between two looks."""
 
         def of(look: Callable[_P, Iterator[Finding]]) -> Callable[_P, Iterator[Finding]]:
             @functools.wraps(look)

@@ -99,15 +99,15 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         return second
 
     def lend(self, close_when_free: Callable[[Callable[[], None]], None]) -> None:
-        """Let other threads do here what needs no wait, though they may be at it when this is closed.
+        """Let other threads read and write here without waiting, also while this is being closed.
 
-        A descriptor that is closed under a reading thread may be somebody else's at once, and that one's
-        bytes be read.
+        If the descriptor were closed under a thread that reads, its number could be another file's at once,
+        and that file be read.
 
         Args:
-            close_when_free: called once by :meth:`close`, in whose thread, after the connection was shut
-                down. It has to see to it that what it is given is called when no other thread is at it. What
-                is given closes the descriptor; it does so at the latest when nobody knows it any longer.
+            close_when_free: called once by :meth:`close`, in the same thread, after the connection was shut
+                down. Its argument is a function that closes the descriptor; it must see to it that this is
+                called once no other thread uses the descriptor. A function that nobody keeps closes it, too.
         """
         self._close_when_free = close_when_free
 
