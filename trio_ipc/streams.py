@@ -43,7 +43,7 @@ def _takes_anything(stream: TextIO | None) -> bool:
     except (OSError, ValueError):
         return True  # it is none of the system's
     try:
-        # On Windows this does nothing: where there are no bytes to write, the C runtime returns at once.
+        # It writes nothing, and fails where the descriptor is for reading alone.
         os.write(descriptor, b"")
     except OSError as exc:
         return exc.errno != errno.EBADF

@@ -245,10 +245,9 @@ class _Service(Generic[RequestT, ResponseT]):
                 await self._reload(server, config)
             except (IpcError, OSError) as exc:
                 self.console.say(f"not reloaded: {exc}", level=logging.ERROR)
-            except (trio.Cancelled, GeneratorExit):
-                raise
             except BaseException as exc:  # the program's own functions
-                if ends_the_program(exc) is not None:
+                passing = (trio.Cancelled, GeneratorExit)  # also where they come in a group
+                if ends_the_program(exc) is not None or any(isinstance(leaf, passing) for leaf in leaves(exc)):
                     raise
                 self.console.say(f"not reloaded: {describe(exc)}", level=logging.ERROR, exc=exc)
             if not self.stopping:
