@@ -247,7 +247,7 @@ class _Service(Generic[RequestT, ResponseT]):
                 self.console.say(f"not reloaded: {exc}", level=logging.ERROR)
             except BaseException as exc:  # the program's own functions
                 passing = (trio.Cancelled, GeneratorExit)  # also where they come in a group
-                if ends_the_program(exc) is not None or any(isinstance(leaf, passing) for leaf in leaves(exc)):
+                if ends_the_program(exc) is not None or any(isinstance(one, passing) for one in leaves(exc)):
                     raise
                 self.console.say(f"not reloaded: {describe(exc)}", level=logging.ERROR, exc=exc)
             if not self.stopping:
