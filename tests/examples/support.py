@@ -47,6 +47,18 @@ class Program:
         else:
             self.process.send_signal(number)
 
+    async def complaint(self) -> str | None:
+        """Return the next line on standard error, None at its end, and read standard output meanwhile.
+
+        A program that goes on writing where nobody reads stops in that write as soon as the pipe is full, and
+        what is waited for never comes.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.stdout.rest)
+            line = await self.stderr.next()
+            nursery.cancel_scope.cancel()
+        return line
+
     async def end(self) -> int:
         """Read both outputs to their ends; return the exit status."""
         async with trio.open_nursery() as nursery:
