@@ -160,7 +160,7 @@ async def test_where_several_are_under_way_each_request_takes_a_turn_and_others_
     async with client_over(near, 3) as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.call_many, tasks(10))
         await wait_all_tasks_blocked()
-        assert far.read(1_000) == b"".join(map(frame, tasks(3))), "no more than allowed are under way"
+        assert far.read(1_000) == b"".join(map(frame, tasks(3))), "no more than allowed are in flight"
 
         async def ask(name: str) -> None:
             await client.call(task(name))

@@ -242,7 +242,7 @@ def test_public_symbols_without_a_known_type_are_found_and_others_do_not_count()
         symbol("a.Client.call", known=False),
         symbol("a.Client.endpoint", ambiguous=True),
         symbol("a.Clients", known=False),
-        symbol("a.room.private", known=False),
+        symbol("a.inner.private", known=False),
     ]
     assert [*known_types.not_known(symbols, {"a.Client"})] == [
         "a.Client.call: Return type is unknown",

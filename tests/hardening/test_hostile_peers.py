@@ -159,7 +159,7 @@ async def test_who_never_reads_is_read_from_no_further_and_let_go(
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(ask_and_never_read, number)
-            # Who connects to a busy pipe sleeps between its tries.
+            # A client that connects to a busy pipe sleeps between its attempts.
             while server.snapshot().connections_active < 21:  # noqa: ASYNC110 - nothing to wait for
                 await trio.sleep(0.01)
             for _ in range(5):
@@ -399,7 +399,7 @@ async def test_a_number_that_no_enumeration_has_is_the_handlers_to_refuse(
 
 @attrs.define
 class Flood:
-    """A server that answers, and then sends without end and unasked."""
+    """A server that answers, and then sends without end what nobody asked for."""
 
     data: bytes
     sent: int = 0

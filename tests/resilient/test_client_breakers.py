@@ -150,7 +150,7 @@ async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("as_it", ["cannot do the task", "is turned away", "has no connection in time"])
+@pytest.mark.parametrize("as_it", ["cannot do the task", "is refused", "has no connection in time"])
 async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_probe(
     autojump_clock: MockClock, as_it: str
 ) -> None:
@@ -174,7 +174,7 @@ async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_pro
         await trio.sleep(30)
         nursery.start_soon(partial(client.call, network, timeout=1000))
         await wait_all_tasks_blocked()
-        if as_it == "is turned away":
+        if as_it == "is refused":
             assert client.statistics()[0].breaker.probing
             client._upstreams["a"].failed()
         elif as_it == "has no connection in time":

@@ -55,7 +55,7 @@ class Plan:
 
 @attrs.define
 class Run:
-    """A plan under way, and what came of it.
+    """A plan that is being carried out, and what came of it.
 
     Attributes:
         plan: what to do.
