@@ -60,7 +60,7 @@ async def test_every_request_is_answered_in_its_order(
         responses = await client.call_many(tasks(count))
         assert ids(responses) == ids(tasks(count))
         assert (await client.call(task("after"))).task_id == "after"
-        # The answer may be here before the server's task hears that it was taken.
+        # The response may be here before the server's task hears that it was taken.
         await wait_all_tasks_blocked()
         mine, its = client.snapshot(), server.snapshot()
         assert mine.calls == mine.calls_answered == its.requests == its.requests_answered == count + 1

@@ -151,7 +151,7 @@ def shown(attack: Attack) -> None:
 
 
 async def is_good_or_closed(client: DetectionClient) -> None:
-    """The next calls have their own answers, or all of them say that the client is closed."""
+    """The next calls have their own responses, or all of them say that the client is closed."""
     broken = client.is_broken
     for name in ("after", "again"):
         try:

@@ -175,7 +175,7 @@ async def test_who_never_reads_is_read_from_no_further_and_let_go(
         assert await honest.call(task()) == success()
     assert max(taken) < 2 * MIB
     attack(
-        "requests without end, answers never read",
+        "requests without end, responses never read",
         tried=20,
         outcome="read from no further, closed after `write_timeout_ms`; others answered meanwhile",
     )
@@ -258,7 +258,7 @@ async def test_a_client_holds_answers_to_the_limit_too(
             await client.call(task())
         assert client.is_broken
     attack(
-        "answers that announce 0 bytes, one more than the limit, 2^31 and 2^32-1",
+        "responses that announce 0 bytes, one more than the limit, 2^31 and 2^32-1",
         tried=1,
         outcome="one precise error, from the header alone; the client closed",
     )
@@ -437,7 +437,7 @@ async def test_a_flood_that_nobody_asked_for_waits_outside_and_is_found_by_the_n
             assert client.is_broken
         nursery.cancel_scope.cancel()
     attack(
-        "answers without end to a client that did not ask",
+        "responses without end to a client that did not ask",
         tried=1,
         outcome="left in the system's buffers; the next call says what is wrong, and takes none of it",
     )
