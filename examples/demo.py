@@ -1,7 +1,7 @@
 """`make demo`: a collector and an agent, as real processes, on this machine's real processes.
 
 In a private temporary directory and for a few seconds. It must leave nothing behind however it ends, and
-never wait for anything but an event: a line that a program prints, an answer, or an exit.
+never wait for anything but an event: a line that a program prints, a response, or an exit.
 """
 
 from __future__ import annotations

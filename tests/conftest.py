@@ -1,4 +1,4 @@
-"""What tests of every room share."""
+"""What tests of every package share."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def ends(transport: TransportType) -> Iterator[Ends]:
 
 @pytest.fixture
 def half_closing_ends(ends: Ends) -> Ends:
-    """Ends whose peer can close its sending side alone, and wait for an answer."""
+    """Ends whose peer can close its sending side alone, and wait for a response."""
     if not ends.can_half_close:
         pytest.skip("a pipe is closed whole")
     return ends

@@ -13,19 +13,19 @@ from typing import Any
 
 
 class InterruptAt:
-    """Sends this process a SIGINT at the so-and-so-manieth line that runs in a room of the library.
+    """Sends this process a SIGINT at a certain line that runs in a package of the library.
 
     Args:
-        room: the room's package.
+        package: the package.
         line: which of its lines, from 1.
 
     Attributes:
         left: lines that are left until then; 0 or less once it has happened.
     """
 
-    def __init__(self, room: types.ModuleType, line: int) -> None:
-        assert room.__file__ is not None
-        self._room = os.path.dirname(room.__file__)
+    def __init__(self, package: types.ModuleType, line: int) -> None:
+        assert package.__file__ is not None
+        self._package = os.path.dirname(package.__file__)
         self.left = line
 
     def __enter__(self) -> None:
@@ -35,7 +35,7 @@ class InterruptAt:
         sys.settrace(None)
 
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(self._room):
+        if not frame.f_code.co_filename.startswith(self._package):
             return None
         if event == "line":
             self.left -= 1
@@ -55,8 +55,8 @@ class InterruptAtLook(InterruptAt):
     ``finally`` calls first, for one.
     """
 
-    def __init__(self, room: types.ModuleType, look: int) -> None:
-        super().__init__(room, look)
+    def __init__(self, package: types.ModuleType, look: int) -> None:
+        super().__init__(package, look)
         self._done: dict[int, str] = {}
 
     def __enter__(self) -> None:
@@ -65,7 +65,7 @@ class InterruptAtLook(InterruptAt):
         super().__enter__()
 
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(self._room):
+        if not frame.f_code.co_filename.startswith(self._package):
             return None
         if event == "call":
             frame.f_trace = self._trace  # without it Python 3.13 begins with the function's next call

@@ -96,7 +96,7 @@ def exists(endpoint: str) -> bool:
 
 
 def refuse_to_accept(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> None:
-    """Have accept(2) fail so often, whoever calls it, and leave the client where it is."""
+    """Have accept(2) fail so often, by any caller, and leave the client where it is."""
     real: Any = socket.socket._accept  # type: ignore[attr-defined]  # what its accept() and Trio's stand on
     left = times
 

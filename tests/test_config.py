@@ -43,7 +43,7 @@ def test_the_handlers_budget_is_the_read_timeout_unless_set() -> None:
 
 
 WRONG: list[Any] = [
-    ("transport", "carrier-pigeon", 'must be "interprocess" or "legacy"'),
+    ("transport", "pigeon", 'must be "interprocess" or "legacy"'),
     ("crc32_variant", "crc16", 'must be "ieee" or "castagnoli"'),
     ("endpoint_path", "", "not empty"),
     ("endpoint_path", 7, "must be a string"),

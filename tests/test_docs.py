@@ -30,7 +30,7 @@ import trio_ipc.transports
 from tests.platforms import UNDER_WINE, unix_only, windows_only
 from tests.shells import environment, run_commands
 from tests.site.public import public_names
-from tests.test_package import ROOMS
+from tests.test_package import PACKAGES
 from trio_ipc import (
     Call,
     ClientMetrics,
@@ -502,9 +502,9 @@ def test_what_the_package_needs_is_told() -> None:
     assert set(re.findall(r"`([\w-]+)`", told[1])) == needed
 
 
-def test_the_rooms_are_those_of_the_architecture_page() -> None:
+def test_the_packages_are_those_of_the_architecture_page() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == ROOMS
+    assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == PACKAGES
 
 
 def test_what_a_channel_needs_of_a_connection_is_told() -> None:

@@ -19,8 +19,8 @@ from trio_ipc.transports import host
 
 PACKAGE = Path(trio_ipc.__file__).parent
 
-#: docs/architecture.md's picture: each room may import what stands above it, and nothing below.
-ROOMS = [
+#: docs/architecture.md's picture: each package may import what stands above it, and nothing below.
+PACKAGES = [
     "errors",
     "logs",
     "endpoint",
@@ -48,31 +48,31 @@ ROOMS = [
 ]
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """The rooms of trio_ipc that a module imports, by absolute or relative name."""
-    package = file.relative_to(PACKAGE.parent).with_suffix("").parts[:-1]
-    rooms = set()
+def imported_packages(file: Path) -> set[str]:
+    """The packages of trio_ipc that a module imports, by absolute or relative name."""
+    within = file.relative_to(PACKAGE.parent).with_suffix("").parts[:-1]
+    packages = set()
     for node in ast.walk(ast.parse(file.read_text())):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(within[: len(within) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             names = [f"{module}.{alias.name}" for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("trio_ipc.")}
-    return rooms
+        packages |= {name.split(".")[1] for name in names if name.startswith("trio_ipc.")}
+    return packages
 
 
-def test_each_room_imports_only_what_stands_above_it() -> None:
+def test_each_package_imports_only_what_stands_above_it() -> None:
     for file in PACKAGE.rglob("*.py"):
-        room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room in {"__init__", "__main__"}:
+        package = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if package in {"__init__", "__main__"}:
             continue
-        allowed = {*ROOMS[: ROOMS.index(room) + 1]}
-        if room == ROOMS[-1]:
-            allowed |= {*trio_ipc.__all__}  # of the rooms above it, all of them
-        assert imported_rooms(file) <= allowed, file
+        allowed = {*PACKAGES[: PACKAGES.index(package) + 1]}
+        if package == PACKAGES[-1]:
+            allowed |= {*trio_ipc.__all__}  # of the packages above it, all of them
+        assert imported_packages(file) <= allowed, file
 
 
 def knows_the_platform(file: Path) -> bool:
@@ -82,7 +82,7 @@ def knows_the_platform(file: Path) -> bool:
 def test_services_the_command_and_their_streams_know_no_platform() -> None:
     files = [
         PACKAGE / "streams.py",
-        *(file for room in ("service", "cli") for file in (PACKAGE / room).rglob("*.py")),
+        *(file for package in ("service", "cli") for file in (PACKAGE / package).rglob("*.py")),
     ]
     assert [file for file in files if knows_the_platform(file)] == []
 
@@ -175,8 +175,8 @@ def test_pipes_and_sockets_are_to_be_had_without_protobuf_and_without_the_rest()
         "print('google.protobuf' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    rooms, protobuf = run.stdout.splitlines()
-    assert {*rooms.split()} <= {"endpoint", "errors", "logs", "transports"}
+    packages, protobuf = run.stdout.splitlines()
+    assert {*packages.split()} <= {"endpoint", "errors", "logs", "transports"}
     assert protobuf == "False"
 
 

@@ -15,7 +15,7 @@ from trio_ipc.client import client_over
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.telemetry import ServerTelemetry
 
-#: Seconds. Trio's own clock begins anywhere, the mock clock at 0, where a sum is as good as a difference.
+#: Seconds. Trio's own clock begins anywhere, the mock clock at 0, where a sum is the same as a difference.
 BEGAN = 5_000.0
 
 IN_FLIGHT = pytest.mark.parametrize("max_in_flight", [1, 3])

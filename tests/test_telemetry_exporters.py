@@ -56,7 +56,7 @@ handler: Handler = sometimes
 
 
 async def talk(config: IpcConfig) -> tuple[ServerSnapshot, ClientSnapshot]:
-    """Both sides' snapshots of a short conversation."""
+    """Both sides' snapshots of a few calls."""
     async with serving(handler, config) as server, open_client(DETECTION, config) as client:
         for task_id in ("a", "bad", "b"):
             await client.call(task(task_id))

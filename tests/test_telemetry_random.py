@@ -1,4 +1,4 @@
-"""Random conversations, whose counts add up at every step."""
+"""Random connections, whose counts add up at every step."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Auditor(trio.abc.Instrument):
             self.found += client_disagreements(client.snapshot())
 
 
-# --- Random conversations -----------------------------------------------------------------------------------
+# --- Random connections -------------------------------------------------------------------------------------
 
 
 Stream: TypeAlias = trio.StapledStream[Any, Any]

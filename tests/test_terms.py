@@ -1,6 +1,7 @@
 """One term for one thing: the words that docs/terms.md says are not used are not used.
 
-Looked at are the pages, and in Python files comments, docstrings and all other strings.
+Looked at are the pages and what becomes the changelog; in Python files comments, docstrings and all other
+strings, those of the tests too; and the rest of the tree that people write, line by line.
 """
 
 from __future__ import annotations
@@ -18,12 +19,40 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TERMS = ROOT / "docs" / "terms.md"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(
+        page
+        for folder in ("docs", "newsfragments", ".github", "tests")
+        for page in sorted((ROOT / folder).rglob("*.md"))
+    ),
+]
 MODULES = [
     module
-    for folder in ("trio_ipc", "pytest_trio_ipc", "examples", "docs")
+    for folder in ("trio_ipc", "pytest_trio_ipc", "examples", "docs", "tests")
     for module in sorted((ROOT / folder).rglob("*.py"))
-    if not module.stem.endswith("_pb2")
+    # this one has samples of what is not to be said
+    if not module.stem.endswith("_pb2") and module != Path(__file__)
+]
+#: All else with words in it: what builds, checks and describes the project, and peers in other languages.
+OTHERS = [
+    *(ROOT / name for name in ("Makefile", "pyproject.toml", ".ci/run", ".pre-commit-config.yaml")),
+    *(
+        file
+        for pattern in (
+            ".devcontainer/*",
+            ".github/**/*.yml",
+            "docs/trio-ipc.*",
+            "docs/*.yaml",
+            "requirements/*.in",
+            "tests/**/*.sh",
+            "tests/**/*.toml",
+            "tests/interop/**/*.go",
+            "tests/interop/**/*.rs",
+            "trio_ipc/**/*.proto",
+        )
+        for file in sorted(ROOT.glob(pattern))
+    ),
 ]
 
 #: A statement that begins with "Who"; questions may.
@@ -95,6 +124,34 @@ def test_the_code_uses_the_terms() -> None:
         for said in found_in(text)
     ]
     assert found == []
+
+
+def test_all_else_uses_the_terms() -> None:
+    found = [
+        (f"{file.relative_to(ROOT)}:{number}", said)
+        for file in OTHERS
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        for said in found_in(line)
+    ]
+    assert found == []
+
+
+def test_nothing_that_people_write_is_left_out() -> None:
+    kinds = {file.suffix or file.name for file in OTHERS}
+    assert kinds >= {
+        "Makefile",
+        "run",
+        "Dockerfile",
+        ".toml",
+        ".yml",
+        ".in",
+        ".sh",
+        ".go",
+        ".rs",
+        ".proto",
+        ".service",
+    }
+    assert {page.parent.name for page in PAGES} >= {"docs", "newsfragments", ".github", "interop"}
 
 
 @pytest.mark.parametrize(

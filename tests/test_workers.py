@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the locks are f
 GUEST = """
 import sys
 from pathlib import Path
-from tests.workers import in_the_room
-with in_the_room(Path(sys.argv[1]), alone=sys.argv[2] == "alone"):
+from tests.workers import taking_turns
+with taking_turns(Path(sys.argv[1]), alone=sys.argv[2] == "alone"):
     print("in", flush=True)
     sys.stdin.read()
 print("out", flush=True)
@@ -62,15 +62,15 @@ def test_who_wants_to_be_alone_is_and_who_comes_later_waits(tmp_path: Path) -> N
     assert (first.says(), second.says()) == ("in", "in")
     alone = Guest(tmp_path, "alone")
     first.leave()
-    assert holds(tmp_path, ".room"), "the second is in"
+    assert holds(tmp_path, ".inside"), "the second is in"
     second.leave()
     assert alone.says() == "in"
     late = Guest(tmp_path, "with others")
-    assert holds(tmp_path, ".room")
+    assert holds(tmp_path, ".inside")
     alone.leave()
     assert late.says() == "in"
     late.leave()
-    assert not holds(tmp_path, ".room")
+    assert not holds(tmp_path, ".inside")
 
 
 def holds(directory: Path, name: str) -> bool:

@@ -1,6 +1,6 @@
-"""A pytest plugin that tells where the time of a run goes: ``make test ARGS="-p tests.timing"``.
+"""A pytest plugin that tells where the time of a run is spent: ``make test ARGS="-p tests.timing"``.
 
-For each file of tests it has the seconds that went by, and how many of them were CPU time: of the worker
+For each file of tests it has the seconds that passed, and how many of them were CPU time: of the worker
 itself, and of the processes that its tests have started and waited for. What is neither was waited for, or
 taken by others on this machine.
 """
@@ -17,7 +17,7 @@ import pytest
 
 
 class Took(NamedTuple):
-    """Seconds: that went by, of the worker's CPU time, of its processes' CPU time."""
+    """Seconds: that passed, of the worker's CPU time, of its processes' CPU time."""
 
     passed: float
     own: float

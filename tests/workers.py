@@ -22,7 +22,7 @@ if sys.platform != "win32":
 #: What tells coverage to begin by itself in each process, and by which settings.
 _MEASURING: Final = "COVERAGE_PROCESS_START"
 #: Where code runs in processes of the tests alone. Elsewhere measuring them would only take time.
-_MEASURED_ROOMS: Final = ("aio", "blocking", "cli", "service")
+_MEASURED_PACKAGES: Final = ("aio", "blocking", "cli", "service")
 _settings = pytest.StashKey[str]()
 
 
@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _measured_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = request.config.stash.get(_settings, "")
-    if settings and request.path.parent.name in _MEASURED_ROOMS:
+    if settings and request.path.parent.name in _MEASURED_PACKAGES:
         monkeypatch.setenv(_MEASURING, settings)
 
 
@@ -70,19 +70,19 @@ def _writable(value: Any) -> Any:
 if sys.platform != "win32":
 
     @contextlib.contextmanager
-    def in_the_room(directory: Path, *, alone: bool) -> Iterator[None]:
+    def taking_turns(directory: Path, *, alone: bool) -> Iterator[None]:
         """Wait until one may be in, together with others or alone, and be in for a block.
 
-        Who wants to be alone keeps the door: else those that come and go would never leave the room empty.
+        A worker that wants to be alone waits with the first lock held, so that no other one passes it.
         """
-        with open(directory / ".door", "w") as door, open(directory / ".room", "w") as room:
-            fcntl.flock(door, fcntl.LOCK_EX)
-            fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-            fcntl.flock(door, fcntl.LOCK_UN)
+        with open(directory / ".next", "w") as first, open(directory / ".inside", "w") as inside:
+            fcntl.flock(first, fcntl.LOCK_EX)
+            fcntl.flock(inside, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(first, fcntl.LOCK_UN)
             try:
                 yield
             finally:
-                fcntl.flock(room, fcntl.LOCK_UN)  # said too, as a forked child may hold a copy
+                fcntl.flock(inside, fcntl.LOCK_UN)  # said too, as a forked child may hold a copy
 
     @pytest.fixture(autouse=True)
     def _alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -91,5 +91,5 @@ if sys.platform != "win32":
             return
         marked = request.node.get_closest_marker("alone") is not None
         # What is above a worker's own directory all workers of a run have in common.
-        with in_the_room(tmp_path_factory.getbasetemp().parent, alone=marked):
+        with taking_turns(tmp_path_factory.getbasetemp().parent, alone=marked):
             yield

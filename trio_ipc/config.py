@@ -106,7 +106,7 @@ class IpcConfig(Settings):
             members in (:meth:`PeerPolicy.group`). None for the owner alone. Only for Unix.
         crc32_variant: which checksum the frames carry; or ``"auto"``, to find out which the peer uses. A
             server judges each connection by its first frame. A client makes a request that does no harm, on
-            two connections if need be, and believes the answer.
+            two connections if need be, and believes the response.
         handler_timeout_ms: how long a handler may take, or None for ``read_timeout_ms``.
         shutdown_grace_ms: how long requests in flight may go on after a stop was asked for.
         poll_attempts: how often a connection looks for the peer's next bytes before its task falls

@@ -286,7 +286,7 @@ class Contract(Generic[RequestT, ResponseT]):
         return self._said("is_asked", None if is_asked is None else is_asked(request))
 
     def health_response(self, request: RequestT, well: bool) -> ResponseT:
-        """Return the answer to that. There must be a :attr:`health` with an ``answer``.
+        """Return the response to that. There must be a :attr:`health` with an ``answer``.
 
         Raises:
             ContractError: that returned no response.

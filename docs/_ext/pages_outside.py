@@ -19,6 +19,7 @@ PAGES = {
     "project/readme": "README.md",
     "project/changelog": "CHANGELOG.md",
     "project/contributing": "CONTRIBUTING.md",
+    "project/code-of-conduct": "CODE_OF_CONDUCT.md",
     "project/security-policy": "SECURITY.md",
 }
 

@@ -2,6 +2,6 @@
 
     python -m examples.agent --endpoint /tmp/me/procmond.sock --once
 
-`paging` (whole answers, however large), `changes` (what differs between two of them), `display` (tables
+`paging` (whole responses, however large), `changes` (what differs between two of them), `display` (tables
 and JSON), `__main__` (the program).
 """

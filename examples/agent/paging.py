@@ -4,7 +4,7 @@ One frame holds only so much. When the collector says that its result was too la
 pids there are and then for these, a page at a time, halving a page that is still too large. Other makes of
 collectors close the connection instead; after that the agent asks once in pages. Some give records that
 nobody asked for, which are left out. This module knows nothing of connections: it gets a function that asks.
-It must never take a part for the whole: a record that fits no frame at all is named in the answer.
+It must never take a part for the whole: a record that fits no frame at all is named in the response.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Enumeration:
     Attributes:
         records: by pid, as the collector sorted them.
         skipped: pids of records that fit no frame.
-        pages: how many answers it took.
+        pages: how many responses it took.
         unwanted: how many records the collector gave that nobody had asked for; they are left out.
-        collectors: whose answers they are, for the user.
+        collectors: whose responses they are, for the user.
         telemetry: what the client that asked has done so far, by name.
     """
 
@@ -72,7 +72,7 @@ class Enumeration:
 
 
 async def enumerate_processes(ask: Ask, question: Question) -> Enumeration:
-    """Get all records that a question is about, in as many answers as it takes.
+    """Get all records that a question is about, in as many responses as it takes.
 
     Raises:
         CollectorError: the collector failed, or even the list of pids fits no frame.

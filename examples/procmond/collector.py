@@ -15,7 +15,7 @@ Conventions of this collector, beyond the meaning of the messages:
 - VERIFY_EXECUTABLE without pids and path is about all processes of the filter that have an image. The record
   of one that cannot be read has no hash. To find none is no failure.
 - CHECK_PROCESS_HASH and VERIFY_EXECUTABLE give their verdict in `hash_result`, and only there: the task
-  itself is a success whenever the question could be answered, be the answer good or bad.
+  itself is a success whenever the question could be answered, be the response good or bad.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Collector:
 
 @attrs.frozen
 class _HashQuestion:
-    """What a task wants to know about hashes, checked. Builds the answers too."""
+    """What a task wants to know about hashes, checked. Builds the responses too."""
 
     algorithm: str
     expected: str
@@ -205,7 +205,7 @@ class _HashQuestion:
         ]
 
     def answer(self, digest: str, problems: Sequence[str]) -> DetectionResult:
-        """The question was answered; `problems` are the answer if there are any."""
+        """The question was answered; `problems` are the response if there are any."""
         return DetectionResult(success=True, hash_result=self._hash_result(digest, problems))
 
     def failure(self, reason: str) -> DetectionResult:

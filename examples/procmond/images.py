@@ -1,6 +1,6 @@
 """Which file a process runs, and whether that is still the file on disk.
 
-Blocking code for worker threads. The answer must never come from the process itself: psutil falls back to
+Blocking code for worker threads. The bytes must never come from the process itself: psutil falls back to
 `argv[0]` for an executable that it may not read, and a process writes there what it likes. So /proc is
 asked where there is one; elsewhere psutil's answer is taken and no mismatch is ever claimed.
 """

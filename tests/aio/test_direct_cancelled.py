@@ -132,7 +132,7 @@ def test_a_ctrl_c_in_the_loop_itself_keeps_no_answer_from_the_task_that_waits(co
         call = loop.create_task(client.call(task("1")))
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(call)
-        # Long before the time is up for an answer that has not come.
+        # Long before the time is up for a response that has not come.
         assert loop.run_until_complete(asyncio.wait_for(call, 10)) == success("1")
         loop.run_until_complete(client.aclose())
     loop.close()

@@ -53,7 +53,7 @@ def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> No
 
 def test_the_callers_own_limit_is_told(config: IpcConfig) -> None:
     async def test(client: AioClient) -> None:
-        with pytest.raises(CallTimeoutError, match=r"for the answer; .* the limit timeout is 0\.02 s"):
+        with pytest.raises(CallTimeoutError, match=r"for the response; .* the limit timeout is 0\.02 s"):
             await client.call(task("wait"), timeout=0.02)
         await expect_closed_by(client, CallTimeoutError)
 

@@ -146,7 +146,7 @@ def test_a_handler_in_threads_within_another_one_says_that_it_is_for_trio(config
         return StringValue(value=reason)
 
     contract = Contract(name="values", request_type=Value, response_type=StringValue, failure=failed)
-    router = Router(contract, {}, default=in_threads(lambda _request, _call: StringValue(value="in vain")))
+    router = Router(contract, {}, default=in_threads(lambda _request, _call: StringValue(value="unused")))
 
     async def main() -> None:
         async with serve(router, contract, config), open_client(contract, config) as client:

@@ -176,7 +176,7 @@ def server_calls(
             time.sleep(pause)
             sock.sendall(_REQUEST * burst)
             if _receive(sock, len(_RESPONSE) * burst) != _RESPONSE * burst:
-                raise ValueError("wrong answer")
+                raise ValueError("wrong response")
         sock.close()
         server.wait_asleep()
     return _read(summary)

@@ -31,5 +31,5 @@ def end_with_stdin(lines: queue.SimpleQueue[str] | None = None) -> None:
 
 
 def write(answer: dict[str, Any]) -> None:
-    """Write an answer."""
+    """Write a response."""
     print(json.dumps(answer), flush=True)

@@ -81,7 +81,7 @@ def process_record(number: int) -> ProcessRecord:
 
 @functools.cache
 def prepared(name: str) -> DetectionResult:
-    """The result of everything but the minimal task. It is made once, and encoded for each answer."""
+    """The result of everything but the minimal task. It is made once, and encoded for each response."""
     if name == LARGEST:
         records = [ProcessRecord(pid=1, name="p", command_line=["x" * _JUST_BELOW_1_MIB])]
     else:
@@ -97,14 +97,14 @@ def answer(task: DetectionTask) -> DetectionResult:
 
 
 def check(result: DetectionResult, name: str) -> None:
-    """Judge an answer: whose it is, and whether all of it came."""
+    """Judge a response: whose it is, and whether all of it came."""
     records = RECORDS.get(name, name == LARGEST)
     if result.task_id != name or not result.success or len(result.processes) != records:
         raise WrongAnswerError(f"{name}: {str(result)[:200]}")
 
 
 def check_all(result: DetectionResult, name: str) -> None:
-    """Judge every field. For the first answer of a connection: it would take longer than some calls."""
+    """Judge every field. For the first response of a connection: it would take longer than some calls."""
     if result != prepared(name):
         raise WrongAnswerError(f"{name}: {str(result)[:200]}")
 

@@ -104,7 +104,7 @@ async def idle_cpu(pairs: list[Pair], seconds: float) -> dict[str, dict[str, flo
 
 
 async def slow_handlers(pair: Pair, seconds: float, least: int) -> Sample:
-    """One caller, handlers that sleep for 1 ms: what polling does in vain.
+    """One caller, handlers that sleep for 1 ms: what polling costs where it finds nothing.
 
     Longer than other work: what a call costs is mostly the system's, which puts a core to sleep in between
     or not, and differs from one moment to the next.

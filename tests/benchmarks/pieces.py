@@ -55,7 +55,7 @@ TIMED: Final = {
 #: What is measured in other ways, each by a module of its own.
 OTHER: Final = {
     "g": "server memory of idle connections",
-    "h": "start-up: import, and time to the first answer",
+    "h": "start-up: import, and time to the first response",
     "p": "polling's price",
     "codec": "protobuf and frames alone",
 }

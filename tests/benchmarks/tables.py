@@ -95,7 +95,7 @@ def _startup(document: dict[str, Any]) -> Rows:
         ]
         for name, figures in document["measured"]["h"].items()
     ]
-    return Rows(f"(h) {OTHER['h']}", ["contender", "import, ms", "to first answer, ms"], rows)
+    return Rows(f"(h) {OTHER['h']}", ["contender", "import, ms", "to first response, ms"], rows)
 
 
 def _polling(document: dict[str, Any]) -> Rows:

@@ -1,4 +1,4 @@
-"""The suite measures what it says, of answers that are right, and leaves no process behind. No times."""
+"""The suite measures what it says, of responses that are right, and leaves no process behind. No times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on how costs grow shows what was measured, of answers that are right, and no process is left."""
+"""The page on how costs grow shows what was measured, of responses that are right, and no process is left."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> No
 def test_the_callers_own_limit_is_told(config: IpcConfig) -> None:
     with served(config, Gate()), open_client(DETECTION, config, max_in_flight=1) as client:
         with pytest.raises(
-            CallTimeoutError, match=r"waiting for the answer; .* the limit timeout is 0\.02 s"
+            CallTimeoutError, match=r"waiting for the response; .* the limit timeout is 0\.02 s"
         ):
             client.call(task("wait"), timeout=0.02)
         expect_closed_by(client, CallTimeoutError)
@@ -241,7 +241,7 @@ def test_the_time_of_several_calls_includes_the_wait_for_their_turn(config: IpcC
             return turn.acquire(timeout=timeout)
 
         client._direct._turn = Mock(acquire=acquire, release=turn.release)
-        with pytest.raises(CallTimeoutError, match=r"for answer 1 of 1;.* timeout is 60\.02 s"):
+        with pytest.raises(CallTimeoutError, match=r"for response 1 of 1;.* timeout is 60\.02 s"):
             client.call_many([task("wait")], timeout=DEADLINE + 0.02)
 
 

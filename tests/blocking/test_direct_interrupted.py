@@ -72,7 +72,7 @@ class Noted:
 def interrupt_twice(
     interrupts: Interrupts, portal: BlockingPortal, gate: Gate, waits_anew: Noted, over: threading.Event
 ) -> None:
-    """Press Ctrl-C in a call that waits for its answer, and again while it waits for the Trio thread."""
+    """Press Ctrl-C in a call that waits for its response, and again while it waits for the Trio thread."""
     assert gate.reached.wait(DEADLINE)
     with Held(portal):
         waits_anew.event.clear()

@@ -26,7 +26,7 @@ from trio_ipc import ChannelClosedError, IpcConfig, TransportType
 from trio_ipc.blocking import open_client
 from trio_ipc.daemoneye import DETECTION
 
-#: More lines than a call runs in either room, so that the last ones are not reached.
+#: More lines than a call runs in either package, so that the last ones are not reached.
 MOST_LINES = 200
 
 #: Likewise of points at which Python looks for a signal.
@@ -58,7 +58,7 @@ def _nothing_hangs() -> Iterator[None]:
 @OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
 @pytest.mark.parametrize(
-    ("room", "max_in_flight"),
+    ("package", "max_in_flight"),
     [
         (trio_ipc.blocking, 1),
         (trio_ipc.client, 1),
@@ -68,13 +68,13 @@ def _nothing_hangs() -> Iterator[None]:
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_that_it_is_closed(
-    config: IpcConfig, room: types.ModuleType, max_in_flight: int
+    config: IpcConfig, package: types.ModuleType, max_in_flight: int
 ) -> None:
     with served(config):
         client = open_client(DETECTION, config, max_in_flight=max_in_flight)
         interrupted = 0
         for line in range(1, MOST_LINES):
-            interrupt = InterruptAt(room, line)
+            interrupt = InterruptAt(package, line)
             try:
                 with interrupt:
                     client.call(task())
@@ -125,13 +125,13 @@ def test_after_an_interrupt_anywhere_in_a_call_another_thread_has_its_turn(confi
 @unix_only
 @OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
-@pytest.mark.parametrize("room", [trio_ipc.blocking, trio_ipc.portal], ids=lambda room: room.__name__)
+@pytest.mark.parametrize("package", [trio_ipc.blocking, trio_ipc.portal], ids=lambda given: given.__name__)
 def test_after_an_interrupt_at_any_line_of_opening_and_closing_no_thread_is_left(
-    config: IpcConfig, room: types.ModuleType
+    config: IpcConfig, package: types.ModuleType
 ) -> None:
     with served(config):
         for line in range(1, MOST_LINES):
-            interrupt = InterruptAt(room, line)
+            interrupt = InterruptAt(package, line)
             client: Any = None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)  # of what nobody could close any more

@@ -154,7 +154,7 @@ def test_a_process_without_descriptors_is_told(config: IpcConfig, directory: str
 
 
 def while_it_waits(gate: Gate, do: Callable[[], object]) -> threading.Thread:
-    """Do something in a signal handler of this thread, while a call of it waits for its answer.
+    """Do something in a signal handler of this thread, while a call of it waits for its response.
 
     Returns what sends the signal, and ends by itself.
     """

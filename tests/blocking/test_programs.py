@@ -19,7 +19,7 @@ client = open_client(DETECTION, config)
 print(client.call(DetectionTask(task_id="1")).success)
 """
 
-#: Ends while a thread of its own waits for an answer.
+#: Ends while a thread of its own waits for a response.
 ENDS_IN_A_CALL = (
     FORGETS
     + """

@@ -84,7 +84,7 @@ async def test_where_frames_follow_one_another_it_looks_for_longer(autojump_cloc
         assert await channel.receive() == PAYLOAD
         assert (stream.looks, stream.slept) == (4 + 10 + 10, 1)
         assert await channel.receive() == PAYLOAD
-        assert (stream.looks, stream.slept) == (4 + 10 + 10, 2), "in vain once, and left out once"
+        assert (stream.looks, stream.slept) == (4 + 10 + 10, 2), "found nothing once, was left out once"
         assert await channel.receive() == PAYLOAD
         assert (stream.looks, stream.slept) == (4 + 10 + 10 + 4, 3), "100 µs, since that took a second"
 

@@ -23,9 +23,9 @@ CONFIG = IpcConfig(endpoint_path=IN_MEMORY, max_frame_bytes=MIB, poll_attempts=0
 
 AFTER = b"after"
 
-#: Which transport, and in which room of the library the lines are.
-ROOMS = pytest.mark.parametrize(
-    ("transport", "room"),
+#: Which transport, and in which package of the library the lines are.
+PACKAGES = pytest.mark.parametrize(
+    ("transport", "package"),
     [
         pytest.param(TransportType.INTERPROCESS, trio_ipc.channel, id="default"),
         pytest.param(TransportType.LEGACY, trio_ipc.channel, id="legacy, what is common", marks=unix_only),
@@ -61,10 +61,10 @@ async def interrupted(interrupt: InterruptAt, function: Callable[[], Awaitable[o
         await trio.lowlevel.checkpoint()  # where a protected step puts it off to
 
 
-async def send_and_go_on(ends: Ends, room: types.ModuleType, line: int) -> bool:
+async def send_and_go_on(ends: Ends, package: types.ModuleType, line: int) -> bool:
     """Return whether the line was reached."""
     far, channel, payload = narrow(ends)
-    interrupt, came, went_on = InterruptAt(room, line), bytearray(), False
+    interrupt, came, went_on = InterruptAt(package, line), bytearray(), False
 
     async def read_all() -> None:
         with suppress(trio.BrokenResourceError):
@@ -86,10 +86,10 @@ async def send_and_go_on(ends: Ends, room: types.ModuleType, line: int) -> bool:
     return interrupt.left <= 0
 
 
-async def receive_and_go_on(ends: Ends, room: types.ModuleType, line: int) -> bool:
+async def receive_and_go_on(ends: Ends, package: types.ModuleType, line: int) -> bool:
     """Return whether the line was reached."""
     far, channel = ends.raw(CONFIG)
-    interrupt, received = InterruptAt(room, line), list[bytes]()
+    interrupt, received = InterruptAt(package, line), list[bytes]()
     sent = frames(b"one", b"two")
 
     async def send_in_parts() -> None:
@@ -116,14 +116,14 @@ async def receive_and_go_on(ends: Ends, room: types.ModuleType, line: int) -> bo
     return interrupt.left <= 0
 
 
-@ROOMS
+@PACKAGES
 @pytest.mark.parametrize("go_on", [send_and_go_on, receive_and_go_on])
 def test_an_interrupt_at_any_line_leaves_whole_frames_or_a_closed_channel(
-    ends: Ends, room: types.ModuleType, go_on: Callable[[Ends, types.ModuleType, int], Awaitable[bool]]
+    ends: Ends, package: types.ModuleType, go_on: Callable[[Ends, types.ModuleType, int], Awaitable[bool]]
 ) -> None:
     line, reached = 1, True
     while reached:
-        reached = trio.run(go_on, ends, room, line)
+        reached = trio.run(go_on, ends, package, line)
         line += 1
     assert line > 5
 

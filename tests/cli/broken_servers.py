@@ -56,7 +56,7 @@ def a_strangers_server(place: Place) -> Iterator[None]:
         yield
 
 
-# --- The answer ---------------------------------------------------------------------------------------------
+# --- The response -------------------------------------------------------------------------------------------
 
 
 @says(r"answer: the server speaks castagnoli, and crc32_variant is ieee here")

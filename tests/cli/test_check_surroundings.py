@@ -101,7 +101,7 @@ async def test_who_has_not_enough_rights_is_told_in_one_line(monkeypatch: pytest
                         assert (run.returncode, run.stdout) == (Status.UNREACHABLE, b""), (arguments, run)
                         assert run.stderr.startswith(f"trio-ipc: {endpoint.path}: ".encode()), run
                         assert run.stderr.count(b"\n") == 1, run
-                # Who may connect, and is not served.
+                # A client that may connect, and is not served.
                 Path(endpoint.path).chmod(0o666)
                 run = await as_stranger(endpoint.path)
             assert run.returncode == Status.NO, run

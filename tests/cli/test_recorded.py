@@ -37,7 +37,7 @@ async def second(task: DetectionTask, _: Call) -> DetectionResult:
 
 @pytest.fixture
 async def recording(tmp_path: Path) -> Path:
-    """Two requests and their answers."""
+    """Two requests and their responses."""
     file = tmp_path / "two.jsonl"
     with temporary_endpoint() as endpoint, Recorder(file, DETECTION) as recorder:
         async with (

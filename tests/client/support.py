@@ -25,14 +25,14 @@ BOTH_LINES = pytest.mark.parametrize("max_in_flight", [1, 3])
 
 
 class Then(enum.Enum):
-    """What a server may do instead of an answer."""
+    """What a server may do instead of a response."""
 
     END = "close the sending side"
     CLOSE = "close"
 
 
 def narrow_streams(request_bytes: int = 5) -> tuple[MemoryStream, MemoryStream]:
-    """A connection that takes only so many bytes before the server has to read, and any answer."""
+    """A connection that takes only so many bytes before the server has to read, and any response."""
     near, far = memory_streams()
     near._out.buffer = SocketBuffer(request_bytes)
     return near, far

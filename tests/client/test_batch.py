@@ -60,7 +60,7 @@ async def test_every_request_is_answered_in_its_order(
         responses = await client.call_many(tasks(count))
         assert ids(responses) == ids(tasks(count))
         assert (await client.call(task("after"))).task_id == "after"
-        # The answer may be here before the server's task hears that it was taken.
+        # The response may be here before the server's task hears that it was taken.
         await wait_all_tasks_blocked()
         mine, its = client.snapshot(), server.snapshot()
         assert mine.calls == mine.calls_answered == its.requests == its.requests_answered == count + 1
@@ -160,7 +160,7 @@ async def test_where_several_are_under_way_each_request_takes_a_turn_and_others_
     async with client_over(near, 3) as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.call_many, tasks(10))
         await wait_all_tasks_blocked()
-        assert far.read(1_000) == b"".join(map(frame, tasks(3))), "no more than allowed are under way"
+        assert far.read(1_000) == b"".join(map(frame, tasks(3))), "no more than allowed are in flight"
 
         async def ask(name: str) -> None:
             await client.call(task(name))

@@ -278,9 +278,7 @@ async def test_an_answer_to_a_request_that_was_not_sent_yet_ends_it_and_keeps_th
             with pytest.raises(UnsolicitedResponseError) as caught:
                 await client.call_many(tasks(200))
         assert len(caught.value.responses) == 128
-        assert 'more came with the last answer than was asked for; it said: task_id: "128"' in str(
-            caught.value
-        )
+        assert 'an unsolicited response came with the last one; it said: task_id: "128"' in str(caught.value)
         assert "requests 129 to 200 of 200: not sent" in str(caught.value)
         await expect_broken_by(client, UnsolicitedResponseError)
 

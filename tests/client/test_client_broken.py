@@ -164,7 +164,7 @@ async def test_a_mismatch_that_is_no_text_is_the_contracts_error_and_breaks_the_
         await expect_broken_by(client, ContractError)
         assert client.snapshot().calls_failed["other"] == 1
     attack(
-        "a contract's `mismatch` returns a bool for a right answer",
+        "a contract's `mismatch` returns a bool for a right response",
         tried=1,
         outcome="`ContractError` that names the contract; no server blamed",
     )

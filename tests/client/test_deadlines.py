@@ -92,11 +92,11 @@ async def test_without_an_answer_the_call_ends_and_so_does_the_connection_where_
             await client.call(task(), timeout=2.5)
         assert trio.current_time() == pytest.approx(2.5)
         assert str(caught.value) == (
-            "memory: the call timed out waiting for the answer; whether the server did the work is not "
+            "memory: the call timed out waiting for the response; whether the server did the work is not "
             "known; the limit timeout is 2.5 s; see what the server does, or allow more time"
         )
         assert caught.value.attempts == ()
-        await expect_broken_by(client, CallTimeoutError, "timed out waiting for the answer")
+        await expect_broken_by(client, CallTimeoutError, "timed out waiting for the response")
         assert client.snapshot().calls_failed["call_timeout"] == 1
         assert await far.receive_some() == frame(task())
         assert await far.receive_some() == b"", "the connection is closed"
@@ -107,7 +107,7 @@ async def test_where_several_are_under_way_the_place_is_kept_and_the_answer_drop
 ) -> None:
     far, near = ends.raw(CONFIG)
     async with client_over(near, 2) as client, trio.open_nursery() as nursery:
-        with pytest.raises(CallTimeoutError, match="waiting for the answer.*; the limit timeout is 1 s"):
+        with pytest.raises(CallTimeoutError, match="waiting for the response.*; the limit timeout is 1 s"):
             await client.call(task("late"), timeout=1)
         nursery.start_soon(client.call, task("in time"))
         await wait_all_tasks_blocked()
@@ -187,7 +187,7 @@ async def test_many_calls_have_one_deadline_and_keep_what_was_answered(
             with pytest.raises(CallTimeoutError) as caught:
                 await client.call_many(requests, timeout=2)
         assert trio.current_time() == pytest.approx(2)
-        assert "the call timed out waiting for answer 3 of 5; whether" in str(caught.value)
+        assert "the call timed out waiting for response 3 of 5; whether" in str(caught.value)
         assert "; the limit timeout is 2 s; " in str(caught.value)
         assert caught.value.responses == (success("0"), success("1"))
         counts_are_whole(client)

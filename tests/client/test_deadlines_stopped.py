@@ -23,7 +23,7 @@ from .support import (
 async def test_what_has_come_while_this_process_was_stopped_is_returned(
     mock_clock: MockClock, max_in_flight: int, size: int
 ) -> None:
-    """The clock jumps, as it does for a process that is continued, and the answer is there."""
+    """The clock jumps, as it does for a process that is continued, and the response is there."""
     near, far = memory_streams()
     answer = DetectionResult(task_id="t", success=True, error_message="x" * size)
     async with client_over(near, max_in_flight) as client, trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Whoever writes for many callers, or posts many requests, lets all others have their turn now and then."""
+"""A task that writes for many callers, or posts many requests, lets others have their turn now and then."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def _call_many(client: DetectionClient) -> None:
 
 async def _call_where_others_are_ahead(client: DetectionClient) -> None:
     async def other() -> None:
-        # Where one call at a time is under way, the interrupted one closes the connection.
+        # Where one call at a time is in flight, the interrupted one closes the connection.
         with suppress(trio_ipc.ChannelClosedError):
             await client.call(task("other"))
 

@@ -67,7 +67,7 @@ async def test_the_timeout_of_a_call_is_kept(
 async def test_so_are_those_of_many_calls(ends: Ends, autojump_clock: MockClock, max_in_flight: int) -> None:
     far, near = ends.raw(CONFIG)
     async with in_use(far, near, max_in_flight) as client, answering(far, frame(success("a"))):
-        with pytest.raises(CallTimeoutError, match="answer 2 of 2") as caught:
+        with pytest.raises(CallTimeoutError, match="response 2 of 2") as caught:
             await client.call_many([task("a"), task("b")], timeout=3)
         assert caught.value.responses == (success("a"),)
         assert trio.current_time() == pytest.approx(3)

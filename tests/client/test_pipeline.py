@@ -91,7 +91,7 @@ async def test_a_caller_that_is_cancelled_later_leaves_its_place_and_its_answer_
             await wait_all_tasks_blocked()
         subject.scopes["2"].cancel()
         await wait_all_tasks_blocked()
-        assert subject.done == [], "its place is taken until the answer has come"
+        assert subject.done == [], "its place is taken until the response has come"
         await subject.answer("1", "2", "3")
         assert subject.answers == {"1": success("1"), "3": success("3")}
         assert subject.done == [("1", None), ("2", None), ("3", None)]

@@ -62,7 +62,7 @@ async def test_an_answer_that_cannot_be_trusted_ends_all_and_only_the_first_gets
         assert isinstance(subject.error("1"), kind)
         neighbour = subject.error("2")
         assert isinstance(neighbour, ChannelClosedError)
-        assert "an answer ahead of this one could not be trusted" in str(neighbour)
+        assert "a response ahead of this one could not be trusted" in str(neighbour)
         assert neighbour.__cause__ is subject.error("1")
         assert await subject.server.receive_some() != b""
         assert await subject.server.receive_some() == b"", "the connection is closed"

@@ -1,4 +1,4 @@
-"""When whoever works through many messages lets the others have their turn."""
+"""When a task that works through many messages lets the others have their turn."""
 
 from __future__ import annotations
 

@@ -185,6 +185,43 @@ def test_workflows_call_targets_that_exist_and_a_release_needs_no_secret() -> No
     assert "environment: release" in jobs["publish"]
 
 
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_workflows_name_actions_by_commit_and_say_the_version(file: Path) -> None:
+    uses = re.findall(r"^ +- uses: (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert uses
+    assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
+
+
+def test_one_action_has_one_commit_in_all_workflows_and_newer_ones_are_proposed() -> None:
+    uses = "\n".join(file.read_text(encoding="utf-8") for file in WORKFLOWS)
+    commits = {*re.findall(r"uses: ([\w/-]+@.*)$", uses, re.MULTILINE)}
+    assert len({commit.partition("@")[0] for commit in commits}) == len(commits)
+    assert "package-ecosystem: github-actions\n    directory: /\n" in read(".github", "dependabot.yml")
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_workflows_may_write_in_the_jobs_alone_that_publish(file: Path) -> None:
+    head, _, jobs = file.read_text(encoding="utf-8").partition("\njobs:\n")
+    assert re.search(r"^permissions:(?: \{\}|\n  contents: read)$", head, re.MULTILINE)
+    writing = {
+        name
+        for name, job in re.findall(r"^  ([\w-]+):\n((?:    .*\n|\n)+)", jobs, re.MULTILINE)
+        if ": write" in job
+    }
+    allowed = {"docs.yml": {"publish"}, "release.yml": {"attest", "publish"}}
+    assert writing == allowed.get(file.name, set())
+    # what needs no token later is not left a token
+    assert jobs.count("actions/checkout@") == jobs.count("persist-credentials: false")
+
+
+def test_the_hosted_site_is_read_in_a_browser() -> None:
+    assert "run: make docs-browser\n" in read(".github", "workflows", "docs.yml")
+    assert MAKEFILE.count("\ndocs-browser: docs\n") == 1
+
+
 def test_workflows_of_a_change_do_nothing_twice() -> None:
     runs = [
         target
@@ -205,7 +242,7 @@ def test_public_symbols_without_a_known_type_are_found_and_others_do_not_count()
         symbol("a.Client.call", known=False),
         symbol("a.Client.endpoint", ambiguous=True),
         symbol("a.Clients", known=False),
-        symbol("a.room.private", known=False),
+        symbol("a.inner.private", known=False),
     ]
     assert [*known_types.not_known(symbols, {"a.Client"})] == [
         "a.Client.call: Return type is unknown",

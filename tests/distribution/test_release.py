@@ -195,9 +195,9 @@ GRIFFE = ROOT / ".venv-dist" / "bin" / "python"
 
 OLD = """
 __all__ = ["call", "gone"]
-from .rooms import call, gone
+from .calls import call, gone
 """
-ROOMS = """
+CALLS = """
 def call(request, timeout=None): ...
 def gone(): ...
 def private(wanted): ...
@@ -210,20 +210,20 @@ def private(wanted): ...
 def test_what_breaks_of_the_public_api_is_found_and_nothing_else(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def commit_api(init: str, rooms: str) -> None:
+    def commit_api(init: str, calls: str) -> None:
         (tree / VERSION_FILE).write_text(init)
-        (tree / "trio_ipc" / "rooms.py").write_text(rooms)
+        (tree / "trio_ipc" / "calls.py").write_text(calls)
         (tree / "pytest_trio_ipc").mkdir(exist_ok=True)
         (tree / "pytest_trio_ipc" / "__init__.py").write_text("def fixture(): ...\n")
         commit(tree)
 
-    commit_api(OLD, ROOMS)
+    commit_api(OLD, CALLS)
     release.git(tree, "tag", "v0.3.0")
     monkeypatch.setattr(sys, "executable", str(GRIFFE))
     assert release.breakages(tree, "v0.3.0") == ""
-    commit_api(OLD, ROOMS.replace("wanted", "wanted, more"))
+    commit_api(OLD, CALLS.replace("wanted", "wanted, more"))
     assert release.breakages(tree, "v0.3.0") == ""
-    commit_api(OLD.replace(', "gone"', "").replace(", gone", ""), ROOMS.replace("timeout=None", "timeout"))
+    commit_api(OLD.replace(', "gone"', "").replace(", gone", ""), CALLS.replace("timeout=None", "timeout"))
     found = release.breakages(tree, "v0.3.0").splitlines()
     assert len(found) == 2
     assert "gone" in "".join(found)

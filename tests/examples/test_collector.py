@@ -36,7 +36,7 @@ NO_SUCH_PID = 2**31 - 1
 
 
 async def ask(task: DetectionTask, collector: Collector | None = None) -> DetectionResult:
-    """Ask a collector, and expect what holds for every answer."""
+    """Ask a collector, and expect what holds for every response."""
     task.task_id = "the task"
     with trio.fail_after(DEADLINE):
         result = await (collector or Collector()).handle(task, CALL)

@@ -12,7 +12,7 @@ class FakeCollector:
 
     Args:
         sizes: the processes that exist, and how large their whole records are.
-        limit: bytes that fit into an answer.
+        limit: bytes that fit into a response.
         outlines: whether it knows pids_only; existing collectors do not.
     """
 

@@ -46,7 +46,7 @@ CRASHES: Final = Path(__file__).parent / "crashes"
 #: The largest payload. The vectors' frames fit, and a fuzzer's inputs can be larger.
 LIMIT: Final = 2_048
 
-#: Bytes of a task's id that are answered, so that every answer fits.
+#: Bytes of a task's id that are answered, so that every response fits.
 _ANSWERED: Final = 64
 
 #: Payloads, and the error that ended them, if one did.

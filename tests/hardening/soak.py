@@ -247,7 +247,7 @@ class Soak:
                 continue
             self.did["calls"] += 1
             if (response.task_id, [one.pid for one in response.processes]) != (name, [pid]):
-                self.problems.append(f"call {name} had a wrong answer: {response}")
+                self.problems.append(f"call {name} had a wrong response: {response}")
             await trio.sleep(0.01)
 
     @asynccontextmanager

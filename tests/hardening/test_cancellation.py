@@ -1,9 +1,9 @@
 """Every public operation, cancelled at every place at which it can be, over both transports.
 
 Each test runs one operation again and again, cancelled at one wait after another, beside a client that has a
-request under way all the time. After each of them: no descriptor, no connection and no file is left, the
-client beside it has its answer, and what was cancelled either goes on with right answers or says that it is
-closed.
+request in flight all the time. After each of them: no descriptor, no connection and no file is left, the
+client beside it has its response, and what was cancelled either goes on with right responses or says that
+it is closed.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def shown(attack: Attack) -> None:
 
 
 async def is_good_or_closed(client: DetectionClient) -> None:
-    """The next calls have their own answers, or all of them say that the client is closed."""
+    """The next calls have their own responses, or all of them say that the client is closed."""
     broken = client.is_broken
     for name in ("after", "again"):
         try:

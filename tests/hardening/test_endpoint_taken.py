@@ -102,7 +102,7 @@ async def test_what_is_done_to_the_socket_file_is_noticed_and_told_once(
         await trio.sleep(LONG_ENOUGH)
         assert not server.snapshot().endpoint_intact
         await trio.sleep(2 * LONG_ENOUGH)
-        # Who is connected is served all the same.
+        # A client that is connected is served all the same.
         assert await client.call(task()) == success()
         told = [record for record in caplog.records if "is not as this server made it" in record.message]
         assert [record.levelname for record in told] == ["WARNING"]

@@ -159,7 +159,7 @@ async def test_who_never_reads_is_read_from_no_further_and_let_go(
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(ask_and_never_read, number)
-            # Who connects to a busy pipe sleeps between its tries.
+            # A client that connects to a busy pipe sleeps between its attempts.
             while server.snapshot().connections_active < 21:  # noqa: ASYNC110 - nothing to wait for
                 await trio.sleep(0.01)
             for _ in range(5):
@@ -175,7 +175,7 @@ async def test_who_never_reads_is_read_from_no_further_and_let_go(
         assert await honest.call(task()) == success()
     assert max(taken) < 2 * MIB
     attack(
-        "requests without end, answers never read",
+        "requests without end, responses never read",
         tried=20,
         outcome="read from no further, closed after `write_timeout_ms`; others answered meanwhile",
     )
@@ -258,7 +258,7 @@ async def test_a_client_holds_answers_to_the_limit_too(
             await client.call(task())
         assert client.is_broken
     attack(
-        "answers that announce 0 bytes, one more than the limit, 2^31 and 2^32-1",
+        "responses that announce 0 bytes, one more than the limit, 2^31 and 2^32-1",
         tried=1,
         outcome="one precise error, from the header alone; the client closed",
     )
@@ -399,7 +399,7 @@ async def test_a_number_that_no_enumeration_has_is_the_handlers_to_refuse(
 
 @attrs.define
 class Flood:
-    """A server that answers, and then sends without end and unasked."""
+    """A server that answers, and then sends without end what nobody asked for."""
 
     data: bytes
     sent: int = 0
@@ -437,7 +437,7 @@ async def test_a_flood_that_nobody_asked_for_waits_outside_and_is_found_by_the_n
             assert client.is_broken
         nursery.cancel_scope.cancel()
     attack(
-        "answers without end to a client that did not ask",
+        "responses without end to a client that did not ask",
         tried=1,
         outcome="left in the system's buffers; the next call says what is wrong, and takes none of it",
     )

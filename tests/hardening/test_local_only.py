@@ -1,6 +1,6 @@
 """Nothing leaves the machine: no socket but local ones and no name looked up, as long as programs run.
 
-Seen from two sides. strace sees every system call of the example programs, whoever makes it. Python's audit
+Seen from two sides. strace sees every system call of the example programs and their children. Python's audit
 events see what Python code asks for, on every system.
 """
 

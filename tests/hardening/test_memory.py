@@ -141,7 +141,7 @@ async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
                 await read_lines(output, places)
             await all_closed(pid, idle)
             async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-                # Every place held by one that never reads its answers.
+                # Every place held by one that never reads its responses.
                 for _ in range(places):
                     stream = await stack.enter_async_context(await connect(config.endpoint_path))
                     nursery.start_soon(send_until_stuck, stream, large)

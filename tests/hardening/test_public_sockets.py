@@ -110,7 +110,7 @@ async def test_clients_that_leave_at_once_do_not_end_a_server(path: str, attack:
             assert await answers(late)
         assert process.returncode is None
     attack(
-        "clients of `serve_unix` that leave at once, many with 100 kB whose answer they do not read",
+        "clients of `serve_unix` that leave at once, many with 100 kB whose response they do not read",
         tried=300,
         outcome="the server goes on, and others are answered meanwhile",
     )

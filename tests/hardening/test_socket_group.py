@@ -179,7 +179,7 @@ async def test_a_policy_of_the_callers_own_narrows_it(config: IpcConfig) -> None
 
 
 async def test_a_clients_trust_does_not_follow_the_group(config: IpcConfig, open_directory: str) -> None:
-    """A member who squats the path of a server that is down is no server to another member."""
+    """A member who takes the path of a server that is down is no server to another member."""
     os.chown(open_directory, MEMBER, GROUP)
     squatter = f"""
 import os, socket, sys

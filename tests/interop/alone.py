@@ -103,7 +103,7 @@ async def _payloads(stream: trio.SocketStream, count: int) -> list[bytes]:
 
 
 def _refused(received: bytes) -> None:
-    """Judge what came in place of an answer: nothing, or one failure that says why."""
+    """Judge what came in place of a response: nothing, or one failure that says why."""
     if received:
         decoder = FrameDecoder(MIB, Crc32Variant.IEEE)
         decoder.feed(received)
@@ -143,7 +143,7 @@ async def pieces(alone: Alone) -> None:
     data = b"".join(map(frame, tasks))
     async with programs.server(alone.peer, alone.endpoint, Settings()):
         async with await _connect(alone.endpoint) as stream:
-            # An answer does not wait for the rest of the next task.
+            # A response does not wait for the rest of the next task.
             await stream.send_all(frame(TASK) + frame(TASK)[:9])
             assert await _results(stream, 1) == [answer(TASK)]
             await stream.send_all(frame(TASK)[9:])
@@ -265,7 +265,7 @@ def _failed(made: list[DetectionResult] | PeerError, kind: str) -> None:
 
 @scenario(
     OF_CLIENTS,
-    "answers that are none",
+    "responses that are none",
     "golden invalid frames, another task's result, a close: each fails the call, and says why",
 )
 async def wrong_answers(alone: Alone) -> None:
@@ -289,7 +289,7 @@ async def wrong_answers(alone: Alone) -> None:
         assert await _answered(listener, frame(answer(TASK))) == [answer(TASK)]
 
 
-@scenario(OF_CLIENTS, "answers in pieces", "a byte at a time, and several at once")
+@scenario(OF_CLIENTS, "responses in pieces", "a byte at a time, and several at once")
 async def answers_in_pieces(alone: Alone) -> None:
     tasks = [*random_messages(DetectionTask, 5, SEED)]
     data = b"".join(frame(answer(task)) for task in tasks)

@@ -22,7 +22,7 @@ from trio_ipc.daemoneye import (
 
 
 def milliseconds(task: DetectionTask) -> int:
-    """How long the answer takes."""
+    """How long the response takes."""
     command, _, rest = task.metadata.partition(" ")
     return int(rest) if command == "sleep" else 0
 

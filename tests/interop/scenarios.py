@@ -103,7 +103,7 @@ def scenario(
 
 
 async def calls(client: ClientProgram, *tasks: DetectionTask) -> None:
-    """Call, one after the other, and judge each answer."""
+    """Call, one after the other, and judge each response."""
     for task in tasks:
         assert await client.call(task) == [answer(task)]
 

@@ -70,8 +70,8 @@ async def test_a_peer_that_is_broken_fails(monkeypatch: pytest.MonkeyPatch) -> N
     )
     broken = Peer("broken", "", (*PEERS["python"].command[:2], "-c", program))
     outcomes = {one.scenario: one for one in await matrix.run_client(broken)}
-    assert outcomes["answers in pieces"].kept is False
-    assert "checksum" in outcomes["answers in pieces"].why
+    assert outcomes["responses in pieces"].kept is False
+    assert "checksum" in outcomes["responses in pieces"].why
     assert outcomes["nobody there"].kept is True
 
 

@@ -138,7 +138,7 @@ async def test_a_thread_that_tells_late_of_an_earlier_read_wakes_nobody_for_good
         await client.send(b"first")
         await threads.looked()
         assert await server.receive() == b"first"
-        assert server._read_now(1) is None  # the next read is under way
+        assert server._read_now(1) is None  # the next read has begun
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:

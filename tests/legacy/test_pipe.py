@@ -144,7 +144,7 @@ async def test_a_channel_that_is_forgotten_is_closed_with_a_warning(config: IpcC
     async with await listen(config, OWN) as listener:
         ends = list(await connected_to(listener, config))
     server = ends.pop()
-    assert ends[0]._read_now(1) is None  # a read is under way from now on
+    assert ends[0]._read_now(1) is None  # a read has begun
     with pytest.warns(ResourceWarning, match="not closed"):
         ends.clear()
     with pytest.raises(PeerClosedError):

@@ -2,7 +2,7 @@
 
     make mutants ARGS="--module trio_ipc.wire --sample 40 --seed 7"
 
-Each mutant is put into a copy of the tree, in which the tests of its room run up to the first that fails,
+Each mutant is put into a copy of the tree, in which the tests of its package run up to the first that fails,
 those that are nearest to it before the others. What no test notices has survived: it is a hole in the tests,
 unless it changes nothing that anybody could see. What was found to be of that kind is in ``judged.toml``,
 with the reason. Exit status 1 says that some have survived.
@@ -30,7 +30,7 @@ import attrs
 from tests.test_signatures import MODULES
 
 from .mutate import Mutant, mutants_of, names_of
-from .rooms import nearest_first, paths_for
+from .packages import nearest_first, paths_for
 
 ROOT: Final = Path(__file__).parents[2]
 JUDGED: Final = Path(__file__).with_name("judged.toml")
@@ -38,7 +38,7 @@ JUDGED: Final = Path(__file__).with_name("judged.toml")
 #: What users call, whose signatures have a test.
 PUBLIC: Final = {name for module in MODULES for name in module.__all__}
 
-#: What a copy needs. All else is made, or of no use to the tests of a room.
+#: What a copy needs. All else is made, or of no use to the tests of a package.
 _COPIED: Final = ("trio_ipc", "tests", "examples", "pytest_trio_ipc", "pyproject.toml")
 
 #: A mutant hangs that takes so many times as long as the tests do without it, and so many seconds more.
@@ -168,7 +168,7 @@ def judged() -> dict[tuple[str, str], str]:
 
 
 @attrs.frozen
-class Room:
+class Package:
     """What is tried of a module or package.
 
     Attributes:
@@ -193,10 +193,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument(
         "--module", required=True, nargs="+", help="dotted names of modules or packages: trio_ipc.wire"
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each, by chance")
-    parser.add_argument("--seed", type=int, help="of that chance, to have the same ones again")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many of each, at random")
+    parser.add_argument("--seed", type=int, help="of the random generator, to have the same ones again")
     parser.add_argument("--match", default="", help="only those whose name has this text")
-    parser.add_argument("--tests", nargs="+", help="paths for pytest (default: the tests of the room)")
+    parser.add_argument("--tests", nargs="+", help="paths for pytest (default: the tests of the package)")
     parser.add_argument("--list", action="store_true", help="show them, and run nothing")
     options = parser.parse_args(arguments)
     for module in options.module:
@@ -207,20 +207,20 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         return 0
     seed = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     try:
-        rooms = [_room(module, options, seed, root) for module in options.module]
+        packages = [_package(module, options, seed, root) for module in options.module]
     except KeyError as exc:
         parser.error(f"no tests are known for {exc.args[0]}: say which by --tests")
     if options.sample is not None:
         print(f"seed {seed}")
     if options.list:
-        print(*(place for room in rooms for place in room.places), sep="\n")
+        print(*(place for package in packages for place in package.places), sep="\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         copy = Copy(root, Path(directory))
-        return max([_try_all(room, copy) for room in rooms])
+        return max([_try_all(package, copy) for package in packages])
 
 
-def _room(module: str, options: argparse.Namespace, seed: int, root: Path) -> Room:
+def _package(module: str, options: argparse.Namespace, seed: int, root: Path) -> Package:
     tests = options.tests or paths_for(module, root)
     reasons = judged()
     found = [place for place in places_in(root, module) if options.match in str(place)]
@@ -228,30 +228,30 @@ def _room(module: str, options: argparse.Namespace, seed: int, root: Path) -> Ro
     left_out = len(found) - len(places)
     if options.sample is not None and options.sample < len(places):
         places = sorted(random.Random(seed).sample(places, options.sample), key=str)
-    return Room(module, tuple(tests), places, left_out)
+    return Package(module, tuple(tests), places, left_out)
 
 
-def _try_all(room: Room, copy: Copy) -> int:
+def _try_all(package: Package, copy: Copy) -> int:
     """Tell who has survived; return the exit status, 2 where the tests fail by themselves."""
     began = time.monotonic()
-    status, said = copy.run(room.tests)
+    status, said = copy.run(package.tests)
     if status != 0:
         print(said)
-        print(f"{room.module}: the tests fail as they are, so that nothing can be said")
+        print(f"{package.module}: the tests fail as they are, so that nothing can be said")
         return 2
     limit = _TIMES * (time.monotonic() - began) + _SECONDS
     survived = []
-    for number, place in enumerate(room.places, 1):
-        noticed = copy.try_out(place, room.tests, limit)
+    for number, place in enumerate(package.places, 1):
+        noticed = copy.try_out(place, package.tests, limit)
         if noticed is None:
             survived.append(place)
-        print(f"{number}/{len(room.places)} {place}: {noticed or 'SURVIVED'}", flush=True)
+        print(f"{number}/{len(package.places)} {place}: {noticed or 'SURVIVED'}", flush=True)
     for place in survived:
         print(f"survived: {place}")
-    killed = len(room.places) - len(survived)
-    share = f", {killed / len(room.places):.0%}" if room.places else ""
-    share += f"; {room.left_out} judged to change nothing"
-    print(f"{room.module}: {killed} of {len(room.places)} killed{share}", flush=True)
+    killed = len(package.places) - len(survived)
+    share = f", {killed / len(package.places):.0%}" if package.places else ""
+    share += f"; {package.left_out} judged to change nothing"
+    print(f"{package.module}: {killed} of {len(package.places)} killed{share}", flush=True)
     return 1 if survived else 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from . import __main__ as program
 from .__main__ import JUDGED, ROOT, files_of, judged, main, places_in
 from .mutate import mutants_of, names_of
-from .rooms import EVERYWHERE, TESTS, nearest_first, paths_for
+from .packages import EVERYWHERE, TESTS, nearest_first, paths_for
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_two_alike_have_two_names() -> None:
 
 
 def test_all_mutants_of_this_project_can_be_compiled_and_have_names_of_their_own() -> None:
-    for room in ("trio_ipc.wire", "trio_ipc.server"):
-        places = [*places_in(ROOT, room)]
+    for package in ("trio_ipc.wire", "trio_ipc.server"):
+        places = [*places_in(ROOT, package)]
         assert len(places) > 50
         assert len({(place.file, place.name) for place in places}) == len(places)
         for place in places[::10]:
@@ -92,15 +92,15 @@ def test_what_only_this_package_calls_may_be_called_in_any_way() -> None:
     assert not [name for name in by_place if "._" in name and ".__init__" not in name]
 
 
-def test_the_paths_for_every_room_are_there() -> None:
-    for room in TESTS:
-        assert (ROOT / room.replace(".", "/")).exists() or files_of(ROOT, room)[0].exists(), room
-        for path in paths_for(room, ROOT):
+def test_the_paths_for_every_package_are_there() -> None:
+    for package in TESTS:
+        assert (ROOT / package.replace(".", "/")).exists() or files_of(ROOT, package)[0].exists(), package
+        for path in paths_for(package, ROOT):
             assert (ROOT / path).exists(), path
     assert paths_for("trio_ipc.server.watch", ROOT) == (*TESTS["trio_ipc.server"], *EVERYWHERE)
 
 
-def test_a_room_that_nobody_has_listed_is_tested_where_its_name_says(tmp_path: Path) -> None:
+def test_a_package_that_nobody_has_listed_is_tested_where_its_name_says(tmp_path: Path) -> None:
     (tmp_path / "tests" / "new").mkdir(parents=True)
     assert paths_for("trio_ipc.new.part", tmp_path) == ("tests/new", *EVERYWHERE)
     with pytest.raises(KeyError):
@@ -111,22 +111,22 @@ def test_the_tests_that_are_nearest_to_a_change_run_first_and_none_is_left_out(t
     tests = {
         "test_deep.py": "",
         "test_binding.py": "",
-        "test_made.py": "from trio_ipc.room.unix_binding import Socket",
+        "test_made.py": "from trio_ipc.package.unix_binding import Socket",
         "test_said.py": "Socket()",
         "test_unix_binding.py": "",
     }
-    (tmp_path / "tests" / "room").mkdir(parents=True)
+    (tmp_path / "tests" / "package").mkdir(parents=True)
     for name, text in tests.items():
-        (tmp_path / "tests" / "room" / name).write_text(text)
+        (tmp_path / "tests" / "package" / name).write_text(text)
     (tmp_path / "tests" / "test_all.py").write_text("")
-    paths = ("tests/room", "tests/test_all.py", "tests/test_all.py::test_one")
-    found = nearest_first(paths, tmp_path, Path("trio_ipc/room/unix_binding.py"), "Socket.close")
+    paths = ("tests/package", "tests/test_all.py", "tests/test_all.py::test_one")
+    found = nearest_first(paths, tmp_path, Path("trio_ipc/package/unix_binding.py"), "Socket.close")
     assert found == [
-        "tests/room/test_unix_binding.py",
-        "tests/room/test_made.py",
-        "tests/room/test_said.py",
-        "tests/room/test_binding.py",
-        "tests/room/test_deep.py",
+        "tests/package/test_unix_binding.py",
+        "tests/package/test_made.py",
+        "tests/package/test_said.py",
+        "tests/package/test_binding.py",
+        "tests/package/test_deep.py",
         "tests/test_all.py",
         "tests/test_all.py::test_one",
     ]

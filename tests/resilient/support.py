@@ -109,7 +109,7 @@ class FakeServer:
         return Endpoint(self.config, id=self.name, **settings)
 
     def crash(self) -> None:
-        """Be gone at once, with everything that was under way."""
+        """Be gone at once, with everything that was in flight."""
         self.failing = ServerRefusedError("connection refused", endpoint=self.config.endpoint_path)
         self.drop_connections()
 

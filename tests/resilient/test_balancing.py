@@ -57,7 +57,7 @@ class Turns:
         return None if chosen is None else chosen.name
 
     def take(self, count: int) -> str:
-        """Who has so many turns, one after the other."""
+        """The servers that have so many turns, one after the other."""
         return "".join(str(self.next()) for _ in range(count))
 
 

@@ -50,7 +50,7 @@ CALLERS = 16
 CALLS = 25
 PER_ENDPOINT, IN_ALL = 3, 7
 
-#: A contract that takes every answer: here only the order ties an answer to its caller.
+#: A contract that takes every response: here only the order ties a response to its caller.
 TRUSTING: Contract[DetectionTask, DetectionResult] = attrs.evolve(
     PLAIN, name="trusting", mismatch=lambda _request, _response: None
 )
@@ -181,7 +181,7 @@ async def caller(
                 refused = tally.fail(exc)
             else:
                 tally.answers += 1
-                assert answer.response == success(name), "an answer reached the wrong caller"
+                assert answer.response == success(name), "a response reached the wrong caller"
         tally.cancelled += scope.cancelled_caught
         assert trio.current_time() - began <= timeout + 1e-6
         assert world.connections.now <= IN_ALL
@@ -236,13 +236,13 @@ async def _weather(seed: int, max_in_flight: int, contract: Contract[DetectionTa
         assert metrics.connection_attempts_total == (
             metrics.connections_established_total
             + metrics.connection_failures_total
-            + len(openings_of(client))  # one may wait for its turn to ask, though its call has an answer
+            + len(openings_of(client))  # one may wait for its turn to ask, though its call has a response
         )
         said = client.statistics()
         assert sum(one.connection_failures for one in said) == metrics.connection_failures_total
         assert sum(one.breaker.activations for one in said) == metrics.circuit_breaker_activations_total
         refreshed = sum(one.answers for one in said) - metrics.tasks_completed_total
-        # It is over before capabilities_refresh_ms are: who asks is a connection whose answer was owed.
+        # It is over before capabilities_refresh_ms are: who asks is a connection whose response was owed.
         assert 0 <= refreshed <= metrics.connections_established_total
         assert all(server.connections.most <= PER_ENDPOINT for server in servers)
         assert world.connections.most <= IN_ALL

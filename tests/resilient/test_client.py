@@ -178,7 +178,7 @@ async def test_every_server_is_asked_once_and_the_error_tells_of_each(autojump_c
     three = [FakeServer(name, hang, read_timeout_ms=1_000) for name in "abc"]
     async with calling(*three) as client:
         with pytest.raises(
-            AttemptsFailedError, match=f"no server answered, 3 tries failed: {A}: .*{B}: .*{C}: "
+            AttemptsFailedError, match=f"no server answered, 3 attempts failed: {A}: .*{B}: .*{C}: "
         ) as caught:
             await client.call(task())
         assert [error.endpoint for error in caught.value.attempts] == [A, B, C]

@@ -55,7 +55,7 @@ async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_onc
         asked = len(server.asked)
         began = trio.current_time()
         with pytest.raises(
-            CircuitOpenError, match=f"{A}: left alone after 5 failures in a row.*30.0 s"
+            CircuitOpenError, match=f"{A}: the circuit breaker is open after 5 failures in a row.*30.0 s"
         ) as caught:
             await client.call(task())
         assert (trio.current_time(), len(server.asked)) == (began, asked)
@@ -88,7 +88,8 @@ async def test_all_breakers_open_is_one_error_that_says_when_to_come_again(autoj
         for name in "ab":
             open_breaker(client, name)
             await trio.sleep(10)
-        with pytest.raises(CircuitOpenError, match=f"all 2 endpoints are left alone.*{A}: .*{B}: ") as caught:
+        said = f"the circuit breakers of all 2 endpoints are open.*{A}: .*{B}: "
+        with pytest.raises(CircuitOpenError, match=said) as caught:
             await client.call(task())
         assert caught.value.retry_after == 10
         assert len(caught.value.attempts) == 2
@@ -112,7 +113,7 @@ async def test_one_call_at_a_time_tries_a_half_open_server_and_three_close_it(
             nursery.start_soon(partial(client.call, task("probe"), timeout=1))
             await wait_all_tasks_blocked()
             with pytest.raises(
-                CircuitOpenError, match="left alone until the one call that tries it .* come again in 1.0 s"
+                CircuitOpenError, match="the circuit breaker is half open, .* call again in 1.0 s"
             ) as caught:
                 await client.call(task("other"))
             assert caught.value.retry_after == 1
@@ -150,7 +151,7 @@ async def test_who_sleeps_as_long_as_it_is_told_does_not_spin(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("as_it", ["cannot do the task", "is turned away", "has no connection in time"])
+@pytest.mark.parametrize("as_it", ["cannot do the task", "is refused", "has no connection in time"])
 async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_probe(
     autojump_clock: MockClock, as_it: str
 ) -> None:
@@ -174,7 +175,7 @@ async def test_a_call_that_goes_on_to_another_server_makes_room_for_the_next_pro
         await trio.sleep(30)
         nursery.start_soon(partial(client.call, network, timeout=1000))
         await wait_all_tasks_blocked()
-        if as_it == "is turned away":
+        if as_it == "is refused":
             assert client.statistics()[0].breaker.probing
             client._upstreams["a"].failed()
         elif as_it == "has no connection in time":

@@ -245,7 +245,7 @@ async def test_who_needs_another_server_is_not_passed_by_sharers(
 
 @pytest.mark.parametrize("max_in_flight", [1, 2])
 async def test_what_follows_the_negotiation_is_nobodys_answer(max_in_flight: int) -> None:
-    """Not even where the contract could not tell whose answer it is."""
+    """Not even where the contract could not tell whose response it is."""
     config = IpcConfig(endpoint_path=A)
     contract = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
 
@@ -275,7 +275,7 @@ async def test_an_error_of_hundreds_of_servers_tells_of_a_few_and_keeps_all(
     for server in world:
         server.crash()
     async with calling(*world, connect_attempts=2) as client:
-        with pytest.raises(AttemptsFailedError, match=r"200 tries failed: .*; and 92 more; see") as caught:
+        with pytest.raises(AttemptsFailedError, match=r"200 attempts failed: .*; and 92 more; see") as caught:
             await client.call(task())
         assert len(caught.value.attempts) == 200
         assert len(str(caught.value)) < 1_000

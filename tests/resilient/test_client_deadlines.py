@@ -32,7 +32,7 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
     c.crash()
     async with calling(a, b, c) as client:
         with pytest.raises(
-            CallTimeoutError, match=f"timeout of 4500 ms; .*tries had failed: .*{A}: .*{B}: "
+            CallTimeoutError, match=f"timeout of 4500 ms; .*attempts had failed: .*{A}: .*{B}: "
         ) as caught:
             await client.call(task(), timeout=4.5)
         assert trio.current_time() == pytest.approx(4.5)
@@ -43,12 +43,12 @@ async def test_one_deadline_holds_over_failover_retry_and_waiting(autojump_clock
 async def test_the_default_deadline_is_the_settings(autojump_clock: MockClock) -> None:
     server = FakeServer("a", hang, read_timeout_ms=100_000)
     async with calling(server, call_timeout_ms=7_000) as client:
-        with pytest.raises(CallTimeoutError, match=f"^{A}: .*it was waiting for the answer of {A}; see what"):
+        with pytest.raises(CallTimeoutError, match=f"^{A}: .*was waiting for the response of {A}; see what"):
             await client.call(task())
         assert trio.current_time() == pytest.approx(7)
         [said] = client.statistics()
         assert (said.failures, said.breaker.failures, said.healthy) == (1, 1, False), "it had its time"
-        assert server.connections.now == 0, "the answer may still come: nobody must read it"
+        assert server.connections.now == 0, "the response may still come: nobody must read it"
 
 
 async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock: MockClock) -> None:
@@ -67,8 +67,8 @@ async def test_a_call_that_took_too_long_says_where_the_time_went(autojump_clock
         await wait_all_tasks_blocked()
         with pytest.raises(
             CallTimeoutError,
-            match=f"^{A}: .*timeout of 5000 ms; it was waiting for the answer of {B}; "
-            f"it had spent 3000 ms waiting for a connection to {A}, 2000 ms waiting for the answer of {B}; "
+            match=f"^{A}: .*timeout of 5000 ms; it was waiting for the response of {B}; "
+            f"it had spent 3000 ms waiting for a connection to {A}, 2000 ms waiting for the response of {B}; "
             "make fewer calls at a time",
         ):
             await client.call(task("x"), timeout=5)
@@ -88,7 +88,7 @@ async def test_a_deadline_while_connecting_is_the_servers_failure(autojump_clock
         assert client.metrics().connection_failures_total == 1
 
 
-@pytest.mark.parametrize("at", ["connecting", "waiting for the answer", "waiting to connect again"])
+@pytest.mark.parametrize("at", ["connecting", "waiting for the response", "waiting to connect again"])
 async def test_a_cancelled_call_is_cancelled_and_blames_nobody(autojump_clock: MockClock, at: str) -> None:
     server = FakeServer("a", hang)
     if at == "connecting":

@@ -194,7 +194,7 @@ async def test_endpoints_come_and_go_under_load_and_the_limits_hold(
             one.handler = succeed
             if one.name not in client._upstreams:
                 client.add_endpoint(one.endpoint())
-        await trio.sleep(30.123)  # not when a refresh is due, which would be under way
+        await trio.sleep(30.123)  # not when a refresh is due, which would be in flight
         nothing_is_left_behind(client)
         assert not any(one.upstream.removed for one in connections_of(client))
         for number in range(8):

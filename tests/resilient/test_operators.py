@@ -44,7 +44,7 @@ async def test_where_that_one_fails_nobody_else_is_asked(autojump_clock: MockClo
     a, b = FakeServer("a"), FakeServer("b")
     async with calling(a, b, connect_attempts=3) as client:
         a.crash()
-        with pytest.raises(AttemptsFailedError, match="no server answered, 3 tries failed") as caught:
+        with pytest.raises(AttemptsFailedError, match="no server answered, 3 attempts failed") as caught:
             await client.call(task("1"), endpoint="a")
         assert {type(error) for error in caught.value.attempts} == {ServerRefusedError}
         assert caught.value.endpoint == A

@@ -33,7 +33,7 @@ SHARED: dict[str, Any] = {"max_connections_per_endpoint": 1, "max_in_flight": 3}
 async def test_when_the_last_caller_has_left_a_shared_connection_is_closed(
     autojump_clock: MockClock, order: tuple[int, int]
 ) -> None:
-    """Who comes next is not behind answers that nobody waits for."""
+    """The next call is not behind responses that nobody waits for."""
     scopes = {number: trio.CancelScope() for number in order}
 
     async def leave(client: DetectionResilientClient, number: int) -> None:
@@ -156,7 +156,7 @@ async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
         [channel] = server.channels
         await channel.send(success("2").SerializeToString())
         await client.call(task("2"))
-        assert server.asked == ["1", "2"], "the unasked answer was nobody's"
+        assert server.asked == ["1", "2"], "the unsolicited response was nobody's"
         assert server.connections.total == 2
 
 

@@ -68,7 +68,7 @@ async def test_without_a_free_descriptor_it_goes_on_to_a_server_to_which_it_has_
                     answer = await client.ask(task(str(number)))
                     assert (answer.response, answer.endpoint_id) == (success(str(number)), paths[0])
                 client.remove_endpoint(paths[0])
-                with pytest.raises(IpcError, match="2 tries failed.*cannot connect: Too many open files"):
+                with pytest.raises(IpcError, match="2 attempts failed.*cannot connect: Too many open files"):
                     await client.call(task())
             [unreached] = client.statistics()
             assert (unreached.healthy, unreached.failures, unreached.breaker.activations) == (True, 0, 0)

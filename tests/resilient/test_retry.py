@@ -55,7 +55,7 @@ async def test_ten_rounds_with_growing_waits_and_then_the_last_error(autojump_cl
     server = Refusing("a")
     async with calling(server) as client:
         client._loop._draw = lambda: 0.0
-        with pytest.raises(AttemptsFailedError, match="10 tries failed"):
+        with pytest.raises(AttemptsFailedError, match="10 attempts failed"):
             await client.call(task(), timeout=1000)
     waits = [later - earlier for earlier, later in itertools.pairwise(server.tried_at)]
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6])

@@ -80,7 +80,7 @@ async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answ
     if answered:
         assert said == "slow 0 0 True\n"
     else:
-        assert "no answer within the call's timeout of 1000 ms; it was waiting for the answer" in said
+        assert "no response within the call's timeout of 1000 ms; it was waiting for the response" in said
 
 
 async def test_a_call_that_waits_for_a_connection_meanwhile_waits_on(mock_clock: MockClock) -> None:

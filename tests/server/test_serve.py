@@ -241,7 +241,7 @@ async def test_a_policy_that_is_none_is_refused_before_there_is_an_endpoint(conf
 async def test_a_snapshot_says_what_happened_until_it_was_taken(config: IpcConfig) -> None:
     async with serving(succeed, config) as server, open_client(DETECTION, config) as client:
         await client.call(task())
-        # The answer may be here before the server's task hears that it was taken.
+        # The response may be here before the server's task hears that it was taken.
         await trio.testing.wait_all_tasks_blocked()
         counters = server.snapshot()
         assert counters.transport == config.transport

@@ -34,7 +34,7 @@ async def test_every_step_of_the_table_can_happen(mock_clock: MockClock) -> None
         await stream.aclose()  # while a handler runs
         stream = endpoint.connect()
         await stream.send_all(bytes(8))
-        await read_to_end(stream)  # after its last words
+        await read_to_end(stream)  # after its failed response
         await trio.sleep(1)
     assert {(at, to) for at, following in FOLLOWS.items() for to in following} == STEPS
 

@@ -88,7 +88,7 @@ async def test_the_sockets_are_told_with_their_names_once(
 async def test_a_service_serves_on_the_socket_that_was_passed_and_leaves_it(directory: str) -> None:
     path = f"{directory}/s"
     with listening(path) as made:
-        # Whoever connects before the service is there waits for it, across a restart, too.
+        # A client that connects before the service is there waits for it, across a restart, too.
         for _ in range(2):
             answered = trio.Event()
 

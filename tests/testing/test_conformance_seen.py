@@ -15,18 +15,18 @@ def quoted(error_message: str) -> str:
 
 
 OF_A_GOOD_SERVER = {
-    "S1": "an answer of 63 bytes",
+    "S1": "a response of 63 bytes",
     "S2": "the checksum is right, as ieee",
     "S3": "it speaks ieee; at castagnoli it closed; it said " + quoted("protocol violation: checksum"),
     "S4": "it is a trio_ipc.daemoneye.v1.DetectionResult",
     "S5": "it answers the request, and would answer no other one",
-    "S6": "nothing came after the answer for 0.3 s",
+    "S6": "nothing came after the response for 0.3 s",
     "S7": "4 requests in one write were answered in their order",
     "S8": "4 requests on one connection were answered",
     "S9": "a request was answered of which 12 bytes came one by one",
     "S10": "a request of 4,096 bytes was answered",
     "S11": "4 requests and an end of file: all were answered",
-    "S12": "it closed after its last answer",
+    "S12": "it closed after its last response",
     "S13": "this endpoint is no file",
     "S14": "it closed after 20.0 s",
     "S15": "it closed 20.0 s after the beginning of a frame",
@@ -56,9 +56,9 @@ SPOILT = (
 @pytest.mark.parametrize(
     ("kind", "number", "seen"),
     [
-        (hand_server.LooksAtNoChecksum, "S3", "the request was in castagnoli, its answer in ieee"),
+        (hand_server.LooksAtNoChecksum, "S3", "the request was in castagnoli, its response in ieee"),
         (hand_server.LooksAtNoChecksum, "S18", "a request with a wrong checksum was answered"),
-        (hand_server.AnswersTwice, "S6", "after the answer came another frame, of 63 bytes"),
+        (hand_server.AnswersTwice, "S6", "after the response came another frame, of 63 bytes"),
         (hand_server.NeedsWholeFrames, "S9", "a request that came byte by byte was not answered: it closed"),
         (
             hand_server.TakesLessThanTheLimit,
@@ -66,9 +66,9 @@ SPOILT = (
             "a request of 4,096 bytes was not answered: it was answered by "
             + quoted("protocol violation: length"),
         ),
-        (hand_server.DropsWhatIsAskedAtTheEnd, "S11", "after 0 of 4 answers: it closed"),
-        (hand_server.SpeaksAfterTheEnd, "S12", "after its last answer came another frame, of 10 bytes"),
-        (hand_server.ClosesTooLate, "S12", "it still had not closed 2 s after its last answer"),
+        (hand_server.DropsWhatIsAskedAtTheEnd, "S11", "after 0 of 4 responses: it closed"),
+        (hand_server.SpeaksAfterTheEnd, "S12", "after its last response came another frame, of 10 bytes"),
+        (hand_server.ClosesTooLate, "S12", "it still had not closed 2 s after its last response"),
         (hand_server.KeepsIdleConnections, "S14", "after 22.0 s without a request it is still open"),
         (hand_server.WaitsForTheRestForEver, "S15", "22.0 s after the beginning of a frame it is still open"),
         (

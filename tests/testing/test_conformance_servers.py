@@ -136,9 +136,9 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
         (hand_server.LengthTurnedRound, "S1", "in big-endian"),
         (hand_server.EmptyAnswers, "S1", "its length is 0; the limit max_frame_bytes is 4,096"),
         (hand_server.ChecksumTurnedRound, "S2", "is that of ieee with its bytes turned round"),
-        (hand_server.AnswersInTheOtherVariant, "S3", "the request was in ieee, its answer in castagnoli"),
+        (hand_server.AnswersInTheOtherVariant, "S3", "the request was in ieee, its response in castagnoli"),
         (hand_server.AnswersAnother, "S5", "the response has task_id 'another'"),
-        (hand_server.AnswersOutOfOrder, "S7", "answer 1 is to request 4"),
+        (hand_server.AnswersOutOfOrder, "S7", "response 1 answers request 4"),
         (
             hand_server.HasNoLimit,
             "S16",
@@ -204,9 +204,9 @@ async def test_the_result_is_plain_values_too(autojump_clock: MockClock) -> None
     assert (found["endpoint"], found["side"], found["ok"]) == (MemoryEndpoint().path, "server", False)
     assert found["rules"][5] == {
         "rule": "S6",
-        "says": "A request has one answer.",
+        "says": "A request has one response.",
         "verdict": "broken",
-        "seen": "after the answer came another frame, of 63 bytes",
+        "seen": "after the response came another frame, of 63 bytes",
     }
 
 

@@ -1,4 +1,4 @@
-"""A connection in memory is a socket to whoever uses it."""
+"""A connection in memory is a socket to a program that uses it."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ async def test_under_another_contract_requests_must_be_equal(path: Path) -> None
     async with open_pair(RecordedHandler(recording, contract), contract) as (client, _):
         assert await client.call(task("a")) == success("a")
         with pytest.raises(ResponseMismatchError):
-            # A recorded answer that is given to whoever asks is not one to everybody.
+            # A recorded response that is given to one client is not given to every other one.
             async with open_pair(
                 RecordedHandler(recording, DETECTION, answer=lambda _new, _old, response: response),
                 contract,

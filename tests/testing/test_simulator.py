@@ -177,7 +177,7 @@ async def test_what_the_test_makes_of_a_behaviours_failure_is_told_with_it() -> 
         with trio.CancelScope(shield=True):
             with pytest.raises(PeerClosedError):
                 await client.call(task())
-        raise AssertionError("no answer")
+        raise AssertionError("no response")
 
     with pytest.raises(ZeroDivisionError) as caught:
         async with (
@@ -185,7 +185,7 @@ async def test_what_the_test_makes_of_a_behaviours_failure_is_told_with_it() -> 
             open_client_at(DETECTION, collector.endpoint) as client,
         ):
             await call_and_assert(client)
-    assert caught.value.__notes__ == ["afterwards failed: AssertionError: no answer"]
+    assert caught.value.__notes__ == ["afterwards failed: AssertionError: no response"]
 
 
 async def test_what_a_test_asserts_is_not_replaced_by_what_fails_as_it_is_cleaned_up() -> None:

@@ -16,7 +16,7 @@ from trio_ipc.testing import Behaviour, Reply, hang, open_client_at, simulate_co
 
 
 async def asked(*script: Behaviour, use_all: bool = False) -> None:
-    """Ask a collector of this script once, whose client leaves before the answer, and the test with it."""
+    """Ask a collector of this script once, whose client leaves before the response, and the test with it."""
     async with (
         simulate_collector(*script, use_all=use_all) as collector,
         open_client_at(DETECTION, collector.endpoint) as client,

@@ -96,7 +96,7 @@ async def test_a_client_is_shown_who_called_listen_and_not_who_serves(directory:
             assert shown == (manager, os.geteuid())
             assert serving[0] != manager
             assert serving[1] == (SERVICE if os.geteuid() == 0 else os.geteuid())
-            assert trusted, "as root's socket, whoever serves"
+            assert trusted, "as root's socket, with any user who serves"
     if os.geteuid() != 0:
         return  # the row speaks of two users
     attack(

@@ -83,7 +83,7 @@ async def test_a_second_socket_shows_what_comes_and_the_end_and_takes_nothing() 
         assert not is_readable(second)
         await left.aclose()
         assert is_readable(second), "a close here ends a wait there"
-        assert await right.receive_some() == b"", "and the peer sees it, whoever keeps the second one"
+        assert await right.receive_some() == b"", "and the peer sees it, though the second one is still open"
     with pytest.raises(trio.ClosedResourceError):
         left.second_socket()
     await right.aclose()

@@ -66,7 +66,7 @@ async def test_clients_that_leave_at_once_do_not_end_a_server(name: str, attack:
                 assert counted[-1] <= counted[0] + KEPT_BY_WINE
             nursery.cancel_scope.cancel()
     attack(
-        "clients of `serve_named_pipe` that leave at once, many with 100 kB whose answer they do not read",
+        "clients of `serve_named_pipe` that leave at once, many with 100 kB whose response they do not read",
         tried=rounds * clients,
         outcome="the server goes on, others are answered meanwhile, and no handle is left",
     )

@@ -83,7 +83,7 @@ class Client(AioAdapter[TrioClient[RequestT, ResponseT]]):
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> list[ResponseT]:
-        """Send several requests ahead, instead of each after the answer to the one before.
+        """Send several requests ahead, instead of each after the response to the one before.
 
         Args:
             requests: messages of the contract's request type.

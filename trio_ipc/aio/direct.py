@@ -1,8 +1,8 @@
 """A call in the event loop itself, for asyncio programs: no thread is switched to, and none back.
 
 As :mod:`trio_ipc.client.direct` it is for what most calls are: the connection is idle, all of the request
-goes out at once, and the answer comes whole and in time. Whatever else happens is left to the line, in the
-Trio thread. This module must never leave a connection open that owes an answer which nobody waits for.
+goes out at once, and the response comes whole and in time. Whatever else happens is left to the line, in the
+Trio thread. This module must never leave a connection open that owes a response which nobody waits for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Direct(Generic[RequestT, ResponseT]):
         self._run_whole = run_whole
         self._turn = asyncio.Lock()
         self._waiting = 0
-        #: Whether the connection may owe an answer that nobody waits for, or be in use in the Trio thread.
+        #: Whether the connection may owe a response that nobody waits for, or be in use in the Trio thread.
         #: Set before anything is sent, so that the next call finds it, whatever has ended this one.
         self._owes = False
 
@@ -159,7 +159,7 @@ class Direct(Generic[RequestT, ResponseT]):
             self._waiting -= 1
 
     async def _pay(self) -> None:
-        """Close the connection if it owes an answer. Cancellation ends the wait for that alone."""
+        """Close the connection if it owes a response. Cancellation ends the wait for that alone."""
         if self._owes:
             with contextlib.suppress(IpcError):  # it was closed already
                 await self._run_whole(partial(self._line.fail, closed_as("cancelled", self._line.endpoint)))
@@ -221,7 +221,7 @@ class Direct(Generic[RequestT, ResponseT]):
             self._owes = False  # the line has closed what had to be closed
 
     async def _receive(self, until: float) -> bytes | None:
-        """Wait for an answer; return None if none is whole and in time, or if there is an error."""
+        """Wait for a response; return None if none is whole and in time, or if there is an error."""
         try:
             if await self._watch.wait(max(0.0, until - self._telemetry.now())):
                 payloads = self._channel.receive_nowait(1)

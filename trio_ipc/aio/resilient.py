@@ -56,7 +56,7 @@ class ResilientClient(AioAdapter[TrioClient[RequestT, ResponseT]]):
             The response, and whose it is.
 
         Raises what :meth:`trio_ipc.ResilientClient.ask` raises. Cancellation ends the call, and closes the
-        connection that waits for the answer, unless others share it; the client stays good.
+        connection that waits for the response, unless others share it; the client stays good.
         """
         return await self._run(partial(self._kept.thing.ask, request, timeout=timeout, needs=needs))
 

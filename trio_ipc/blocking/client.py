@@ -72,7 +72,7 @@ class Client(BlockingAdapter[TrioClient[RequestT, ResponseT]]):
         return run(self._kept, partial(self._kept.thing.call, request, timeout=timeout))
 
     def call_many(self, requests: Iterable[RequestT], *, timeout: float | None = None) -> list[ResponseT]:
-        """Send several requests ahead, instead of each after the answer to the one before.
+        """Send several requests ahead, instead of each after the response to the one before.
 
         Args:
             requests: messages of the contract's request type.

@@ -57,7 +57,7 @@ class ResilientClient(BlockingAdapter[TrioClient[RequestT, ResponseT]]):
             The response, and whose it is.
 
         Raises what :meth:`trio_ipc.ResilientClient.ask` raises. An interrupt (Ctrl-C) ends the call, and
-        closes the connection that waits for the answer, unless others share it; the client stays good.
+        closes the connection that waits for the response, unless others share it; the client stays good.
         """
         return self._run(partial(self._kept.thing.ask, request, timeout=timeout, needs=needs))
 

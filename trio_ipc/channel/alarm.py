@@ -57,7 +57,7 @@ class Alarm:
             with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
                 await trio.sleep_forever()
             if self.deadline <= self._now():
-                # A task that wakes in this very pass clears it: after a stop of the process its answer
+                # A task that wakes in this very pass clears it: after a stop of the process its response
                 # is there, and a pipe shows nobody else what a read in progress was given.
                 await trio.lowlevel.checkpoint()
             if self.deadline <= self._now() and not self._ended:

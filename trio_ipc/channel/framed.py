@@ -279,7 +279,7 @@ class FramedChannel(Channel):
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 raise self._not_sent(exc) from exc
             if sent == size:
-                # Before anyone else runs: who sees the answer sees the count.
+                # Before anyone else runs: who sees the response sees the count.
                 self.traffic.frames_sent += len(payloads)
                 self.traffic.bytes_sent += size
                 return True

@@ -184,7 +184,7 @@ def answer_timeout_option(function: _Function) -> _Function:
         default=5.0,
         show_default=True,
         metavar="SECONDS",
-        help="How long each answer may take.",
+        help="How long each response may take.",
     )(function)
 
 

@@ -21,7 +21,7 @@ async def examine(
     contract: Contract[Any, Any],
     load: Callable[[str], IpcConfig],
     policy: PeerPolicy,
-    timeout: float,  # noqa: ASYNC109 - one answer's
+    timeout: float,  # noqa: ASYNC109 - one response's
 ) -> list[Finding]:
     """Return all that is found of an endpoint. Raises nothing of ours.
 
@@ -30,7 +30,7 @@ async def examine(
         contract: what its server is taken to speak.
         load: loads the settings for a name in full.
         policy: whom a client trusts.
-        timeout: seconds that the server has for an answer.
+        timeout: seconds that the server has for a response.
     """
     try:
         full = endpoint_in_full(name)
@@ -62,7 +62,7 @@ async def _of_server(
     contract: Contract[Any, Any],
     config: IpcConfig,
     policy: PeerPolicy,
-    timeout: float,  # noqa: ASYNC109 - one answer's
+    timeout: float,  # noqa: ASYNC109 - one response's
     explained: bool,
 ) -> list[Finding]:
     look = await looking.look_at(config, policy)
@@ -93,7 +93,7 @@ async def _of_answer(
     contract: Contract[Any, Any],
     config: IpcConfig,
     policy: PeerPolicy,
-    timeout: float,  # noqa: ASYNC109 - one answer's
+    timeout: float,  # noqa: ASYNC109 - one response's
 ) -> list[Finding]:
     answer = await looking.ask(contract, config, policy, timeout)
     if answer is None:
@@ -111,5 +111,5 @@ async def _of_answer(
         return [*found, Finding.of_error("answer", exc)]
     if not is_well:
         seen = "it answers, and not that it is well"
-        found = [Finding("answer", BROKEN, seen, "see its log, or its answer by 'trio-ipc info'")]
+        found = [Finding("answer", BROKEN, seen, "see its log, or its response by 'trio-ipc info'")]
     return found

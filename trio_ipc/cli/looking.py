@@ -67,7 +67,7 @@ class Answer:
 
     Attributes:
         variant: the checksum variant in which it answers, None where it does in neither.
-        response: its answer, None where there is none.
+        response: its response, None where there is none.
         why: why there is none.
     """
 
@@ -119,7 +119,7 @@ async def ask(
     contract: Contract[Any, Any],
     config: IpcConfig,
     policy: PeerPolicy,
-    timeout: float,  # noqa: ASYNC109 - one answer's
+    timeout: float,  # noqa: ASYNC109 - one response's
 ) -> Answer | None:
     """Ask a server by the contract's negotiation, or its question for health, until a variant is answered.
 

@@ -111,7 +111,7 @@ class AutoClient(Client[RequestT, ResponseT]):
         def is_refused(_: None) -> bool:
             if not says_other_variant(batch.responses[0]):
                 return False
-            batch.responses.clear()  # it is no answer
+            batch.responses.clear()  # it is no response
             return True
 
         try:

@@ -1,7 +1,7 @@
-"""Many requests of one caller over one connection, sent ahead of their answers.
+"""Many requests of one caller over one connection, sent ahead of their responses.
 
 Several go into one write and are answered by one, which is what a call by itself pays most for. This
-module must never write without reading when the system has no room: a server that writes its answers
+module must never write without reading when the system has no room: a server that writes its responses
 meanwhile would not read either, and both would wait for each other.
 """
 
@@ -214,14 +214,14 @@ class Exchange(Generic[RequestT, ResponseT]):
         return end
 
     async def _flush_and_receive(self, first: int, end: int) -> None:
-        """Wait until all is handed over, and take the answers that come meanwhile."""
+        """Wait until all is handed over, and take the responses that come meanwhile."""
         flush = _Flush()
         try:
             async with nursery_of_our_own() as nursery:
                 nursery.start_soon(self._flush, flush, first, end)
                 with flush.reading:
-                    # Not the answer to the last one, which the server has not got whole: what it says then is
-                    # why it is about to close.
+                    # Not the response to the last request, which the server has not got whole. If it says
+                    # something then, it is why it closes.
                     await self._receive_until(end - 1)
                 await flush.over.wait()
         except (PeerClosedError, TruncatedFrameError) as exc:
@@ -275,7 +275,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         return self._answered or bool(self._batch.responses)
 
     async def _receive_until(self, end: int) -> None:
-        """Take the answers to all requests before ``end``."""
+        """Take the responses to all requests before ``end``."""
         while len(self._batch.responses) < end:
             payload = await self._receive()
             responses = self._batch.responses
@@ -286,7 +286,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         try:
             payload = await channel.receive(deadline=self._deadline)
         except trio.TooSlowError:
-            which = f"answer {len(batch.responses) + 1} of {len(batch.requests)}"
+            which = f"response {len(batch.responses) + 1} of {len(batch.requests)}"
             raise answer_timed_out(channel.endpoint, which) from None
         except PeerClosedError as exc:
             exc.hint = why_closed(self._contract, answered=self._has_answered)

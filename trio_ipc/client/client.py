@@ -142,7 +142,7 @@ class Client(Generic[RequestT, ResponseT]):
         After an error other than the first three the connection is closed, and every call on it has ended.
         With ``max_in_flight=1`` the ``timeout`` and a cancellation close it, too, once sending has begun: the
         response might still come, and would then be taken for another's. With more, what was sent keeps its
-        place, of ``max_in_flight`` as well, until its answer has come and was dropped.
+        place, of ``max_in_flight`` as well, until its response has come and was dropped.
         """
         self._contract.check_request(request)
         telemetry = self._telemetry
@@ -173,7 +173,7 @@ class Client(Generic[RequestT, ResponseT]):
 
         Many requests share one write, and so do their responses, so that a call costs a fraction of
         :meth:`call`'s time. The server still handles them one after the other. ``read_timeout_ms`` holds
-        for each answer. With ``max_in_flight=1`` other tasks' calls wait for their turn until the last one;
+        for each response. With ``max_in_flight=1`` other tasks' calls wait for their turn until the last one;
         with more, each request takes a turn among them.
 
         Args:

@@ -1,9 +1,9 @@
 """A call in its caller's own thread, for synchronous programs: no thread is switched to, and none back.
 
-It is for what most calls are: the connection is idle, all of the request goes out at once, and the answer
+It is for what most calls are: the connection is idle, all of the request goes out at once, and the response
 comes whole and in time. Whatever else happens is left to the line, in the Trio thread, which decides and
 tells what it means: deadlines, broken frames, closing. This module must never do that itself, and never leave
-a connection open that owes an answer.
+a connection open that owes a response.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Direct(Generic[RequestT, ResponseT]):
         #: is given back by the first call in a ``finally``, and by a function in C: before that Python looks
         #: for no signal.
         self._turn = threading.RLock()
-        #: Whether the connection may owe an answer, or be in use in the Trio thread. Set before anything is
+        #: Whether the connection may owe a response, or be in use in the Trio thread. Set before anything is
         #: sent, so that an interrupt at any point finds it, or the next call does.
         self._owes = False
         #: Closes the descriptor of a connection that was closed while a thread had its turn, and may have
@@ -204,7 +204,7 @@ class Direct(Generic[RequestT, ResponseT]):
             )
 
     def _pay(self) -> None:
-        """Close the connection if an interrupt has left it owing an answer. A second one does not wait."""
+        """Close the connection if an interrupt has left it owing a response. A second one does not wait."""
         if self._owes:
             with contextlib.suppress(IpcError):  # it was closed already
                 self._run_whole(partial(self._line.fail, closed_as("interrupted", self._line.endpoint)))
@@ -271,7 +271,7 @@ class Direct(Generic[RequestT, ResponseT]):
             self._owes = False  # the line has closed what had to be closed
 
     def _receive(self, until: float) -> bytes | None:
-        """Wait for an answer; return None if none is whole and in time, or if there is an error."""
+        """Wait for a response; return None if none is whole and in time, or if there is an error."""
         block_and_look: _Wait = self._channel.block_and_look  # type: ignore[attr-defined]  # Client.direct
         now = self._telemetry.now
         try:
@@ -285,7 +285,7 @@ class Direct(Generic[RequestT, ResponseT]):
 
 
 def closed_as(ended: str, endpoint: str) -> ChannelClosedError:
-    """Return the error for a connection that is closed because of a call that has no answer yet.
+    """Return the error for a connection that is closed because of a call that has no response yet.
 
     Args:
         ended: how the call ended, in a word.

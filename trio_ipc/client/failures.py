@@ -75,7 +75,7 @@ def told(exc: BaseException) -> str:
 
 
 def why_closed(contract: Contract[Any, Any] | None, *, answered: bool) -> str:
-    """Return a hint at why a server closed without a word, as those of other makes do.
+    """Return a hint at why a server closed without a word, as other implementations do.
 
     Args:
         contract: by which a request was in flight, which may be why; None if there was none.
@@ -103,7 +103,7 @@ def for_another(reason: BaseException, endpoint: str, *, unsent: bool) -> IpcErr
         # A new one each, for a traceback of its own.
         error: IpcError = type(reason)(reason.message + note, endpoint=endpoint, hint=reason.hint)
     else:
-        said = f"an answer ahead of this one could not be trusted: {told(reason)}{note}"
+        said = f"a response ahead of this one could not be trusted: {told(reason)}{note}"
         hint = reason.hint if isinstance(reason, ProtocolError) else ""
         error = ChannelClosedError(said, endpoint=endpoint, hint=_and_open_a_new_client(hint))
     error.__cause__ = reason
@@ -156,7 +156,7 @@ def unsent_timed_out(endpoint: str) -> CallTimeoutError:
     )
 
 
-def answer_timed_out(endpoint: str, which: str = "the answer") -> CallTimeoutError:
+def answer_timed_out(endpoint: str, which: str = "the response") -> CallTimeoutError:
     """Return the error of a call whose deadline passed after its request was sent."""
     return call_timed_out(f"waiting for {which}; whether the server did the work is not known", endpoint)
 
@@ -229,7 +229,7 @@ def closed_while_sending(
 async def not_reusable(
     channel: Channel, contract: Contract[Any, Any], *, answered: bool, unsent: str = "nothing was sent"
 ) -> IpcError:
-    """Return what is wrong with a connection that is not reusable though no answer is waited for.
+    """Return what is wrong with a connection that is not reusable though no response is waited for.
 
     Args:
         channel: the connection. It cannot be used after this.
@@ -241,7 +241,7 @@ async def not_reusable(
         A :exc:`~trio_ipc.PeerClosedError` if the server has closed, with its final failed response if there
         was one; a :exc:`~trio_ipc.UnsolicitedResponseError` if it sent what nobody had asked for.
     """
-    came = "an answer that nobody had asked for came before this request"
+    came = "an unsolicited response came before this request"
     try:
         payload = await channel.receive(deadline=trio.current_time())
     except PeerClosedError as exc:
@@ -256,11 +256,11 @@ async def not_reusable(
 
 
 def more_than_asked(channel: Channel, contract: Contract[Any, Any], *, unsent: str = "") -> IpcError:
-    """Return what is wrong with a connection that has more in hand than the answers that were asked for.
+    """Return what is wrong with a connection that has more in hand than the responses that were asked for.
 
     Takes and returns what :func:`not_reusable` does, without a wait.
     """
-    came = "more came with the last answer than was asked for"
+    came = "an unsolicited response came with the last one"
     try:
         payloads = channel.receive_nowait(1)
     except ProtocolError as exc:

@@ -40,7 +40,7 @@ async def check_health(
         contract: its :attr:`~Contract.health` says how that is asked.
         config: where, and how; as for :func:`open_client`.
         peers: as which users the server may run, likewise.
-        timeout: seconds that the answer may take, once connected.
+        timeout: seconds that the response may take, once connected.
 
     Raises:
         IpcError: nobody could be asked, or nobody answered: in the precise form that fits, as

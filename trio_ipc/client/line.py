@@ -1,6 +1,6 @@
 """A line: one connection that calls go over, in whichever way there is.
 
-It carries one call at a time (single.py) or several (pipeline.py), gives no answer to another request's
+It carries one call at a time (single.py) or several (pipeline.py), gives no response to another request's
 caller, and repeats nothing. Its owner limits how many calls there are; this module must never know how.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # functions are users' code, which one may interrupt.
 trio.lowlevel.disable_ki_protection(Contract.decode_answer)
 
-#: Told how a call ended: None for an answer.
+#: Told how a call ended: None for a response.
 Done: TypeAlias = Callable[[BaseException | None], None]
 
 

@@ -1,10 +1,10 @@
 """Several calls at a time on one connection, each answered in its turn.
 
 Responses come back in the order of the requests and carry no number, so that the order is all that ties
-an answer to its caller. One task writes, everything that waits at a time in one go; one task reads, and
-gives each answer to the oldest call that was sent. A caller that is cancelled after that leaves its place
-behind: the answer is read and dropped. This module must never give an answer to another request's
-caller, and never guess where an answer belongs once the stream cannot be trusted.
+a response to its caller. One task writes, everything that waits at a time in one go; one task reads, and
+gives each response to the oldest call that was sent. A caller that is cancelled after that leaves its place
+behind: the response is read and dropped. This module must never give a response to another request's
+caller, and never guess where a response belongs once the stream cannot be trusted.
 """
 
 from __future__ import annotations
@@ -234,7 +234,8 @@ class Pipeline(Line[RequestT, ResponseT]):
             pending.done(exc)
 
     def _many_timed_out(self, batch: Batch[RequestT, ResponseT]) -> CallTimeoutError:
-        return answer_timed_out(self.endpoint, f"answer {1 + len(batch.responses)} of {len(batch.requests)}")
+        which = f"response {1 + len(batch.responses)} of {len(batch.requests)}"
+        return answer_timed_out(self.endpoint, which)
 
     # --- Writing ---
 
@@ -331,7 +332,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         return await self._give(payloads)
 
     def _expected(self) -> int:
-        """Return how many answers the server may send. Not that of a request which it has not got whole.
+        """Return how many responses the server may send. Not that of a request which it has not got whole.
 
         What it says then is why it is about to close.
         """

@@ -114,12 +114,12 @@ class Single(Line[RequestT, ResponseT]):
     async def finish(
         self, request: RequestT, deadline: float, read_until: float, *, all_sent: bool
     ) -> ResponseT:
-        """Wait for the answer to what :meth:`begin_now` has sent, as :meth:`call` does.
+        """Wait for the response to what :meth:`begin_now` has sent, as :meth:`call` does.
 
         Args:
             request: what was sent.
             deadline: as for :meth:`call`.
-            read_until: when ``read_timeout_ms`` is over for an answer that was waited for and has not begun.
+            read_until: when ``read_timeout_ms`` is over for a response that was waited for and has not begun.
             all_sent: what :meth:`begin_now` has said.
         """
         try:
@@ -128,7 +128,7 @@ class Single(Line[RequestT, ResponseT]):
                     await self._flush(deadline)
                 except PeerClosedError as exc:
                     raise await self._closed_while_sending(exc) from exc
-                read_until = math.inf  # nobody has waited for an answer yet
+                read_until = math.inf  # nobody has waited for a response yet
             response = await self._receive_answer(request, deadline, read_until)
         except BaseException as exc:
             await self.fail(exc)
@@ -137,18 +137,18 @@ class Single(Line[RequestT, ResponseT]):
         return response
 
     def answered(self) -> None:
-        """Take note that the answer to what :meth:`begin_now` has sent was read."""
+        """Take note that the response to what :meth:`begin_now` has sent was read."""
         self._answered = True
 
     async def fail(self, exc: BaseException) -> None:
-        """Close the connection, which owes an answer that nobody waits for."""
+        """Close the connection, which owes a response that nobody waits for."""
         await self._failed(exc, began=True)
 
     async def _receive_answer(self, request: RequestT, deadline: float, read_until: float) -> ResponseT:
         # As in call(), which would take longer by one more coroutine.
         if self._channel.in_frame or trio.current_time() >= read_until + STOPPED:
-            # From its first byte on an answer has read_timeout_ms of its own; likewise after this process was
-            # stopped, as Channel.receive() has it.
+            # From its first byte on a response has read_timeout_ms of its own. So it has after this process
+            # was stopped, as Channel.receive() has it.
             read_until = math.inf
         try:
             payload = await self._channel.receive(deadline=min(deadline, read_until))

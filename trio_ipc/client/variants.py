@@ -42,7 +42,7 @@ def says_other_variant(response: Message) -> bool:
 
 
 def notices_refusal(contract: Contract[Any, Any]) -> Callable[[Any, Any], str | None]:
-    """Return a contract's ``mismatch`` that takes such a refusal for no answer, if it comes first of all."""
+    """Return a contract's ``mismatch`` that refuses such a refusal as a response, if it comes first."""
     is_first = True
 
     def mismatch(request: Any, response: Any) -> str | None:

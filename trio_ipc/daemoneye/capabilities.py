@@ -83,7 +83,7 @@ def negotiation_task() -> DetectionTask:
 
 
 def probe_task() -> DetectionTask:
-    """Return a task that costs a collector nothing; any answer shows that the connection has a place."""
+    """Return a task that costs a collector nothing; any response shows that the connection has a place."""
     return DetectionTask(
         task_id=f"{PROBE_TASK_PREFIX}{uuid.uuid4()}",
         metadata=PROBE_METADATA,
@@ -92,7 +92,7 @@ def probe_task() -> DetectionTask:
 
 
 def stated_capabilities(result: DetectionResult) -> Capabilities:
-    """Return what the answer to :func:`negotiation_task` says, or what is assumed where it says nothing."""
+    """Return what the response to :func:`negotiation_task` says, or what is assumed where it says nothing."""
     if not result.HasField("capabilities"):
         return ASSUMED_CAPABILITIES
     said = result.capabilities

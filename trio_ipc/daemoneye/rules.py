@@ -81,5 +81,5 @@ def is_capability_negotiation(task: DetectionTask) -> bool:
 
 
 def is_connection_probe(task: DetectionTask) -> bool:
-    """Return whether a task asks for nothing but an answer, by which a client sees that it has a place."""
+    """Return whether a task asks for nothing but a response, by which a client sees that it has a place."""
     return task.metadata == PROBE_METADATA and task.task_type == PROBE_TASK_TYPE

@@ -210,7 +210,7 @@ class LegacyChannel(Channel):
             self._unsent = self._unsent[self._write(self._unsent) :]
             if self._unsent:
                 return False
-        # Counted before anyone else runs: who sees the answer sees the count.
+        # Counted before anyone else runs: who sees the response sees the count.
         self.traffic.frames_sent += self._frames_unsent
         self.traffic.bytes_sent += self._bytes_unsent
         self._frames_unsent = self._bytes_unsent = 0

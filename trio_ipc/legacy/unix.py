@@ -98,7 +98,7 @@ class SocketChannel(LegacyChannel):
         """Return what has become of the peer; see :meth:`Channel.peer_state`. Reads nothing ahead.
 
         POLLHUP is set for a stream socket only when both directions are down (poll(2)); after end of file
-        alone the peer may wait for an answer.
+        alone the peer may wait for a response.
         """
         if self._closed:
             return PeerState.GONE

@@ -50,7 +50,7 @@ class Standing(enum.IntEnum):
     PERHAPS = 1
     """Could not do it when it was asked last, which may have changed since."""
     UNABLE = 2
-    """Cannot do it. Its refusal is an answer, too."""
+    """Cannot do it. Its refusal is a response, too."""
     FAILING = 3
     """Not expected to succeed. The one whose failure is longest ago comes first, whatever the strategy."""
 

@@ -61,7 +61,7 @@ class Step(enum.Enum):
     CHOOSING = "choosing an endpoint", "see what else this process does"
     QUEUING = "waiting for a connection to {}", "make fewer calls at a time, or allow more connections"
     CONNECTING = "connecting to {}", f"see whether the server is stuck; {_LEAVE_TIME}"
-    ASKING = "waiting for the answer of {}", f"see what the server does; {_LEAVE_TIME}"
+    ASKING = "waiting for the response of {}", f"see what the server does; {_LEAVE_TIME}"
     PAUSING = "waiting to connect again", "see whether the servers run"
 
     def __init__(self, doing: str, hint: str) -> None:
@@ -81,7 +81,7 @@ class Answer(Generic[ResponseT]):
         response: the server's.
         endpoint_id: whose it is.
         attempts: what earlier tries ended by, in order. Empty if the first one was answered.
-        duration: seconds from the call to the answer.
+        duration: seconds from the call to the response.
     """
 
     response: ResponseT
@@ -96,7 +96,7 @@ class TryState(enum.Enum):
     OPEN = enum.auto()
     """It is being tried; or it was left without having been asked, and may be chosen again."""
     NEXT_ROUND = enum.auto()
-    """It could not be reached, or closed instead of an answer. It may be tried again in the next round."""
+    """It could not be reached, or closed instead of a response. It may be tried again in the next round."""
     OVER = enum.auto()
     """This call asks it no more."""
 
@@ -109,7 +109,7 @@ class Try:
         state: what may still become of it.
         owes_failure: whether its breaker is told of its latest failure at the end of the call, unless it
             answers after all.
-        has_closed: whether it has closed the connection instead of an answer.
+        has_closed: whether it has closed the connection instead of a response.
     """
 
     __slots__ = ("has_closed", "owes_failure", "permit", "state")
@@ -258,7 +258,7 @@ class PendingCall:
             return True
         permit = upstream.breaker.admit(self.deadline)
         if permit is None:
-            self.give_up(upstream, _left_alone(upstream))
+            self.give_up(upstream, _breaker_open(upstream))
             return False
         # A breaker that is closed has nothing to wait for.
         known.permit = permit if self.counts or permit.probing else None
@@ -303,7 +303,7 @@ class PendingCall:
         self.tries[upstream].state = TryState.NEXT_ROUND
 
     def not_answered(self, upstream: Upstream, error: IpcError, *, is_known: bool) -> None:
-        """The connection ended instead of an answer. A server that has closed it may begin again, once."""
+        """The connection ended instead of a response. A server that has closed it may begin again, once."""
         known = self.tries[upstream]
         if self.repeatable and isinstance(error, PeerClosedError) and not known.has_closed:
             known.has_closed = True
@@ -356,14 +356,15 @@ class PendingCall:
             known.verdict(failed=known.owes_failure and not abandoned)
 
 
-def _left_alone(upstream: Upstream) -> CircuitOpenError:
+def _breaker_open(upstream: Upstream) -> CircuitOpenError:
     breaker = upstream.breaker.statistics()
     retry_after = upstream.breaker.retry_after
     error = CircuitOpenError(
-        f"left alone until the one call that tries it has an answer; come again in {retry_after:.1f} s"
+        f"the circuit breaker is half open, and another call is trying the server; call again in "
+        f"{retry_after:.1f} s"
         if breaker.probing
-        else f"left alone after {breaker.failures} failures in a row; it is tried again in "
-        f"{retry_after:.1f} s",
+        else f"the circuit breaker is open after {breaker.failures} failures in a row; it lets a call "
+        f"through in {retry_after:.1f} s",
         endpoint=upstream.path,
         hint="see why it failed, or add another endpoint",
     )

@@ -76,7 +76,7 @@ class Asker:
     async def ask(self, upstream: Upstream, seconds: float, *, may_connect: bool) -> Any:
         """Ask one server, and return what it says, which is noted as well.
 
-        A connection that is opened for it may ask first of all. Then that is the answer.
+        A connection that is opened for it may ask first of all. Then that is the response.
 
         Args:
             upstream: whom.
@@ -86,7 +86,7 @@ class Asker:
         Raises:
             IpcError: as a call raises it.
 
-        Cancellation closes the connection that waits for the answer, unless others share it.
+        Cancellation closes the connection that waits for the response, unless others share it.
         """
         question = _Question(upstream)
         call = PendingCall(
@@ -100,7 +100,7 @@ class Asker:
         )
         response = await self._call(call)
         if response is not None:
-            assert call.asked is not None  # noqa: S101 - for the type checker: there is an answer
+            assert call.asked is not None  # noqa: S101 - for the type checker: there is a response
             capabilities = self._contract.capabilities_in(response)
             upstream.learned(capabilities, question=question.number, process=call.asked.process)
         return upstream.capabilities
@@ -136,7 +136,7 @@ class Refresher:
 
     Args:
         asker: asks them.
-        settings: how often, and how long an answer may take.
+        settings: how often, and how long a response may take.
         has_connection: says whether there is a connection to ask by.
     """
 

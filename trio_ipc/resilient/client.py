@@ -213,7 +213,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         Raises:
             MessageError: the request is empty or too large. Nothing was sent.
             CallTimeoutError: the time was up.
-            AttemptsFailedError: all tries failed, and there were several.
+            AttemptsFailedError: several attempts were made, and all failed.
             NoEndpointError: there is no endpoint to ask, or none has what the call needs; or there is none of
                 the id that was given (any more).
             IpcError: the only try failed: with a :exc:`ConnectError`, :exc:`CircuitOpenError` or
@@ -223,11 +223,11 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             TypeError: an argument is of the wrong type.
             ValueError: the timeout is not valid.
 
-        Cancellation closes the connection that waits for the answer, unless others share it.
+        Cancellation closes the connection that waits for the response, unless others share it.
         """
         call = self._pending(request, timeout, needs, endpoint)
         response = await self._loop.make(call)
-        assert call.asked is not None  # noqa: S101 - for the type checker: there is an answer
+        assert call.asked is not None  # noqa: S101 - for the type checker: there is a response
         duration = trio.current_time() - call.began
         return Answer(response, call.asked.upstream.endpoint.id, tuple(call.errors), duration)
 
@@ -278,7 +278,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             TypeError: the contract has no negotiation, or an argument is of the wrong type.
             ValueError: the timeout is not valid.
 
-        Cancellation closes the connection that waits for the answer, unless others share it.
+        Cancellation closes the connection that waits for the response, unless others share it.
         """
         seconds = self._seconds_to_negotiate(timeout)
         upstream = upstream_of(endpoint_id, self._upstreams)
@@ -305,7 +305,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             TypeError: the contract has no negotiation, or the timeout is no number.
             ValueError: the timeout is not valid.
 
-        Cancellation closes the connections that wait for an answer, unless others share them.
+        Cancellation closes the connections that wait for a response, unless others share them.
         """
         seconds = self._seconds_to_negotiate(timeout)
         failures = await self._asker.ask_all([*self._upstreams.values()], seconds)
@@ -337,7 +337,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
             TypeError: an argument is of the wrong type.
             ValueError: the timeout is not valid.
 
-        Cancellation closes the connection that waits for the answer, unless others share it.
+        Cancellation closes the connection that waits for the response, unless others share it.
         """
         seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()

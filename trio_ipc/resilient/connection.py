@@ -32,13 +32,13 @@ class Connection(trio.abc.AsyncResource):
         lane: as given.
         upstream: the lane's.
         load: how many calls use it.
-        left: how many of those have nobody any longer who waits for the answer.
+        left: how many of those have nobody any longer who waits for the response.
         idle_since, opened_at: on Trio's clock.
         closing: set when it is about to be closed: it is not handed out any longer.
         failure_told: set when its breaking was told to the breaker.
         number: how many were made to the endpoint until then.
         has_answered: whether the server has answered anything on it.
-        said_well: whether its first answer on it also said that it is well.
+        said_well: whether its first response on it also said that it is well.
         was_refused: whether it was closed as the server has no place for one more, or speaks the other
             checksum variant.
         variant: its checksum variant.
@@ -87,9 +87,9 @@ class Connection(trio.abc.AsyncResource):
 
         Args:
             request: a message of the contract's request type.
-            deadline: by when there must be an answer, on Trio's clock.
+            deadline: by when there must be a response, on Trio's clock.
             done: called exactly once, when the call takes no place on the connection any longer: with None
-                when its answer was read, else with what it ended by. Where others share the connection,
+                when its response was read, else with what it ended by. Where others share the connection,
                 that may be after the end of this method, if that is a cancellation or the deadline.
             looked: whether :meth:`is_reusable` has said yes in this very step.
 

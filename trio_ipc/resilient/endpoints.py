@@ -62,7 +62,7 @@ class EndpointStatistics:
         healthy: whether calls are expected to succeed: its circuit breaker lets them through, and it did
             not fail just before.
         health_score: what strategies by score go by: ``1 / priority``, up to twice that the more recent the
-            last answer is (that decays to 1/e in 300 s); 0 while it is not healthy, as DaemonEye has it.
+            last response is (that decays to 1/e in 300 s); 0 while it is not healthy, as DaemonEye has it.
         strategy: how the client spreads its calls over the endpoints.
         breaker: its circuit breaker.
         answers, failures: calls that it answered; calls that it failed, as it could not be reached, broke
@@ -113,7 +113,7 @@ class Upstream(Candidate):
         answered_question: the number of the latest question that it has answered.
         connections_made: how many connections were made to it.
         news: set when there is something for its keeper: it has said what it can do, or has to be asked.
-        owes_answer: whether a connection was opened which has not asked, though an answer is due: another one
+        owes_answer: whether a connection was opened that has not asked, though a response is due: another one
             waited for it, which may never come, or what was known grew old meanwhile.
         asks_anew: whether the next connection has to ask for them: the server was lost since.
         asking: held by the connection that asks; others wait for what it learns.
@@ -212,7 +212,7 @@ class Upstream(Candidate):
         self.news.set()
 
     def wants_answer(self) -> None:
-        """Note that a connection was opened which has not asked, though an answer is due."""
+        """Note that a connection was opened which has not asked, though a response is due."""
         self.owes_answer = True
         self.news.set()
 

@@ -1,4 +1,4 @@
-"""What a call is told in the end, where it has no answer: one error that says what happened and where.
+"""What a call is told in the end, where it has no response: one error that says what happened and where.
 
 Wording only. This module must never decide whether a call has failed.
 """
@@ -44,10 +44,10 @@ def is_failure(exc: BaseException) -> bool:
 
 
 def failure(errors: list[IpcError]) -> IpcError:
-    """Return what the error of a call is that has nobody left to ask.
+    """Return the error of a call that has no server left to ask.
 
     Args:
-        errors: what its tries ended by. One that was alone is the call's error as it is.
+        errors: what its attempts ended by. A single one is the call's error as it is.
     """
     if not errors:
         return NoEndpointError(
@@ -59,20 +59,20 @@ def failure(errors: list[IpcError]) -> IpcError:
         return _all_open([error for error in errors if isinstance(error, CircuitOpenError)])
     if all(isinstance(error, PoolTimeoutError) for error in errors):
         in_use = PoolTimeoutError(
-            f"no connection came free to any of {len(errors)} endpoints: {_told(errors)}",
+            f"no connection became free to any of {len(errors)} endpoints: {_told(errors)}",
             hint=errors[0].hint,
         )
         in_use.attempts = tuple(errors)
         return in_use
     likeliest = _of_variants(errors)
     error = AttemptsFailedError(
-        f"no server answered, {len(errors)} tries failed"
+        f"no server answered, {len(errors)} attempts failed"
         + (f"; {likeliest.hint}" if likeliest is not None else "")
         + f": {_told(sorted(errors, key=lambda one: one is not likeliest))}",
         hint="see whether they run, and what they log",
     )
     error.attempts = tuple(errors)
-    error.__cause__ = ExceptionGroup("the tries of one call", errors)
+    error.__cause__ = ExceptionGroup("the attempts of one call", errors)
     error.endpoint = _where(errors)
     return error
 
@@ -80,7 +80,7 @@ def failure(errors: list[IpcError]) -> IpcError:
 def _of_variants(errors: list[IpcError]) -> IpcError | None:
     """Return the error that points to different checksum variants, the clearest one; None if none does.
 
-    It is nearly always the cause, and all the other tries say only that a connection was closed.
+    It is nearly always the cause, and all other attempts say only that a connection was closed.
     """
     for error in errors:
         if isinstance(error, ChecksumMismatchError) and error.peer_variant is not None:
@@ -93,7 +93,7 @@ def _of_variants(errors: list[IpcError]) -> IpcError | None:
 
 def _all_open(errors: list[CircuitOpenError]) -> CircuitOpenError:
     error = CircuitOpenError(
-        f"all {len(errors)} endpoints are left alone, as they failed too often: {_told(errors)}",
+        f"the circuit breakers of all {len(errors)} endpoints are open: {_told(errors)}",
         hint=errors[0].hint,
     )
     error.retry_after = min(one.retry_after for one in errors)
@@ -108,16 +108,16 @@ def timed_out(call: PendingCall) -> CallTimeoutError:
     (longest, whose), _ = spent[0]
     _, latest, last = call.steps[-1]
     error = CallTimeoutError(
-        f"no answer within the call's timeout of {(call.deadline - call.began) * 1000:.0f} ms; it was "
+        f"no response within the call's timeout of {(call.deadline - call.began) * 1000:.0f} ms; it was "
         + latest.told(last)
         + (f"; it had spent {told}" if len(spent) > 1 else "")
-        + (f"; {len(call.errors)} tries had failed: {_told(call.errors)}" if call.errors else ""),
+        + (f"; {len(call.errors)} attempts had failed: {_told(call.errors)}" if call.errors else ""),
         endpoint=_where(call.errors) if whose is None else whose.path,
         hint=longest.hint,
     )
     error.attempts = tuple(call.errors)
     if call.errors:
-        error.__cause__ = ExceptionGroup("the tries of one call", call.errors)
+        error.__cause__ = ExceptionGroup("the attempts of one call", call.errors)
     return error
 
 

@@ -87,7 +87,7 @@ class HealthChecker:
             NoEndpointError: the endpoint was removed.
             ChannelClosedError: the client was closed.
 
-        Cancellation closes the connection that waits for the answer, unless others share it.
+        Cancellation closes the connection that waits for the response, unless others share it.
         """
         began = trio.current_time()
         healthy = False
@@ -127,7 +127,7 @@ class HealthChecker:
     def _question(
         self, upstream: Upstream
     ) -> tuple[Any, Callable[[Connection], bool], Callable[[Any], bool]]:
-        """Return what to ask, whether a connection need not be asked, and what an answer means.
+        """Return what to ask, whether a connection need not be asked, and what a response means.
 
         The contract's health check comes first: that a server answers a probe does not say that it is
         well. That a connection was just answered on does not say it either, unless its negotiation was the

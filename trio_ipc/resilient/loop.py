@@ -1,7 +1,7 @@
-"""A call's whole way, from its server to its answer: one loop, and what it does with what goes wrong.
+"""A call's whole way, from its server to its response: one loop, and what it does with what goes wrong.
 
 It runs in the caller's own task. This module must never make a request again that may have reached a
-server, unless the contract says that this is harmless; and never let a call end in anything but one answer,
+server, unless the contract says that this is harmless; and never let a call end in anything but one response,
 one error, or its caller's cancellation.
 """
 
@@ -210,7 +210,7 @@ class CallLoop:
     ) -> bool:
         """Return whether a server will do that has said meanwhile what it can do; if not, leave it.
 
-        There may be one that can. If not, this one's refusal is the answer.
+        There may be one that can. If not, this one's refusal is the response.
         """
         capabilities, will_do = connection.upstream.capabilities, False
         if capabilities is known or not self._negotiates or not call.is_task:
@@ -265,7 +265,7 @@ class CallLoop:
         connection: Connection,
         exc: IpcError,
     ) -> None:
-        """Note why there is no answer; raise what ends the call: the server may have done the work."""
+        """Note why there is no response; raise what ends the call: the server may have done the work."""
         if isinstance(exc, CallTimeoutError):
             call.overdue()
             raise timed_out(call) from None

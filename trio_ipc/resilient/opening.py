@@ -28,7 +28,7 @@ from .metrics import ClientMetrics
 
 #: Seconds for which a new connection waits for what another one asks, where a probe can show instead that it
 #: has a place: a server that keeps the one that asks in its queue must not hold up the others for long. One
-#: that takes longer to answer is used meanwhile, and its answer when it comes.
+#: that takes longer to answer is used meanwhile, and its response when it comes.
 _PATIENCE: Final = 1.0
 
 #: Opens a channel to an endpoint, as :func:`trio_ipc.opening.open_channel` does.
@@ -193,20 +193,20 @@ class Opener:
                     upstream.asking.release()
         await self._find_place(connection, is_unasked=is_unasked)
         if self._has_to_learn(connection):
-            # The answer is still to come; or what was known grew old meanwhile, when there was no connection
-            # for the client's refresher.
+            # The response is still to come; or what was known grew old meanwhile, while the client's
+            # refresher had no connection.
             upstream.wants_answer()
 
     async def _find_place(self, connection: Connection, *, is_unasked: bool) -> None:
         """See whether the server has a place for one more connection, before a call has to wait for it.
 
-        A server may keep one in a queue, where nothing but an answer shows that its turn has come. Where as
+        A server may keep one in a queue, where nothing but a response shows that its turn has come. Where as
         many were answered at a time since it was last lost, nothing is asked: if others have taken the
         places meanwhile, the call is kept waiting, and is made again. It must be one that may be.
 
         Args:
             connection: which has no call yet.
-            is_unasked: whether another connection still waits for the answer what the server can do.
+            is_unasked: whether another connection still waits for the response what the server can do.
         """
         upstream = connection.upstream
         if not is_unasked and connection.variant is not upstream.variants.current:
@@ -242,7 +242,7 @@ class Opener:
 
     @staticmethod
     async def _answer_on(connection: Connection, request: Any) -> Any:
-        """Return the answer to the first request on a connection, None if that is too large to send."""
+        """Return the response to the first request on a connection, None if that is too large to send."""
         try:
             answer = await connection.call(request, float("inf"), lambda _: None)
         except MessageError:
@@ -252,11 +252,11 @@ class Opener:
 
     @staticmethod
     def _check_end(connection: Connection) -> None:
-        """Make sure that nothing came after the answer: it would be taken for the next one."""
+        """Make sure that nothing came after the response: it would be taken for the next one."""
         if not connection.is_reusable():
             raise PeerClosedError(
                 "the server closed the connection, or sent more than it was asked for, right after its first "
-                "answer",
+                "response",
                 endpoint=connection.upstream.path,
                 hint="it is stopping, or speaks another protocol",
             )

@@ -148,9 +148,9 @@ class Pool:
 
     @enable_ki_protection
     def leave(self, call: PendingCall) -> None:
-        """A call ends before its answer came, and keeps its place on a connection that others share.
+        """A call ends before its response came, and keeps its place on a connection that others share.
 
-        When nobody is left who waits for an answer, the connection is closed: who came next would stand
+        When nobody is left who waits for a response, the connection is closed: who came next would stand
         behind answers that nobody wants, which may never come.
         """
         connection = call.connection

@@ -320,7 +320,7 @@ class Connection(Generic[RequestT, ResponseT]):
         except BaseException as exc:
             if not self._is_failure(exc):
                 raise
-            # What it raises because it was cancelled is logged, but is not its answer.
+            # What it raises because it was cancelled is logged, but is not its response.
             await trio.lowlevel.checkpoint_if_cancelled()
             self._failed(RequestFailure.HANDLER)
             self._add_failure(request, f"the handler failed: {describe(exc)}")

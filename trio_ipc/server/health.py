@@ -1,4 +1,4 @@
-"""A server's answer to whether it is well, where its contract has such a question.
+"""A server's response to whether it is well, where its contract has such a question.
 
 This module must never make a message that the contract did not give it.
 """
@@ -27,7 +27,7 @@ def answering_health(
             answered of late; None for a server that is well as long as it answers. It must not block.
 
     Raises:
-        TypeError: the handler is not async, ``is_well`` is, or the contract leaves the answer to handlers.
+        TypeError: the handler is not async, ``is_well`` is, or the contract leaves the response to handlers.
     """
     check_handler(handler)
     contract_of(contract)

@@ -46,7 +46,7 @@ def slow(seconds: float, then: Behaviour | None = None) -> Behaviour:
 
 
 def fail(message: str) -> Behaviour:
-    """Answer that the request has failed; close the connection if the contract has no answer for that."""
+    """Answer that the request has failed; close the connection if the contract has no response for that."""
     if not isinstance(message, str):
         raise TypeError(f"message is {shown(message)}, must be a str")
 
@@ -67,7 +67,7 @@ def hang() -> Behaviour:
 
 
 def unasked_answer() -> Behaviour:
-    """Answer twice: the second answer is to nothing."""
+    """Answer twice: the second response is to nothing."""
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:
         frame = reply.frame(await reply.proper())
@@ -118,7 +118,7 @@ def undecodable() -> Behaviour:
 
 
 def close_instead() -> Behaviour:
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:
         await reply.close()
@@ -127,7 +127,7 @@ def close_instead() -> Behaviour:
 
 
 def close_mid_frame(after: int | None = None) -> Behaviour:
-    """Close the connection after so many bytes of the answer; after half of it if None."""
+    """Close the connection after so many bytes of the response; after half of it if None."""
     check_whole("after", after, 0, optional=True)
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:

@@ -255,7 +255,7 @@ class ObservedStream(WrappedStream):
         if sent:
             return sent
         # It writes only by waiting: a pipe, or a stream that is not local. Told before it goes, since the
-        # answer could come, to another task, before this one runs again.
+        # response could come, to another task, before this one runs again.
         self._data(self._side, data)
         try:
             sent = await self.duplex.write_some(data)

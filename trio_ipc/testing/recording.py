@@ -77,7 +77,7 @@ class Exchange:
         connection: the number of the connection, from 1.
         number: the number of the request on it, from 1.
         request: its payload.
-        response: the answer's payload, None if no whole one came.
+        response: the response's payload, None if no whole one came.
     """
 
     connection: int
@@ -111,9 +111,9 @@ class Recording:
             yield from frames
 
     def exchanges(self) -> list[Exchange]:
-        """Return every whole request with its answer, in the order of the requests.
+        """Return every whole request with its response, in the order of the requests.
 
-        An answer is that of the oldest request that has none yet. One to no request is left out.
+        A response is that of the oldest request that has none yet. One to no request is left out.
         """
         found: list[Exchange] = []
         asked: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Plays a recording again: its requests to a server, or its answers to a client.
+"""Plays a recording again: its requests to a server, or its responses to a client.
 
 This module must never send what was not recorded.
 """
@@ -47,7 +47,7 @@ async def replay_requests(
     *,
     same: Callable[[ResponseT, ResponseT], bool] = lambda expected, got: expected == got,
 ) -> list[Difference[RequestT, ResponseT]]:
-    """Make the recorded requests of a server again, and compare its answers.
+    """Make the recorded requests of a server again, and compare its responses.
 
     Each recorded connection becomes one, one after the other; after an error a connection's other requests
     are left out. Requests are sent as they were recorded, byte for byte, and only whole ones.
@@ -56,7 +56,7 @@ async def replay_requests(
         recording: what was recorded.
         contract: the message types.
         connect: opens a channel to the server, such as ``partial(endpoint.open_channel, config)``.
-        same: whether an answer is as expected; by default it must be equal.
+        same: whether a response is as expected; by default it must be equal.
 
     Returns:
         What differs, in order; nothing if all is as it was.
@@ -111,11 +111,11 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
     Args:
         recording: what was recorded.
         contract: the message types.
-        answer: given a request, and a recorded request with its response, returns the answer if they belong
+        answer: given a request, and a recorded request with its response, returns the response if they belong
             together, else None. By default the request must be equal. For DaemonEye's tasks, whose ids are
             new each time, there is :func:`~trio_ipc.testing.same_task`.
 
-    An answer is given once, in the order of the recording; when all of a request's are used up, the last is
+    A response is given once, in the order of the recording; when all of a request's are used up, the last is
     given again.
 
     Raises:
@@ -144,7 +144,7 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         ]
 
     async def __call__(self, request: RequestT, _call: Call) -> ResponseT:
-        """Return the recorded answer.
+        """Return the recorded response.
 
         Raises:
             AssertionError: there is none, which in :func:`~trio_ipc.testing.open_server` fails the test.

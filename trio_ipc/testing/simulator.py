@@ -297,7 +297,7 @@ class _Requests(Generic[RequestT, ResponseT]):
     ) -> None:
         self._stream = stream
         self._contract = contract
-        #: Of the answers, in the variant of the requests.
+        #: Of the responses, in the variant of the requests.
         self.encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self.encoder.use)
 

@@ -183,7 +183,7 @@ class UnixStream(LocalStream, trio.abc.HalfCloseableStream):
         """Return what has become of the peer; see :meth:`Duplex.peer_state`.
 
         POLLHUP is set for a stream socket only when both directions are down (poll(2)); after end of file
-        alone the peer may only have closed its sending side, and wait for an answer.
+        alone the peer may only have closed its sending side, and wait for a response.
         """
         if self._sock.fileno() == -1:
             return PeerState.GONE

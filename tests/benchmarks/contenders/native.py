@@ -7,7 +7,7 @@ input, a line each:
     ``run SECONDS LEAST PAUSE_US``       repeats operations; answers ``sample CALLS SECONDS MEDIAN_NS P99_NS``
     ``close``                            answers ``ok``
 
-Instead of an answer there may be ``error TEXT``. Callers have a connection each, as for all that share none.
+Instead of a response there may be ``error TEXT``. Callers have a connection each, as for all that share none.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Native(Contender):
         )
 
     def _check(self, job: Job) -> None:
-        """Judge one answer field by field, by the client that is measured."""
+        """Judge one response field by field, by the client that is measured."""
         if job.use is Use.CONNECT or not job.number or (job.path, job.message) in self._checked:
             return
         self._checked.add((job.path, job.message))

@@ -59,7 +59,7 @@ class Bare:
 
     @asynccontextmanager
     async def connect(self, path: str, question: Question) -> AsyncIterator[loops.Call]:
-        """Open a connection; give what makes one call and counts the bytes of its answer."""
+        """Open a connection; give what makes one call and counts the bytes of its response."""
         request_size, size = question.bytes_on_the_wire()
         request = bytes(request_size)
         async with await trio.open_unix_socket(path) as stream:

@@ -25,7 +25,7 @@ MIB: Final = 1024 * KIB
 MOST_BYTES: Final = 64 * MIB
 _LITTLE: Final = 64
 
-#: Connections that call at once where handlers take time, and calls under way on a client that is shared.
+#: Connections that call at once where handlers take time, and calls in flight on a client that is shared.
 AT_ONCE: Final = 128
 IN_FLIGHT: Final = 64
 

@@ -42,7 +42,7 @@ class Ours:
 
     @asynccontextmanager
     async def connect(self, path: str, question: Question) -> AsyncIterator[loops.Call]:
-        """Open a client; give what makes one call and looks at its answer."""
+        """Open a client; give what makes one call and looks at its response."""
         task, task_id = question.task(), question.task_id
         async with self._open(self._config.replace(endpoint_path=path)) as client:
             first = await client.call(task)

@@ -25,7 +25,7 @@ _PATIENCE: Final = 120.0
 _OTHER_FILES: Final = 64
 
 #: Calls of a connection until polling has tried both ways and chosen (`trio_ipc/channel/spin.py`), and those
-#: where the answer takes so long that polling is no matter.
+#: where the response takes so long that polling is no matter.
 _WARM: Final = 13
 _WARM_LARGE: Final = 3
 
@@ -55,7 +55,7 @@ class Plan:
 
 @attrs.define
 class Run:
-    """A plan under way, and what came of it.
+    """A plan that is being carried out, and what came of it.
 
     Attributes:
         plan: what to do.

@@ -22,7 +22,7 @@ func connect(endpoint string, s settings) (*connection, error) {
 	return newConnection(conn, s), nil
 }
 
-// call sends tasks, all of them before the first answer, and gives the results, which come in their order.
+// call sends tasks, all of them before the first response, and gives the results, which come in their order.
 func (c *connection) call(tasks []*detection.DetectionTask, last bool, give func(*detection.DetectionResult)) error {
 	var frames []byte
 	for _, task := range tasks {

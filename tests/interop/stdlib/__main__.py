@@ -88,7 +88,7 @@ def _hex(kind: str, message: Message) -> str:
     return encode(kind, message).hex() or "-"
 
 
-# --- The server's answers -----------------------------------------------------------------------------------
+# --- The server's responses ---------------------------------------------------------------------------------
 
 
 def answer(task: Message) -> Message:

@@ -152,7 +152,7 @@ def connect(endpoint: str, settings: Settings) -> Connection:
 
 
 def call(connection: Connection, tasks: Sequence[Message], *, last: bool = False) -> Iterator[Message]:
-    """Send tasks, all of them before the first answer; give the results, which come in their order."""
+    """Send tasks, all of them before the first response; give the results, which come in their order."""
     frames = b"".join(connection.frame("DetectionTask", task) for task in tasks)
 
     def send() -> None:
@@ -161,7 +161,7 @@ def call(connection: Connection, tasks: Sequence[Message], *, last: bool = False
             if last:
                 connection.end()
 
-    # While another thread reads: a server that can't get rid of its answers takes no more requests.
+    # While another thread reads: a server that can't get rid of its responses takes no more requests.
     threading.Thread(target=send, daemon=True).start()
     for task in tasks:
         result = connection.receive("DetectionResult")

@@ -34,7 +34,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "monitor": Entry(f"{__name__}.monitor", "Show what goes between clients and a server, live."),
     "capture": Entry(f"{__name__}.capture", "Record what goes between clients and a server."),
     "show": Entry(f"{__name__}.show", "Show what was recorded."),
-    "replay": Entry(f"{__name__}.replay", "Make recorded requests again, and compare the answers."),
+    "replay": Entry(f"{__name__}.replay", "Make recorded requests again, and compare the responses."),
     "bench": Entry(f"{__name__}.bench", "Measure how long a server takes to answer."),
     "check": Entry(f"{__name__}.check", "Check whether a server, or a client, keeps the wire protocol."),
     "completion": Entry(f"{__name__}.completion", "Print what makes a shell complete this command."),

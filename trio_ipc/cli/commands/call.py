@@ -36,7 +36,7 @@ _PIECE: Final = 65_536
     "--timeout",
     type=arguments.SECONDS,
     metavar="SECONDS",
-    help="How long each answer may take. By default what the settings allow.",
+    help="How long each response may take. By default what the settings allow.",
 )
 @click.option(
     "--repeat",
@@ -131,7 +131,7 @@ async def _call_all(
                 async for message in _with_first(first, messages):
                     for _ in range(repeat):
                         number += 1
-                        shown.say(f"waiting for answer {number}")
+                        shown.say(f"waiting for response {number}")
                         response = await call(message)
                         shown.give_way()
                         failed |= failed_by(response, success)

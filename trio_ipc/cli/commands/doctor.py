@@ -34,7 +34,7 @@ def command(
     timeout: float,
     trusted: tuple[str, ...],
 ) -> int:
-    """Examine ENDPOINT from its name to an answer, and say what is wrong and what to do.
+    """Examine ENDPOINT from its name to a response, and say what is wrong and what to do.
 
     In turn: the name; the settings; the way to the socket; its directory, as a server of this user judges it;
     the lock of starters; the socket file and whom it lets in; who listens; whether a client of this user

@@ -47,8 +47,8 @@ def command(
       unusable   anything else, such as a file that is no socket
 
     A trusted server is asked what it can do, or whether it is well, if the contract has a request for that.
-    Its answer shows which checksum variant it speaks. A server of a user who is not trusted is shown, but not
-    asked.
+    Its response shows which checksum variant it speaks. A server of a user who is not trusted is shown, but
+    not asked.
 
     \b
       trio-ipc info ./s.sock
@@ -77,7 +77,7 @@ async def _find(
     contract: Contract[Any, Any],
     config: IpcConfig,
     policy: PeerPolicy,
-    timeout: float | None,  # noqa: ASYNC109 - one answer's; None to ask nothing
+    timeout: float | None,  # noqa: ASYNC109 - one response's; None to ask nothing
 ) -> dict[str, Any]:
     from trio_ipc.cli import looking  # noqa: PLC0415
     from trio_ipc.cli.messages import value_of  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""``trio-ipc replay FILE ENDPOINT``: recorded requests once more, and whether the answers are the same."""
+"""``trio-ipc replay FILE ENDPOINT``: recorded requests once more, and whether the responses are the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def command(
     ignore: tuple[str, ...],
     trusted: tuple[str, ...],
 ) -> int:
-    """Make the requests of a recording again, to the server at ENDPOINT, and compare its answers.
+    """Make the requests of a recording again, to the server at ENDPOINT, and compare its responses.
 
     Requests are sent as they were recorded, one after the other, over as many connections. The server does
     again what they ask for. FILE is what 'trio-ipc capture' has written.
@@ -48,7 +48,7 @@ def command(
       trio-ipc replay said.jsonl ./s.sock
       trio-ipc replay said.jsonl ./s.sock --ignore processes
 
-    The exit status is 0 where all answers are as they were, and 1 where one differs, or where the
+    The exit status is 0 where all responses are as they were, and 1 where one differs, or where the
     recording is damaged: what follows was not read.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from trio_ipc.cli.recorded import (  # noqa: PLC0415 - not for completion

@@ -73,7 +73,7 @@ def command(
     it read its settings again; SIGUSR1 has it tell what it has done. It may be started by systemd, also with
     a socket. A program of yours does the same by run_service().
 
-    With this as app.py, 'trio-ipc call' gets an answer from what the example starts:
+    With this as app.py, 'trio-ipc call' gets a response from what the example starts:
 
     \b
       from trio_ipc.daemoneye import DetectionResult

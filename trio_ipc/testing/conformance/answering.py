@@ -1,4 +1,4 @@
-"""What every play of a server builds on: the judgement of each request, and good answers to it.
+"""What every play of a server builds on: the judgement of each request, and good responses to it.
 
 This module must never send anything.
 """
@@ -17,7 +17,7 @@ from trio_ipc.errors import MessageEmptyError, UndecodableMessageError
 from .frames import End, Frame, RawConnection, framed, padded
 from .rules import Notes
 
-#: What a good answer says where the contract has a failure and nobody gave a better one.
+#: What a good response says where the contract has a failure and nobody gave a better one.
 _SAID = "trio-ipc check answers everything like this"
 
 
@@ -36,7 +36,7 @@ class Asked:
     first: bool
 
     def framed(self, payload: bytes) -> bytes:
-        """Return the frame of an answer to it."""
+        """Return the frame of a response to it."""
         return framed(payload, self.variant)
 
 
@@ -48,12 +48,12 @@ class Answering:
         config: the limits and deadlines that the client is said to have.
         patience: seconds in which it has to close where it must.
         wait: seconds in which it may ask again.
-        answer: makes a good answer, None for the contract's failure.
+        answer: makes a good response, None for the contract's failure.
         notes: where findings go.
 
     Attributes:
         contract, config, patience, wait, notes: as given.
-        answer_within: seconds in which an answer can be handed over.
+        answer_within: seconds in which a response can be handed over.
         stays: whether some client was seen to ask more than once on a connection.
     """
 
@@ -77,7 +77,7 @@ class Answering:
         self._answer = answer
 
     def response_to(self, request: Any) -> bytes:
-        """Return the payload of a good answer; to None, of one to a request that could not be read.
+        """Return the payload of a good response; to None, of one to a request that could not be read.
 
         Raises:
             MessageEmptyError: the given ``answer`` made a message of no bytes.
@@ -86,7 +86,7 @@ class Answering:
             payload = encode(self._answer(request))
             if not payload:
                 raise MessageEmptyError(
-                    "the answer encodes to no bytes, which no frame can carry", hint="set a field in it"
+                    "the response encodes to no bytes, which no frame can carry", hint="set a field in it"
                 )
             return payload
         failed = self.contract.failed_response(request, _SAID)

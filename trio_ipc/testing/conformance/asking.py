@@ -1,4 +1,4 @@
-"""What every look at a server builds on: connections, requests, and the judgement of each answer.
+"""What every look at a server builds on: connections, requests, and the judgement of each response.
 
 Each connection begins with a request that is answered, so that it is known to have its place: a server whose
 places are taken closes as one does that refuses. This module must never send what the protocol forbids.
@@ -30,7 +30,7 @@ from .rules import Notes
 #: Seconds between two tries for a place that a connection before may hold still.
 _PAUSE: Final = 0.05
 
-#: Seconds in which a further answer would come, if one did: it would be sent with the first.
+#: Seconds in which a further response would come, if one did: it would be sent with the first.
 _SETTLE: Final = 0.3
 
 #: Frames in place of an end that are read, at the most.
@@ -58,7 +58,7 @@ class Asking:
     Attributes:
         contract, endpoint, config, patience, notes: as given.
         variant: which checksum the server speaks, once :meth:`find_variant` is done.
-        answer_within: seconds in which an answer must come.
+        answer_within: seconds in which a response must come.
         settle: seconds after which nothing more comes.
     """
 
@@ -142,7 +142,7 @@ class Asking:
             await trio.sleep(_PAUSE)
 
     async def exchange(self, connection: RawConnection) -> Frame | End:
-        """Ask once, and judge the answer; what came in its place is returned, and is no finding."""
+        """Ask once, and judge the response; what came in its place is returned, and is no finding."""
         request = self.request()
         await connection.send(self.framed(request), self.patience)
         got = await connection.frame(self.answer_within)
@@ -177,7 +177,7 @@ class Asking:
         )
 
     async def _answers_in(self, variant: Crc32Variant) -> str | None:
-        """Say why a request in this variant has no answer, None where it has one."""
+        """Say why a request in this variant has no response, None where it has one."""
         request = self.request()
         async with await self.connect() as connection:
             await connection.send(framed(self.payload(request), variant), self.patience)
@@ -209,10 +209,10 @@ class Asking:
     # --- Judging what came ---
 
     def judge(self, frame: Frame, request: Any, *, is_answer: bool = True) -> None:
-        """Note what an answer shows of S1 to S5.
+        """Note what a response shows of S1 to S5.
 
         Args:
-            frame: the answer.
+            frame: the response.
             request: what it should answer.
             is_answer: whether it is to be judged by that, too.
 
@@ -224,14 +224,14 @@ class Asking:
         if problem is not None:
             notes.broken("S1", f"{problem}; the limit max_frame_bytes is {self.config.max_frame_bytes:,}")
             raise NoAnswerError("the frames of the server cannot be read")
-        notes.kept("S1", f"an answer of {frame.length:,} bytes")
+        notes.kept("S1", f"a response of {frame.length:,} bytes")
         problem = frame.problem_of_checksum
         if problem is not None:
             notes.broken("S2", problem)
         else:
             notes.kept("S2", f"the checksum is right, as {frame.variant}")
             if frame.variant is not self.variant:
-                notes.broken("S3", f"the request was in {self.variant}, its answer in {frame.variant}")
+                notes.broken("S3", f"the request was in {self.variant}, its response in {frame.variant}")
         try:
             self.contract.decode_response(frame.payload)
         except UndecodableMessageError as exc:
@@ -269,7 +269,7 @@ class Asking:
         return None if isinstance(after, Frame) else f"it was answered, and then: {after.value}"
 
     def told(self, end: End) -> str:
-        """Say what came in place of an answer."""
+        """Say what came in place of a response."""
         return end.value if end.over else f"{end.value} within {self.answer_within:g} s"
 
     def is_refusal_of_variant(self, frame: Frame, request: Any) -> bool:

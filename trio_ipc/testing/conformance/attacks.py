@@ -172,7 +172,7 @@ async def _violate(
 
 
 def _answers(asking: Asking, request: Any, frame: Frame) -> bool:
-    """Whether a frame is an answer to this request, and to no other."""
+    """Whether a frame is a response to this request, and to no other."""
     return asking.mismatch(request, frame) is None and asking.mismatch(asking.request(), frame) is not None
 
 

@@ -25,7 +25,7 @@ from .rules import CLIENT_RULES, Conformance, Finding, Notes
 #: How many clients are served at a time. More wait in the backlog.
 _MOST_CLIENTS: Final = 64
 
-#: Seconds in which who asked last still gets an answer.
+#: Seconds in which who asked last still gets a response.
 _LAST_ANSWER: Final = 0.1
 
 
@@ -112,7 +112,7 @@ async def check_client(
         endpoint: where to listen.
         config: what the client is said to be set to: limits, deadlines, ``crc32_variant`` (``"auto"`` takes
             both). None for the defaults. Path and transport are the endpoint's.
-        answer: makes a good answer to a request; None for the contract's failure.
+        answer: makes a good response to a request; None for the contract's failure.
         hostile: whether to break the protocol as well. A client that breaks rules may break down by it.
         deadlines: whether to let a request wait for as long as the client's read deadline.
         patience: seconds in which the client has to close where it must.
@@ -128,7 +128,7 @@ async def check_client(
     Raises:
         EndpointError: it cannot listen there.
         ConfigError: a setting is wrong.
-        MessageError: an answer cannot be sent.
+        MessageError: a response cannot be sent.
         ContractError: a function of the contract returned what it must not.
         ValueError: ``patience`` or ``wait`` is no number of seconds.
 

@@ -28,11 +28,11 @@ async def once(asking: Asking) -> None:
     async with asking.opened() as connection:
         got = await connection.frame(asking.settle)
         if isinstance(got, Frame):
-            asking.notes.broken("S6", f"after the answer came another frame, of {got.length:,} bytes")
+            asking.notes.broken("S6", f"after the response came another frame, of {got.length:,} bytes")
         elif got in {End.PART, End.CUT}:
-            asking.notes.broken("S6", f"after the answer came {connection.partial}")
+            asking.notes.broken("S6", f"after the response came {connection.partial}")
         else:
-            asking.notes.kept("S6", f"nothing came after the answer for {asking.settle:g} s")
+            asking.notes.kept("S6", f"nothing came after the response for {asking.settle:g} s")
 
 
 async def again(asking: Asking) -> None:
@@ -55,7 +55,7 @@ async def other_variant(asking: Asking) -> None:
         got = await connection.frame(asking.answer_within)
         if isinstance(got, Frame) and asking.mismatch(request, got) is None:
             if got.variant is ours:
-                asking.notes.broken("S3", f"the request was in {other}, its answer in {ours}")
+                asking.notes.broken("S3", f"the request was in {other}, its response in {ours}")
             else:
                 asking.notes.kept("S3", f"it answers {ours} and {other}, each in its own")
             return
@@ -75,19 +75,19 @@ async def order(asking: Asking) -> None:
         for number, request in enumerate(requests, 1):
             got = await connection.frame(asking.answer_within)
             if isinstance(got, End):
-                why = f"of {_AHEAD} requests in one write number {number} had no answer: {asking.told(got)}"
+                why = f"of {_AHEAD} requests in one write number {number} had no response: {asking.told(got)}"
                 asking.notes.broken("S7", why)
                 return
             asking.judge(got, request, is_answer=False)
             answered = [n for n, one in enumerate(requests, 1) if asking.mismatch(one, got) is None]
             if len(answered) > 1:
-                asking.notes.not_shown("S7", "by this contract one answer cannot be told from another")
+                asking.notes.not_shown("S7", "by this contract one response cannot be told from another")
                 return
             if answered and answered != [number]:
-                asking.notes.broken("S7", f"answer {number} is to request {answered[0]}")
+                asking.notes.broken("S7", f"response {number} answers request {answered[0]}")
                 return
             if not answered:
-                asking.notes.broken("S5", f"answer {number} is to no request: {asking.words(got)}")
+                asking.notes.broken("S5", f"response {number} answers no request: {asking.words(got)}")
                 return
     asking.notes.kept("S7", f"{_AHEAD} requests in one write were answered in their order")
 
@@ -140,19 +140,19 @@ async def half_close(asking: Asking) -> None:
         for answered in range(_AHEAD):
             got = await connection.frame(asking.answer_within)
             if isinstance(got, End):
-                notes.broken("S11", f"after {answered} of {_AHEAD} answers: {asking.told(got)}")
+                notes.broken("S11", f"after {answered} of {_AHEAD} responses: {asking.told(got)}")
                 return
             asking.judge(got, None, is_answer=False)
         notes.kept("S11", f"{_AHEAD} requests and an end of file: all were answered")
         got = await connection.frame(asking.patience)
         if isinstance(got, Frame):
-            notes.broken("S12", f"after its last answer came another frame, of {got.length:,} bytes")
+            notes.broken("S12", f"after its last response came another frame, of {got.length:,} bytes")
         elif got is End.CUT or got is End.PART:
-            notes.broken("S12", f"after its last answer came {connection.partial}")
+            notes.broken("S12", f"after its last response came {connection.partial}")
         elif got is End.SILENT:
-            notes.broken("S12", f"it still had not closed {asking.patience:g} s after its last answer")
+            notes.broken("S12", f"it still had not closed {asking.patience:g} s after its last response")
         else:
-            notes.kept("S12", "it closed after its last answer")
+            notes.kept("S12", "it closed after its last response")
 
 
 async def permissions(asking: Asking) -> None:

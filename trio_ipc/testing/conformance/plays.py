@@ -73,19 +73,19 @@ class Play(abc.ABC):
 
 
 class _Good(Play):
-    """A good answer, in a form that not every client may expect.
+    """A good response, in a form that not every client may expect.
 
-    That a client closes after it shows nothing: it may have asked for the last time. It does where the answer
-    was to the first request of a connection, and the client is known to ask more than one.
+    A client that closes after it shows nothing: it may have asked for the last time. It shows something where
+    the response was to the first request of a connection, and the client is known to ask more than one.
     """
 
     ends = False
-    _ahead = False  # whether further requests were there before the answer was whole
+    _ahead = False  # whether further requests were there before the response was whole
 
     async def _send(
         self, answering: Answering, connection: RawConnection, data: bytes, *, one_by_one: int = 0
     ) -> None:
-        """Send an answer, and its last byte by itself."""
+        """Send a response, and its last byte by itself."""
         within = answering.answer_within
         if await connection.send(data[:one_by_one], within, piece=1, pause=BETWEEN_BYTES):
             await connection.send(data[one_by_one:-1], within)
@@ -104,7 +104,7 @@ class _Good(Play):
                 answering.notes.kept(self.rule, why)
             return got
         if got.over and asked.first and answering.stays:
-            why = f"{got.value} after it, though it goes on after other answers"
+            why = f"{got.value} after it, though it goes on after other responses"
             answering.notes.broken(self.rule, why)
         else:
             why = f"whether it was taken cannot be seen: {got.value} after it"
@@ -113,7 +113,7 @@ class _Good(Play):
 
 
 class Plain(_Good):
-    """An answer in one piece, of which no rule speaks."""
+    """A response in one piece, of which no rule speaks."""
 
     rule = ""
 
@@ -153,7 +153,7 @@ class Limit(_Good):
             return f"the limit is {most:,} bytes: more than {LARGEST:,} are not tried"
         payload = padded(answering.response_to(asked.request), most)
         if payload is None:
-            return f"an answer cannot be made of exactly {most:,} bytes"
+            return f"a response cannot be made of exactly {most:,} bytes"
         await self._send(answering, connection, asked.framed(payload))
         return None
 
@@ -183,7 +183,7 @@ class Silence(Play):
         if isinstance(got, End) and got.over:
             answering.notes.kept(self.rule, f"{got.value} after {took:.1f} s")
         else:
-            answering.notes.broken(self.rule, f"after {took:.1f} s without an answer it is still open")
+            answering.notes.broken(self.rule, f"after {took:.1f} s without a response it is still open")
         return None
 
 

@@ -36,7 +36,7 @@ class _Look:
     risky: bool = False
 
 
-#: Where it is looked at what an answer says.
+#: Where it is looked at what a response says.
 _READABLE: Final = ("S4", "S5", "S6", "S8")
 
 _LOOKS: Final = (
@@ -61,7 +61,7 @@ _LOOKS: Final = (
 )
 
 
-#: What every answer shows something of, and is final in the end.
+#: What every response shows something of, and is final in the end.
 _GOING_ON: Final = {"S1", "S2", "S3", "S4", "S5", "S22"}
 
 

@@ -17,7 +17,7 @@ pub async fn connect(endpoint: &str, settings: Settings) -> Result<Connection, P
     Ok(Connection::new(stream, settings))
 }
 
-/// Send tasks, all of them before the first answer; gather the results, which come in their order.
+/// Send tasks, all of them before the first response; gather the results, which come in their order.
 pub async fn call(
     connection: &mut Connection,
     tasks: &[DetectionTask],

@@ -1,4 +1,4 @@
-"""Which tests are to notice what is wrong in which room: those nearest to it first, since they are quick.
+"""Which tests are to notice what is wrong in which package: those nearest to it first, since they are quick.
 
 A mutant that none of them notices may be noticed elsewhere. That is luck, and counts as survived.
 """
@@ -62,14 +62,14 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "trio_ipc.opening": ("tests/test_opening.py", "tests/test_opening_failures.py"),
 }
 
-#: What every room is tested by, too.
+#: What every package is tested by, too.
 EVERYWHERE: Final = ("tests/test_package.py", "tests/test_signatures.py")
 
 
 def paths_for(module: str, root: Path) -> tuple[str, ...]:
     """Return the paths of the tests of a module, by its dotted name.
 
-    A room that is not in the table is tested where its name says.
+    A package that is not in the table is tested where its name says.
 
     Raises:
         KeyError: nobody has said which they are.
@@ -81,8 +81,8 @@ def paths_for(module: str, root: Path) -> tuple[str, ...]:
             break
     else:
         return (*TESTS[name], *EVERYWHERE)
-    room = module.removeprefix("trio_ipc.").partition(".")[0]
-    found = tuple(path for path in (f"tests/{room}", f"tests/test_{room}.py") if (root / path).exists())
+    package = module.removeprefix("trio_ipc.").partition(".")[0]
+    found = tuple(path for path in (f"tests/{package}", f"tests/test_{package}.py") if (root / path).exists())
     if not found or not module.startswith("trio_ipc."):
         raise KeyError(module)
     return (*found, *EVERYWHERE)
