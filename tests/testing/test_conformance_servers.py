@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from tests.platforms import unix_only
 from tests.support import hang, succeed
 from tests.testing import hand_server
-from tests.testing.hand_server import BROKEN, LIMIT, PLACES, READ_TIMEOUT, GoodServer
+from tests.testing.hand_server import BROKEN, LIMIT, PLACES, READ_TIMEOUT, GoodServer, ViolationError
 from trio_ipc import Contract, Crc32Variant, MessageEmptyError, ServerNotFoundError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (
@@ -33,6 +33,7 @@ from trio_ipc.testing import (
 )
 from trio_ipc.testing.conformance import SERVER_RULES, Conformance, Finding, Verdict, check_server
 from trio_ipc.testing.conformance.frames import damaged, framed, padded
+from trio_ipc.transports import LocalStream
 
 EVERYTHING: dict[str, Any] = {"hostile": True, "deadlines": True}
 
@@ -114,6 +115,20 @@ async def test_simulated_collectors_keep_every_rule(autojump_clock: MockClock) -
     assert found["S22"].seen == "it closes without a word"
 
 
+class FallsSilent(GoodServer):
+    """Answers nobody once a frame was too large."""
+
+    is_silent = False
+
+    async def answer(self, stream: LocalStream, task: DetectionTask) -> None:
+        if not self.is_silent:
+            await super().answer(stream, task)
+
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
+        self.is_silent = self.is_silent or str(exc) == "length"
+        await super().violated(stream, exc)
+
+
 # --- Broken ones --------------------------------------------------------------------------------------------
 
 
@@ -144,7 +159,8 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
             "S16",
             "2 s after a header that announces 4,097 bytes the connection is still",
         ),
-        (hand_server.BreaksDown, "S16", "the server serves nobody since then"),
+        (hand_server.BreaksDown, "S16", "the server serves nobody since then: no server: nobody listens"),
+        (FallsSilent, "S16", "the server serves nobody since then: a request on a new connection was not"),
         (hand_server.HasPlacesForEverybody, "S24", "11 connections were open at a time"),
     ],
 )
