@@ -16,7 +16,7 @@ import trio
 from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import encode
 from trio_ipc.daemoneye import DetectionResult, DetectionTask, ProcessRecord, TaskType, failed
-from trio_ipc.errors import MessageError, leaves
+from trio_ipc.errors import MessageError, leaves, shown_argument
 from trio_ipc.server import Call
 
 from .checking import check_whole
@@ -74,10 +74,14 @@ async def simulate_reference(
     Raises:
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used.
-        TypeError, ValueError: ``places`` is no number of connections.
+        TypeError: ``records`` has something else, or ``places`` is no number of connections.
+        ValueError: ``places`` is negative.
     """
     check_whole("places", places, 0)
     seen = list(records)
+    for record in seen:
+        if not isinstance(record, ProcessRecord):
+            raise TypeError(f"records has {shown_argument(record)}, must have ProcessRecords only")
 
     async def enumerate_all(task: DetectionTask, _call: Call) -> DetectionResult:
         await trio.lowlevel.checkpoint()

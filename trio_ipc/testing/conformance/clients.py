@@ -11,7 +11,8 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.testing.checking import check_seconds
+from trio_ipc.errors import shown_argument
+from trio_ipc.testing.checking import check_callable, check_seconds
 from trio_ipc.testing.endpoints import IpcEndpoint
 from trio_ipc.testing.outcome import Outcome
 from trio_ipc.testing.pair import config_for
@@ -131,12 +132,17 @@ async def check_client(
         MessageError: an answer cannot be sent.
         ContractError: a function of the contract returned what it must not.
         ValueError: ``patience`` or ``wait`` is no number of seconds.
+        TypeError: what is to be called cannot be, or ``stop`` is no event.
 
     Cancellation ends it at once, and leaves nothing open or behind.
     """
     contract_of(contract)
     check_seconds("patience", patience)
     check_seconds("wait", wait)
+    check_callable("answer", answer, optional=True)
+    check_callable("on_finding", on_finding, optional=True)
+    if not isinstance(stop, trio.Event | None):
+        raise TypeError(f"stop is {shown_argument(stop)}, must be a trio.Event or None")
     notes = Notes(CLIENT_RULES, hostile=hostile, deadlines=deadlines, on_finding=on_finding)
     made = config_for(endpoint, config, settings)
     answering = Answering(contract, made, patience=patience, wait=wait, answer=answer, notes=notes)
