@@ -129,6 +129,17 @@ class FallsSilent(GoodServer):
         await super().violated(stream, exc)
 
 
+class TakesLengthsOutOnOthers(GoodServer):
+    """Closes all connections where one announces a frame that is too large, and for nothing else."""
+
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
+        if str(exc) == "length":
+            for scope in self.connections:
+                scope.cancel()
+        else:
+            await super().violated(stream, exc)
+
+
 # --- Broken ones --------------------------------------------------------------------------------------------
 
 
@@ -160,6 +171,7 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
             "2 s after a header that announces 4,097 bytes the connection is still",
         ),
         (hand_server.BreaksDown, "S16", "the server serves nobody since then: no server: nobody listens"),
+        (TakesLengthsOutOnOthers, "S23", "after others broke the protocol, a request: "),
         (FallsSilent, "S16", "the server serves nobody since then: a request on a new connection was not"),
         (hand_server.HasPlacesForEverybody, "S24", "11 connections were open at a time"),
     ],
