@@ -165,12 +165,12 @@ class _Playing:
         self._places = trio.CapacityLimiter(_MOST_CLIENTS)
         self._busy = 0
         self._asked_at = trio.current_time()
-        self._came = 0
+        self._has_come = False
 
     @property
     def otherwise(self) -> str:
         """Why there is nothing to be said of what was not seen."""
-        if not self._came:
+        if not self._has_come:
             return "no client came"
         return (
             "the client asked nothing more"
@@ -206,7 +206,7 @@ class _Playing:
         while True:
             await self._places.acquire_on_behalf_of(place := object())
             stream = await listener.accept()
-            self._came += 1
+            self._has_come = True
             nursery.start_soon(self._serve, stream, place)
 
     async def _serve(self, stream: LocalStream, place: object) -> None:
