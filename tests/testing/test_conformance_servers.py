@@ -129,6 +129,22 @@ class FallsSilent(GoodServer):
         await super().violated(stream, exc)
 
 
+class AnswersAndABit(GoodServer):
+    async def answer(self, stream: LocalStream, task: DetectionTask) -> None:
+        await stream.send_all(self.frame(self.result(task)) + b"bit")
+
+
+class EndsWithABit(GoodServer):
+    async def end(self, stream: LocalStream) -> None:
+        await stream.send_all(b"bit")
+
+
+class StaysWithABit(EndsWithABit):
+    async def end(self, stream: LocalStream) -> None:
+        await super().end(stream)
+        await trio.sleep(5)  # longer than patience
+
+
 class TakesLengthsOutOnOthers(GoodServer):
     """Closes all connections where one announces a frame that is too large, and for nothing else."""
 
@@ -171,6 +187,9 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
             "2 s after a header that announces 4,097 bytes the connection is still",
         ),
         (hand_server.BreaksDown, "S16", "the server serves nobody since then: no server: nobody listens"),
+        (AnswersAndABit, "S6", "after the answer came 3 bytes of a header"),
+        (EndsWithABit, "S12", "after its last answer came 3 bytes of a header"),
+        (StaysWithABit, "S12", "after its last answer came 3 bytes of a header"),
         (TakesLengthsOutOnOthers, "S23", "after others broke the protocol, a request: "),
         (FallsSilent, "S16", "the server serves nobody since then: a request on a new connection was not"),
         (hand_server.HasPlacesForEverybody, "S24", "11 connections were open at a time"),
