@@ -201,6 +201,27 @@ async def test_it_says_what_was_seen(
     assert seen in (await checked_by_hand(kind()))[number].seen
 
 
+class SilentOnce(GoodServer):
+    """Says nothing on its second connection, which is that of the first look."""
+
+    came = 0
+
+    async def serve(self, stream: LocalStream) -> None:
+        self.came += 1
+        if self.came == 2:
+            await trio.sleep(60)
+        await super().serve(stream)
+
+
+async def test_a_look_that_it_did_not_come_to_is_not_shown_and_those_after_it_are_made(
+    autojump_clock: MockClock,
+) -> None:
+    found = await checked_by_hand(SilentOnce(), crc32_variant="ieee")
+    assert found["S6"].verdict is Verdict.NOT_SHOWN
+    assert found["S6"].seen.startswith("a request on a new connection was not answered: ")
+    assert found["S8"].verdict is found["S24"].verdict is Verdict.KEPT
+
+
 @unix_only
 async def test_a_socket_for_everybody_breaks_its_rule() -> None:
     with tempfile.TemporaryDirectory(prefix="ipc-", dir="/tmp") as directory:
