@@ -31,7 +31,14 @@ from trio_ipc.testing import (
     simulate_reference,
     temporary_endpoint,
 )
-from trio_ipc.testing.conformance import SERVER_RULES, Conformance, Finding, Verdict, check_server
+from trio_ipc.testing.conformance import (
+    SERVER_RULES,
+    Conformance,
+    Finding,
+    Verdict,
+    check_server,
+    servers,
+)
 from trio_ipc.testing.conformance.frames import damaged, framed, padded
 from trio_ipc.transports import LocalStream
 
@@ -199,6 +206,12 @@ async def test_it_says_what_was_seen(
     autojump_clock: MockClock, kind: type[GoodServer], number: str, seen: str
 ) -> None:
     assert seen in (await checked_by_hand(kind()))[number].seen
+
+
+def test_after_each_look_that_breaks_the_protocol_the_server_is_asked_again() -> None:
+    hostile = [look for look in servers._LOOKS if SERVER_RULES[look.rules[0]].hostile]
+    assert len(hostile) > 5
+    assert all(look.risky for look in hostile)
 
 
 class SilentOnce(GoodServer):
