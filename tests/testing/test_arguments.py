@@ -210,6 +210,12 @@ def test_what_would_change_nothing_of_a_rule_is_refused(arguments: dict[str, Any
         Rule(Flip(), **arguments)
 
 
+def test_a_seed_has_at_most_64_bits_below_zero() -> None:
+    assert Faults(seed=-(2**63)).seed == -(2**63)
+    with pytest.raises(ValueError, match=f"seed is {-(2**63) - 1}, must be at least {-(2**63)}"):
+        Faults(seed=-(2**63) - 1)
+
+
 def test_a_chance_that_python_refuses_to_write_out_is_told() -> None:
     with pytest.raises(ValueError, match="probability is a number of about .* digits, must be above 0"):
         Rule(Flip(), probability=10**9_000)
