@@ -46,6 +46,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
         "tests/test_variants.py",
     ),
     "trio_ipc.testing": ("tests/testing",),
+    "pytest_trio_ipc": ("tests/testing/test_plugin.py",),
     "trio_ipc.telemetry": (
         "tests/test_telemetry.py",
         "tests/test_telemetry_random.py",

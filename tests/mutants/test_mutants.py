@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from . import __main__ as program
-from .__main__ import JUDGED, ROOT, files_of, judged, main, places_in
+from .__main__ import JUDGED, ROOT, Copy, files_of, judged, main, places_in
 from .mutate import mutants_of, names_of
 from .packages import EVERYWHERE, TESTS, nearest_first, paths_for
 
@@ -165,6 +165,16 @@ def a_tree(directory: Path, tests: str) -> Path:
     (directory / "trio_ipc" / "half.py").write_text(CODE)
     (directory / "tests" / "test_half.py").write_text(tests)
     return directory
+
+
+@needs_groups
+def test_a_copy_has_the_pages_that_tests_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else these tests fail by themselves there, and each mutant seems to be noticed."""
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    monkeypatch.delenv("PYTEST_PLUGINS")
+    tests = ("tests/testing/test_conformance_rules.py", "tests/daemoneye/test_contract.py")
+    status, said = Copy(ROOT, tmp_path).run(tests)
+    assert status == 0, said
 
 
 @needs_groups

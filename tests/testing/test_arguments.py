@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from trio.testing import MockClock
 
 from tests.support import succeed
+from trio_ipc import Crc32Variant
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import (
     Delay,
@@ -20,7 +22,9 @@ from trio_ipc.testing import (
     Flip,
     MemoryEndpoint,
     MemoryNetwork,
+    RecordedHandler,
     Recorder,
+    Recording,
     Rule,
     check_client,
     check_server,
@@ -33,6 +37,7 @@ from trio_ipc.testing import (
     open_server,
     read_recording,
     relay,
+    replay_requests,
     simulate_collector,
     simulate_reference,
     simulate_server,
@@ -40,6 +45,12 @@ from trio_ipc.testing import (
 )
 
 WRONG: Any = "/run/server.sock"
+
+#: Never called.
+CONNECT: Any = len
+
+#: Of which nothing is asked.
+EMPTY = Recording(DETECTION.name, DETECTION.name, Crc32Variant.IEEE, 1_024, ())
 
 
 @pytest.mark.parametrize(
@@ -77,6 +88,48 @@ async def test_what_is_no_endpoint_is_refused(
     with pytest.raises(TypeError, match="endpoint is .*, must be an IpcEndpoint, such as MemoryEndpoint"):
         async with use(endpoint):
             pass
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (
+            lambda: relay(MemoryEndpoint(), MemoryEndpoint(), wrap=WRONG),
+            "wrap is .*, must be a function or None",
+        ),
+        (lambda: simulate_reference([WRONG]), "records has .*, must have ProcessRecords only"),
+    ],
+    ids=["relay", "reference"],
+)
+async def test_what_would_fail_when_a_client_comes_is_refused_at_once(
+    use: Callable[[], AbstractAsyncContextManager[object]], error: str
+) -> None:
+    with pytest.raises(TypeError, match=error):
+        async with use():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("use", "error"),
+    [
+        (lambda: replay_requests(WRONG, DETECTION, CONNECT), "must be a Recording"),
+        (lambda: replay_requests(EMPTY, DETECTION, WRONG), "connect is .*, must be a function"),
+        (lambda: replay_requests(EMPTY, DETECTION, CONNECT, same=WRONG), "same is .*, must be a function"),
+        (
+            lambda: check_server(DETECTION, MemoryEndpoint(), request=WRONG),
+            "request is .*, must be a function",
+        ),
+        (lambda: check_server(DETECTION, MemoryEndpoint(), on_finding=WRONG), "on_finding is .* or None"),
+        (lambda: check_client(DETECTION, MemoryEndpoint(), answer=WRONG), "answer is .*, must be a function"),
+        (lambda: check_client(DETECTION, MemoryEndpoint(), on_finding=WRONG), "on_finding is .* or None"),
+        (lambda: check_client(DETECTION, MemoryEndpoint(), stop=WRONG), "stop is .*, must be a trio.Event"),
+    ],
+)
+async def test_what_would_be_called_later_is_looked_at_first(
+    use: Callable[[], Awaitable[object]], error: str, autojump_clock: MockClock
+) -> None:
+    with pytest.raises(TypeError, match=error):
+        await use()
 
 
 @pytest.mark.parametrize("check", [check_server, check_client])
@@ -120,6 +173,11 @@ async def test_what_are_no_settings_is_refused(
         (lambda: Faults().wrap_as(cast(Any, None)), "name is None, must be a str"),
         (lambda: Rule(Flip(), each_frame=cast(Any, "no")), "each_frame is 'no', must be a bool"),
         (lambda: read_recording(cast(Any, 99)), "not int"),
+        (lambda: RecordedHandler(WRONG, DETECTION), "must be a Recording, such as read_recording"),
+        (
+            lambda: RecordedHandler(EMPTY, DETECTION, answer=WRONG),
+            "answer is '/run/server.sock', must be a func",
+        ),
     ],
 )
 def test_what_could_only_fail_later_is_refused_at_once(use: Callable[[], object], error: str) -> None:
@@ -150,6 +208,12 @@ def test_a_rule_has_one_place(places: dict[str, Any]) -> None:
 def test_what_would_change_nothing_of_a_rule_is_refused(arguments: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         Rule(Flip(), **arguments)
+
+
+def test_a_seed_has_at_most_64_bits_below_zero() -> None:
+    assert Faults(seed=-(2**63)).seed == -(2**63)
+    with pytest.raises(ValueError, match=f"seed is {-(2**63) - 1}, must be at least {-(2**63)}"):
+        Faults(seed=-(2**63) - 1)
 
 
 def test_a_chance_that_python_refuses_to_write_out_is_told() -> None:

@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from tests.platforms import unix_only
 from tests.support import hang, succeed
 from tests.testing import hand_server
-from tests.testing.hand_server import BROKEN, LIMIT, PLACES, READ_TIMEOUT, GoodServer
+from tests.testing.hand_server import BROKEN, LIMIT, PLACES, READ_TIMEOUT, GoodServer, ViolationError
 from trio_ipc import Contract, Crc32Variant, MessageEmptyError, ServerNotFoundError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (
@@ -31,8 +31,16 @@ from trio_ipc.testing import (
     simulate_reference,
     temporary_endpoint,
 )
-from trio_ipc.testing.conformance import SERVER_RULES, Conformance, Finding, Verdict, check_server
+from trio_ipc.testing.conformance import (
+    SERVER_RULES,
+    Conformance,
+    Finding,
+    Verdict,
+    check_server,
+    servers,
+)
 from trio_ipc.testing.conformance.frames import damaged, framed, padded
+from trio_ipc.transports import LocalStream
 
 EVERYTHING: dict[str, Any] = {"hostile": True, "deadlines": True}
 
@@ -114,6 +122,47 @@ async def test_simulated_collectors_keep_every_rule(autojump_clock: MockClock) -
     assert found["S22"].seen == "it closes without a word"
 
 
+class FallsSilent(GoodServer):
+    """Answers nobody once a frame was too large."""
+
+    is_silent = False
+
+    async def answer(self, stream: LocalStream, task: DetectionTask) -> None:
+        if not self.is_silent:
+            await super().answer(stream, task)
+
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
+        self.is_silent = self.is_silent or str(exc) == "length"
+        await super().violated(stream, exc)
+
+
+class AnswersAndABit(GoodServer):
+    async def answer(self, stream: LocalStream, task: DetectionTask) -> None:
+        await stream.send_all(self.frame(self.result(task)) + b"bit")
+
+
+class EndsWithABit(GoodServer):
+    async def end(self, stream: LocalStream) -> None:
+        await stream.send_all(b"bit")
+
+
+class StaysWithABit(EndsWithABit):
+    async def end(self, stream: LocalStream) -> None:
+        await super().end(stream)
+        await trio.sleep(5)  # longer than patience
+
+
+class TakesLengthsOutOnOthers(GoodServer):
+    """Closes all connections where one announces a frame that is too large, and for nothing else."""
+
+    async def violated(self, stream: LocalStream, exc: ViolationError) -> None:
+        if str(exc) == "length":
+            for scope in self.connections:
+                scope.cancel()
+        else:
+            await super().violated(stream, exc)
+
+
 # --- Broken ones --------------------------------------------------------------------------------------------
 
 
@@ -144,7 +193,12 @@ def test_each_rule_but_that_of_the_file_has_a_server_that_breaks_it() -> None:
             "S16",
             "2 s after a header that announces 4,097 bytes the connection is still",
         ),
-        (hand_server.BreaksDown, "S16", "the server serves nobody since then"),
+        (hand_server.BreaksDown, "S16", "the server serves nobody since then: no server: nobody listens"),
+        (AnswersAndABit, "S6", "after the answer came 3 bytes of a header"),
+        (EndsWithABit, "S12", "after its last answer came 3 bytes of a header"),
+        (StaysWithABit, "S12", "after its last answer came 3 bytes of a header"),
+        (TakesLengthsOutOnOthers, "S23", "after others broke the protocol, a request: "),
+        (FallsSilent, "S16", "the server serves nobody since then: a request on a new connection was not"),
         (hand_server.HasPlacesForEverybody, "S24", "11 connections were open at a time"),
     ],
 )
@@ -152,6 +206,33 @@ async def test_it_says_what_was_seen(
     autojump_clock: MockClock, kind: type[GoodServer], number: str, seen: str
 ) -> None:
     assert seen in (await checked_by_hand(kind()))[number].seen
+
+
+def test_after_each_look_that_breaks_the_protocol_the_server_is_asked_again() -> None:
+    hostile = [look for look in servers._LOOKS if SERVER_RULES[look.rules[0]].hostile]
+    assert len(hostile) > 5
+    assert all(look.risky for look in hostile)
+
+
+class SilentOnce(GoodServer):
+    """Says nothing on its second connection, which is that of the first look."""
+
+    came = 0
+
+    async def serve(self, stream: LocalStream) -> None:
+        self.came += 1
+        if self.came == 2:
+            await trio.sleep(60)
+        await super().serve(stream)
+
+
+async def test_a_look_that_it_did_not_come_to_is_not_shown_and_those_after_it_are_made(
+    autojump_clock: MockClock,
+) -> None:
+    found = await checked_by_hand(SilentOnce(), crc32_variant="ieee")
+    assert found["S6"].verdict is Verdict.NOT_SHOWN
+    assert found["S6"].seen.startswith("a request on a new connection was not answered: ")
+    assert found["S8"].verdict is found["S24"].verdict is Verdict.KEPT
 
 
 @unix_only

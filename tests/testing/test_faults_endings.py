@@ -291,6 +291,17 @@ async def test_what_ends_sending_is_a_hit_when_there_was_something_to_send(
     assert len(faults.hits) == 1
 
 
+@pytest.mark.parametrize("fault", [Stall(), Reset(), EndOfFile()], ids=str)
+async def test_what_is_sent_without_a_wait_goes_up_to_the_last_byte_before_an_end(
+    fault: Stall | Reset | EndOfFile,
+) -> None:
+    near, far = memory_streams()
+    faulty = Faults(sending=[at_byte(4, fault)]).wrap(near)
+    assert faulty.write(b"abcdef") == 3
+    assert faulty.write(b"def") == 0, "the end needs somebody who can wait"
+    assert far.read(100) == b"abc"
+
+
 async def test_an_end_of_file_in_receiving_is_a_hit_for_who_reads_it() -> None:
     near, far = memory_streams()
     faults = Faults(receiving=[at_byte(1, EndOfFile())])

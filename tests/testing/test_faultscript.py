@@ -89,6 +89,7 @@ SECOND = len(frame(task("one")))
         ([at_byte(2, Drop(3))], [b"0156789"]),
         ([at_byte(2, Drop(None))], [b"01"]),
         ([at_byte(2, Drop(3)), at_byte(3, Drop(1))], [b"0156789"]),
+        ([at_byte(2, Duplicate())], [b"01223456789"]),
         ([at_byte(2, Duplicate(3))], [b"0123423456789"]),
         ([at_byte(8, Duplicate(5))], [b"0123456789", b"89"]),
         ([at_byte(2, Duplicate(2)), at_byte(2, Flip(0))], [b"013333456789"]),

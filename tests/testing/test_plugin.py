@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.platforms import UNDER_WINE
+from tests.platforms import UNDER_WINE, unix_only
 from trio_ipc import ConfigError, IpcConfig
 
 long_under_wine = pytest.mark.skipif(UNDER_WINE, reason="Wine takes long to start another pytest")
@@ -124,6 +124,24 @@ async def test_it({fixture}):
         ]
     )
     assert "it ran" not in result.stdout.str()
+    assert "pytest_generate_tests" not in result.stdout.str(), "the plugin's own code tells nobody anything"
+
+
+@unix_only  # speaks of a socket's path
+def test_an_endpoint_that_cannot_be_made_is_an_error_and_no_skip(pytester: pytest.Pytester) -> None:
+    code = f"""
+import tempfile
+import pytest
+
+tempfile.tempdir = {str(pytester.mkdir("x" * 100))!r}
+
+@pytest.mark.ipc_transport("interprocess")
+def test_it(ipc_endpoint):
+    pass
+"""
+    result = run(pytester, code)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*set TMPDIR to a shorter path*"])
 
 
 @long_under_wine

@@ -53,3 +53,13 @@ def test_a_number_that_cannot_be_is_damage(path: Path, record: dict[str, object]
 def test_a_file_without_an_end_is_no_recording() -> None:
     with pytest.raises(RecordingError, match="/dev/zero is no recording of trio_ipc"):
         read_recording("/dev/zero")
+
+
+def test_the_first_line_has_at_most_65536_bytes(path: Path) -> None:
+    line = json.dumps({**HEADER, "more": ""}).encode()
+    longest = line.replace(b'""', b'"%s"' % (b"y" * (65_536 - len(line))))
+    path.write_bytes(longest + b"\n")
+    assert read_recording(path).damage is None
+    path.write_bytes(longest.replace(b'"y', b'"yy') + b"\n")
+    with pytest.raises(RecordingError, match="is no recording of trio_ipc"):
+        read_recording(path)

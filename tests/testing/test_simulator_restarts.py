@@ -220,11 +220,24 @@ async def test_a_collector_like_the_references_has_one_place_and_ignores_what_is
             await client.call(DetectionTask(task_id="3" * 96))
 
 
-async def test_whatever_fails_is_closed_without_a_word() -> None:
+@pytest.mark.parametrize("error", [RuntimeError(), OSError("no disk"), ExceptionGroup("two", [EOFError()])])
+async def test_whatever_fails_is_closed_without_a_word(error: Exception) -> None:
     async def panic(_task: DetectionTask, _call: Call) -> DetectionResult:
-        raise RuntimeError
+        raise error
 
     async with simulate_collector(close_on_failure(), handler=panic) as collector:
         async with open_client_at(DETECTION, collector.endpoint, collector.config) as client:
             with pytest.raises(PeerClosedError):
                 await client.call(DetectionTask(task_id="1"))
+
+
+@pytest.mark.parametrize("error", [AssertionError("wrong"), ExceptionGroup("one", [AssertionError()])])
+async def test_what_its_handler_asserts_is_no_failure_of_the_collector(error: Exception) -> None:
+    async def judge(_task: DetectionTask, _call: Call) -> DetectionResult:
+        raise error
+
+    with pytest.raises(type(error)) as caught:  # noqa: PT012 - whichever is first to wake
+        async with simulate_collector(close_on_failure(), handler=judge) as collector:
+            async with open_client_at(DETECTION, collector.endpoint, collector.config) as client:
+                await client.call(DetectionTask(task_id="1"))
+    assert caught.value is error

@@ -1,4 +1,4 @@
-"""Checks of the numbers that a test gives, so that what can't be is refused where it is written.
+"""Checks of what a test gives, so that what can't be is refused where it is written.
 
 This module must never change a value: 1.0 is no count, and True is none either.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 
-from trio_ipc.errors import shown
+from trio_ipc.errors import shown, shown_argument
 
 
 def check_whole(
@@ -41,3 +41,15 @@ def check_seconds(name: str, value: object) -> None:
     # An int may be larger than any float, and could not be added to a time.
     if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} is {shown(value)}, must be at least 0 and finite")
+
+
+def check_callable(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise if this can't be called, nor is None where that may be.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not (callable(value) or (value is None and optional)):
+        raise TypeError(
+            f"{name} is {shown_argument(value)}, must be a function{' or None' if optional else ''}"
+        )

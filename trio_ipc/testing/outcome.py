@@ -66,6 +66,13 @@ def is_failure(exc: BaseException) -> bool:
     return not isinstance(exc, (*_ENDS_ALL, trio.Cancelled))
 
 
+def is_the_tests(exc: BaseException) -> bool:
+    """Whether a handler says by it how the test has come out: by an assertion, or by what pytest.fail() and
+    pytest.skip() raise, which is no Exception.
+    """
+    return isinstance(exc, AssertionError) or (is_failure(exc) and not isinstance(exc, Exception))
+
+
 def _note(first: BaseException, other: BaseException) -> None:
     own = leaves(first)
     if any(leaf is mine for leaf in leaves(other) for mine in own):

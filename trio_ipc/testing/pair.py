@@ -26,7 +26,7 @@ from trio_ipc.transports import PeerPolicy
 
 from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of, temporary_endpoint
 from .memory import MemoryEndpoint
-from .outcome import Outcome, is_failure
+from .outcome import Outcome, is_the_tests
 
 
 class Pair(NamedTuple, Generic[RequestT, ResponseT]):
@@ -91,19 +91,12 @@ def _telling(
         try:
             return await handler(request, call)
         except BaseException as exc:
-            if any(map(_is_the_tests, leaves(exc))):
+            if any(map(is_the_tests, leaves(exc))):
                 outcome.failed(exc)
                 block.cancel()
             raise
 
     return handle
-
-
-def _is_the_tests(exc: BaseException) -> bool:
-    """Whether a handler says by it how the test has come out: by an assertion, or by what pytest.fail() and
-    pytest.skip() raise, which is no Exception.
-    """
-    return isinstance(exc, AssertionError) or (is_failure(exc) and not isinstance(exc, Exception))
 
 
 async def _seen(

@@ -20,7 +20,7 @@ from google.protobuf.text_format import MessageToString
 
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.contract import Contract
-from trio_ipc.errors import ProtocolError, UndecodableMessageError
+from trio_ipc.errors import ProtocolError, UndecodableMessageError, shown_argument
 from trio_ipc.wire import FrameDecoder
 
 from .checking import check_seconds, check_whole
@@ -157,6 +157,19 @@ class Recording:
         for event in self.events:
             yield event, reader.frames(event)
         yield None, reader.close(self.events[-1].at if self.events else 0.0)
+
+
+def recording_of(given: object) -> Recording:
+    """Return the recording that a test gave.
+
+    Raises:
+        TypeError: it is something else, such as a path.
+    """
+    if not isinstance(given, Recording):
+        raise TypeError(
+            f"recording is {shown_argument(given)}, must be a Recording, such as read_recording(path)"
+        )
+    return given
 
 
 class FrameReader:

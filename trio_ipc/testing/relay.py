@@ -16,6 +16,7 @@ from trio_ipc.channel import close_at_once
 from trio_ipc.errors import ConnectError
 from trio_ipc.transports import LocalStream, PeerState
 
+from .checking import check_callable
 from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of
 from .outcome import Outcome
 from .waiting import reset
@@ -41,8 +42,9 @@ async def relay(
 
     Raises:
         EndpointError: ``listen_at`` cannot be used.
-        TypeError: one of the two is no endpoint.
+        TypeError: one of the two is no endpoint, or ``wrap`` no function.
     """
+    check_callable("wrap", wrap, optional=True)
     endpoint_of(connect_to)
     listener = await endpoint_of(listen_at).listen_streams()
 

@@ -17,7 +17,8 @@ from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import IpcError
 from trio_ipc.server import Call
 
-from .recording import Exchange, Recording
+from .checking import check_callable
+from .recording import Exchange, Recording, recording_of
 
 
 @attrs.frozen
@@ -64,11 +65,14 @@ async def replay_requests(
     Raises:
         ConnectError: the server can't be reached.
         UndecodableMessageError: the recording is one of another contract.
+        TypeError: an argument can't be.
 
     Cancellation closes the connection.
     """
+    check_callable("connect", connect)
+    check_callable("same", same)
     differences = []
-    exchanges = recording.exchanges()
+    exchanges = recording_of(recording).exchanges()
     for connection in dict.fromkeys(exchange.connection for exchange in exchanges):
         channel = await connect()
         try:
@@ -120,6 +124,7 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
 
     Raises:
         UndecodableMessageError: the recording is one of another contract.
+        TypeError: an argument can't be.
 
     Attributes:
         unused: the exchanges that nobody has asked for yet.
@@ -133,8 +138,9 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         answer: Callable[[RequestT, RequestT, ResponseT], ResponseT | None] | None = None,
     ) -> None:
         contract = contract_of(contract)
+        check_callable("answer", answer, optional=True)
         self.unused: list[Exchange] = [
-            exchange for exchange in recording.exchanges() if exchange.response is not None
+            exchange for exchange in recording_of(recording).exchanges() if exchange.response is not None
         ]
         self._answer = answer or _if_equal
         self._recorded = [

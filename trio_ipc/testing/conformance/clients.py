@@ -11,7 +11,8 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.testing.checking import check_seconds
+from trio_ipc.errors import shown_argument
+from trio_ipc.testing.checking import check_callable, check_seconds
 from trio_ipc.testing.endpoints import IpcEndpoint
 from trio_ipc.testing.outcome import Outcome
 from trio_ipc.testing.pair import config_for
@@ -131,12 +132,17 @@ async def check_client(
         MessageError: a response cannot be sent.
         ContractError: a function of the contract returned what it must not.
         ValueError: ``patience`` or ``wait`` is no number of seconds.
+        TypeError: what is to be called cannot be, or ``stop`` is no event.
 
     Cancellation ends it at once, and leaves nothing open or behind.
     """
     contract_of(contract)
     check_seconds("patience", patience)
     check_seconds("wait", wait)
+    check_callable("answer", answer, optional=True)
+    check_callable("on_finding", on_finding, optional=True)
+    if not isinstance(stop, trio.Event | None):
+        raise TypeError(f"stop is {shown_argument(stop)}, must be a trio.Event or None")
     notes = Notes(CLIENT_RULES, hostile=hostile, deadlines=deadlines, on_finding=on_finding)
     made = config_for(endpoint, config, settings)
     answering = Answering(contract, made, patience=patience, wait=wait, answer=answer, notes=notes)
@@ -159,12 +165,12 @@ class _Playing:
         self._places = trio.CapacityLimiter(_MOST_CLIENTS)
         self._busy = 0
         self._asked_at = trio.current_time()
-        self._came = 0
+        self._has_come = False
 
     @property
     def otherwise(self) -> str:
         """Why there is nothing to be said of what was not seen."""
-        if not self._came:
+        if not self._has_come:
             return "no client came"
         return (
             "the client asked nothing more"
@@ -200,7 +206,7 @@ class _Playing:
         while True:
             await self._places.acquire_on_behalf_of(place := object())
             stream = await listener.accept()
-            self._came += 1
+            self._has_come = True
             nursery.start_soon(self._serve, stream, place)
 
     async def _serve(self, stream: LocalStream, place: object) -> None:

@@ -10,7 +10,7 @@ import attrs
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import ConnectError
-from trio_ipc.testing.checking import check_seconds
+from trio_ipc.testing.checking import check_callable, check_seconds
 from trio_ipc.testing.endpoints import IpcEndpoint
 from trio_ipc.testing.pair import config_for
 
@@ -103,13 +103,16 @@ async def check_server(
         ConfigError: a setting is wrong.
         MessageError: the request cannot be sent.
         ContractError: a function of the contract returned what it must not.
-        TypeError: there is no ``request``, and the contract has no negotiation.
+        TypeError: there is no ``request``, and the contract has no negotiation; or what is to be called
+            cannot be.
         ValueError: ``patience`` is no number of seconds.
 
     Cancellation ends it at once and leaves no connection open.
     """
     contract_of(contract)
     check_seconds("patience", patience)
+    check_callable("request", request, optional=True)
+    check_callable("on_finding", on_finding, optional=True)
     if request is None:
         if contract.negotiation is None:
             raise TypeError(f"the contract {contract.name} has no negotiation: give a harmless request")
