@@ -31,6 +31,14 @@ async def handle(request: DetectionTask, _: Call) -> DetectionResult:
 # --- Opening ------------------------------------------------------------------------------------------------
 
 
+async def test_in_an_event_loop_within_a_task_of_trio_it_says_what_is_for_trio(config: IpcConfig) -> None:
+    async def main() -> None:
+        await open_client(DETECTION, config)
+
+    with pytest.raises(IpcError, match="this thread runs Trio, .*; on Trio use trio_ipc itself"):
+        asyncio.run(main())
+
+
 def test_what_is_not_open_yet_says_what_opens_it(config: IpcConfig) -> None:
     opening: Any = open_client(DETECTION, config)
     with pytest.raises(AttributeError, match="nothing is open yet that could have 'call': use async with"):
@@ -156,3 +164,17 @@ def test_a_handler_in_threads_within_another_one_says_that_it_is_for_trio(config
             )
 
     run(main)
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 64])
+def test_what_is_no_iterable_of_requests_is_told(config: IpcConfig, max_in_flight: int) -> None:
+    one: Any = task()
+
+    async def main() -> None:
+        async with open_client(DETECTION, config, max_in_flight=max_in_flight) as client:
+            with pytest.raises(TypeError, match="requests is a DetectionTask, must be an iterable of them"):
+                await client.call_many(one)
+            assert await client.call(task("1")) == success("1")
+
+    with served(config):
+        run(main)

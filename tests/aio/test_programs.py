@@ -84,6 +84,11 @@ async def main():
     server = await server.__aenter__() if sys.argv[3] == "forget" else server
     if sys.argv[3] == "forget":
         return
+    if sys.argv[3] == "cancel":
+        closing = asyncio.create_task((await server).aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        return
     async with server, open_client(DETECTION, config) as client:
         print("listening", flush=True)
         if sys.argv[3] == "exit":
@@ -123,6 +128,15 @@ def test_a_server_that_a_program_forgets_warns_and_leaves_no_endpoint(
         status, _, errors = server.end()
         assert status == 0
         assert errors.count("ResourceWarning: unclosed <trio_ipc.aio.Server at") == 1, errors
+    assert not exists(config.endpoint_path)
+
+
+def test_a_program_that_ends_as_the_end_of_its_server_is_cancelled_leaves_no_endpoint(
+    config: IpcConfig, directory: str
+) -> None:
+    arguments = (config.endpoint_path, str(config.transport), "cancel")
+    with program(SERVER, *arguments, directory=directory) as server:
+        assert server.end() == (0, "", "")
     assert not exists(config.endpoint_path)
 
 

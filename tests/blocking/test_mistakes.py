@@ -48,6 +48,26 @@ def test_a_client_is_neither_made_by_hand_nor_copied(config: IpcConfig) -> None:
 
 
 @pytest.mark.skipif(UNDER_WINE, reason="a pool of processes does not end under Wine")
+@pytest.mark.parametrize("max_in_flight", [1, 64])
+def test_what_is_no_iterable_of_requests_is_told(config: IpcConfig, max_in_flight: int) -> None:
+    def failing() -> Iterator[DetectionTask]:
+        yield task()
+        raise TypeError("of the caller's own")
+
+    one: Any = task()
+    with served(config), open_client(DETECTION, config, max_in_flight=max_in_flight) as client:
+        with pytest.raises(TypeError, match="requests is a DetectionTask, must be an iterable of them"):
+            client.call_many(one)
+        with pytest.raises(TypeError, match="of the caller's own"):
+            client.call_many(failing())
+        assert client.call(task("1")) == success("1")
+
+
+async def test_in_a_task_of_trio_it_says_what_is_for_trio(config: IpcConfig) -> None:
+    with pytest.raises(IpcError, match="this thread runs Trio, .*; on Trio use trio_ipc itself"):
+        open_client(DETECTION, config)
+
+
 def test_a_pool_of_processes_is_not_given_a_client(config: IpcConfig) -> None:
     spawn = multiprocessing.get_context("spawn")
     with served(config), open_client(DETECTION, config) as client:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
+import threading
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.adapters import DEADLINE
 from tests.platforms import exists
 from tests.server.support import (
     CONFIG,
@@ -35,6 +38,7 @@ from trio_ipc import (
     IpcConfig,
     PeerClosedError,
     ServerNotFoundError,
+    in_threads,
     open_client,
     serve,
 )
@@ -211,3 +215,41 @@ async def test_a_server_cancelled_while_a_handler_is_watched_ends_at_once(
         async with serving(hang, config), await connect(config.endpoint_path) as client:
             await client.send_all(frame(task()))
             await trio.sleep(1)  # by the mock clock: the handler is being watched
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "handler"])
+async def test_the_endpoint_goes_at_once_though_a_handler_is_in_a_thread_that_goes_on(
+    config: IpcConfig, ending: str
+) -> None:
+    go_on = threading.Event()
+    begun = trio.Event()
+    scope = trio.CancelScope()
+
+    def handle(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "end":
+            raise SystemExit(3)
+        trio.from_thread.run_sync(begun.set)
+        assert go_on.wait(DEADLINE)
+        return success(request.task_id)
+
+    async def run(task_status: trio.TaskStatus[DetectionServer]) -> None:
+        with pytest.raises(SystemExit) if ending == "handler" else scope:
+            await serve(in_threads(handle), DETECTION, config, task_status=task_status)
+
+    async def call(task_id: str) -> None:
+        async with open_client(DETECTION, config) as client:
+            with contextlib.suppress(PeerClosedError):  # what a thread has done may still be told
+                await client.call(task(task_id))
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        nursery.start_soon(call, "1")
+        await begun.wait()
+        try:
+            if ending == "handler":
+                await call("end")
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert not exists(config.endpoint_path)
+        finally:
+            go_on.set()

@@ -116,6 +116,9 @@ class AioAdapter(Adapter[T]):
                 await until(started)
             self._begin()
             await until(self._kept.opened)
+        except GeneratorExit:
+            self._give_up()  # the loop has ended, and nothing can be waited for any longer
+            raise
         except BaseException:
             for end in self._give_up():
                 await until(end)

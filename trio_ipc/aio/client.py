@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal
 
 from trio_ipc.client import Client as TrioClient
 from trio_ipc.client import open_client as open_on_trio
+from trio_ipc.client.batch import all_of
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.portal import Kept, check_portal
@@ -94,7 +95,7 @@ class Client(AioAdapter[TrioClient[RequestT, ResponseT]]):
 
         Raises what :meth:`trio_ipc.Client.call_many` raises. Cancellation does what it does to :meth:`call`.
         """
-        requests = [*requests]  # an iterator of the caller's runs in the caller's thread
+        requests = all_of(requests)  # an iterator of the caller's runs in the caller's thread
         if self._direct is not None:
             self._check_here()
             return await self._direct.call_many(requests, timeout=timeout)

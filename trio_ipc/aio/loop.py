@@ -86,6 +86,9 @@ async def run(kept: Kept[Any], side: LoopSide, function: Callable[[], Awaitable[
     try:
         kept.submit(job)
         await job.future
+    except GeneratorExit:  # the loop has ended, or nobody runs this any longer: nothing can be waited for
+        kept.cancel(job)
+        raise
     except BaseException:  # a cancellation, or an interrupt in the middle of the above
         if not job.finished:
             job.future = side.loop.create_future()

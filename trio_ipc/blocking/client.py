@@ -13,6 +13,7 @@ from anyio.from_thread import BlockingPortal
 
 from trio_ipc.client import Client as TrioClient
 from trio_ipc.client import open_client as open_on_trio
+from trio_ipc.client.batch import all_of
 from trio_ipc.client.direct import Direct
 from trio_ipc.config import IpcConfig, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT
@@ -83,7 +84,7 @@ class Client(BlockingAdapter[TrioClient[RequestT, ResponseT]]):
 
         Raises what :meth:`trio_ipc.Client.call_many` raises. An interrupt does what it does to :meth:`call`.
         """
-        requests = [*requests]  # an iterator of the caller's runs in the caller's thread
+        requests = all_of(requests)  # an iterator of the caller's runs in the caller's thread
         self._check_open()
         if self._direct is not None:
             return self._direct.call_many(requests, timeout=timeout)
@@ -128,7 +129,7 @@ def open_client(
         ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
             where ``config`` is None.
         ConnectError: no connection could be had; its subclasses say why.
-        IpcError: the portal has ended, or this is its thread.
+        IpcError: the portal has ended, or this is its thread, or a thread that runs Trio.
 
     An interrupt (Ctrl-C) ends it, and leaves nothing open.
     """

@@ -100,7 +100,7 @@ def open_resilient_client(
     Raises:
         TypeError: an argument is of the wrong type.
         ConfigError: two endpoints have the same id.
-        IpcError: the portal has ended, or this is its thread.
+        IpcError: the portal has ended, or this is its thread, or a thread that runs Trio.
 
     An interrupt (Ctrl-C) ends it, and leaves nothing open.
     """

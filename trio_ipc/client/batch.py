@@ -42,6 +42,20 @@ MOST_AT_ONCE: Final = 64
 MOST_BYTES_AT_ONCE: Final = 65_536
 
 
+def all_of(requests: Iterable[RequestT]) -> list[RequestT]:
+    """Return requests in a list. An iterator of the caller's runs here, and what it raises comes out.
+
+    Raises:
+        TypeError: they are no iterable.
+    """
+    try:
+        return [*requests]
+    except TypeError as exc:
+        if isinstance(requests, Iterable):
+            raise
+        raise TypeError(f"requests is a {type(requests).__name__}, must be an iterable of them") from exc
+
+
 class Batch(Generic[RequestT, ResponseT]):
     """The requests of one :meth:`~trio_ipc.Client.call_many`, and what came back so far.
 
@@ -66,13 +80,7 @@ class Batch(Generic[RequestT, ResponseT]):
             MessageError: one cannot be encoded, or sent over this channel.
         """
         # What others may change meanwhile is copied first; an iterator may make the messages as it goes.
-        try:
-            found = requests if isinstance(requests, Iterator) else [*requests]
-        except TypeError as exc:
-            if isinstance(requests, Iterable):
-                raise
-            said = f"requests is a {type(requests).__name__}, must be an iterable of them"
-            raise TypeError(said) from exc
+        found = requests if isinstance(requests, Iterator) else all_of(requests)
         smallest, largest = math.inf, 0
         work = Slice()
         for request in found:

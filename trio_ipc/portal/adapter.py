@@ -11,6 +11,7 @@ import warnings
 from concurrent.futures import Future
 from typing import Any, Generic, NoReturn, TypeVar
 
+import trio
 from anyio.from_thread import BlockingPortal
 
 from trio_ipc.errors import ChannelClosedError, IpcError, shown_argument, writable
@@ -78,11 +79,17 @@ class Adapter(Generic[T]):
         """Start the thread, if it has one; return what has to be waited for before :meth:`_begin`.
 
         Raises:
-            IpcError: there can be no further thread.
+            IpcError: there can be no further thread, or this one runs Trio.
         """
         self._closed = False  # from now on there is something to close
         if self._thread is None:
             return None
+        if trio.lowlevel.in_trio_task():
+            raise IpcError(
+                "this thread runs Trio, whose other tasks would stand still",
+                endpoint=self._kept.endpoint,
+                hint="on Trio use trio_ipc itself, or open this in a thread, by trio.to_thread.run_sync",
+            )
         try:
             self._thread.start()
         except RuntimeError as exc:

@@ -74,11 +74,11 @@ class PortalThread:
             What is done when Trio has ended, if it was ever started.
         """
         self._stopping = True
-        atexit.unregister(self._at_exit)
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._stop.set, idempotent=True)
         elif not self._thread.ident and not self._ended.done():
+            atexit.unregister(self._at_exit)
             self._ended.set_result(None)  # it was never started
         return self._ended
 
@@ -95,6 +95,8 @@ class PortalThread:
                 raise  # a bug, told at the thread's end; the waiting caller was told
             self.started.set_exception(_no_room(exc) if isinstance(exc, OSError) else exc)
         finally:
+            # Not before: who has told it to stop may have been cancelled, and wait for nothing any more.
+            atexit.unregister(self._at_exit)
             if not self._ended.done():  # an interrupt has come in the middle of start()
                 self._ended.set_result(None)
 

@@ -166,8 +166,14 @@ class Server(Generic[RequestT, ResponseT]):
                         places = self._places(upkeep, nursery)
                         task_status.started(self)
                         _log.info("listening at %s", self.endpoint, extra=self._fields())
-                        failure = await self._accept_until_stopped(nursery, places)
-                        await self._listener.aclose()
+                        try:
+                            failure = await self._accept_until_stopped(nursery, places)
+                            await self._listener.aclose()
+                        except BaseException:
+                            # Before the wait for the handlers, which may take long where they are in threads:
+                            # nobody is accepted any more.
+                            await close_at_once(self._listener)
+                            raise
                         places.stop()
                         # Leaving the nursery waits for the requests in flight.
                         grace.deadline = trio.current_time() + self._config.shutdown_grace_ms / 1000
