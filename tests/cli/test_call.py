@@ -103,6 +103,12 @@ async def test_which_field_says_so_can_be_told() -> None:
         ([], "", "there is no request, neither as an argument nor on standard input"),
         ([], '{"task_id":', "Invalid value for standard input: it ends within an object"),
         ([], '{"task": 1}', "Invalid value for standard input: it is no trio_ipc"),
+        (
+            ["{}"],
+            "",
+            "Invalid value for JSON: an empty trio_ipc.daemoneye.v1.DetectionTask encodes to no bytes",
+        ),
+        ([], "{}", "Invalid value for standard input: an empty trio_ipc"),
         ([ONE, "--timeout", "0"], "", "must be a number of seconds, more than 0"),
         ([ONE, "--repeat", "0"], "", "--repeat"),
         ([ONE, "--trust", "no such user"], "", "no such user"),
