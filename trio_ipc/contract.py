@@ -64,12 +64,12 @@ def dismiss(returned: object) -> None:
 
 def _function(owner: object, field: attrs.Attribute[Any], value: object) -> None:
     """Refuse what is no ordinary function: nothing here may wait."""
-    if value is None and field.default is None:
+    if is_ordinary(value) or (value is None and field.default is None):
         return
-    if not callable(value) or is_async(value):
-        what = "which is async" if callable(value) else "which cannot be called"
-        whose = f"the contract {owner.name}" if isinstance(owner, Contract) else f"a {type(owner).__name__}"
-        raise TypeError(f"{field.name} of {whose} is {shown(value)}, {what}: it must be an ordinary function")
+    other = {bool: "a bool or ", type(None): "None or "}.get(type(field.default), "")
+    what = "is async: it must be " if callable(value) else f"cannot be called: it must be {other}"
+    whose = f"the contract {owner.name}" if isinstance(owner, Contract) else f"a {type(owner).__name__}"
+    raise TypeError(f"{field.name} of {whose} is {shown(value)}, which {what}an ordinary function")
 
 
 def _message_type(owner: Contract[Any, Any], field: attrs.Attribute[Any], value: object) -> None:

@@ -7,6 +7,7 @@ name alone. Links and comments are found by that name.
 from __future__ import annotations
 
 import ast
+import enum
 import importlib
 import inspect
 import re
@@ -82,6 +83,9 @@ ELSEWHERE = {
 #: Classes that public ones are made of. Their methods are described in the public ones.
 PRIVATE = "Duplex|DetachableListener"
 
+#: Characters of a default in a signature: those of a path or a short tuple.
+LONGEST_DEFAULT = 40
+
 log = logging.getLogger(__name__)
 
 
@@ -124,6 +128,39 @@ def prepared(lines: list[str]) -> list[str]:
         flags=re.MULTILINE,
     )
     return text.split("\n")
+
+
+def show_defaults(_app: Any, thing: Any, _bound: bool) -> None:
+    """Give the signature of an attrs class the defaults of its fields.
+
+    Sphinx takes defaults as they are written, and attrs has written ``attr_dict['size'].default``.
+    """
+    fields = getattr(thing, "__globals__", {}).get("attr_dict")
+    if fields is None:
+        return
+    defaults = {field.alias: as_written(field.default) for field in fields.values() if field.init}
+    signature = inspect.signature(thing)
+    thing.__signature__ = signature.replace(
+        parameters=[
+            one if one.default is one.empty else one.replace(default=defaults.get(name, one.default))
+            for name, one in signature.parameters.items()
+        ]
+    )
+
+
+class Computed:
+    """A default that is made anew each time, or is too long for a signature. Its field's text says more."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def as_written(default: Any) -> Any:
+    """Return a default if a reader could write it down."""
+    if isinstance(default, enum.Enum):
+        return default  # Sphinx shows it by its name
+    text = repr(default)
+    return Computed() if len(text) > LONGEST_DEFAULT or text.startswith(("<", "Factory(")) else default
 
 
 def show_bases(_app: Any, _name: str, _thing: Any, _options: Any, bases: list[Any]) -> None:
@@ -293,6 +330,7 @@ def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", describe, priority=400)
     app.connect("autodoc-process-bases", show_bases)
+    app.connect("autodoc-before-process-signature", show_defaults, priority=600)  # after Sphinx's own
     app.connect("missing-reference", resolve)
     app.connect("doctree-read", qualify)
     app.add_directive("protobuf", MessageEntry)

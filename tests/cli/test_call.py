@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from google.protobuf.wrappers_pb2 import Int64Value, StringValue
+from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from tests.cli.processes import PROGRAM, command
 from tests.platforms import unix_only
@@ -103,6 +103,12 @@ async def test_which_field_says_so_can_be_told() -> None:
         ([], "", "there is no request, neither as an argument nor on standard input"),
         ([], '{"task_id":', "Invalid value for standard input: it ends within an object"),
         ([], '{"task": 1}', "Invalid value for standard input: it is no trio_ipc"),
+        (
+            ["{}"],
+            "",
+            "Invalid value for JSON: an empty trio_ipc.daemoneye.v1.DetectionTask encodes to no bytes",
+        ),
+        ([], "{}", "Invalid value for standard input: an empty trio_ipc"),
         ([ONE, "--timeout", "0"], "", "must be a number of seconds, more than 0"),
         ([ONE, "--repeat", "0"], "", "--repeat"),
         ([ONE, "--trust", "no such user"], "", "no such user"),
@@ -172,9 +178,34 @@ async def test_another_contract_is_called(tmp_path: Path) -> None:
     assert run.stdout.startswith("contract other: google.protobuf.Method -> google.protobuf.Api\n")
 
 
+@pytest.mark.parametrize("subcommand", ["call", "bench"])
+@pytest.mark.parametrize(("answer", "said"), [(b"2", "task_id '2'"), (b"\xff", "does not decode")])
+async def test_a_contract_that_was_not_named_is_told_where_another_may_be_meant(
+    subcommand: str, answer: bytes, said: str
+) -> None:
+    async def handle(request: BytesValue, _: Call) -> BytesValue:
+        # of a DetectionResult it is the task_id, which is no text in the second case
+        return BytesValue(value=answer)
+
+    contract = Contract(name="words", request_type=BytesValue, response_type=BytesValue)
+    given = [] if subcommand == "bench" else [ONE]
+    with temporary_endpoint() as endpoint:
+        async with open_server(handle, contract, endpoint):
+            run = await command(subcommand, endpoint.path, *given)
+            named = await command(
+                subcommand, endpoint.path, *given, "--contract", "trio_ipc.daemoneye:DETECTION"
+            )
+    for one in (run, named):
+        assert (one.returncode, one.stdout) == (Status.FAILED, "")
+        assert said in one.stderr
+        assert one.stderr.count("\n") == 1
+    assert "; DaemonEye's contract was used: name another by --contract MODULE:NAME\n" in run.stderr
+    assert "DaemonEye" not in named.stderr
+
+
 async def test_a_request_that_is_no_object_in_json_is_called_as_described(tmp_path: Path) -> None:
     (tmp_path / "contract_for_values.py").write_text(
-        "from google.protobuf.wrappers_pb2 import Int64Value, StringValue\n"
+        "from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue\n"
         "from trio_ipc import Contract\n"
         "LENGTH = Contract(name='length', request_type=StringValue, response_type=Int64Value)\n"
     )

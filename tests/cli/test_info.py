@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -51,6 +52,28 @@ def test_a_process_that_got_the_number_meanwhile_is_not_the_server(monkeypatch: 
     monkeypatch.setattr(PeerCredentials, "still_runs", lambda _self: runs)
     found = looking.process_of(PeerCredentials(pid=os.getpid()))
     assert (found["runs"], found["started"]) == (False, None)
+
+
+@pytest.mark.parametrize("given", [[], ["--silent"], ["--json"]], ids=str)
+async def test_a_contract_without_a_question_is_said_not_to_be_asked(
+    given: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "contract_for_info.py").write_text(
+        "from google.protobuf.wrappers_pb2 import StringValue as Text\n"
+        "from trio_ipc import Contract\n"
+        "TEXTS = Contract(name='texts', request_type=Text, response_type=Text)\n"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with temporary_endpoint() as endpoint:
+        async with open_server(succeed, DETECTION, endpoint) as server:
+            named = ["--contract", "contract_for_info:TEXTS"]
+            run = await command("info", endpoint.path, *named, *given, **environ)
+            assert server.snapshot().bytes_received == 0
+    assert (run.returncode, run.stderr) == (Status.DONE, "")
+    if given == ["--json"]:
+        assert json.loads(run.stdout)["answer"] is None
+    line = r"^answer +not asked: the contract texts has no question for it$"
+    assert bool(re.search(line, run.stdout, re.MULTILINE)) == (given == [])
 
 
 async def test_in_silence_nothing_is_sent() -> None:

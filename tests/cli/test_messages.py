@@ -6,11 +6,14 @@ import json
 
 import pytest
 from google.protobuf import (
+    any_pb2,
+    descriptor_pb2,
     descriptor_pool,
     duration_pb2,
     field_mask_pb2,
     message_factory,
     struct_pb2,
+    text_format,
     timestamp_pb2,
 )
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -28,6 +31,7 @@ from trio_ipc.cli.messages import (
     Splitter,
     failed_by,
     message_in,
+    request_in,
     splitter_of,
     value_of,
 )
@@ -152,6 +156,75 @@ def test_a_contract_is_described_with_all_that_may_stand_in_its_messages() -> No
 def test_the_example_is_a_request() -> None:
     example = described.described(DETECTION)["example"]
     assert message_in(json.dumps(example), DetectionTask) == DetectionTask(task_id="task_id")
+
+
+#: A schema whose messages have no field without presence, or one that is not seen in an example by itself.
+_SCHEMA = """
+name: "example.proto" package: "example" syntax: "proto3" dependency: "google/protobuf/any.proto"
+message_type { name: "Submit" field { name: "command" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL } }
+message_type { name: "Nothing" }
+message_type {
+  name: "Choice" oneof_decl { name: "operation" }
+  field { name: "submit" number: 1 type: TYPE_MESSAGE type_name: ".example.Submit" oneof_index: 0 }
+  field { name: "nothing" number: 2 type: TYPE_MESSAGE type_name: ".example.Nothing" oneof_index: 0 }
+}
+message_type {
+  name: "EmptyChoice" oneof_decl { name: "operation" }
+  field { name: "nothing" number: 2 type: TYPE_MESSAGE type_name: ".example.Nothing" oneof_index: 0 }
+}
+message_type {
+  name: "Tree" field { name: "branch" number: 1 type: TYPE_MESSAGE type_name: ".example.Tree" }
+}
+message_type {
+  name: "Optional" oneof_decl { name: "_count" }
+  field { name: "count" number: 1 type: TYPE_UINT64 oneof_index: 0 proto3_optional: true }
+}
+message_type { name: "Bytes" field { name: "data" number: 1 type: TYPE_BYTES label: LABEL_OPTIONAL } }
+message_type { name: "Repeated" field { name: "names" number: 1 type: TYPE_STRING label: LABEL_REPEATED } }
+message_type {
+  name: "Any" field { name: "any" number: 1 type: TYPE_MESSAGE type_name: ".google.protobuf.Any" }
+}
+message_type {
+  name: "Map"
+  field { name: "sizes" number: 1 type: TYPE_MESSAGE label: LABEL_REPEATED type_name: "SizesEntry" }
+  nested_type {
+    name: "SizesEntry" options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_BOOL label: LABEL_OPTIONAL }
+    field { name: "value" number: 2 type: TYPE_MESSAGE label: LABEL_OPTIONAL type_name: ".example.Submit" }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("Choice", {"submit": {"command": "command"}}),
+        ("EmptyChoice", {"nothing": {}}),
+        ("Tree", {"branch": {}}),
+        ("Optional", {"count": 1}),
+        ("Bytes", {"data": "Ynl0ZXM="}),
+        ("Repeated", {"names": ["names"]}),
+        ("Any", {"any": {}}),
+        ("Map", {"sizes": {"true": {"command": "command"}}}),
+    ],
+)
+def test_the_example_of_any_request_can_be_sent(name: str, example: object) -> None:
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(any_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+    kind = pool.FindMessageTypeByName(f"example.{name}")
+    assert described.example(kind) == example
+    request_in(json.dumps(example), message_factory.GetMessageClass(kind))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("{}", DetectionTask), ('{"task_id": ""}', DetectionTask), ('""', StringValue)]
+)
+def test_a_request_of_no_bytes_is_refused_before_it_is_sent(text: str, kind: type[Message]) -> None:
+    message_in(text, kind)
+    with pytest.raises(NotAMessageError, match=rf"an empty {kind.DESCRIPTOR.full_name} encodes to no bytes"):
+        request_in(text, kind)
 
 
 @pytest.mark.parametrize("name", OTHER_FORMS)

@@ -133,7 +133,9 @@ async def test_a_dumb_terminal_shows_each_writing_below_the_one_before(tmp_path:
 
 
 @unix_only
-@pytest.mark.parametrize("arguments", [["call", "{}/s.sock", "{{}}"], ["info", "{}/s.sock"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["call", "{}/s.sock", '{{"task_id": "1"}}'], ["info", "{}/s.sock"]], ids=str
+)
 async def test_where_rich_is_missing_it_says_what_to_install(arguments: list[str], tmp_path: Path) -> None:
     from tests.cli.terminal import at_terminal
 

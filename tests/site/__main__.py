@@ -1,11 +1,11 @@
-"""Judge a site: links, anchors, and an entry for every public name."""
+"""Judge a site: links, anchors, an entry for every public name, and defaults that say something."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from .built import broken_links, inventory
+from .built import broken_links, generated_defaults, inventory
 from .public import missing, public_names
 
 
@@ -14,6 +14,7 @@ def main(directory: str) -> int:
     site = Path(directory).resolve()
     problems = [f"a broken link: {link}" for link in broken_links(site)]
     problems += [f"no entry: {name}" for name in missing(public_names(), inventory(site))]
+    problems += [f"a default says nothing: {default}" for default in generated_defaults(site)]
     for problem in problems:
         print(problem, file=sys.stderr)
     pages = len([*site.rglob("*.html")])

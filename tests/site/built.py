@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -53,6 +54,20 @@ def broken_links(site: Path) -> list[str]:
             if not there:
                 found.append(f"{file.relative_to(site)}: {link}")
     return found
+
+
+def generated_defaults(site: Path) -> list[str]:
+    """Return each default in a signature that is a name of generated code, after the page that has it.
+
+    attrs writes ``__init__`` with them: ``attr_dict['size'].default``, and ``NOTHING`` for what is computed.
+    """
+    return [
+        f"{file.relative_to(site)}: {found}"
+        for file in sorted(site.rglob("*.html"))
+        for found in re.findall(
+            r">(attr_dict\[[^\]]*\]|NOTHING)(?:\.default)?<", file.read_text(encoding="utf-8")
+        )
+    ]
 
 
 def inventory(site: Path) -> set[str]:

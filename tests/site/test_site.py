@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.site.built import broken_links, inventory
+from tests.site.built import broken_links, generated_defaults, inventory
 from tests.site.public import entries, missing, public_names
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,15 @@ def test_an_inventory_tells_its_python_names(tmp_path: Path) -> None:
     head = b"# Sphinx inventory version 2\n# Project: x\n# Version: 1\n# The rest is compressed\n"
     (tmp_path / "objects.inv").write_bytes(head + zlib.compress(rows))
     assert inventory(tmp_path) == {"trio_ipc.serve"}
+
+
+def test_a_default_that_only_generated_code_has_is_told_with_its_page(tmp_path: Path) -> None:
+    build(
+        tmp_path,
+        a="<span>attr_dict[&#39;size&#39;].default</span><span>NOTHING</span>",
+        b="<span>1048576</span><p>attrs.NOTHING is a value, and attr_dict[x] a name</p>",
+    )
+    assert generated_defaults(tmp_path) == ["a.html: attr_dict[&#39;size&#39;]", "a.html: NOTHING"]
 
 
 def module_at(folder: str, name: str) -> Any:

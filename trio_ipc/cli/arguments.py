@@ -217,13 +217,13 @@ def request_in(text: str, contract: Contract[Any, Any], where: str) -> Message:
         where: the argument or option that the text is from.
 
     Raises:
-        click.BadParameter: it says none.
+        click.BadParameter: it says none, or one that no frame can carry.
     """
-    from .messages import NotAMessageError, message_in  # noqa: PLC0415 - not for completion
+    from . import messages  # noqa: PLC0415 - not for completion
 
     try:
-        request: Message = message_in(text, contract.request_type)
-    except NotAMessageError as exc:
+        request: Message = messages.request_in(text, contract.request_type)
+    except messages.NotAMessageError as exc:
         raise no_request(str(exc), where) from exc
     return request
 

@@ -79,22 +79,46 @@ def lines(contract: Contract[Any, Any]) -> Iterator[str]:
 
 
 def example(kind: Descriptor) -> Any:
-    """Return a message of that kind as JSON has it, in which the fields without presence are filled in."""
+    """Return a message of that kind as JSON has it: its fields without presence, and the first of each oneof.
+
+    Where that is nothing, it is the first field: no frame carries an empty message.
+    """
+    return _example(kind, frozenset())
+
+
+def _example(kind: Descriptor, around: frozenset[str]) -> Any:
     if kind.full_name in OTHER_FORMS:
         return OTHER_FORMS[kind.full_name]
-    return {
-        field.name: _example_value(field)
+    around |= {kind.full_name}
+    first = {choice.fields[0].name for choice in kind.oneofs if not _is_optional(choice.fields[0])}
+    said = {
+        field.name: _example_value(field, around)
         for field in kind.fields
-        if not field.has_presence and field.message_type is None and not field.is_repeated
+        if field.name in first
+        or field.is_required
+        or (not field.has_presence and field.message_type is None and not field.is_repeated)
     }
+    return said or {field.name: _example_value(field, around) for field in kind.fields[:1]}
 
 
-def _example_value(field: FieldDescriptor) -> Any:
-    if field.enum_type is not None:
-        return field.enum_type.values[0].name
-    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-        return "" if field.type == FieldDescriptor.TYPE_BYTES else field.name
-    return field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or 1
+def _example_value(field: FieldDescriptor, around: frozenset[str]) -> Any:
+    """Return a value for a field of a message that stands within those of ``around``, or is one of them."""
+    kind = field.message_type
+    value: Any
+    if kind is not None and kind.GetOptions().map_entry:
+        key, value = (_example_value(part, around) for part in kind.fields)
+        return {key if isinstance(key, str) else json.dumps(key): value}
+    if kind is not None:
+        # a message that holds its like ends somewhere, and an Any holds what only its user knows
+        ends = kind.full_name in {*around, "google.protobuf.Any"}
+        value = {} if ends else _example(kind, around)
+    elif field.enum_type is not None:
+        value = field.enum_type.values[0].name
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        value = "Ynl0ZXM=" if field.type == FieldDescriptor.TYPE_BYTES else field.name
+    else:
+        value = field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or 1
+    return [value] if field.is_repeated else value
 
 
 def _yes(value: bool) -> str:
@@ -128,8 +152,7 @@ def _field(field: FieldDescriptor) -> dict[str, Any]:
     entry = field.message_type if field.message_type is not None else None
     is_map = entry is not None and entry.GetOptions().map_entry
     choice = field.containing_oneof
-    # An optional field of proto3 is, within, the only one of a choice of its own ("oneof") called _NAME.
-    is_optional = choice is not None and len(choice.fields) == 1 and choice.name == f"_{field.name}"
+    is_optional = _is_optional(field)
     if is_map and entry is not None:
         key, value = (_type(entry.fields_by_name[part]) for part in ("key", "value"))
         kind, label = f"map<{key}, {value}>", ""
@@ -144,6 +167,12 @@ def _field(field: FieldDescriptor) -> dict[str, Any]:
         "label": label,
         "oneof": choice.name if choice is not None and not is_optional else None,
     }
+
+
+def _is_optional(field: FieldDescriptor) -> bool:
+    # An optional field of proto3 is, within, the only one of a choice of its own ("oneof") called _NAME.
+    choice = field.containing_oneof
+    return choice is not None and len(choice.fields) == 1 and choice.name == f"_{field.name}"
 
 
 def _type(field: FieldDescriptor) -> str:

@@ -97,7 +97,7 @@ async def _of_answer(
 ) -> list[Finding]:
     answer = await looking.ask(contract, config, policy, timeout)
     if answer is None:
-        return [Finding("answer", GOOD, f"not asked: the contract {contract.name} has no question for it")]
+        return [Finding("answer", GOOD, looking.not_asked(contract))]
     if answer.variant is None:
         advice = "see the server's log; another contract or protocol, a full or a hanging server look so"
         return [Finding("answer", BROKEN, f"it does not answer: {answer.why}", advice)]

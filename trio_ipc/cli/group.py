@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from . import output
@@ -80,6 +81,23 @@ class Command(_Help):
             bare = ["--json=auto" if word == "--json" else word for word in args[:options]]
             args = [*bare, *args[options:]]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. An error that another contract may explain says so if none was named."""
+        try:
+            return super().invoke(ctx)
+        except BaseException as exc:
+            if ctx.get_parameter_source("contract") is ParameterSource.DEFAULT:
+                _hint_at_contract(exc)
+            raise
+
+
+def _hint_at_contract(raised: BaseException) -> None:
+    from trio_ipc.errors import ResponseMismatchError, UndecodableMessageError, leaves  # noqa: PLC0415
+
+    for cause in leaves(raised):
+        if isinstance(cause, ResponseMismatchError | UndecodableMessageError):
+            cause.hint += "; DaemonEye's contract was used: name another by --contract MODULE:NAME"
 
 
 class TableGroup(_Help, click.Group):

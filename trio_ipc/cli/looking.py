@@ -152,6 +152,11 @@ async def ask(
     return Answer(why="; ".join(whys))
 
 
+def not_asked(contract: Contract[Any, Any]) -> str:
+    """Return what is said in place of an answer where :func:`ask` returns None."""
+    return f"not asked: the contract {contract.name} has no question for it"
+
+
 # --- As text -----------------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ OTHER_FORMS: Final[Mapping[str, Any]] = {
     f"google.protobuf.{name}": form
     for name, form in {
         "BoolValue": True,
-        "BytesValue": "",
+        "BytesValue": "Ynl0ZXM=",
         "DoubleValue": 1.5,
         "FloatValue": 1.5,
         "Int32Value": 1,
@@ -41,7 +41,7 @@ OTHER_FORMS: Final[Mapping[str, Any]] = {
         "UInt64Value": "1",
         "Duration": "1.500s",
         "FieldMask": "name",
-        "ListValue": [],
+        "ListValue": ["value"],
         "Timestamp": "2026-01-01T00:00:00Z",
         "Value": "value",
     }.items()
@@ -73,6 +73,21 @@ def message_in(text: str, kind: type[_MessageT]) -> _MessageT:
     except RecursionError:
         why = "it is nested too deeply"
     raise NotAMessageError(f"it is no {name}: {why}")
+
+
+def request_in(text: str, kind: type[_MessageT]) -> _MessageT:
+    """Return the request that a JSON text says; arguments as those of :func:`message_in`.
+
+    Raises:
+        NotAMessageError: it says none, or one that no frame can carry.
+    """
+    request = message_in(text, kind)
+    if not request.ByteSize():
+        raise NotAMessageError(
+            f"an empty {kind.DESCRIPTOR.full_name} encodes to no bytes, and the wire cannot carry an empty "
+            "frame: set at least one field to something else than its default"
+        )
+    return request
 
 
 def value_of(message: Message) -> Any:

@@ -78,7 +78,7 @@ class FrameWriter:
         if size == 0:
             raise MessageEmptyError(
                 "the message encodes to no bytes, and the wire cannot carry an empty frame",
-                hint="set at least one field to something else than its default (a task_id, for one)",
+                hint="set at least one field to something else than its default, such as an identifier",
             )
         if size > self._limit:
             error = MessageTooLargeError(

@@ -184,7 +184,7 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
         click.UsageError: there is none, or the first is wrong or cannot be read.
         IpcError: a later one is wrong, or cannot be read.
     """
-    from trio_ipc.cli.messages import NotAMessageError, message_in, splitter_of  # noqa: PLC0415
+    from trio_ipc.cli.messages import NotAMessageError, request_in, splitter_of  # noqa: PLC0415
     from trio_ipc.errors import IpcError, MessageError  # noqa: PLC0415
 
     splitter = splitter_of(contract.request_type)
@@ -194,7 +194,7 @@ async def _read(contract: Contract[Any, Any]) -> AsyncGenerator[Message, None]:
         async with contextlib.aclosing(_pieces()) as pieces:
             async for piece in pieces:
                 for text in splitter.feed(piece):
-                    yield message_in(text, contract.request_type)
+                    yield request_in(text, contract.request_type)
                     number = next(numbers)
         splitter.close()
     except OSError as exc:

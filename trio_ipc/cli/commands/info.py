@@ -63,7 +63,7 @@ def command(
     policy = arguments.peers(trusted)
     found = run_async(partial(_find, contract, config, policy, None if silent else timeout))
     if json_form is None:
-        _show(found)
+        _show(found, None if silent else contract)
     else:
         output.write_json(found, json_form)
     if found["state"] != "alive":
@@ -97,12 +97,15 @@ async def _find(
     return found
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], asked: Contract[Any, Any] | None) -> None:
+    """Show what was found; ``asked`` is the contract, None where nothing was to be asked."""
     from trio_ipc.cli import looking  # noqa: PLC0415
 
     shown = dict(found)
     if shown["answer"] is not None:
         shown["answer"] = json.dumps(shown["answer"])
+    elif shown["trusted"] and shown["why"] is None and asked is not None:
+        shown["answer"] = looking.not_asked(asked)
     pairs = list(looking.lines(shown))
     width = max(len(name) for name, _ in pairs)
     if not output.on_terminal():
