@@ -140,6 +140,19 @@ def stop_at_the_end_of_a_wait_for_a_turn(direct: Any, noticed: Callable[[], obje
     direct._telemetry.now = now
 
 
+def until_sent_no_time_passes(direct: Any) -> None:
+    """Have the time of the next call stand still until its request is sent, however slow the machine is."""
+    telemetry, line = direct._telemetry, direct._line
+    clock, begin_now = telemetry.now, line.begin_now
+    began = clock()
+
+    def begin(request: DetectionTask) -> Any:
+        telemetry.now, line.begin_now = clock, begin_now
+        return begin_now(request)
+
+    telemetry.now, line.begin_now = (lambda: began), begin
+
+
 class Program:
     """A program outside of the tree, whose lines are read as they come."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ BLAKE3: Final = "blake3"
 _HASHLIB_NAMES: Final = {f"sha3-{bits}": f"sha3_{bits}" for bits in (224, 256, 384, 512)}
 
 _BLOCK_BYTES: Final = 1024 * 1024
+
+#: Nanoseconds. Times of files go in steps: of up to 10 ms in a kernel before Linux 6.13, of 2 s on FAT. A
+#: file that was changed less than a step ago may be changed again and keep its times.
+_STEP_NS: Final = 2_000_000_000
 
 # Some of these are missing on some platforms, where what they prevent cannot happen either.
 _OPEN_FLAGS: Final = (
@@ -92,11 +97,17 @@ class FileHasher:
 
     A digest is remembered by path, device, inode, size and times of change. The inode's change time is
     among them because modification times can be set back by the program that replaced the contents. Where
-    the system does not tell it, as on Windows, nothing is remembered.
+    the system does not tell it, as on Windows, nothing is remembered; nor is a file that was changed in the
+    last two seconds.
+
+    Args:
+        max_entries: how many digests are remembered.
+        clock: the time in nanoseconds, by the clock that files have their times from.
     """
 
-    def __init__(self, max_entries: int = 4096) -> None:
+    def __init__(self, max_entries: int = 4096, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.files_read = 0
+        self._clock = clock
         self._digests: BoundedCache[tuple[str, str, tuple[int, ...]], str] = BoundedCache(max_entries)
 
     def digest(
@@ -125,6 +136,7 @@ class FileHasher:
             raise HashError(f"{path!r}: {exc}") from exc
 
     def _digest_of_open_file(self, path: str, algorithm: str, descriptor: int, checkpoint: Checkpoint) -> str:
+        settled_before = self._clock() - _STEP_NS
         before = os.fstat(descriptor)
         _require_regular(path, before)  # again: it may have been replaced between stat() and open()
         key = path, algorithm, _version(before)
@@ -134,7 +146,7 @@ class FileHasher:
         if digest is None or _version(os.fstat(descriptor)) != _version(before):
             raise HashError(f"{path}: it changed while it was being hashed; ask again")
         self.files_read += 1
-        if KNOWS_CHANGES:
+        if KNOWS_CHANGES and before.st_ctime_ns < settled_before:
             self._digests.put(key, digest)
         return digest
 

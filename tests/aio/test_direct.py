@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
+from trio.testing import wait_all_tasks_blocked
 
 from tests.adapters import DEADLINE, OF_DIRECT_CALLS, Gate, Held, check_counts, portal_threads, served
 from tests.platforms import open_handles
@@ -285,10 +286,14 @@ def test_nothing_is_left_open_whoever_closes_it(config: IpcConfig) -> None:
         kept.append(await open_client(DETECTION, config, max_in_flight=1))
         await kept[0].call(task())
 
+    def open_at_rest() -> int:
+        server.portal.call(wait_all_tasks_blocked)  # it has closed its ends, too
+        return open_handles()
+
     kept: list[Any] = []
-    with served(config):
+    with served(config) as server:
         run(closed)
-        before = open_handles()
+        before = open_at_rest()
         for main in (closed, forgotten, left_to_later):
             run(main)
         [thread] = portal_threads()
@@ -297,4 +302,4 @@ def test_nothing_is_left_open_whoever_closes_it(config: IpcConfig) -> None:
             gc.collect()
         thread.join(DEADLINE)
         if sys.platform == "linux":
-            assert open_handles() <= before
+            assert open_at_rest() <= before

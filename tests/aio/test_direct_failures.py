@@ -20,6 +20,7 @@ from tests.adapters import (
     check_counts,
     served,
     stop_at_the_end_of_a_wait_for_a_turn,
+    until_sent_no_time_passes,
 )
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
@@ -53,6 +54,7 @@ def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> No
 
 def test_the_callers_own_limit_is_told(config: IpcConfig) -> None:
     async def test(client: AioClient) -> None:
+        until_sent_no_time_passes(client._direct)
         with pytest.raises(CallTimeoutError, match=r"for the response; .* the limit timeout is 0\.02 s"):
             await client.call(task("wait"), timeout=0.02)
         await expect_closed_by(client, CallTimeoutError)
@@ -193,6 +195,7 @@ def test_tasks_wait_for_their_turn_no_longer_than_they_have_time(config: IpcConf
         client._direct._channel.read_timeout = 0.01  # type: ignore[union-attr]
         with pytest.raises(TurnTimeoutError, match="the limit read_timeout_ms is 10"):
             await client.call_many([task()])
+        client._direct._channel.read_timeout = DEADLINE  # type: ignore[union-attr]
         server.portal.call(gate.open)
         assert await call == success("wait")
         assert await client.call(task("after")) == success("after")

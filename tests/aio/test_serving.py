@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
+from trio.testing import MockClock
 
 from tests.adapters import DEADLINE
 from tests.platforms import exists, fails_under_wine, refuse_to_accept, unix_only
@@ -103,19 +105,25 @@ def test_many_handlers_run_at_a_time_one_for_each_connection(config: IpcConfig) 
 
 
 def test_the_deadline_cancels_the_handler_and_its_client_is_told(config: IpcConfig) -> None:
-    config = config.replace(handler_timeout_ms=50)
+    config = config.replace(handler_timeout_ms=10_000)
+    clock = MockClock(rate=1)  # as any other, until it jumps
 
     async def main() -> None:
         gate = Gate()
-        async with serve(gate, DETECTION, config), open_client(DETECTION, config) as client:
-            answer = await client.call(task())
+        serving = serve(gate, DETECTION, config, portal=portal)
+        async with serving, open_client(DETECTION, config) as client:
+            call = asyncio.create_task(client.call(task()))
+            await gate.reached.wait()
+            portal.call(clock.jump, 10)
+            answer = await call
             assert not answer.success
-            assert "the handler ran out of time, the limit is 50 ms" in answer.error_message
+            assert "the handler ran out of time, the limit is 10000 ms" in answer.error_message
             assert gate.cancelled.is_set()
             gate.opened.set()
             assert await client.call(task("after")) == success("after")
 
-    run(main)
+    with start_blocking_portal("trio", {"clock": clock}) as portal:
+        run(main)
 
 
 def test_a_client_that_leaves_cancels_its_handler(config: IpcConfig) -> None:

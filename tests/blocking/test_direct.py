@@ -19,6 +19,7 @@ from tests.adapters import (
     check_counts,
     served,
     stop_at_the_end_of_a_wait_for_a_turn,
+    until_sent_no_time_passes,
 )
 from tests.support import MIB, frame, success, task
 from trio_ipc import (
@@ -110,6 +111,7 @@ def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> No
 
 def test_the_callers_own_limit_is_told(config: IpcConfig) -> None:
     with served(config, Gate()), open_client(DETECTION, config, max_in_flight=1) as client:
+        until_sent_no_time_passes(client._direct)
         with pytest.raises(
             CallTimeoutError, match=r"waiting for the response; .* the limit timeout is 0\.02 s"
         ):
@@ -184,7 +186,6 @@ def test_what_a_contract_raises_comes_out_and_closes(config: IpcConfig) -> None:
 
 def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcConfig) -> None:
     gate = Gate()
-    config = config.replace(read_timeout_ms=2_000)
     with served(config, gate) as server, ThreadPoolExecutor(1) as thread:
         with open_client(DETECTION, config, max_in_flight=1) as client:
             call = thread.submit(client.call, task("wait"))
@@ -200,6 +201,7 @@ def test_threads_wait_for_their_turn_no_longer_than_they_have_time(config: IpcCo
             client._direct._channel.read_timeout = 0.01  # type: ignore[union-attr]
             with pytest.raises(TurnTimeoutError, match="the limit read_timeout_ms is 10"):
                 client.call_many([task()])
+            client._direct._channel.read_timeout = DEADLINE  # type: ignore[union-attr]
             server.portal.call(gate.open)
             assert call.result(DEADLINE) == success("wait")
             assert client.call(task("after")) == success("after")

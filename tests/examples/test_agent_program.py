@@ -75,10 +75,12 @@ async def test_any_of_several_collectors_answers_and_is_named(
         await first.process.wait()
         async with blocked_child() as child:
             await changes_until(program, "appeared", child.pid)
-        assert program.stderr.seen == [], "nobody noticed"
         document = json.loads(await program.stdout.next() or "null")
         assert document["collectors"] == [there]
         assert second.process.returncode is None
+        await program.signal(STOP_SIGNALS[-1])
+        assert await program.end() == 0
+        assert program.stderr.seen == [], "nobody noticed"
 
 
 @pytest.mark.parametrize("strategy", ["round-robin", "weighted", "priority"])

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,9 +95,14 @@ def test_an_expected_digest_that_no_file_can_have_is_refused(text: str) -> None:
         canonical_digest(text, "sha256")
 
 
+def later() -> int:
+    """A time at which the files of a test have not been changed for long."""
+    return time.time_ns() + 60 * 10**9
+
+
 @unix_only  # Windows does not tell whether a file is unchanged
 def test_an_unchanged_file_is_read_once(file: Path) -> None:
-    hasher = FileHasher()
+    hasher = FileHasher(clock=later)
     assert hasher.digest(str(file), "sha256") == hasher.digest(str(file), "sha256")
     assert hasher.files_read == 1
 
@@ -116,6 +122,32 @@ def test_a_file_rewritten_with_its_old_size_and_time_is_read_again(file: Path) -
     assert file.stat().st_size == before.st_size
     assert file.stat().st_mtime_ns == before.st_mtime_ns
     assert hasher.digest(str(file), "sha256") != first
+
+
+@unix_only  # Windows tells no time of a change
+def test_nor_is_the_old_digest_given_of_one_that_was_not_changed_for_long(file: Path) -> None:
+    hasher = FileHasher(clock=later)
+    before = file.stat()
+    first = hasher.digest(str(file), "sha256")
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the system's clock may go in steps
+        file.write_bytes(b"evil bytes" * 1000)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert hasher.digest(str(file), "sha256") != first
+
+
+@unix_only
+def test_a_change_within_one_step_of_the_systems_clock_is_noticed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel before Linux 6.13 gives both changes of a file the same time."""
+    status = file.stat()
+    monkeypatch.setattr(hashing, "_version", lambda _: (status.st_size, status.st_ctime_ns))
+    now = status.st_ctime_ns
+    hasher = FileHasher(clock=lambda: now)
+    first = hasher.digest(str(file), "sha256")
+    file.write_bytes(b"evil bytes" * 1000)
+    assert hasher.digest(str(file), "sha256") != first
+    assert hasher.files_read == 2
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_refused_and_not_remembered(file: Path) -> None:
@@ -212,7 +244,7 @@ def test_the_cache_forgets_what_was_used_longest_ago() -> None:
 
 @unix_only
 def test_the_hashers_memory_is_bounded(tmp_path: Path) -> None:
-    hasher = FileHasher(max_entries=2)
+    hasher = FileHasher(max_entries=2, clock=later)
     for number in range(5):
         path = tmp_path / str(number)
         path.write_bytes(b"x")

@@ -139,7 +139,7 @@ async def test_two_hangups_at_once_are_as_good_as_one(endpoint: str, settings: P
 async def test_a_hangup_while_it_stops_neither_kills_nor_switches(
     endpoint: str, settings: Path, tmp_path: Path
 ) -> None:
-    write(settings, "interprocess")
+    write(settings, "interprocess", "shutdown_grace_ms = 600000\nhandler_timeout_ms = 600000\n")
     endless = make_endless(tmp_path)
     async with collector(endpoint, settings, "--verbose") as program:
         async with trio.open_nursery() as nursery:

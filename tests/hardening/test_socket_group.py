@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.hardening.record import ROOT, Attack
-from tests.platforms import unix_only
+from tests.platforms import open_handles, unix_only
 from tests.support import serving, succeed
 from trio_ipc import ConfigError, EndpointError, EndpointUnsafeError, IpcConfig, PeerPolicy, serve
 from trio_ipc.daemoneye import DETECTION
@@ -344,10 +344,10 @@ async def test_a_start_that_fails_half_way_leaves_no_socket(
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    before = len(os.listdir("/dev/fd"))
+    before = open_handles()
     with monkeypatch.context() as patched:
         patched.setattr(os, "chown", denied)
         with pytest.raises(EndpointError, match="cannot listen as uid 0: Operation not permitted"):
             await open_channel_listener(config, OWN)
     assert os.listdir(os.path.dirname(config.endpoint_path)) == []
-    assert len(os.listdir("/dev/fd")) == before
+    assert open_handles() == before

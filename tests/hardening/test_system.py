@@ -21,7 +21,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.hardening.record import ROOT, Attack
-from tests.platforms import needs_proc, refuse_to_accept, unix_only
+from tests.platforms import needs_proc, open_handles, refuse_to_accept, unix_only
 from tests.support import serving, succeed, success, task
 from trio_ipc import EndpointError, EndpointPermissionError, IpcConfig, open_client, serve
 from trio_ipc.daemoneye import DETECTION
@@ -108,14 +108,14 @@ async def test_what_the_system_forbids_at_the_start_is_one_precise_error(
     config: IpcConfig, code: int, call: str, monkeypatch: pytest.MonkeyPatch, attack: Attack
 ) -> None:
     fails = Mock(side_effect=OSError(code, os.strerror(code)))
-    before = len(os.listdir("/dev/fd"))
+    before = open_handles()
     with monkeypatch.context() as patched:
         patched.setattr(os if call == "open" else socket.socket, call, fails)
         with pytest.raises(EndpointError, match=f"cannot listen as uid .*: {os.strerror(code)}") as caught:
             await serve(succeed, DETECTION, config)
     assert caught.value.endpoint == config.endpoint_path
     assert os.listdir(os.path.dirname(config.endpoint_path)) == []
-    assert len(os.listdir("/dev/fd")) == before
+    assert open_handles() == before
     attack(
         "`ENOSPC`, `EROFS`, `EACCES`, `EPERM`, `EDQUOT` when a server opens its directory, binds or listens",
         tried=1,

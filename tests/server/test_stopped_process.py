@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -23,35 +24,60 @@ pytestmark = unix_only  # SIGSTOP is
 #: Longer than any deadline that the tests set.
 STOPPED = 0.8
 
+#: It stops by itself: how long this process takes to notice something is nothing to its deadlines.
 CLIENT = """
-import sys, trio
+import os, signal, sys, trio, trio.testing
 from trio_ipc import IpcConfig, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionTask
+
+async def stop():
+    await trio.testing.wait_all_tasks_blocked()  # until the call waits for its answer
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(path, transport, in_flight):
     config = IpcConfig(endpoint_path=path, transport=transport, read_timeout_ms=400)
     async with open_client(DETECTION, config, max_in_flight=int(in_flight)) as client:
-        print((await client.call(DetectionTask(task_id="t"))).task_id, flush=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop)
+            print((await client.call(DetectionTask(task_id="t"))).task_id, flush=True)
 
 trio.run(main, *sys.argv[1:])
 """
 
+#: It stops by itself, too: in a handler, or once so many bytes have come and there is nothing to do.
 SERVER = """
-import sys, trio
+import os, signal, socket, sys
+
+received, recv = 0, socket.socket.recv
+
+def counted(sock, at_most, *flags):
+    global received
+    data = recv(sock, at_most, *flags)
+    received += 0 if flags else len(data)
+    return data
+
+socket.socket.recv = counted  # before Trio takes it
+
+import trio, trio.testing
 from trio_ipc import IpcConfig, serve
 from trio_ipc.daemoneye import DETECTION, DetectionResult
 
 async def answer(task, call):
-    with trio.move_on_after(0.2):  # from here on, wherever the program is stopped
-        print("handling", flush=True)
-        await trio.sleep_forever()
+    if task.task_id == "stop":
+        with trio.move_on_after(0.2):
+            os.kill(os.getpid(), signal.SIGSTOP)
+            await trio.sleep_forever()
     return DetectionResult(task_id=task.task_id, success=True)
 
-async def main(path, transport):
+async def main(path, transport, came):
     config = IpcConfig(endpoint_path=path, transport=transport, read_timeout_ms=400)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, answer, DETECTION, config)
         print("listening", flush=True)
+        while received < float(came):
+            await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 trio.run(main, *sys.argv[1:])
 """
@@ -67,7 +93,7 @@ async def line_of(process: trio.Process) -> str:
     """The next line that a program prints, in however many pieces."""
     assert process.stdout is not None
     line = b""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not line.endswith(b"\n"):
             piece = await process.stdout.receive_some()
             assert piece, line
@@ -75,11 +101,11 @@ async def line_of(process: trio.Process) -> str:
     return line.decode().strip()
 
 
-async def stop_for_a_while(
+async def let_it_stop_for_a_while(
     process: trio.Process, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    os.kill(process.pid, signal.SIGSTOP)
-    os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped
+    # Until it has stopped.
+    await trio.to_thread.run_sync(os.waitpid, process.pid, os.WUNTRACED, abandon_on_cancel=True)
     task_status.started()
     await trio.sleep(STOPPED)  # a program is stopped by the clock on the wall, and nothing else tells
     os.kill(process.pid, signal.SIGCONT)
@@ -100,7 +126,7 @@ async def test_a_client_that_was_stopped_finds_its_answer(config: IpcConfig, in_
         with trio.fail_after(20):
             await entered.wait()
         async with trio.open_nursery() as nursery:
-            await nursery.start(stop_for_a_while, process)
+            await nursery.start(let_it_stop_for_a_while, process)
             leave.set()
         assert await line_of(process) == "t"
         with trio.fail_after(20):
@@ -108,23 +134,23 @@ async def test_a_client_that_was_stopped_finds_its_answer(config: IpcConfig, in_
             await process.wait()
 
 
-async def started_server(config: IpcConfig) -> trio.Process:
-    process = await program(SERVER, config.endpoint_path, str(config.transport))
+async def started_server(config: IpcConfig, came: float) -> trio.Process:
+    process = await program(SERVER, config.endpoint_path, str(config.transport), str(came))
     assert await line_of(process) == "listening"
     return process
 
 
 @pytest.mark.parametrize("at_first", [0, 9], ids=["between frames", "inside of one"])
 async def test_a_server_that_was_stopped_reads_what_came(config: IpcConfig, at_first: int) -> None:
-    process = await started_server(config)
+    request = frame(task("late"))
+    process = await started_server(config, at_first or len(request))
     try:
         async with await connect(config.endpoint_path) as stream:
-            request = frame(task("late"))
             await stream.send_all(request[:at_first] or request)
             if not at_first:
                 assert await read_results(stream, 1) == [success("late")]
             async with trio.open_nursery() as stopping:
-                await stopping.start(stop_for_a_while, process)
+                await stopping.start(let_it_stop_for_a_while, process)
                 await stream.send_all(request[at_first:])
             with trio.fail_after(20):
                 assert await read_results(stream, 1) == [success("late")]
@@ -135,16 +161,11 @@ async def test_a_server_that_was_stopped_reads_what_came(config: IpcConfig, at_f
 
 async def test_a_handler_that_was_stopped_in_its_last_moment_has_answered(config: IpcConfig) -> None:
     async with trio.open_nursery() as nursery:
-        process = await started_server(config)
+        process = await started_server(config, math.inf)
         try:
             async with open_client(DETECTION, config) as client:
-
-                async def stop_once_it_handles() -> None:
-                    assert await line_of(process) == "handling"
-                    await stop_for_a_while(process)
-
-                nursery.start_soon(stop_once_it_handles)
-                assert await client.call(task("t")) == success("t")
+                nursery.start_soon(let_it_stop_for_a_while, process)
+                assert await client.call(task("stop")) == success("stop")
         finally:
             process.kill()
             await process.wait()

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.support import serving, succeed, success, task
 from trio_ipc import Call, IpcConfig, in_threads, open_client
@@ -78,13 +79,17 @@ async def test_a_mock_of_an_async_function_is_one(config: IpcConfig) -> None:
         in_threads(mock)
 
 
-async def test_a_thread_is_told_that_its_time_is_up_and_waited_for(config: IpcConfig) -> None:
-    config = config.replace(handler_timeout_ms=50)
+async def test_a_thread_is_told_that_its_time_is_up_and_waited_for(
+    config: IpcConfig, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1  # as any other, until it jumps
+    config = config.replace(handler_timeout_ms=10_000)
     told, go_on = threading.Event(), threading.Event()
 
     def handle(request: DetectionTask, _: Call) -> DetectionResult:
         if request.task_id == "1":
             try:
+                trio.from_thread.run_sync(mock_clock.jump, 10)
                 while not go_on.wait(0.01):
                     trio.from_thread.check_cancelled()
             except BaseException:
@@ -94,7 +99,7 @@ async def test_a_thread_is_told_that_its_time_is_up_and_waited_for(config: IpcCo
 
     async with serving(in_threads(handle), config), open_client(DETECTION, config) as client:
         answer = await client.call(task("1"))
-        assert "the handler ran out of time, the limit is 50 ms" in answer.error_message
+        assert "the handler ran out of time, the limit is 10000 ms" in answer.error_message
         assert told.is_set()
         assert await client.call(task("2")) == success("2")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -44,7 +43,7 @@ class Listening:
 
 @pytest.fixture(params=["path", pytest.param("abstract", marks=linux_only)])
 async def manager(request: pytest.FixtureRequest, directory: str) -> AsyncIterator[Listening]:
-    name = f"{directory}/notify" if request.param == "path" else f"@trio-ipc-test-{os.getpid()}"
+    name = f"{directory}/notify" if request.param == "path" else f"@{directory}"
     with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM) as sock:
         await sock.bind(name.replace("@", "\0"))
         yield Listening(sock, name)

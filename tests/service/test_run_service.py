@@ -58,8 +58,12 @@ async def test_a_signal_ends_it_well_and_it_says_what_it_did(endpoint: str, numb
         assert not exists(endpoint)
 
 
+#: A service that ends by what it is told alone, however long that takes to come.
+PATIENT = {"TRIO_IPC_SHUTDOWN_GRACE_MS": "600000", "TRIO_IPC_HANDLER_TIMEOUT_MS": "600000"}
+
+
 async def test_requests_in_flight_are_answered_after_the_first_signal(endpoint: str) -> None:
-    async with running(endpoint) as program, trio.open_nursery() as nursery:
+    async with running(endpoint, environ=PATIENT) as program, trio.open_nursery() as nursery:
         answers: list[bool] = []
 
         async def call() -> None:
@@ -76,8 +80,7 @@ async def test_requests_in_flight_are_answered_after_the_first_signal(endpoint: 
 
 
 async def test_the_second_signal_ends_it_at_once(endpoint: str) -> None:
-    patient = {"TRIO_IPC_SHUTDOWN_GRACE_MS": "600000", "TRIO_IPC_HANDLER_TIMEOUT_MS": "600000"}
-    async with running(endpoint, environ=patient) as program, trio.open_nursery() as nursery:
+    async with running(endpoint, environ=PATIENT) as program, trio.open_nursery() as nursery:
         cut_off = pytest.raises(Exception, match="closed the connection")
 
         async def call() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -195,7 +196,7 @@ def connected() -> socket.socket:
 
 def abstract() -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
-    sock.bind(f"\0trio-ipc-{os.getpid()}")
+    sock.bind(f"\0trio-ipc-{uuid.uuid4().hex}")
     sock.listen()
     return sock
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from tests.hardening.record import Attack
+from tests.platforms import open_handles
 from trio_ipc import (
     EndpointError,
     EndpointInUseError,
@@ -180,13 +181,13 @@ async def test_a_lock_that_disappears_fails_nothing_and_leaks_nothing(
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(unix_binding, "_bound", bound)
-    before = len(os.listdir("/dev/fd"))
+    before = open_handles()
     for _ in range(3):
         listener = await start(f"{directory}/test.sock")
         assert os.listdir(directory) == ["test.sock"]
         await listener.aclose()
         assert os.listdir(directory) == []
-    assert len(os.listdir("/dev/fd")) == before
+    assert open_handles() == before
     attack(
         "the starters' lock is removed while it is held",
         tried=3,
