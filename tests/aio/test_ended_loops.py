@@ -1,4 +1,4 @@
-"""What is under way where its coroutine is closed, as Python does it once the event loop has ended."""
+"""What still runs where its coroutine is closed, as Python does it once the event loop has ended."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_handler_in_the_event_loop_can_be_authorized_timed_and_logged(
             assert await client.call(task("1")) == success("1")
             assert "not allowed" in (await client.call(task("bad"))).error_message
             await client.call(task("wrong"))
-        hasty = config.replace(handler_timeout_ms=50)  # too little for an answer, where a machine is slow
+        hasty = config.replace(handler_timeout_ms=50)  # too little for a response, where a machine is slow
         async with serve(handler, DETECTION, hasty), open_client(DETECTION, config) as client:
             assert "ran out of time" in (await client.call(task("hang"))).error_message
 

@@ -13,7 +13,7 @@ import trio
 
 from examples import demo
 
-#: Seconds; whoever runs it here waits no longer for anything.
+#: Seconds; the tests here wait no longer for anything.
 _TIME_LIMIT: Final = 60.0
 
 

@@ -38,7 +38,7 @@ JUDGED: Final = Path(__file__).with_name("judged.toml")
 #: What users call, whose signatures have a test.
 PUBLIC: Final = {name for module in MODULES for name in module.__all__}
 
-#: What a copy needs: code, tests, and the pages that they read. All else is made, or of no use to the tests of a package.
+#: What a copy needs: code, tests, and the pages that they read. All else is made, or of no use to tests.
 _COPIED: Final = ("trio_ipc", "tests", "examples", "pytest_trio_ipc", "docs", "pyproject.toml")
 
 #: A mutant hangs that takes so many times as long as the tests do without it, and so many seconds more.

@@ -30,7 +30,7 @@ from trio_ipc.daemoneye import DETECTION, DetectionTask
 from trio_ipc.errors import CallTimeoutError
 
 async def stop():
-    await trio.testing.wait_all_tasks_blocked()  # until the call waits for its answer
+    await trio.testing.wait_all_tasks_blocked()  # until the call waits for its response
     os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(path, in_flight, deadline):

@@ -31,7 +31,7 @@ from trio_ipc import IpcConfig, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionTask
 
 async def stop():
-    await trio.testing.wait_all_tasks_blocked()  # until the call waits for its answer
+    await trio.testing.wait_all_tasks_blocked()  # until the call waits for its response
     os.kill(os.getpid(), signal.SIGSTOP)
 
 async def main(path, transport, in_flight):

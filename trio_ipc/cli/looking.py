@@ -153,7 +153,7 @@ async def ask(
 
 
 def not_asked(contract: Contract[Any, Any]) -> str:
-    """Return what is said in place of an answer where :func:`ask` returns None."""
+    """Return what is said in place of a response where :func:`ask` returns None."""
     return f"not asked: the contract {contract.name} has no question for it"
 
 

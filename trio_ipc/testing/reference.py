@@ -27,7 +27,7 @@ from .simulator import Behaviour, Reply
 
 
 def close_on_failure() -> Behaviour:
-    """Answer properly; close the connection without a word if the handler fails or the answer fits no frame.
+    """Answer properly; close without a word if the handler fails or the response fits no frame.
 
     What the handler asserts reaches the test nevertheless.
     """
