@@ -119,7 +119,6 @@ class FaultyStream(WrappedStream):
         self._to_send: deque[Step] = deque()
         self._sent = 0  # bytes of the first of it
         self._send_at: float | None = None
-        self._inner_ended = False
         self._eof_sent = False
         self._closed = False
         self._broken = False
@@ -183,7 +182,7 @@ class FaultyStream(WrappedStream):
 
     def _look(self) -> None:
         """Take in what has come, up to what the script lets through; break what it is time to break."""
-        while not (self._inbox or self._inner_ended or self._broken):
+        while not (self._inbox or self._broken):
             try:
                 data = self.duplex.read(READ_SIZE)
             except trio.BrokenResourceError as exc:
@@ -197,8 +196,7 @@ class FaultyStream(WrappedStream):
                 if self._inbox.ends_in_stall and taken < len(data):
                     self._inward.was_met()
             else:
-                self._inbox.add([*self._inward.end(), EndOfFile()])
-                self._inner_ended = True
+                self._inbox.add([*self._inward.end(), EndOfFile()])  # which stays there
         if self._inbox.is_stalled and self.duplex.peer_state() is not PeerState.OPEN:
             self._inward.was_met()
         if self._inbox.is_reset and not self._broken:
