@@ -154,7 +154,7 @@ async def test_what_clients_make_a_server_hold_stays_within_the_documented_sum(
     print(f"grown by {grown:,}, the bound is {bound:,}")
     assert held < grown < bound  # it was really held, and no more than that
     attack(
-        "every place taken by the request that decodes to most, as many waiting with one, and then answers "
+        "every place taken by the request that decodes to most, as many waiting with one, and then responses "
         "never read",
         tried=144,
         outcome="the process grew within the sum in [security.md](security.md#memory); an honest client "

@@ -139,8 +139,8 @@ class PendingCall:
         seconds: how long all of it may take.
         repeatable: whether the request may be made again when it may have reached a server.
         only: the one server to ask, None for any.
-        is_task: whether a user of the client makes it. Else it is upkeep: it goes round once, a connection
-            is no less idle for it, and it is in no metrics of tasks.
+        is_task: whether a user of the client makes it. Else it is upkeep: it makes one round, does not
+            count as use of a connection for ``idle_timeout_ms``, and is in no metrics of tasks.
         may_connect: whether a connection may be opened for it.
         counts: whether its success or failure counts for a breaker that is closed.
         is_done: says of the connection that was got for it whether nothing need be asked any more; then its

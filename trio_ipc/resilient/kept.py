@@ -66,7 +66,7 @@ class KeptConnections:
 
         Args:
             connection: which nobody uses.
-            used: whether it was, but for upkeep: else it is no less idle than before.
+            used: whether a call used it. If only upkeep did, its idle time continues.
         """
         now = trio.current_time()
         if used:
