@@ -19,7 +19,7 @@ import trio_ipc.blocking
 import trio_ipc.client
 import trio_ipc.portal
 from tests.adapters import DEADLINE, Gate, portal_threads, program, served
-from tests.interrupts import InterruptAt, InterruptAtLook, interrupts_are_trios
+from tests.interrupts import InterruptAt, InterruptAtLook, interrupts_are_trios, needs_looks
 from tests.platforms import unix_only
 from tests.support import success, task
 from trio_ipc import ChannelClosedError, IpcConfig, TransportType
@@ -98,6 +98,7 @@ def test_after_an_interrupt_at_any_line_of_a_call_the_client_is_good_or_says_tha
 @OF_EITHER_TRANSPORT
 @pytest.mark.usefixtures("_nothing_hangs")
 def test_after_an_interrupt_anywhere_in_a_call_another_thread_has_its_turn(config: IpcConfig) -> None:
+    needs_looks()
     config = config.replace(read_timeout_ms=5_000)
     with served(config), ThreadPoolExecutor(1) as thread:
         client = open_client(DETECTION, config, max_in_flight=1)

@@ -131,11 +131,21 @@ def goodbye():
 """
 
 
-def test_a_program_may_open_one_as_it_ends(config: IpcConfig, directory: str) -> None:
+def test_a_program_may_open_one_as_it_ends_where_python_starts_threads_then(
+    config: IpcConfig, directory: str
+) -> None:
     arguments = (config.endpoint_path, str(config.transport))
     with served(config), program(AT_EXIT, *arguments, directory=directory) as caller:
         status, out, errors = caller.end()
-    assert (status, out, errors) == (0, "goodbye\n", "")
+    assert (status, errors) == (0, "")
+    if sys.version_info < (3, 12):
+        assert out == "goodbye\n"
+    else:
+        assert out == (
+            f"{config.endpoint_path}: its thread cannot be started: can't create new thread at interpreter "
+            "shutdown; have fewer threads, as one portal can serve several clients; a program that ends starts "
+            "none from Python 3.12 on\n"
+        )
 
 
 #: Opens a client where only one more descriptor can be had than there are.
