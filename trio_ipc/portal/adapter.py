@@ -96,8 +96,8 @@ class Adapter(Generic[T]):
             raise IpcError(
                 f"its thread cannot be started: {exc}",
                 endpoint=self._kept.endpoint,
-                hint="have fewer threads, as one portal can serve several clients; a program that ends starts "
-                "none from Python 3.12 on",
+                hint="have fewer threads, as one portal can serve several clients; some versions of Python "
+                "start none for a program that ends",
             ) from exc
         return self._thread.started
 
