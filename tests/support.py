@@ -49,6 +49,9 @@ ME = PeerCredentials.of_this_process()
 IN_MEMORY = testing.MemoryEndpoint().path
 MIB = 1024 * 1024
 
+#: A Python for which a warning is an error, but for the one that pyproject.toml names as well.
+STRICT_PYTHON = (sys.executable, "-W", "error", "-W", "ignore:Type google._upb:DeprecationWarning")
+
 #: Would colour a terminal, and is no ASCII.
 UNPRINTABLE = "\x1b[31m\u202e\u00e9\n"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import forget_libraries
+from tests.support import STRICT_PYTHON, forget_libraries
 from trio_ipc import Crc32Variant, castagnoli
 from trio_ipc.castagnoli import Crc32c, crc32c
 from trio_ipc.legacy.frames import checksum_of
@@ -123,7 +123,5 @@ for library in ("google_crc32c", "fastcrc"):
 trio.run(main)
 print(sys.modules["trio_ipc.castagnoli"].crc32c.cache_info().currsize, end="")
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, transport], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([*STRICT_PYTHON, "-c", code, transport], capture_output=True, text=True, check=True)
     assert run.stdout == "0"

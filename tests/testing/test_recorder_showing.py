@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.platforms import unix_only
-from tests.support import ME, UNPRINTABLE, frame, succeed, success, task
+from tests.support import ME, STRICT_PYTHON, UNPRINTABLE, frame, succeed, success, task
 from tests.testing.recordings import (
     WHOLE,
     record,
@@ -116,7 +115,7 @@ async def test_a_recorder_sees_what_faults_do_behind_it(path: Path) -> None:
     assert [type(one.error) for one in read_recording(path).frames()] == [type(None), ChecksumMismatchError]
 
 
-SHOW = [sys.executable, "-W", "error", "-m", "trio_ipc.testing", "show"]
+SHOW = [*STRICT_PYTHON, "-m", "trio_ipc.testing", "show"]
 
 
 # --- The command --------------------------------------------------------------------------------------------
