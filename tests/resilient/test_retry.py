@@ -146,7 +146,9 @@ async def test_ten_tries_at_one_server_are_one_error_that_tells_of_all(autojump_
     server = FakeServer("a")
     server.crash()
     async with calling(server) as client:
-        with pytest.raises(AttemptsFailedError, match=f"^{A}: no server answered, 10 attempts failed: ") as caught:
+        with pytest.raises(
+            AttemptsFailedError, match=f"^{A}: no server answered, 10 attempts failed: "
+        ) as caught:
             await client.call(task(), timeout=1000)
         assert server.tries == 10
         assert len(caught.value.attempts) == 10
