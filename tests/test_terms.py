@@ -1,7 +1,7 @@
 """One term for one thing: the words that docs/terms.md says are not used are not used.
 
 Looked at are the pages and what becomes the changelog; in Python files comments, docstrings and all other
-strings, those of the tests too; and the rest of the tree that people write, line by line.
+strings, and names, those of the tests left out; and the rest of the tree that people write, line by line.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ def words_of(module: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, re.sub(r"``[^`]+``", "``code``", node.value)
 
 
+def in_words(name: str) -> str:
+    """A name of Python's as the words that it is made of."""
+    return re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name).replace("_", " ").strip()
+
+
 def found_in(text: str) -> list[str]:
     return [match[0] for pattern in (unwanted(), WHO) for match in pattern.finditer(text)]
 
@@ -124,6 +129,17 @@ def test_the_code_uses_the_terms() -> None:
         for said in found_in(text)
     ]
     assert found == []
+
+
+def test_names_use_the_terms() -> None:
+    found = {
+        (str(module.relative_to(ROOT)), token.string)
+        for module in MODULES
+        if not module.is_relative_to(ROOT / "tests")
+        for token in tokenize.generate_tokens(io.StringIO(module.read_text(encoding="utf-8")).readline)
+        if token.type == tokenize.NAME and unwanted().search(in_words(token.string))
+    }
+    assert {name for _, name in found} <= {"__slots__"}, found
 
 
 def test_all_else_uses_the_terms() -> None:

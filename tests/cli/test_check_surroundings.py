@@ -21,7 +21,7 @@ from trio_ipc.testing import (
     open_server,
     simulate_collector,
     temporary_endpoint,
-    unasked_answer,
+    unsolicited_response,
 )
 
 if sys.platform != "win32":
@@ -49,7 +49,7 @@ sys.exit(main(sys.argv[1:]))
 async def test_at_a_terminal_it_is_a_table_that_fits(columns: int) -> None:
     with temporary_endpoint() as endpoint:
         async with simulate_collector(endpoint=endpoint) as collector:
-            collector.negotiation = unasked_answer()
+            collector.negotiation = unsolicited_response()
             status, shown = await at_terminal("check", endpoint.path, columns=columns)
     assert status == Status.NO
     assert "\x1b[32mkept" in shown

@@ -239,14 +239,14 @@ async def test_a_server_that_closes_while_it_is_sent_says_which_requests_and_wha
 async def test_what_it_says_then_is_told_and_is_no_answer(max_in_flight: int) -> None:
     near, far = narrow_streams(15)
     trusting = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
-    last_words = frame(DetectionResult(error_message="too much"))
+    closing_response = frame(DetectionResult(error_message="too much"))
     async with client_over(near, 10 * max_in_flight - 9, contract=trusting) as client:
         async with trio.open_nursery() as nursery:
 
             async def answer_some_and_close() -> None:
                 await wait_all_tasks_blocked()
                 assert far.read(11) is not None
-                far.write(answers(0) + last_words)
+                far.write(answers(0) + closing_response)
                 far.close()
 
             nursery.start_soon(answer_some_and_close)

@@ -34,7 +34,7 @@ async def test_a_cancelled_wait_leaves_its_read_to_the_next(config: IpcConfig) -
     async with pair(config) as (client, server):
         for number in range(30):
             await cancelled_receive(server)
-            assert server._reading.under_way, "and it goes on"
+            assert server._reading.in_flight, "and it goes on"
             await client.send(b"%d" % number)
             assert await server.receive() == b"%d" % number
 

@@ -191,11 +191,11 @@ async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autoju
     async with calling(a, b, **settings) as client, trio.open_nursery() as nursery:
         await call_in_order(nursery, client, "1", "2")
 
-        async def turn_away() -> None:
+        async def send_elsewhere() -> None:
             await trio.sleep(3)
             client._upstreams["a"].failed()
 
-        nursery.start_soon(turn_away)
+        nursery.start_soon(send_elsewhere)
         with pytest.raises(PoolTimeoutError, match=f"to any of 2 endpoints: {B}: .*; {A}: ") as caught:
             await client.call(task("waits"))
         assert trio.current_time() == pytest.approx(5)

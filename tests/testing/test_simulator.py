@@ -50,8 +50,8 @@ from trio_ipc.testing import (
     simulate_server,
     slow,
     too_large,
-    unasked_answer,
     undecodable,
+    unsolicited_response,
     wrong_task_id,
 )
 from trio_ipc.testing.pair import an_endpoint
@@ -103,7 +103,7 @@ async def test_slowness_within_the_deadline_is_an_answer(autojump_clock: trio.te
 
 async def test_an_answer_that_nobody_asked_for_spoils_the_connection() -> None:
     async with (
-        simulate_collector(unasked_answer()) as collector,
+        simulate_collector(unsolicited_response()) as collector,
         open_client_at(DETECTION, collector.endpoint) as client,
     ):
         assert await client.call(task("1")) == success("1")

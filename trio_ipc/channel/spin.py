@@ -75,7 +75,7 @@ class Spin:
                 return True
             if clock() > give_up:
                 break
-        self._was_in_vain()
+        self._found_nothing()
         return False
 
     def block_until(self, look: Callable[[], bool], clock: Callable[[], float]) -> bool:
@@ -89,7 +89,7 @@ class Spin:
                 return True
             if clock() > give_up:
                 break
-        self._was_in_vain()
+        self._found_nothing()
         return False
 
     def _give_up(self, clock: Callable[[], float]) -> float | None:
@@ -104,7 +104,7 @@ class Spin:
             return None
         return give_up
 
-    def _was_in_vain(self) -> None:
+    def _found_nothing(self) -> None:
         if self._backs_off:
             self._left_out = 0
             self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)

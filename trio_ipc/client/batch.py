@@ -27,7 +27,7 @@ from trio_ipc.errors import (
 from .failures import (
     answer_timed_out,
     closed_while_sending,
-    last_words,
+    closing_response,
     more_than_asked,
     not_reusable,
     sending_timed_out,
@@ -173,16 +173,16 @@ class Exchange(Generic[RequestT, ResponseT]):
         all_of_them, told = len(requests), 0
         try:
             while len(responses) < all_of_them:
-                under_way = self._sent - len(responses)
-                if self._sent < all_of_them and under_way <= MOST_AT_ONCE:
+                in_flight = self._sent - len(responses)
+                if self._sent < all_of_them and in_flight <= MOST_AT_ONCE:
                     await self._send_some()
                     continue
-                payloads: Sequence[bytes] = channel.receive_nowait(under_way)
+                payloads: Sequence[bytes] = channel.receive_nowait(in_flight)
                 if not payloads:
                     answered(len(responses) - told)
                     told = len(responses)
                     payloads = (await self._receive(),)
-                surplus = len(payloads) == under_way and self._sent < all_of_them and channel.in_frame
+                surplus = len(payloads) == in_flight and self._sent < all_of_them and channel.in_frame
                 for payload in payloads:
                     responses.append(decode(requests[len(responses)], payload))
                     if self._work.is_over(len(payload)):
@@ -267,7 +267,7 @@ class Exchange(Generic[RequestT, ResponseT]):
             flush.over.set()
 
     async def _closed_while_sending(self, exc: IpcError, first: int, end: int) -> PeerClosedError:
-        said = await last_words(self._channel, self._contract)
+        said = await closing_response(self._channel, self._contract)
         which = self._batch.named(first, end)
         return closed_while_sending(self._contract, exc, said, answered=self._has_answered, which=which)
 

@@ -178,7 +178,7 @@ def add_limit(exc: BaseException, timeout: float | None) -> None:
 # --- What a server said that nobody had asked for ---
 
 
-async def last_words(channel: Channel, contract: Contract[Any, Any]) -> str:
+async def closing_response(channel: Channel, contract: Contract[Any, Any]) -> str:
     """Return what a server that has closed said before that, for an error's message; ``""`` if nothing.
 
     A peer that refuses a frame half-way says why before it closes. That is worth more than the broken pipe.
@@ -213,7 +213,7 @@ def closed_while_sending(
     Args:
         contract: by which it was sent.
         closed: how the channel told it, for the endpoint.
-        said: its :func:`last_words`.
+        said: its :func:`closing_response`.
         answered: whether it had answered anything on this connection.
         which: what was sent, where that is not the request of one call.
     """

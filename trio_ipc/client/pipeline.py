@@ -29,8 +29,8 @@ from .batch import MOST_AT_ONCE, MOST_BYTES_AT_ONCE, Batch
 from .failures import (
     answer_timed_out,
     closed_while_sending,
+    closing_response,
     for_another,
-    last_words,
     more_than_asked,
     not_reusable,
     unsent_timed_out,
@@ -311,7 +311,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         """Read, and give what came to those who wait; return whether more may come."""
         while not self._expected():
             if self._writing_ended_by is not None:
-                self._end(self._writing_ended_by, await last_words(self._channel, self._contract))
+                self._end(self._writing_ended_by, await closing_response(self._channel, self._contract))
                 return False
             # Not receive(): it would time out a connection that is merely idle.
             await self._to_read.park()

@@ -19,7 +19,7 @@ from .batch import Batch, Exchange
 from .failures import (
     answer_timed_out,
     closed_while_sending,
-    last_words,
+    closing_response,
     not_reusable,
     sending_timed_out,
     why_closed,
@@ -207,7 +207,7 @@ class Single(Line[RequestT, ResponseT]):
             raise sending_timed_out(self.endpoint)
 
     async def _closed_while_sending(self, exc: PeerClosedError) -> PeerClosedError:
-        said = await last_words(self._channel, self._contract)
+        said = await closing_response(self._channel, self._contract)
         return closed_while_sending(self._contract, exc, said, answered=self._answered)
 
     async def _failed(self, exc: BaseException, *, began: bool) -> None:

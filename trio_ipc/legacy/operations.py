@@ -41,23 +41,23 @@ class Operation:
         self._closed = False
         self._lock = threading.Lock()
         self._outcome: Outcome[None] | None = None
-        self.under_way = False
+        self.in_flight = False
 
     @trio.lowlevel.enable_ki_protection
     def begin(self, start: Callable[[win32.OVERLAPPED], None]) -> None:
         """Begin. Raises OSError if that failed, and then nothing is in progress."""
-        if self.under_way:
+        if self.in_flight:
             raise trio.BusyResourceError("an operation is in progress already")
         self._overlapped = win32.operation(self._event)
         start(self._overlapped)
-        self.under_way = True
+        self.in_flight = True
 
     def has_completed(self) -> bool:
         return win32.has_completed(self._overlapped)
 
     def result(self) -> int:
         """Return how many bytes it moved. Blocks until it has completed; raises OSError if it failed."""
-        self.under_way = False
+        self.in_flight = False
         return win32.result_of(self._handle, self._overlapped)
 
     async def wait(self) -> None:
@@ -71,7 +71,7 @@ class Operation:
                 self._outcome.unwrap()
 
     def _is_pending(self) -> bool:
-        return self.under_way and not self.has_completed()
+        return self.in_flight and not self.has_completed()
 
     @trio.lowlevel.enable_ki_protection
     def _thread(self) -> trio.Event:
@@ -101,7 +101,7 @@ class Operation:
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
         """Cancel what is in progress, and return once the kernel is done. True if it was done before that."""
-        if not self.under_way:
+        if not self.in_flight:
             return False
         win32.cancel_operation(self._handle, self._overlapped)
         try:

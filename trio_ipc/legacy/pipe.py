@@ -93,7 +93,7 @@ class PipeChannel(LegacyChannel):
         (WriteFile).
         """
         try:
-            if not self._reading.under_way:
+            if not self._reading.in_flight:
                 self._reading.begin(lambda state: win32.begin_read(self._handle, self._target, state))
             if not self._reading.has_completed():
                 return False
@@ -115,7 +115,7 @@ class PipeChannel(LegacyChannel):
         if self._closed:
             raise trio.ClosedResourceError
         try:
-            if not self._writing.under_way:
+            if not self._writing.in_flight:
                 self._outgoing = bytes(data[:_WRITE_SIZE])
                 self._writing.begin(lambda state: win32.begin_write(self._handle, self._outgoing, state))
             if not self._writing.has_completed():

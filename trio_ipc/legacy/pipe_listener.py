@@ -102,7 +102,7 @@ class PipeListener(LegacyListener):
             await self._connecting.wait()
         finally:
             # Nothing is in progress when this is left. A client that came with a cancellation is kept.
-            if self._connecting.under_way:
+            if self._connecting.in_flight:
                 self._has_client = self._connecting.cancel()
 
     @trio.lowlevel.enable_ki_protection

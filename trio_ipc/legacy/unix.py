@@ -223,7 +223,7 @@ async def listen(config: IpcConfig, peers: PeerPolicy) -> SocketListener:
 
     Cancellation leaves nothing behind but directories.
     """
-    unix_binding.warn_of_closed_door(config.endpoint_path, peers, config.socket_group)
+    unix_binding.warn_of_unreachable(config.endpoint_path, peers, config.socket_group)
     return SocketListener(await unix_binding.listening(config.endpoint_path, config.socket_group), config)
 
 

@@ -389,7 +389,7 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         """Let those who wait for it look elsewhere, if there is anybody better."""
         now, others = trio.current_time(), self._upstreams.values()
         if any(other.is_healthy(now) for other in others if other is not upstream):
-            self._pool.turn_away(upstream)
+            self._pool.send_elsewhere(upstream)
 
     @enable_ki_protection
     async def _aclose(self) -> None:

@@ -34,7 +34,7 @@ from .connection import Connection
 from .endpoints import Upstream, is_its_fault
 from .failures import failure, is_failure, timed_out
 from .metrics import ClientMetrics
-from .pool import Pool, TurnedAwayError
+from .pool import Pool, SentElsewhereError
 from .settings import ResilientConfig
 
 CLOSED: Final = "this client was closed"
@@ -187,7 +187,7 @@ class CallLoop:
     @staticmethod
     def _not_connected(call: PendingCall, upstream: Upstream, exc: Exception) -> None:
         """Note why there is no connection; raise what ends the call: nothing was sent."""
-        if isinstance(exc, TurnedAwayError):
+        if isinstance(exc, SentElsewhereError):
             call.not_asked(upstream)
         elif isinstance(exc, PoolTimeoutError):
             call.give_up(upstream, exc)

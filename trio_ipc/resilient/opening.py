@@ -171,7 +171,7 @@ class Opener:
         """Ask first of all what the server can do, unless that is known."""
         if self._contract.negotiation is None:
             return
-        upstream, is_unasked = connection.upstream, False
+        upstream, capabilities_pending = connection.upstream, False
         if self._has_to_learn(connection):
             # One asks for all connections that are opened at the same time. If it hangs, or its server keeps
             # it waiting for a place, the others go on.
@@ -187,17 +187,17 @@ class Opener:
                     if has_turn or not self._contract.has_probe:
                         await self._ask(connection)
                         return
-                    is_unasked = True
+                    capabilities_pending = True
             finally:
                 if has_turn:
                     upstream.asking.release()
-        await self._find_place(connection, is_unasked=is_unasked)
+        await self._find_place(connection, capabilities_pending=capabilities_pending)
         if self._has_to_learn(connection):
             # The response is still to come; or what was known grew old meanwhile, while the client's
             # refresher had no connection.
             upstream.wants_answer()
 
-    async def _find_place(self, connection: Connection, *, is_unasked: bool) -> None:
+    async def _find_place(self, connection: Connection, *, capabilities_pending: bool) -> None:
         """See whether the server has a place for one more connection, before a call has to wait for it.
 
         A server may keep one in a queue, where nothing but a response shows that its turn has come. Where as
@@ -206,10 +206,10 @@ class Opener:
 
         Args:
             connection: which has no call yet.
-            is_unasked: whether another connection still waits for the response what the server can do.
+            capabilities_pending: whether another connection still waits to be told what the server can do.
         """
         upstream = connection.upstream
-        if not is_unasked and connection.variant is not upstream.variants.current:
+        if not capabilities_pending and connection.variant is not upstream.variants.current:
             raise PeerClosedError(
                 "this connection is of another checksum variant than the server's",
                 endpoint=upstream.path,
@@ -217,7 +217,7 @@ class Opener:
             )
         lane = connection.lane
         is_proven = len(lane.connections) + len(lane.openings) <= upstream.places_proven
-        if is_proven and not is_unasked and self._contract.repeatable is True:
+        if is_proven and not capabilities_pending and self._contract.repeatable is True:
             return
         if self._contract.has_probe:
             await self._answer_on(connection, self._contract.probe_request())

@@ -35,7 +35,7 @@ _log = Log(__name__)
 _CLOSED: Final = "this client was closed"
 
 
-class TurnedAwayError(Exception):
+class SentElsewhereError(Exception):
     """It is better not to wait for this server any longer. Never leaves the client."""
 
 
@@ -86,7 +86,7 @@ class Pool:
         Raises:
             PoolTimeoutError: none came free within ``pool_timeout_ms`` from when the call got its place.
             CallTimeoutError: the call's deadline passed.
-            TurnedAwayError: :meth:`turn_away` was called.
+            SentElsewhereError: :meth:`send_elsewhere` was called.
             ChannelClosedError: the client was closed.
             Exception: what came of the connection that was opened for the call.
 
@@ -114,7 +114,7 @@ class Pool:
             except BaseException:
                 self._leave(lane, waiter)
                 raise
-        if isinstance(waiter.error, TurnedAwayError):
+        if isinstance(waiter.error, SentElsewhereError):
             raise waiter.error
         call.place = None
         if waiter.error is not None:
@@ -172,18 +172,18 @@ class Pool:
 
     def remove(self, upstream: Upstream) -> None:
         """Close an endpoint's unused connections, the others when they are; nobody waits for it any more."""
-        self.turn_away(upstream)
+        self.send_elsewhere(upstream)
         lane = self._lanes.get(upstream)
         if lane is not None:
             self._kept.close_all(lane)
             self._lanes.drop_if_empty(lane)
 
-    def turn_away(self, upstream: Upstream) -> None:
+    def send_elsewhere(self, upstream: Upstream) -> None:
         """Let nobody wait for this server any longer, unless a connection is being opened for the call."""
         lane = self._lanes.get(upstream)
         if lane is not None and lane.waiting:
             for waiter in [one for one in lane.waiting if one.opening is None]:
-                self._let_go(lane, waiter, error=TurnedAwayError())
+                self._let_go(lane, waiter, error=SentElsewhereError())
 
     @property
     def is_full(self) -> bool:

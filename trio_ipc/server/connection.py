@@ -121,7 +121,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._cancelled_at: BaseException | None = None
         self._taking = True
         self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of a frame
-        self._last_words = False
+        self._ends_once_sent = False
         self.state = State.READING
         self.ending = (CloseReason.CUT_OFF, "the server ended")
 
@@ -193,7 +193,7 @@ class Connection(Generic[RequestT, ResponseT]):
         """Note what ended the connection, and what becomes of the request in hand. The first one counts."""
         if self.state is not State.ENDED:
             self.state = State.ENDED
-            if not self._last_words:
+            if not self._ends_once_sent:
                 self.ending = (reason, said)
             elif reason is not self.ending[0]:
                 _log.debug("the peer could not be told: %s", said, extra=self._fields)
@@ -268,7 +268,7 @@ class Connection(Generic[RequestT, ResponseT]):
     def _end_after(self, reason: CloseReason, said: str) -> None:
         """End once the responses that are made were handed over."""
         self.ending = (reason, said)
-        self._last_words = True
+        self._ends_once_sent = True
         self.state = State.FLUSHING
 
     # --- HANDLING -------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ class Connection(Generic[RequestT, ResponseT]):
             # Kept for as long as it is being answered, and no longer: an idle connection holds none.
             self._request = None
             del request
-            if self._last_words:
+            if self._ends_once_sent:
                 return
             if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
                 break
@@ -371,7 +371,7 @@ class Connection(Generic[RequestT, ResponseT]):
         payload = self._context.copy().run(self._responses.failure, request, reason)
         if payload is not None:
             self._outbox.add(payload, counts=False)
-        elif not self._last_words:
+        elif not self._ends_once_sent:
             self._end_after(CloseReason.UNANSWERABLE, _UNANSWERABLE)
 
     def _failed(self, why: RequestFailure) -> None:
@@ -388,7 +388,7 @@ class Connection(Generic[RequestT, ResponseT]):
     async def _flush(self) -> None:
         if not self._outbox.flush_nowait():
             await self._outbox.flush()
-        if self._last_words:
+        if self._ends_once_sent:
             self._end(*self.ending)
             return
         # Where more is in hand than was taken at a time, reading it is no wait.

@@ -15,8 +15,8 @@ from .behaviours import (
     hang,
     slow,
     too_large,
-    unasked_answer,
     undecodable,
+    unsolicited_response,
 )
 from .cancelling import CancelledAttempt, Moment, cancel_everywhere
 from .collector import SimulatedCollector, same_task, simulate_collector, wrong_task_id
@@ -136,7 +136,7 @@ __all__ = [
     "slow",
     "temporary_endpoint",
     "too_large",
-    "unasked_answer",
     "undecodable",
+    "unsolicited_response",
     "wrong_task_id",
 ]

@@ -66,7 +66,7 @@ def hang() -> Behaviour:
     return behave
 
 
-def unasked_answer() -> Behaviour:
+def unsolicited_response() -> Behaviour:
     """Answer twice: the second response is to nothing."""
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:

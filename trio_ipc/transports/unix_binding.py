@@ -107,7 +107,7 @@ async def listening_for(
         return detached
 
 
-def warn_of_closed_door(endpoint: str, peers: PeerPolicy, group: int | str | None) -> None:
+def warn_of_unreachable(endpoint: str, peers: PeerPolicy, group: int | str | None) -> None:
     """Say in the log that a policy means to let a group in which the socket's mode keeps out."""
     if peers.groups and group is None:
         _log.warning(

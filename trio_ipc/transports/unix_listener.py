@@ -128,7 +128,7 @@ async def listen(endpoint: str, peers: PeerPolicy, *, group: int | str | None = 
     A policy only narrows whom the mode lets in. Where it means to let a group in, and the socket has none, a
     warning in the log says so.
     """
-    unix_binding.warn_of_closed_door(endpoint, peers, group)
+    unix_binding.warn_of_unreachable(endpoint, peers, group)
     return await listen_unix(endpoint, group)
 
 

@@ -122,7 +122,7 @@ class _Way:
         self._hidden_uid = hidden_uid()
         self._hidden_gid = hidden_gid()
         # The owner of "/" is equal to root: in a user namespace the real root has another number.
-        self._as_good_as_root = {0, self._me, os.stat("/").st_uid}
+        self._trusted_as_root = {0, self._me, os.stat("/").st_uid}
         # A group of one's own, of the same name as the user, is usual; its umask lets the group write. It is
         # not one's own if others shall reach the socket by it.
         own = os.getegid() if self._me == os.geteuid() else accounts.first_gid_of(self._me)
@@ -321,7 +321,7 @@ class _Way:
         """
         if found.st_uid == self._hidden_uid:
             return hidden_words("uid", found.st_uid), _NAMESPACE_ADVICE
-        if found.st_uid not in self._as_good_as_root:
+        if found.st_uid not in self._trusted_as_root:
             return f"uid {found.st_uid}", _ADVICE
         if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
             return None  # in a sticky directory, such as /tmp, everyone can only rename what is their own

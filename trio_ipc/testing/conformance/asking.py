@@ -40,7 +40,7 @@ _MOST_WORDS: Final = 8
 _LONGEST_WORDS: Final = 200
 
 
-class NoAnswerError(Exception):
+class NoResponseError(Exception):
     """A request that every server answers was not answered, so that nothing further can be looked at."""
 
 
@@ -127,7 +127,7 @@ class Asking:
         """Give a connection on which one request was answered already.
 
         Raises:
-            NoAnswerError: none could be had for as long as patience lasts.
+            NoResponseError: none could be had for as long as patience lasts.
             ConnectError: nobody listens.
         """
         give_up = trio.current_time() + self.patience
@@ -138,7 +138,7 @@ class Asking:
                     yield connection
                     return
             if not got.over or trio.current_time() >= give_up:
-                raise NoAnswerError(f"a request on a new connection was not answered: {self.told(got)}")
+                raise NoResponseError(f"a request on a new connection was not answered: {self.told(got)}")
             await trio.sleep(_PAUSE)
 
     async def exchange(self, connection: RawConnection) -> Frame | End:
@@ -154,7 +154,7 @@ class Asking:
         """Find out which checksum variant the server speaks, by a request that does no harm.
 
         Raises:
-            NoAnswerError: it answers in neither, or not in the one that is set.
+            NoResponseError: it answers in neither, or not in the one that is set.
             ConnectError: nobody listens.
         """
         setting = self.config.crc32_variant
@@ -171,7 +171,7 @@ class Asking:
                 break
             await trio.sleep(_PAUSE)
         spoken = " and ".join(candidates)
-        raise NoAnswerError(
+        raise NoResponseError(
             f"a request was not answered (checksum variant tried: {spoken}): {why}. It may refuse this user, "
             "have no place, or speak another variant"
         )
@@ -184,7 +184,7 @@ class Asking:
             got = await connection.frame(self.answer_within)
         if isinstance(got, End):
             if not got.over:
-                raise NoAnswerError(f"a request was not answered: {self.told(got)}")
+                raise NoResponseError(f"a request was not answered: {self.told(got)}")
             return got.value
         if self.is_refusal_of_variant(got, request):
             return f"it said {self.words(got)}"
@@ -217,13 +217,13 @@ class Asking:
             is_answer: whether it is to be judged by that, too.
 
         Raises:
-            NoAnswerError: what comes after it cannot be read.
+            NoResponseError: what comes after it cannot be read.
         """
         notes = self.notes
         problem = frame.problem_of_length
         if problem is not None:
             notes.broken("S1", f"{problem}; the limit max_frame_bytes is {self.config.max_frame_bytes:,}")
-            raise NoAnswerError("the frames of the server cannot be read")
+            raise NoResponseError("the frames of the server cannot be read")
         notes.kept("S1", f"a response of {frame.length:,} bytes")
         problem = frame.problem_of_checksum
         if problem is not None:
@@ -258,7 +258,7 @@ class Asking:
             return exc.message
         return None
 
-    async def no_answer(self, connection: RawConnection, request: Any, got: Frame | End) -> str | None:
+    async def no_response(self, connection: RawConnection, request: Any, got: Frame | End) -> str | None:
         """Say why what came does not answer a request, None where it does and the connection goes on."""
         if isinstance(got, End):
             return self.told(got)

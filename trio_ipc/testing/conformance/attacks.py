@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from trio_ipc.errors import ConnectError
 
-from .asking import Asking, NoAnswerError
+from .asking import Asking, NoResponseError
 from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed
 
 #: A frame of no bytes: the CRC-32 of nothing is 0 in both variants.
@@ -80,7 +80,7 @@ async def others(asking: Asking) -> None:
             async with asking.opened() as loud:
                 await loud.send(NO_MESSAGE * 4, asking.patience)
                 await loud.frame(asking.patience)
-        except NoAnswerError:
+        except NoResponseError:
             notes.not_shown("S23", "while one connection is open no other one is served")
             return
         for rude in (HEADER.pack(64, 0)[:5], damaged(b"x", asking.variant), asking.framed(asking.request())):
@@ -93,7 +93,7 @@ async def others(asking: Asking) -> None:
     try:
         async with asking.opened():
             pass
-    except NoAnswerError as exc:
+    except NoResponseError as exc:
         notes.broken("S23", f"after others broke the protocol, {exc}")
     else:
         notes.kept("S23", "beside and after four connections that broke the protocol requests were answered")
@@ -133,7 +133,7 @@ async def places(asking: Asking) -> None:
     try:
         async with asking.opened():
             pass
-    except NoAnswerError as exc:
+    except NoResponseError as exc:
         notes.broken("S24", f"after {len(further)} connections were closed, {exc}")
     else:
         notes.kept("S24", f"of {len(further) + 1} connections {closed} were closed without a byte; {most}")

@@ -27,7 +27,7 @@ from .rules import CLIENT_RULES, Conformance, Finding, Notes
 _MOST_CLIENTS: Final = 64
 
 #: Seconds in which who asked last still gets a response.
-_LAST_ANSWER: Final = 0.1
+_LAST_RESPONSE: Final = 0.1
 
 
 class _Program:
@@ -186,7 +186,7 @@ class _Playing:
     async def _run(self, listener: trio.abc.Listener[LocalStream], stop: trio.Event | None) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._accept, listener, nursery)
-            nursery.start_soon(_cancel_after, self._program.is_over, nursery.cancel_scope, _LAST_ANSWER)
+            nursery.start_soon(_cancel_after, self._program.is_over, nursery.cancel_scope, _LAST_RESPONSE)
             if stop is not None:
                 nursery.start_soon(_cancel_after, stop, nursery.cancel_scope)
             await self._wait_for_nobody()

@@ -100,7 +100,7 @@ async def pieces(asking: Asking) -> None:
         begin = data[:BYTE_BY_BYTE]
         if await connection.send(begin, asking.answer_within, piece=1, pause=BETWEEN_BYTES):
             await connection.send(data[BYTE_BY_BYTE:], asking.patience)
-        why = await asking.no_answer(connection, request, await connection.frame(asking.answer_within))
+        why = await asking.no_response(connection, request, await connection.frame(asking.answer_within))
     if why is None:
         asking.notes.kept("S9", f"a request was answered of which {len(begin)} bytes came one by one")
     else:
@@ -119,7 +119,7 @@ async def limit(asking: Asking) -> None:
         return
     async with asking.opened() as connection:
         await connection.send(framed(payload, asking.variant), asking.answer_within)
-        why = await asking.no_answer(connection, request, await connection.frame(asking.answer_within))
+        why = await asking.no_response(connection, request, await connection.frame(asking.answer_within))
     if why is None:
         asking.notes.kept("S10", f"a request of {most:,} bytes was answered")
     else:

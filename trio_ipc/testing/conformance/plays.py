@@ -266,7 +266,7 @@ class Mismatch(Play):
         return "by this contract a response to no request answers every request"
 
 
-class Unasked(Play):
+class Unsolicited(Play):
     """C14. A client that asks no more need not see it: its next request is what counts."""
 
     rule = "C14"
@@ -287,4 +287,4 @@ class Unasked(Play):
 def all_plays() -> list[Play]:
     """Return every play with a rule: good ones first, as a client may give up after a bad one."""
     good: list[Play] = [Pieces(), Limit()]
-    return [*good, TooLarge(), Zero(), Damage(), NoMessage(), Cut(), Mismatch(), Unasked(), Silence()]
+    return [*good, TooLarge(), Zero(), Damage(), NoMessage(), Cut(), Mismatch(), Unsolicited(), Silence()]

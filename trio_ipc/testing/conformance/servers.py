@@ -15,7 +15,7 @@ from trio_ipc.testing.endpoints import IpcEndpoint
 from trio_ipc.testing.pair import config_for
 
 from . import attacks, looks
-from .asking import Asking, NoAnswerError
+from .asking import Asking, NoResponseError
 from .rules import SERVER_RULES, Conformance, Finding, Notes
 
 
@@ -129,7 +129,7 @@ async def _look_at_all(asking: Asking) -> str:
     notes = asking.notes
     try:
         await asking.find_variant()
-    except NoAnswerError as exc:
+    except NoResponseError as exc:
         if not notes.is_broken("S1"):
             notes.broken("S1", str(exc))
         await looks.permissions(asking)
@@ -152,14 +152,14 @@ async def _survives(asking: Asking, look: _Look) -> bool:
     try:
         try:
             await look.make(asking)
-        except NoAnswerError as exc:
+        except NoResponseError as exc:
             for number in look.rules:
                 notes.not_shown(number, str(exc))
             return True  # it did not come to it
         if look.risky:
             async with asking.opened():
                 pass
-    except (ConnectError, NoAnswerError) as exc:
+    except (ConnectError, NoResponseError) as exc:
         why = exc.message if isinstance(exc, ConnectError) else str(exc)
         notes.blame(look.rules[0], f"the server serves nobody since then: {why}")
         return False

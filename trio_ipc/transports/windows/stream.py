@@ -229,7 +229,7 @@ class _Attempt:
     """
 
     def __init__(self, handle: int, memory: bytearray) -> None:
-        self._under_way = False
+        self._in_flight = False
         self._handle = handle
         self._target = (ctypes.c_char * len(memory)).from_buffer(memory)
         self._event = win32.create_event()
@@ -239,7 +239,7 @@ class _Attempt:
         except BaseException:
             win32.close_handle(self._event)
             raise
-        self._under_way = True
+        self._in_flight = True
 
     @property
     def is_over(self) -> bool:
@@ -257,7 +257,7 @@ class _Attempt:
         Raises:
             OSError: it failed.
         """
-        self._under_way = False
+        self._in_flight = False
         try:
             return win32.result_of(self._handle, self._overlapped)
         except OSError as exc:
@@ -278,5 +278,5 @@ class _Attempt:
             self.result()
 
     def __del__(self) -> None:
-        if self._under_way:
+        if self._in_flight:
             self.abandon()
