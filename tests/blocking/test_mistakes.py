@@ -47,7 +47,6 @@ def test_a_client_is_neither_made_by_hand_nor_copied(config: IpcConfig) -> None:
         assert client.call(task("1")) == success("1")
 
 
-@pytest.mark.skipif(UNDER_WINE, reason="a pool of processes does not end under Wine")
 @pytest.mark.parametrize("max_in_flight", [1, 64])
 def test_what_is_no_iterable_of_requests_is_told(config: IpcConfig, max_in_flight: int) -> None:
     def failing() -> Iterator[DetectionTask]:
@@ -68,6 +67,7 @@ async def test_in_a_task_of_trio_it_says_what_is_for_trio(config: IpcConfig) -> 
         open_client(DETECTION, config)
 
 
+@pytest.mark.skipif(UNDER_WINE, reason="a pool of processes does not end under Wine")
 def test_a_pool_of_processes_is_not_given_a_client(config: IpcConfig) -> None:
     spawn = multiprocessing.get_context("spawn")
     with served(config), open_client(DETECTION, config) as client:
