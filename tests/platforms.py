@@ -95,6 +95,13 @@ def exists(endpoint: str) -> bool:
     return os.path.lexists(endpoint)
 
 
+def can_be_found(endpoint: str) -> bool:
+    """Return whether a client could begin to connect: a pipe keeps its name until its last connection ends."""
+    if sys.platform == "win32":
+        return bool(ctypes.WinDLL("kernel32", use_last_error=True).WaitNamedPipeW(endpoint, 1))
+    return os.path.lexists(endpoint)
+
+
 def refuse_to_accept(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> None:
     """Have accept(2) fail so often, by any caller, and leave the client where it is."""
     real: Any = socket.socket._accept  # type: ignore[attr-defined]  # what its accept() and Trio's stand on
