@@ -96,7 +96,7 @@ def exists(endpoint: str) -> bool:
 
 
 def can_be_found(endpoint: str) -> bool:
-    """Return whether a client could begin to connect: a pipe keeps its name until its last connection ends."""
+    """Return whether a client could begin to connect: a pipe has its name until its last connection ends."""
     if sys.platform == "win32":
         return bool(ctypes.WinDLL("kernel32", use_last_error=True).WaitNamedPipeW(endpoint, 1))
     return os.path.lexists(endpoint)
