@@ -90,8 +90,7 @@ if sys.platform == "win32":
 def exists(endpoint: str) -> bool:
     """Return whether there is anything at an endpoint."""
     if sys.platform == "win32":
-        wait = ctypes.WinDLL("kernel32", use_last_error=True).WaitNamedPipeW
-        return bool(wait(endpoint, 1)) or ctypes.get_last_error() != win32.ERROR_FILE_NOT_FOUND
+        return can_be_found(endpoint) or ctypes.get_last_error() != win32.ERROR_FILE_NOT_FOUND
     return os.path.lexists(endpoint)
 
 

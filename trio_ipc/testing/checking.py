@@ -7,8 +7,22 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TypeVar
 
 from trio_ipc.errors import shown, shown_argument
+
+_T = TypeVar("_T")
+
+
+def checked(name: str, value: object, kind: type[_T], wanted: str) -> _T:
+    """Return a value that is of this class; ``wanted`` says what belongs there.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {shown_argument(value)}, must be {wanted}")
+    return value
 
 
 def check_whole(

@@ -19,8 +19,10 @@ from trio_ipc import opening, transports
 from trio_ipc.channel import Channel, framed
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.endpoint import PIPE_FOLDER, endpoint_problem
-from trio_ipc.errors import ConfigError, ConnectTimeoutError, shown_argument
+from trio_ipc.errors import ConfigError, ConnectTimeoutError
 from trio_ipc.transports import LocalStream, PeerPolicy
+
+from .checking import checked
 
 #: Puts something around a stream: faults, a recorder.
 StreamWrapper: TypeAlias = Callable[[LocalStream], LocalStream]
@@ -89,12 +91,8 @@ def endpoint_of(given: object) -> IpcEndpoint:
     Raises:
         TypeError: it is something else, such as a path.
     """
-    if not isinstance(given, IpcEndpoint):
-        raise TypeError(
-            f"endpoint is {shown_argument(given)}, must be an IpcEndpoint, such as MemoryEndpoint() or "
-            "SystemEndpoint(path)"
-        )
-    return given
+    wanted = "an IpcEndpoint, such as MemoryEndpoint() or SystemEndpoint(path)"
+    return checked("endpoint", given, IpcEndpoint, wanted)  # type: ignore[type-abstract]  # any that derives from it
 
 
 class SystemEndpoint(IpcEndpoint):

@@ -20,10 +20,10 @@ from google.protobuf.text_format import MessageToString
 
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.contract import Contract
-from trio_ipc.errors import ProtocolError, UndecodableMessageError, shown_argument
+from trio_ipc.errors import ProtocolError, UndecodableMessageError
 from trio_ipc.wire import FrameDecoder
 
-from .checking import check_seconds, check_whole
+from .checking import check_seconds, check_whole, checked
 from .recorder import FORMAT, VERSION, Event, Side
 
 #: Bytes of a payload that are shown, where there is no message to show.
@@ -165,11 +165,7 @@ def recording_of(given: object) -> Recording:
     Raises:
         TypeError: it is something else, such as a path.
     """
-    if not isinstance(given, Recording):
-        raise TypeError(
-            f"recording is {shown_argument(given)}, must be a Recording, such as read_recording(path)"
-        )
-    return given
+    return checked("recording", given, Recording, "a Recording, such as read_recording(path)")
 
 
 class FrameReader:

@@ -11,8 +11,7 @@ import trio
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
-from trio_ipc.errors import shown_argument
-from trio_ipc.testing.checking import check_callable, check_seconds
+from trio_ipc.testing.checking import check_callable, check_seconds, checked
 from trio_ipc.testing.endpoints import IpcEndpoint
 from trio_ipc.testing.outcome import Outcome
 from trio_ipc.testing.pair import config_for
@@ -26,7 +25,7 @@ from .rules import CLIENT_RULES, Conformance, Finding, Notes
 #: How many clients are served at a time. More wait in the backlog.
 _MOST_CLIENTS: Final = 64
 
-#: Seconds in which who asked last still gets a response.
+#: Seconds that are left for the response to the last request.
 _LAST_RESPONSE: Final = 0.1
 
 
@@ -141,8 +140,8 @@ async def check_client(
     check_seconds("wait", wait)
     check_callable("answer", answer, optional=True)
     check_callable("on_finding", on_finding, optional=True)
-    if not isinstance(stop, trio.Event | None):
-        raise TypeError(f"stop is {shown_argument(stop)}, must be a trio.Event or None")
+    if stop is not None:
+        checked("stop", stop, trio.Event, "a trio.Event or None")
     notes = Notes(CLIENT_RULES, hostile=hostile, deadlines=deadlines, on_finding=on_finding)
     made = config_for(endpoint, config, settings)
     answering = Answering(contract, made, patience=patience, wait=wait, answer=answer, notes=notes)
