@@ -30,6 +30,7 @@ import trio_ipc.transports
 from tests.platforms import UNDER_WINE, unix_only, windows_only
 from tests.shells import environment, run_commands
 from tests.site.public import public_names
+from tests.support import STRICT_PYTHON
 from tests.test_package import PACKAGES
 from trio_ipc import (
     Call,
@@ -169,7 +170,7 @@ def saved(fence: Fence, directory: str) -> list[str]:
     """Save a program as a reader would; return the command that runs it."""
     file = Path(directory, f"program_{fence.line}.py")
     file.write_text(fence.text, encoding="utf-8")
-    return [sys.executable, "-W", "error", str(file)]
+    return [*STRICT_PYTHON, str(file)]
 
 
 async def output_of(command: list[str], directory: str) -> str:

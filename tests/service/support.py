@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from tests.examples.support import Program, spawn
+from tests.support import STRICT_PYTHON
 from trio_ipc import IpcConfig, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
@@ -34,7 +34,7 @@ sys.exit(run_service(handle, DETECTION, config, name="svc", **options))
 
 def service(setup: str = "") -> list[str]:
     """Return the command line of a service, whose settings are the environment's unless `setup` says more."""
-    return [sys.executable, "-W", "error", "-c", _PROGRAM % setup]
+    return [*STRICT_PYTHON, "-c", _PROGRAM % setup]
 
 
 def at(endpoint: str, **more: str) -> dict[str, str]:
