@@ -257,19 +257,32 @@ def test_where_there_is_no_memory_to_be_kept_a_large_payload_is_none_the_worse(
     framing._have_memory_kept(sys.maxsize)
 
 
-def test_the_memory_of_a_payload_larger_than_all_before_is_kept_from_a_quarter_of_a_mebibyte_on(
+def test_the_memory_of_a_payload_larger_than_all_before_is_kept_from_64_kib_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    frames = [frame_of(bytes(size)) for size in (65_536, 65_537, 65_537, 65_536, 300_000, 65_537)]
     kept: list[int] = []
     monkeypatch.setattr(framing, "_have_memory_kept", kept.append)
     decoder = ieee_decoder(1 << 20)
-    for size in (262_144, 262_145, 262_145, 262_144, 300_000, 262_145):
-        frame = frame_of(bytes(size))
+    for frame in frames:
         decoder.feed(frame[:-1])
         assert decoder.next_payload() is None
         decoder.feed(frame[-1:])
-        assert decoder.next_payload() == bytes(size)
-    assert kept == [262_145, 300_000]
+        assert decoder.next_payload() == frame[HEADER_BYTES:]
+    assert kept == [65_537, 300_000]
+
+
+def test_who_sends_large_payloads_has_their_memory_kept_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(framing, "_have_memory_kept", kept.append)
+    encoder = FrameEncoder(1 << 20, Crc32Variant.IEEE)
+    for size in (65_536, 65_537, 65_536, 300_000, 65_537):
+        encoder.header(bytes(size))
+    assert kept == [65_537, 300_000]
+    encoder.encode(bytes(300_000))
+    encoder.encode_many([bytes(200_000)] * 2)
+    encoder.encode(bytes(300_000))
+    assert kept[2:] == [300_000 + HEADER_BYTES, 2 * (200_000 + HEADER_BYTES)], "what is joined counts"
 
 
 @pytest.mark.parametrize(("size", "block"), [(300_000, 1_200_000), (16 << 20, 33_488_896)])

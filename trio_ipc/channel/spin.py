@@ -1,7 +1,7 @@
 """Looking again before falling asleep, where that has helped of late.
 
 To wake a process that sleeps takes the system longer than all of our Python. So who waits looks a few times
-before it falls asleep, with a whole pass of the scheduler between two looks: other tasks, deadlines and
+before it falls asleep, with a whole pass of the scheduler before each few looks: other tasks, deadlines and
 cancellation have their turn. This module must never know what is looked for.
 """
 
@@ -23,6 +23,12 @@ _SHORT: Final = 0.0001
 #: is a guest, does much the same: guest_halt_poll_ns, 200 µs (Documentation/virt/guest-halt-polling.rst).
 _LONG: Final = 0.0003
 _LIVELY: Final = 0.001
+
+#: Looks after one pass of the scheduler, where that took less than ``_ALONE`` seconds, so that no other task had
+#: anything to do. A pass takes 9 µs and a look 3, and what comes is not seen before the next look: with one look
+#: after each pass a call took 1.1 times as long, and one for 1,000 records 1.5 times. Others wait 25 µs more.
+_LOOKS_ALONE: Final = 8
+_ALONE: Final = 0.00002
 
 #: Waits that go by at the most, where spinning never helps, before it is tried again.
 _LONGEST_PAUSE: Final = 63
@@ -59,7 +65,7 @@ class Spin:
 
         Args:
             look: looks, takes what there is, and says whether that was anything.
-            rest: lets others have their turn, before each look.
+            rest: lets others have their turn, before the first look and again after a few.
             clock: tells the time in seconds.
 
         Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
@@ -68,8 +74,13 @@ class Spin:
         give_up = self._give_up(clock)
         if give_up is None:
             return False
+        before_rest = 0
         for _ in range(self._looks):
-            await rest()
+            if before_rest == 0:
+                began = clock()
+                await rest()
+                before_rest = _LOOKS_ALONE if clock() - began < _ALONE else 1
+            before_rest -= 1
             if look():
                 self._left_out = self._pause = 0
                 return True
