@@ -24,9 +24,9 @@ _SHORT: Final = 0.0001
 _LONG: Final = 0.0003
 _LIVELY: Final = 0.001
 
-#: Looks after one pass of the scheduler, where that took less than ``_ALONE`` seconds, so that no other task had
-#: anything to do. A pass takes 9 µs and a look 3, and what comes is not seen before the next look: with one look
-#: after each pass a call took 1.1 times as long, and one for 1,000 records 1.5 times. Others wait 25 µs more.
+#: Looks after one pass of the scheduler, where that took less than ``_ALONE`` seconds, so that no other task
+#: had anything to do. A pass takes 9 µs and a look 3, and what comes is not seen before the next look: with one
+#: look after each pass a minimal call took 1.1 times as long. Others wait 25 µs for their turn at the most.
 _LOOKS_ALONE: Final = 8
 _ALONE: Final = 0.00002
 

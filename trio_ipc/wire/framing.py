@@ -31,9 +31,9 @@ _unpack_header = _HEADER.unpack_from
 #: Bytes from which on a piece of a payload is kept as it came.
 _SMALL_PIECE = 16_384
 
-#: Bytes of a payload from which on it matters whether the C library keeps its memory. Whether it does by itself
-#: depends on what lies where: by the name of the directory alone a client had no page faults, or 48 for each
-#: payload of 160 KB, and a call took 1.4 times as long.
+#: Bytes of a payload from which on it matters whether the C library keeps its memory. Whether it does so by
+#: itself depends on what lies where: by the name of the directory alone a client had no page faults, or 48 for
+#: each payload of 160 KB, and a call took 1.4 times as long.
 _LARGE = 65_536
 
 #: Bytes of the largest block that glibc learns from: DEFAULT_MMAP_THRESHOLD_MAX, less what it adds itself.
@@ -376,11 +376,11 @@ def _have_memory_kept(size: int) -> None:
 
     glibc gives free memory at the end of its heap back to the system when it is more than twice the largest
     block of its own that it has ever given back (mallopt(3), M_MMAP_THRESHOLD, "dynamic"). A payload, the
-    pieces in which it came and the message made of it are three times its size, and a sender has a message and
-    its payload; all of that was given back after each message, and taken again page by page for the next: 480
-    page faults and 1,300 µs for a call of 1 MiB, where it is 310 µs without any. A block of four times the size
-    becomes that largest one. Nothing is written to it, so that it is never really there (calloc(3)). Other C
-    libraries take no notice.
+    pieces in which it came and the message made of it are three times its size, and a sender has a message
+    and its payload. All of that was given back after each message, and taken again page by page for the next:
+    480 page faults and 1,300 µs for a call of 1 MiB, where it is 310 µs without any. A block of four times the
+    size becomes that largest one. Nothing is written to it, so that it is never really there (calloc(3)).
+    Other C libraries take no notice.
     """
     with suppress(MemoryError):  # under a limit on address space, say
         bytes(min(4 * size, _LARGEST_BLOCK))
