@@ -25,8 +25,8 @@ _LONG: Final = 0.0003
 _LIVELY: Final = 0.001
 
 #: Looks after one pass of the scheduler, where that took less than ``_ALONE`` seconds, so that no other task
-#: had anything to do. A pass takes 9 µs and a look 3, and what comes is not seen before the next look: with one
-#: look after each pass a minimal call took 1.1 times as long. Others wait 25 µs for their turn at the most.
+#: had anything to do. A pass takes 9 µs and a look 3, and what comes is not seen before the next look: with
+#: one look after each pass a minimal call took 1.1 times as long. Others wait 25 µs at the most.
 _LOOKS_ALONE: Final = 8
 _ALONE: Final = 0.00002
 

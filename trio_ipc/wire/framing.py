@@ -32,8 +32,8 @@ _unpack_header = _HEADER.unpack_from
 _SMALL_PIECE = 16_384
 
 #: Bytes of a payload from which on it matters whether the C library keeps its memory. Whether it does so by
-#: itself depends on what lies where: by the name of the directory alone a client had no page faults, or 48 for
-#: each payload of 160 KB, and a call took 1.4 times as long.
+#: itself depends on what lies where: by the name of the directory alone a client had no page faults, or 48
+#: for each payload of 160 KB, and a call took 1.4 times as long.
 _LARGE = 65_536
 
 #: Bytes of the largest block that glibc learns from: DEFAULT_MMAP_THRESHOLD_MAX, less what it adds itself.
@@ -378,8 +378,8 @@ def _have_memory_kept(size: int) -> None:
     block of its own that it has ever given back (mallopt(3), M_MMAP_THRESHOLD, "dynamic"). A payload, the
     pieces in which it came and the message made of it are three times its size, and a sender has a message
     and its payload. All of that was given back after each message, and taken again page by page for the next:
-    480 page faults and 1,300 µs for a call of 1 MiB, where it is 310 µs without any. A block of four times the
-    size becomes that largest one. Nothing is written to it, so that it is never really there (calloc(3)).
+    480 page faults and 1,300 µs for a call of 1 MiB, where it is 310 µs without any. A block of four times
+    the size becomes that largest one. Nothing is written to it, so that it is never really there (calloc(3)).
     Other C libraries take no notice.
     """
     with suppress(MemoryError):  # under a limit on address space, say
