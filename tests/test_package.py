@@ -26,6 +26,7 @@ PACKAGES = [
     "endpoint",
     "settings",
     "castagnoli",
+    "heap",
     "config",
     "wire",
     "contract",

@@ -18,6 +18,7 @@ from trio_ipc import (
     ProtocolError,
     TruncatedFrameError,
 )
+from trio_ipc.legacy import frames as frames_module
 from trio_ipc.legacy.frames import HEADER_BYTES, FrameReader, FrameWriter
 from trio_ipc.wire import FrameEncoder
 
@@ -144,3 +145,18 @@ def test_of_several_payloads_none_is_framed_if_the_wire_cannot_carry_one(
     with pytest.raises(error):
         writer.frames([b"good", bytes(size)])
     writer.check(LIMIT)
+
+
+def test_the_memory_of_large_payloads_is_kept_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(frames_module, "keep_memory", kept.append)
+    writer, reader = FrameWriter(1 << 20, Crc32Variant.IEEE), FrameReader(1 << 20, Crc32Variant.IEEE)
+    small, large = (writer.frames([bytes(size)]) for size in (65_536 - HEADER_BYTES, 65_537))
+    assert kept == [65_537 + HEADER_BYTES]
+    kept.clear()
+    for frame in (small, large):
+        reader.add(frame[:HEADER_BYTES])
+        for piece in (frame[HEADER_BYTES:20_000], frame[20_000:]):
+            reader.add(piece)
+        assert reader.take() == frame[HEADER_BYTES:]
+    assert kept == [65_537]

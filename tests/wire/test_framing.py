@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -250,49 +249,25 @@ def test_every_error_of_the_codec_is_an_ipc_error() -> None:
     assert issubclass(MessageTooLargeError, IpcError)
 
 
-def test_where_there_is_no_memory_to_be_kept_a_large_payload_is_none_the_worse(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(framing, "_LARGEST_BLOCK", sys.maxsize - 1_000)
-    framing._have_memory_kept(sys.maxsize)
-
-
-def test_the_memory_of_a_payload_larger_than_all_before_is_kept_from_64_kib_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    frames = [frame_of(bytes(size)) for size in (65_536, 65_537, 65_537, 65_536, 300_000, 65_537)]
+def test_the_memory_of_large_payloads_is_kept_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
-    monkeypatch.setattr(framing, "_have_memory_kept", kept.append)
-    decoder = ieee_decoder(1 << 20)
-    for frame in frames:
-        decoder.feed(frame[:-1])
-        assert decoder.next_payload() is None
-        decoder.feed(frame[-1:])
-        assert decoder.next_payload() == frame[HEADER_BYTES:]
-    assert kept == [65_537, 300_000]
-
-
-def test_who_sends_large_payloads_has_their_memory_kept_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[int] = []
-    monkeypatch.setattr(framing, "_have_memory_kept", kept.append)
+    monkeypatch.setattr(framing, "keep_memory", kept.append)
     encoder = FrameEncoder(1 << 20, Crc32Variant.IEEE)
-    for size in (65_536, 65_537, 65_536, 300_000, 65_537):
+    for size in (65_536, 65_537):
         encoder.header(bytes(size))
-    assert kept == [65_537, 300_000]
-    encoder.encode(bytes(300_000))
-    encoder.encode_many([bytes(200_000)] * 2)
-    encoder.encode(bytes(300_000))
-    assert kept[2:] == [300_000 + HEADER_BYTES, 2 * (200_000 + HEADER_BYTES)], "what is joined counts"
-
-
-@pytest.mark.parametrize(("size", "block"), [(300_000, 1_200_000), (16 << 20, 33_488_896)])
-def test_the_block_that_has_memory_kept_is_four_times_the_size_up_to_glibcs_largest(
-    size: int, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-    monkeypatch.setattr(framing, "bytes", made.append, raising=False)
-    framing._have_memory_kept(size)
-    assert made == [block]
+    assert kept == [65_537]
+    frame = encoder.encode(bytes(65_537))
+    encoder.encode_many([bytes(40_000)] * 2)
+    encoder.encode(bytes(65_536 - HEADER_BYTES))
+    assert kept == [65_537, 65_537 + HEADER_BYTES, 2 * (40_000 + HEADER_BYTES)], "what is joined counts"
+    kept.clear()
+    decoder = ieee_decoder(1 << 20)
+    for sent in (frame, frame_of(bytes(65_536 - HEADER_BYTES))):
+        decoder.feed(sent[:-1])
+        assert decoder.next_payload() is None
+        decoder.feed(sent[-1:])
+        assert decoder.next_payload() == sent[HEADER_BYTES:]
+    assert kept == [65_537]
 
 
 def test_bytes_that_drip_are_put_together_up_to_16_kib() -> None:

@@ -23,6 +23,7 @@ from trio_ipc.errors import (
     ProtocolError,
     TruncatedFrameError,
 )
+from trio_ipc.heap import LARGE, keep_memory
 
 _HEADER: Final = struct.Struct("<II")
 
@@ -66,7 +67,10 @@ class FrameWriter:
         for payload in payloads:
             self.check(len(payload))
             parts += (_HEADER.pack(len(payload), self._checksum(payload, 0)), payload)
-        return b"".join(parts)
+        frames = b"".join(parts)
+        if len(frames) > LARGE:
+            keep_memory(len(frames))
+        return frames
 
     def check(self, size: int) -> None:
         """Judge a payload of so many bytes.
@@ -152,6 +156,8 @@ class FrameReader:
             return
         self._partial.write(data)
         if self._partial.tell() == self._length:
+            if self._length > LARGE:
+                keep_memory(self._length)
             self._finish(self._partial.getvalue())
 
     def take(self) -> bytes | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.errors import (
@@ -22,6 +21,7 @@ from trio_ipc.errors import (
     ProtocolError,
     TruncatedFrameError,
 )
+from trio_ipc.heap import LARGE, keep_memory
 
 from .checksum import checksum_for, first_guess
 
@@ -30,14 +30,6 @@ _unpack_header = _HEADER.unpack_from
 
 #: Bytes from which on a piece of a payload is kept as it came.
 _SMALL_PIECE = 16_384
-
-#: Bytes of a payload from which on it matters whether the C library keeps its memory. Whether it does so by
-#: itself depends on what lies where: by the name of the directory alone a client had no page faults, or 48
-#: for each payload of 160 KB, and a call took 1.4 times as long.
-_LARGE = 65_536
-
-#: Bytes of the largest block that glibc learns from: DEFAULT_MMAP_THRESHOLD_MAX, less what it adds itself.
-_LARGEST_BLOCK = (32 << 20) - 65_536
 
 #: Bytes of a frame before its payload.
 HEADER_BYTES = _HEADER.size
@@ -54,7 +46,6 @@ class FrameEncoder:
     def __init__(self, max_frame_bytes: int, variant: Crc32Setting) -> None:
         self._limit = max_frame_bytes
         self._checksum = checksum_for(first_guess(variant))
-        self._largest = _LARGE
 
     def use(self, variant: Crc32Variant) -> None:
         """Put this variant's checksum into the headers from now on."""
@@ -72,9 +63,8 @@ class FrameEncoder:
         size = len(payload)
         if not 0 < size <= self._limit:
             self.check(size)
-        if size > self._largest:
-            self._largest = size
-            _have_memory_kept(size)
+        if size > LARGE:
+            keep_memory(size)
         return _HEADER.pack(size, self._checksum(payload))
 
     def encode_many(self, payloads: Iterable[bytes]) -> bytes:
@@ -92,9 +82,8 @@ class FrameEncoder:
                 self.check(size)
             parts += (pack(size, checksum(payload)), payload)
         frames = b"".join(parts)
-        if len(frames) > self._largest:
-            self._largest = len(frames)
-            _have_memory_kept(self._largest)
+        if len(frames) > LARGE:
+            keep_memory(len(frames))
         return frames
 
     def check(self, size: int) -> None:
@@ -162,7 +151,6 @@ class FrameDecoder:
         self._length = 0
         self._expected_crc = 0
         self._partial_crc = 0
-        self._largest = _LARGE
         self._is_first = False
         self._error: ProtocolError | None = None
 
@@ -301,9 +289,8 @@ class FrameDecoder:
 
     def _put_together(self, pieces: list[bytes]) -> bytes:
         self._pieces = None
-        if self._length > self._largest:
-            self._largest = self._length
-            _have_memory_kept(self._length)
+        if self._length > LARGE:
+            keep_memory(self._length)
         # One allocation of the final size. A buffer that grew with the pieces would be moved, or get new
         # pages from the system, again and again: measured with 1 MiB, that took longer than all the rest.
         payload = b"".join(pieces)
@@ -369,18 +356,3 @@ class FrameDecoder:
         if theirs == expected and self._is_first and not before:
             error.peer_variant = str(other)
         return error
-
-
-def _have_memory_kept(size: int) -> None:
-    """Have the C library keep the memory of payloads of this size for the next ones.
-
-    glibc gives free memory at the end of its heap back to the system when it is more than twice the largest
-    block of its own that it has ever given back (mallopt(3), M_MMAP_THRESHOLD, "dynamic"). A payload, the
-    pieces in which it came and the message made of it are three times its size, and a sender has a message
-    and its payload. All of that was given back after each message, and taken again page by page for the next:
-    480 page faults and 1,300 µs for a call of 1 MiB, where it is 310 µs without any. A block of four times
-    the size becomes that largest one. Nothing is written to it, so that it is never really there (calloc(3)).
-    Other C libraries take no notice.
-    """
-    with suppress(MemoryError):  # under a limit on address space, say
-        bytes(min(4 * size, _LARGEST_BLOCK))
