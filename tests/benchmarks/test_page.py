@@ -92,6 +92,22 @@ def test_what_polling_costs_between_pauses_is_that_of_the_goals() -> None:
     ]
 
 
+def test_what_is_told_of_the_other_runs_is_what_they_measured() -> None:
+    one_core, busy = (
+        json.loads((ROOT / "docs" / f"benchmarks-{name}.json").read_text(encoding="utf-8"))["measured"]
+        for name in ("one-core", "busy")
+    )
+    assert said(r"on one core a call takes (\d+) µs, and (\d+) with asyncio") == [
+        round(statistics.median(one_core["a"][contender]["us"])) for contender in ("trio_ipc", "asyncio")
+    ]
+    cpu, time = (
+        statistics.median(busy["d"]["grpc-aio"][figure]) / statistics.median(busy["d"]["trio_ipc"][figure])
+        for figure in ("cpu_us_per_call", "us_per_call")
+    )
+    assert "a thirteenth of gRPC asyncio's CPU time, and a fifth of its time" in PAGE
+    assert (round(cpu), round(time)) == (13, 5)
+
+
 def test_what_a_round_trip_was_counted_at_is_told() -> None:
     bounds = json.loads(Path(__file__).with_name("counted.json").read_text(encoding="utf-8"))
     assert f"cancel scope, and is {bounds['round-trip']['measured']:.2f}." in PAGE
