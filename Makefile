@@ -52,12 +52,13 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := -m pip install --quiet --disable-pip-version-check
 PROTO := trio_ipc/daemoneye/detection.proto
 
-.PHONY: help venv test test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check docs docs-serve docs-browser
+.PHONY: help venv test loaded test-windows lint demo bench scale counted fuzz soak hardening-table hardening-table-windows interop interop-go interop-rust proto proto-check lock clean test-as-user mutants test-pythons test-oldest test-protobuf compatibility dist types changelog newsfragment release-check docs docs-serve docs-browser
 
 help:
 	@echo "make venv    the environment of development, in $(VENV); every other target makes what it needs"
 	@echo "make demo    a collector and an agent, on this machine's own processes"
 	@echo "make test    the test suite, with branch coverage; WAY=order, dev or hash runs it in another way"
+	@echo "make loaded  the same suite ten times, with a process on each core that does nothing but count"
 	@echo "make test-as-user    the same suite as the user daemon; as root"
 	@echo "make mutants ARGS=\"--module trio_ipc.wire --sample 20\"    change the code, and see whether a test fails"
 	@echo "make test-windows    the same suite in CPython for Windows, under Wine; PYTHON_WINDOWS=3.12 in another one, WINE=10 under another"
@@ -109,6 +110,9 @@ test: $(STAMP)
 # In a copy, which belongs to that user. Needs root.
 test-as-user: $(STAMP)
 	@tests/as_another_user.sh $(TEST_USER) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+loaded: $(STAMP)
+	@$(BIN)/python -m tests.loaded --jobs $(JOBS) $(ARGS)
 
 mutants: $(STAMP)
 	@$(BIN)/python -m tests.mutants $(ARGS)
