@@ -268,7 +268,7 @@ def test_a_portal_that_ends_ends_a_call(config: IpcConfig) -> None:
         run(main)
 
 
-def test_nothing_is_left_open_whoever_closes_it(config: IpcConfig) -> None:
+def test_nothing_is_left_open_by_whom_it_is_closed(config: IpcConfig) -> None:
     async def closed() -> None:
         async with open_client(DETECTION, config, max_in_flight=1) as client:
             await client.call(task())

@@ -118,7 +118,7 @@ def test_a_loop_that_ends_with_a_call_in_flight_says_no_more_than_that(
     assert unraisable == []
 
 
-def test_a_ctrl_c_in_the_loop_itself_keeps_no_answer_from_the_task_that_waits(config: IpcConfig) -> None:
+def test_a_ctrl_c_in_the_loop_itself_keeps_no_response_from_the_task_that_waits(config: IpcConfig) -> None:
     def look() -> bool:
         watch._look = looks
         assert looks()

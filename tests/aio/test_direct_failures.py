@@ -42,7 +42,7 @@ from .support import AioClient, expect_closed_by, run, run_alone, waiting_call
 pytestmark = OF_DIRECT_CALLS
 
 
-def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
+def test_a_response_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
     async def test(client: AioClient) -> None:
         with pytest.raises(ReadTimeoutError, match="frame to begin, the limit read_timeout_ms is 30"):
             await client.call(task("wait"))
@@ -87,7 +87,7 @@ def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> Non
         run_alone(config.replace(max_frame_bytes=8 * MIB), test)
 
 
-def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:
+def test_a_response_to_another_request_is_refused(config: IpcConfig) -> None:
     async def handle(_: DetectionTask, __: Call) -> DetectionResult:
         return success("another")
 

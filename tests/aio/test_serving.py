@@ -231,7 +231,7 @@ def test_what_a_server_fails_by_is_raised_where_it_is_waited_for(
 # --- The end ------------------------------------------------------------------------------------------------
 
 
-def test_at_the_end_of_the_block_what_is_under_way_is_answered(config: IpcConfig) -> None:
+def test_at_the_end_of_the_block_what_is_in_flight_is_answered(config: IpcConfig) -> None:
     async def main() -> None:
         gate = Gate()
         async with AsyncExitStack() as clients:
@@ -247,7 +247,7 @@ def test_at_the_end_of_the_block_what_is_under_way_is_answered(config: IpcConfig
     run(main)
 
 
-def test_a_block_that_raises_cuts_off_what_is_under_way(config: IpcConfig) -> None:
+def test_a_block_that_raises_cuts_off_what_is_in_flight(config: IpcConfig) -> None:
     async def main() -> None:
         gate = Gate()
         async with AsyncExitStack() as clients:

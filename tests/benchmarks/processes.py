@@ -29,7 +29,7 @@ class Pair:
     path: str
     server: Worker
     client: Worker
-    seconds_to_first_answer: float
+    seconds_to_first_response: float
 
     async def time(
         self, use: Use, message: str, number: int, seconds: float, least: int, *, pause_us: int = 0

@@ -109,7 +109,7 @@ class Run:
                 ]
                 for pair in pairs:
                     if "h" in self.plan.work and takes_part("h", pair.name):
-                        self.note("h", pair.name, first_answer_ms=pair.seconds_to_first_answer * 1000)
+                        self.note("h", pair.name, first_response_ms=pair.seconds_to_first_response * 1000)
                 for work in self.plan.work:
                     await self._measure(work, pairs, index)
             if "g" in self.plan.work:

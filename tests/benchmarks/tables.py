@@ -91,7 +91,7 @@ def _startup(document: dict[str, Any]) -> Rows:
         [
             document["contenders"].get(name, name),
             _number(figures.get("import_ms")),
-            _number(figures.get("first_answer_ms")),
+            _number(figures.get("first_response_ms")),
         ]
         for name, figures in document["measured"]["h"].items()
     ]

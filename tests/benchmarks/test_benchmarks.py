@@ -170,7 +170,7 @@ async def test_a_server_that_answers_is_reached(directory: str) -> None:
         async with client("connection", directory) as started:
             assert not isinstance(started, str)
             async with serving(started, directory, "s") as pair:
-                assert pair.seconds_to_first_answer > 0
+                assert pair.seconds_to_first_response > 0
                 assert 0 <= (await pair.idle(2, 0.0)).client_cpu_s < 1, "it was idle for no time at all"
 
 

@@ -65,7 +65,7 @@ def measured(curve: str, **rounds: dict[str, list[float]]) -> Measured:
 
 
 @pytest.mark.parametrize("size", CURVES["sizes"].points, ids=CURVES["sizes"].label)
-def test_an_answer_has_exactly_as_many_bytes_as_were_asked_for(size: float) -> None:
+def test_a_response_has_exactly_as_many_bytes_as_were_asked_for(size: float) -> None:
     seconds, result = answer(Question(size=int(size)).task_id)
     assert (seconds, result.ByteSize()) == (0, size)
     assert size <= MOST_BYTES

@@ -100,7 +100,7 @@ def expect_closed_by(client: Client[DetectionTask, DetectionResult], kind: type[
     assert client.is_broken
 
 
-def test_an_answer_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
+def test_a_response_that_does_not_come_is_a_read_timeout(config: IpcConfig) -> None:
     config = config.replace(read_timeout_ms=30)
     with served(config.replace(read_timeout_ms=60_000), Gate()):
         with open_client(DETECTION, config, max_in_flight=1) as client:
@@ -142,7 +142,7 @@ def test_a_server_that_refuses_half_a_request_is_heard(config: IpcConfig) -> Non
         expect_closed_by(client, PeerClosedError)
 
 
-def test_an_answer_to_another_request_is_refused(config: IpcConfig) -> None:
+def test_a_response_to_another_request_is_refused(config: IpcConfig) -> None:
     async def handle(_: DetectionTask, __: Call) -> DetectionResult:
         return success("another")
 

@@ -211,7 +211,7 @@ async def test_looking_reads_ahead_no_more_than_a_frame() -> None:
 
 
 @unix_only  # a pipe is closed whole
-async def test_a_half_closed_peer_is_not_gone_and_gets_its_answer(config: IpcConfig) -> None:
+async def test_a_half_closed_peer_is_not_gone_and_gets_its_response(config: IpcConfig) -> None:
     async with await open_channel_listener(config, PeerPolicy.own_user_and_root()) as listener:
         async with await connect(config.endpoint_path) as client:
             async with await listener.accept() as channel:

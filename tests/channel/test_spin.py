@@ -26,7 +26,7 @@ async def test_it_looks_each_time_while_that_helps(autojump_clock: MockClock) ->
     assert [await spun(spin, [False, True]) for _ in range(10)] == [2] * 10
 
 
-async def test_where_it_is_in_vain_it_looks_ever_less_often_and_again_once_it_helps(
+async def test_where_it_is_no_use_it_looks_ever_less_often_and_again_once_it_helps(
     autojump_clock: MockClock,
 ) -> None:
     spin = Spin(3)

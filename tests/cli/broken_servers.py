@@ -109,7 +109,7 @@ def another_contract(place: Place) -> Any:
 
 
 @says(r"answer: it does not answer: .*max_frame_bytes|answer: it does not answer: .*limit")
-def an_answer_beyond_the_limit(place: Place) -> Any:
+def a_response_beyond_the_limit(place: Place) -> Any:
     async def long(task: DetectionTask, _: Call) -> DetectionResult:
         return DetectionResult(task_id=task.task_id, success=True, error_message="x" * 5000)
 

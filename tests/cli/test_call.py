@@ -28,7 +28,7 @@ async def echo(task: DetectionTask, _: Call) -> DetectionResult:
     return DetectionResult(task_id=task.task_id, success=task.task_id != "bad", error_message="\x1b[31mred")
 
 
-async def test_an_answer_is_json_on_one_line_in_a_pipe() -> None:
+async def test_a_response_is_json_on_one_line_in_a_pipe() -> None:
     with temporary_endpoint() as endpoint:
         async with open_server(succeed, DETECTION, endpoint, crc32_variant="castagnoli"):
             run = await command("call", endpoint.path, ONE)
@@ -56,7 +56,7 @@ async def test_requests_come_from_standard_input_on_any_lines() -> None:
     assert [json.loads(line)["task_id"] for line in run.stdout.splitlines()] == ["1", "2", "3"]
 
 
-async def test_each_answer_is_there_before_the_next_request_is() -> None:
+async def test_each_response_is_there_before_the_next_request_is() -> None:
     with temporary_endpoint() as endpoint:
         async with open_server(succeed, DETECTION, endpoint):
             process = await trio.lowlevel.open_process(
@@ -274,7 +274,7 @@ async def test_a_signal_ends_it_while_it_waits_for_standard_input() -> None:
 
 @unix_only
 @pytest.mark.parametrize("columns", [40, 120])
-async def test_at_a_terminal_the_answer_is_indented_and_without_the_peers_escapes(columns: int) -> None:
+async def test_at_a_terminal_the_response_is_indented_and_without_the_peers_escapes(columns: int) -> None:
     from tests.cli.terminal import at_terminal, plain
 
     with temporary_endpoint() as endpoint:

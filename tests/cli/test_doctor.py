@@ -93,7 +93,7 @@ async def test_where_all_is_well_nothing_is_broken(place: Place) -> None:
     assert abouts == ["name", "settings", "way", "directory", "file", "server", "trust", "answer"]
 
 
-async def test_a_contract_that_does_not_understand_an_answer_is_told(place: Place) -> None:
+async def test_a_contract_that_does_not_understand_a_response_is_told(place: Place) -> None:
     health: Any = DETECTION.health
     health = attrs.evolve(health, says_well=lambda _: bool(1 / 0))
     contract, policy = attrs.evolve(DETECTION, health=health), PeerPolicy.own_user_and_root()

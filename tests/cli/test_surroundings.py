@@ -213,7 +213,7 @@ def test_connections_without_number_take_no_memory(tmp_path: Path) -> None:
     assert (status, err.count("\n")) == (Status.UNREACHABLE, 1)
 
 
-async def test_bytes_that_are_no_text_take_no_answer_away() -> None:
+async def test_bytes_that_are_no_text_take_no_response_away() -> None:
     with temporary_endpoint() as endpoint:
         async with open_server(succeed, DETECTION, endpoint):
             with trio.fail_after(60):
@@ -231,7 +231,7 @@ async def test_bytes_that_are_no_text_take_no_answer_away() -> None:
 
 @unix_only
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-async def test_a_full_disk_is_told_once_of_an_answer() -> None:
+async def test_a_full_disk_is_told_once_of_a_response() -> None:
     with temporary_endpoint() as endpoint, open("/dev/full", "wb") as full:
         async with open_server(succeed, DETECTION, endpoint):
             with trio.fail_after(60):

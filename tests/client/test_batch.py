@@ -154,7 +154,7 @@ async def test_it_takes_its_turn_among_other_calls(config: IpcConfig) -> None:
         assert sorted(len(one_call) for one_call in answered) == [1, 1, 1, 100, 100, 100]
 
 
-async def test_where_several_are_under_way_each_request_takes_a_turn_and_others_have_theirs_between() -> None:
+async def test_where_several_are_in_flight_each_request_takes_a_turn_and_others_have_theirs_between() -> None:
     near, far = memory_streams()
     order = []
     async with client_over(near, 3) as client, trio.open_nursery() as nursery:

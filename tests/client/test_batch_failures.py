@@ -112,7 +112,7 @@ async def test_what_was_answered_is_read_even_if_the_next_write_finds_the_server
 
 
 @BOTH_LINES
-async def test_an_answer_to_another_request_ends_it_and_keeps_those_before(max_in_flight: int) -> None:
+async def test_a_response_to_another_request_ends_it_and_keeps_those_before(max_in_flight: int) -> None:
     near, far = memory_streams()
     async with client_over(near, max_in_flight) as client:
         async with answering(far, answers(0, 2, 1)):
@@ -123,7 +123,7 @@ async def test_an_answer_to_another_request_ends_it_and_keeps_those_before(max_i
 
 
 @BOTH_LINES
-async def test_each_answer_has_its_deadline(autojump_clock: MockClock, max_in_flight: int) -> None:
+async def test_each_response_has_its_deadline(autojump_clock: MockClock, max_in_flight: int) -> None:
     near, far = memory_streams()
     async with client_over(near, max_in_flight) as client, trio.open_nursery() as nursery:
 
@@ -151,7 +151,7 @@ async def test_a_cancellation_part_way_closes_the_connection(autojump_clock: Moc
         await expect_broken_by(client, trio.Cancelled)
 
 
-async def test_where_several_are_under_way_a_cancellation_leaves_the_connection_and_the_others(
+async def test_where_several_are_in_flight_a_cancellation_leaves_the_connection_and_the_others(
     autojump_clock: MockClock,
 ) -> None:
     near, far = memory_streams()
@@ -236,7 +236,7 @@ async def test_a_server_that_closes_while_it_is_sent_says_which_requests_and_wha
 
 
 @BOTH_LINES
-async def test_what_it_says_then_is_told_and_is_no_answer(max_in_flight: int) -> None:
+async def test_what_it_says_then_is_told_and_is_no_response(max_in_flight: int) -> None:
     near, far = narrow_streams(15)
     trusting = attrs.evolve(DETECTION, mismatch=lambda _request, _response: None)
     closing_response = frame(DetectionResult(error_message="too much"))
@@ -271,7 +271,7 @@ async def test_a_later_write_that_finds_the_server_gone_says_which_requests_were
 # --- Answers that nobody asked for --------------------------------------------------------------------------
 
 
-async def test_an_answer_to_a_request_that_was_not_sent_yet_ends_it_and_keeps_those_before() -> None:
+async def test_a_response_to_a_request_that_was_not_sent_yet_ends_it_and_keeps_those_before() -> None:
     near, far = memory_streams()
     async with client_over(near) as client:
         async with answering(far, *[b""] * 127, answers(*range(129))):
@@ -284,7 +284,7 @@ async def test_an_answer_to_a_request_that_was_not_sent_yet_ends_it_and_keeps_th
 
 
 @BOTH_LINES
-async def test_an_answer_too_many_after_the_last_one_breaks_the_next_call(max_in_flight: int) -> None:
+async def test_a_response_too_many_after_the_last_one_breaks_the_next_call(max_in_flight: int) -> None:
     near, far = memory_streams()
     async with client_over(near, 10 * max_in_flight - 9) as client:
         async with answering(far, answers(0, 1, 1)):

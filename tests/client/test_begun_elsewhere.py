@@ -19,7 +19,7 @@ from .support import CONFIG
 
 
 @pytest.mark.parametrize("all_sent", [True, False])
-async def test_an_answer_that_has_begun_has_all_of_its_time_whoever_has_waited_for_its_beginning(
+async def test_a_response_that_has_begun_has_all_of_its_time_regardless_of_who_has_waited_for_its_beginning(
     autojump_clock: MockClock, *, all_sent: bool
 ) -> None:
     near, far = memory_streams()
@@ -43,7 +43,7 @@ async def test_an_answer_that_has_begun_has_all_of_its_time_whoever_has_waited_f
 
 
 @pytest.mark.parametrize(("late", "answers"), [(0.0, False), (STOPPED - 0.01, False), (STOPPED, True)])
-async def test_the_time_for_an_answer_begins_anew_where_this_process_was_stopped(
+async def test_the_time_for_a_response_begins_anew_where_this_process_was_stopped(
     autojump_clock: MockClock, *, late: float, answers: bool
 ) -> None:
     near, far = memory_streams()

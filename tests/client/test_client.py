@@ -63,7 +63,7 @@ async def test_a_failed_result_is_returned_not_raised(ends: Ends, max_in_flight:
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 3, 64])
-async def test_each_caller_gets_its_own_answer_and_no_more_are_under_way_than_allowed(
+async def test_each_caller_gets_its_own_answer_and_no_more_are_in_flight_than_allowed(
     config: IpcConfig, max_in_flight: int
 ) -> None:
     most = 0

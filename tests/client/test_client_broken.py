@@ -107,7 +107,7 @@ castagnoli = FrameEncoder(MIB, Crc32Variant.CASTAGNOLI).encode(success().Seriali
     ],
 )
 @BOTH_LINES
-async def test_an_answer_that_cannot_be_trusted_is_a_precise_error_and_breaks_the_client(
+async def test_a_response_that_cannot_be_trusted_is_a_precise_error_and_breaks_the_client(
     half_closing_ends: Ends, answer: bytes, error: type[Exception], said: str, max_in_flight: int
 ) -> None:
     far, near = half_closing_ends.raw(CONFIG)
@@ -222,7 +222,7 @@ async def test_a_closed_client_says_so(ends: Ends, max_in_flight: int) -> None:
 
 
 @BOTH_LINES
-async def test_closing_ends_the_calls_under_way_and_says_so(config: IpcConfig, max_in_flight: int) -> None:
+async def test_closing_ends_the_calls_in_flight_and_says_so(config: IpcConfig, max_in_flight: int) -> None:
     async with (
         serving(hang, config),
         open_client(DETECTION, config, max_in_flight=max_in_flight) as client,
@@ -310,7 +310,7 @@ async def test_a_request_a_little_too_large_is_answered_by_the_reason_too(
 
 
 @BOTH_LINES
-async def test_a_servers_last_words_cannot_steer_a_terminal(ends: Ends, max_in_flight: int) -> None:
+async def test_a_servers_failed_response_cannot_steer_a_terminal(ends: Ends, max_in_flight: int) -> None:
     far, near = ends.raw(CONFIG)
     async with client_over(near, max_in_flight) as client:
         await far.send_all(frame(DetectionResult(error_message=UNPRINTABLE)))

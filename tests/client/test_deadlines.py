@@ -56,7 +56,7 @@ async def test_a_timeout_that_is_no_number_is_refused(seconds: Any) -> None:
 
 @BOTH_LINES
 @pytest.mark.parametrize("seconds", [5, 0.5, math.inf, None])
-async def test_an_answer_in_time_is_returned(ends: Ends, seconds: float | None, max_in_flight: int) -> None:
+async def test_a_response_in_time_is_returned(ends: Ends, seconds: float | None, max_in_flight: int) -> None:
     far, near = ends.raw(CONFIG)
     async with client_over(near, max_in_flight) as client:
         async with answering(far, frame(success()), frame(success()) + frame(success())):
@@ -83,7 +83,7 @@ async def test_no_time_at_all_sends_nothing(ends: Ends, seconds: float, max_in_f
         await is_good(client, far)
 
 
-async def test_without_an_answer_the_call_ends_and_so_does_the_connection_where_it_was_the_only_one(
+async def test_without_a_response_the_call_ends_and_so_does_the_connection_where_it_was_the_only_one(
     ends: Ends, autojump_clock: MockClock
 ) -> None:
     far, near = ends.raw(CONFIG)
@@ -102,7 +102,7 @@ async def test_without_an_answer_the_call_ends_and_so_does_the_connection_where_
         assert await far.receive_some() == b"", "the connection is closed"
 
 
-async def test_where_several_are_under_way_the_place_is_kept_and_the_answer_dropped(
+async def test_where_several_are_in_flight_the_place_is_kept_and_the_response_dropped(
     ends: Ends, autojump_clock: MockClock
 ) -> None:
     far, near = ends.raw(CONFIG)

@@ -38,7 +38,7 @@ async def in_use(
 
 
 @BOTH_LINES
-async def test_no_answer_in_time_is_told_at_its_time(
+async def test_no_response_in_time_is_told_at_its_time(
     ends: Ends, autojump_clock: MockClock, max_in_flight: int
 ) -> None:
     far, near = ends.raw(CONFIG)

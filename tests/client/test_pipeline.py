@@ -84,7 +84,7 @@ async def test_a_caller_that_is_cancelled_while_it_waits_to_be_written_is_withdr
         assert await subject.received() == ["3"]
 
 
-async def test_a_caller_that_is_cancelled_later_leaves_its_place_and_its_answer_is_dropped() -> None:
+async def test_a_caller_that_is_cancelled_later_leaves_its_place_and_its_response_is_dropped() -> None:
     async with line() as subject:
         for name in "123":
             subject.call(name)
@@ -191,7 +191,7 @@ async def test_requests_sent_by_one_write_are_answered_over_a_bare_channel_too(c
         await channel.aclose()
 
 
-async def test_a_servers_last_words_are_no_answer_to_a_request_that_it_has_not_got_whole(
+async def test_a_servers_failed_response_is_no_response_to_a_request_that_it_has_not_got_whole(
     autojump_clock: MockClock,
 ) -> None:
     """Nor to one behind it, and nobody is left waiting."""

@@ -50,7 +50,7 @@ async def test_a_server_that_does_not_answer_fails_all_who_wait(autojump_clock: 
         (b"\x04\x00\x00\x00\x00\x00\x00\x00oops", ChecksumMismatchError),
     ],
 )
-async def test_an_answer_that_cannot_be_trusted_ends_all_and_only_the_first_gets_its_name(
+async def test_a_response_that_cannot_be_trusted_ends_all_and_only_the_first_gets_its_name(
     answer: bytes, kind: type[Exception]
 ) -> None:
     async with line() as subject:
@@ -68,7 +68,7 @@ async def test_an_answer_that_cannot_be_trusted_ends_all_and_only_the_first_gets
         assert await subject.server.receive_some() == b"", "the connection is closed"
 
 
-async def test_the_end_of_the_connection_fails_those_who_have_no_answer() -> None:
+async def test_the_end_of_the_connection_fails_those_who_have_no_response() -> None:
     async with line() as subject:
         for name in "12":
             subject.call(name)
@@ -94,7 +94,7 @@ async def test_what_a_server_said_before_it_closed_is_heard_though_writing_fails
         assert said in str(subject.error("2"))
 
 
-async def test_an_answer_that_stops_half_way_fails_all_who_wait_be_it_to_be_written(
+async def test_a_response_that_stops_half_way_fails_all_who_wait_also_to_be_written(
     autojump_clock: MockClock,
 ) -> None:
     """The reader closes the channel under the writer, and its error is the one that counts."""

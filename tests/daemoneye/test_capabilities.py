@@ -84,7 +84,7 @@ async def test_capabilities_may_change_while_it_serves() -> None:
     assert stated_capabilities(await gate(negotiation_task(), None)) == ALL
 
 
-async def test_only_the_answer_to_a_negotiation_carries_them() -> None:
+async def test_only_the_response_to_a_negotiation_carries_them() -> None:
     answer = await CapabilityGate(work, ALL)(DetectionTask(task_id="t"), None)
     assert not answer.HasField("capabilities")
 

@@ -184,7 +184,7 @@ async def test_an_expected_hash_is_confirmed_in_any_case(executable: Path) -> No
     assert result.hash_result.success
 
 
-async def test_a_mismatch_is_an_answer_and_no_failure(executable: Path) -> None:
+async def test_a_mismatch_is_a_response_and_no_failure(executable: Path) -> None:
     result = await ask(check(executable, expected="0" * 64))
     assert result.success
     found = result.hash_result

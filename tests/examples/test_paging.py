@@ -36,7 +36,7 @@ class FakeCollector:
         return DetectionResult(task_id=task.task_id, success=True, processes=records)
 
 
-async def test_an_answer_that_fits_is_asked_for_once() -> None:
+async def test_a_response_that_fits_is_asked_for_once() -> None:
     collector = FakeCollector({1: 10, 2: 10}, limit=20)
     seen = await enumerate_processes(collector.ask, Question(names=["1", "2"], algorithm="sha256"))
     assert [record.pid for record in seen.records] == [1, 2]
@@ -103,7 +103,7 @@ async def test_a_collector_that_does_not_know_pids_only_is_one_clear_error() -> 
     assert len(collector.asked) == 2
 
 
-async def test_a_question_that_is_too_large_is_halved_like_an_answer() -> None:
+async def test_a_question_that_is_too_large_is_halved_like_a_response() -> None:
     collector = FakeCollector(dict.fromkeys(range(1, 65), 1), limit=1000)
 
     async def ask(task: DetectionTask) -> DetectionResult:

@@ -123,7 +123,7 @@ async def test_callers_notice_nothing_of_ten_hangups(endpoint: str, settings: Pa
         assert not any(entry.startswith(("connections_refused", "handler_f")) for entry in counters)
 
 
-async def test_two_hangups_at_once_are_as_good_as_one(endpoint: str, settings: Path) -> None:
+async def test_two_hangups_at_once_are_like_one(endpoint: str, settings: Path) -> None:
     write(settings, "interprocess")
     async with collector(endpoint, settings) as program:
         write(settings, "legacy")

@@ -594,7 +594,7 @@ RESILIENT = [
 
 @MOMENTS
 @pytest.mark.parametrize("operation", RESILIENT)
-async def test_a_resilient_client_cancelled_at_any_wait_is_as_good_as_before(
+async def test_a_resilient_client_cancelled_at_any_wait_is_as_it_was_before(
     world: World, moment: Moment, operation: Operation, attack: Attack
 ) -> None:
     await world.drive(moment, operation)

@@ -110,7 +110,7 @@ async def test_a_write_after_a_cancelled_wait_is_judged_by_its_own_result(config
             assert await client.receive() == b"answer"
 
 
-async def test_a_thread_that_is_late_serves_the_read_that_is_under_way_by_then(
+async def test_a_thread_that_is_late_serves_the_read_that_is_in_progress_by_then(
     config: IpcConfig, threads: Threads
 ) -> None:
     async with pair(config) as (client, server):

@@ -104,7 +104,7 @@ async def test_looking_after_the_peer_reads_ahead_no_more_than_a_frame(config: I
                 assert await server.receive() == bytes(limit)
 
 
-async def test_closing_with_a_read_and_a_write_under_way_ends_both(config: IpcConfig) -> None:
+async def test_closing_with_a_read_and_a_write_in_progress_ends_both(config: IpcConfig) -> None:
     async with pair(config) as (client, server), trio.open_nursery() as nursery:
 
         async def send() -> None:

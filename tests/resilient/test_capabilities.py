@@ -45,7 +45,9 @@ async def test_calls_go_to_those_that_can_from_the_very_first_on(autojump_clock:
         assert [one.failures for one in client.statistics()] == [0, 0, 0]
 
 
-async def test_where_nobody_can_the_refusal_of_a_healthy_one_is_the_answer(autojump_clock: MockClock) -> None:
+async def test_where_nobody_can_the_refusal_of_a_healthy_one_is_the_response(
+    autojump_clock: MockClock,
+) -> None:
     a, b = Able("a", PROCESS), Able("b", PROCESS)
     async with calling(a, b, contract=DETECTION) as client:
         for _ in range(3):
@@ -117,7 +119,7 @@ async def call_at_once(client: Any, count: int) -> None:
             nursery.start_soon(client.call, task(str(number)))
 
 
-async def test_a_server_is_asked_once_until_it_is_lost_or_the_answer_is_old(
+async def test_a_server_is_asked_once_until_it_is_lost_or_the_response_is_old(
     autojump_clock: MockClock,
 ) -> None:
     server = Old()

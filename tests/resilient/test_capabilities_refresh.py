@@ -121,7 +121,7 @@ async def test_one_that_could_not_long_ago_is_asked_again_before_those_that_cann
 
 
 @pytest.mark.parametrize("changed", [True, False])
-async def test_what_a_call_needs_is_asked_for_again_where_the_answer_is_old(
+async def test_what_a_call_needs_is_asked_for_again_where_the_response_is_old(
     autojump_clock: MockClock, changed: bool
 ) -> None:
     server = Able("a", PROCESS)

@@ -188,7 +188,7 @@ async def test_every_server_is_asked_once_and_the_error_tells_of_each(autojump_c
         assert trio.current_time() == pytest.approx(3)
 
 
-async def test_a_failed_result_is_an_answer(autojump_clock: MockClock) -> None:
+async def test_a_failed_result_is_a_response(autojump_clock: MockClock) -> None:
     a, b = FakeServer("a", fail), FakeServer("b", fail)
     async with calling(a, b) as client:
         assert (await client.call(task())).error_message == "no such process"

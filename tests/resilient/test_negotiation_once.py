@@ -188,7 +188,7 @@ async def test_a_connection_that_is_opened_when_a_refresh_is_due_leaves_the_ques
         assert collector.asked["markers"] == 2
 
 
-async def test_who_asks_and_gets_no_answer_holds_up_nobody_and_the_question_is_asked_after_all(
+async def test_who_asks_and_gets_no_response_holds_up_nobody_and_the_question_is_asked_after_all(
     autojump_clock: MockClock,
 ) -> None:
     """As at a server that keeps that very connection in its queue."""
@@ -212,7 +212,7 @@ async def test_who_asks_and_gets_no_answer_holds_up_nobody_and_the_question_is_a
         assert collector.asked["markers"] == 2
 
 
-async def test_an_answer_that_takes_long_is_waited_for_by_nobody_and_used_when_it_comes(
+async def test_a_response_that_takes_long_is_waited_for_by_nobody_and_used_when_it_comes(
     autojump_clock: MockClock,
 ) -> None:
     collector = Collector()
@@ -297,7 +297,7 @@ async def test_frames_too_small_for_a_probe_leave_it_out(autojump_clock: MockClo
     assert sorted(asked) == sorted(map(str, range(8)))
 
 
-async def test_what_grows_old_while_a_probe_is_under_way_is_asked_for_after_it(
+async def test_what_grows_old_while_a_probe_is_in_progress_is_asked_for_after_it(
     autojump_clock: MockClock,
 ) -> None:
     collector = Collector()

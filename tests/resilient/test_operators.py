@@ -138,7 +138,7 @@ async def test_one_that_is_removed_between_two_rounds_is_told_by_what_it_failed_
 # --- It is asked what it can do -----------------------------------------------------------------------------
 
 
-async def test_negotiate_asks_now_and_its_answer_is_gone_by(autojump_clock: MockClock) -> None:
+async def test_negotiate_asks_now_and_its_response_is_gone_by(autojump_clock: MockClock) -> None:
     a, b = Able("a", PROCESS), Able("b", PROCESS)
     async with calling(a, b, contract=DETECTION) as client:
         assert await client.negotiate("a") == Capabilities([PROCESS])
@@ -164,7 +164,7 @@ async def test_an_explicit_question_puts_off_the_next_refresh(autojump_clock: Mo
         assert server.negotiations == 3
 
 
-async def test_one_who_waits_to_ask_takes_the_answer_that_was_asked_for_meanwhile(
+async def test_one_who_waits_to_ask_takes_the_response_that_was_asked_for_meanwhile(
     autojump_clock: MockClock,
 ) -> None:
     server, said = Able("a", PROCESS), list[Any]()

@@ -170,7 +170,7 @@ async def test_the_calls_own_deadline_holds_while_it_waits_and_blames_nobody(
             nursery.cancel_scope.cancel()
 
 
-async def test_who_is_turned_away_keeps_its_place(autojump_clock: MockClock) -> None:
+async def test_who_is_refused_keeps_its_place(autojump_clock: MockClock) -> None:
     gate = Gate()
     a, b = FakeServer("a", hang, read_timeout_ms=2_000), FakeServer("b", gate, read_timeout_ms=10**6)
     async with calling(a, b, max_connections_per_endpoint=1) as client, trio.open_nursery() as nursery:
@@ -185,7 +185,7 @@ async def test_who_is_turned_away_keeps_its_place(autojump_clock: MockClock) -> 
     assert b.asked == names, "who had its turn at a comes last"
 
 
-async def test_who_is_turned_away_or_goes_on_to_another_gets_no_more_time(autojump_clock: MockClock) -> None:
+async def test_who_is_refused_or_goes_on_to_another_gets_no_more_time(autojump_clock: MockClock) -> None:
     a, b = (FakeServer(name, hang, read_timeout_ms=10**6) for name in "ab")
     settings: dict[str, Any] = {"max_connections_per_endpoint": 1, "pool_timeout_ms": 5_000}
     async with calling(a, b, **settings) as client, trio.open_nursery() as nursery:

@@ -147,7 +147,7 @@ async def test_a_connection_that_the_server_closed_is_noticed_before_it_is_hande
         assert client.statistics()[0].failures == 0
 
 
-async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
+async def test_a_connection_on_which_something_came_unsolicited_is_not_used_again(
     autojump_clock: MockClock,
 ) -> None:
     server = FakeServer("a")

@@ -128,7 +128,7 @@ async def test_a_server_that_comes_back_while_a_call_tries_to_connect_answers_it
         assert said.connection_failures == len(answer.attempts)
 
 
-async def test_closing_instead_of_the_first_answer_is_a_connection_not_made(
+async def test_closing_instead_of_the_first_response_is_a_connection_not_made(
     autojump_clock: MockClock,
 ) -> None:
     """What a server over its connection limit does; nothing but the negotiation was sent."""
@@ -216,7 +216,7 @@ async def test_a_server_of_another_user_is_not_tried_again(autojump_clock: MockC
         assert server.connections.now == 0
 
 
-async def test_an_answer_that_does_not_come_in_time_is_not_waited_for_again(
+async def test_a_response_that_does_not_come_in_time_is_not_waited_for_again(
     autojump_clock: MockClock,
 ) -> None:
     server = FakeServer("a", hang, read_timeout_ms=2_000)

@@ -54,7 +54,7 @@ trio.run(main, *sys.argv[1:])
 @unix_only  # SIGSTOP is
 @pytest.mark.parametrize("in_flight", ["1", "4"])
 @pytest.mark.parametrize("answered", [True, False])
-async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_answer(
+async def test_a_call_whose_program_was_stopped_past_its_deadline_finds_its_response(
     config: IpcConfig, in_flight: str, answered: bool
 ) -> None:
     entered, leave = trio.Event(), trio.Event()

@@ -116,7 +116,7 @@ async def test_connections_are_served_at_the_same_time(endpoint: MemoryEndpoint)
 
 
 @unix_only  # a pipe is closed whole
-async def test_a_half_closed_client_still_gets_the_answer_of_a_slow_handler(
+async def test_a_half_closed_client_still_gets_the_response_of_a_slow_handler(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:
     async def slow(task: DetectionTask, _: Call) -> DetectionResult:

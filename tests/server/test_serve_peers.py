@@ -55,7 +55,7 @@ async def test_a_client_that_leaves_cancels_its_handler(config: IpcConfig, ahead
         assert server.snapshot().connections_active == 0
 
 
-async def test_a_client_that_leaves_before_its_answer_changes_nothing_for_others(config: IpcConfig) -> None:
+async def test_a_client_that_leaves_before_its_response_changes_nothing_for_others(config: IpcConfig) -> None:
     async with serving(succeed, config), open_client(DETECTION, config) as honest:
         for _ in range(20):
             async with await connect(config.endpoint_path) as client:
@@ -223,7 +223,7 @@ async def test_a_flood_of_connections_does_not_keep_a_patient_client_out(config:
 # --- Requests sent ahead ------------------------------------------------------------------------------------
 
 
-async def test_an_answer_does_not_wait_for_a_slow_handler_behind_it(endpoint: MemoryEndpoint) -> None:
+async def test_a_response_does_not_wait_for_a_slow_handler_behind_it(endpoint: MemoryEndpoint) -> None:
     gate = Gate()
 
     async def quick_then_slow(asked: DetectionTask, call: Call) -> DetectionResult:
@@ -293,7 +293,7 @@ async def test_answers_that_nobody_reads_count_as_cut_off(autojump_clock: MockCl
         assert server.snapshot().requests == server.snapshot().requests_failed["cut_off"] == 3
 
 
-async def test_a_handler_has_no_longer_because_an_answer_ahead_of_it_is_not_taken(
+async def test_a_handler_has_no_longer_because_a_response_ahead_of_it_is_not_taken(
     autojump_clock: MockClock,
 ) -> None:
     """What is sent early waits for a peer that does not read; the handler's deadline rings all the same."""

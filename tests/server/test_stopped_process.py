@@ -112,7 +112,7 @@ async def let_it_stop_for_a_while(
 
 
 @pytest.mark.parametrize("in_flight", ["1", "4"])
-async def test_a_client_that_was_stopped_finds_its_answer(config: IpcConfig, in_flight: str) -> None:
+async def test_a_client_that_was_stopped_finds_its_response(config: IpcConfig, in_flight: str) -> None:
     entered, leave = trio.Event(), trio.Event()
 
     async def handler(request: DetectionTask, _: Call) -> DetectionResult:

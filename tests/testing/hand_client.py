@@ -176,7 +176,7 @@ class HasNoLimit(GoodClient):
             raise ViolationError("length")
 
 
-class TakesNothingForAnAnswer(GoodClient):
+class TakesNothingForAResponse(GoodClient):
     def check_length(self, length: int) -> None:
         if length > LIMIT:
             raise ViolationError("length")
@@ -223,7 +223,7 @@ BROKEN: Final[dict[type[GoodClient], tuple[str, ...]]] = {
     TakesLessThanTheLimit: ("C6",),
     WaitsForEver: ("C7",),
     HasNoLimit: ("C8",),
-    TakesNothingForAnAnswer: ("C9",),
+    TakesNothingForAResponse: ("C9",),
     LooksAtNoChecksum: ("C10",),
     TakesWhatIsNoMessage: ("C11",),
     StaysAfterACutFrame: ("C12",),

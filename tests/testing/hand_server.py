@@ -246,7 +246,7 @@ class AnswersOutOfOrder(GoodServer):
         return tasks[::-1]
 
 
-class ClosesAfterEachAnswer(GoodServer):
+class ClosesAfterEachResponse(GoodServer):
     async def after_answer(self, connection: Connection) -> None:
         raise trio.BrokenResourceError
 
@@ -369,7 +369,7 @@ BROKEN: Final[dict[type[GoodServer], tuple[str, ...]]] = {
     AnswersAnother: ("S5",),
     AnswersTwice: ("S6",),
     AnswersOutOfOrder: ("S7",),
-    ClosesAfterEachAnswer: ("S8",),
+    ClosesAfterEachResponse: ("S8",),
     NeedsWholeFrames: ("S9",),
     TakesLessThanTheLimit: ("S10",),
     DropsWhatIsAskedAtTheEnd: ("S11",),

@@ -233,7 +233,7 @@ async def test_it_listens_where_nobody_else_does_and_leaves_nothing_behind() -> 
             pass
 
 
-async def test_an_answer_that_cannot_be_sent_is_an_error_of_its_own(autojump_clock: MockClock) -> None:
+async def test_a_response_that_cannot_be_sent_is_an_error_of_its_own(autojump_clock: MockClock) -> None:
     with pytest.raises(ExceptionGroup) as raised:
         await checked(MemoryEndpoint(), asks_once_each_time, answer=lambda _: DetectionResult())
     assert raised.group_contains(MessageEmptyError, depth=1)

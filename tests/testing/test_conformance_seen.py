@@ -106,5 +106,5 @@ async def test_what_is_seen_of_a_server_that_closes_depends_on_who_is_first(
     autojump_clock: MockClock,
 ) -> None:
     # A connection is reset that is closed with a request unread, and closed where that came later.
-    seen = (await checked_by_hand(hand_server.ClosesAfterEachAnswer()))["S8"].seen
+    seen = (await checked_by_hand(hand_server.ClosesAfterEachResponse()))["S8"].seen
     assert seen in {f"request 2 was not answered: it {did}" for did in ("closed", "reset the connection")}

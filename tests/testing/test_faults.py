@@ -355,7 +355,7 @@ async def test_a_client_meets_the_fault_as_the_error_that_it_is(
     ],
     ids=str,
 )
-async def test_slicing_and_slowness_cost_nobody_an_answer(
+async def test_slicing_and_slowness_cost_nobody_a_response(
     faults: Faults, autojump_clock: trio.testing.MockClock
 ) -> None:
     with faults:

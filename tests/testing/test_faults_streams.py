@@ -197,7 +197,7 @@ async def test_who_waits_out_a_pause_is_woken_by_the_close(autojump_clock: trio.
     assert trio.current_time() < 10
 
 
-async def test_a_reset_in_receiving_breaks_a_send_that_is_under_way(
+async def test_a_reset_in_receiving_breaks_a_send_in_progress(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     left, right = trio.testing.memory_stream_pair()

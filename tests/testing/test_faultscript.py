@@ -177,7 +177,7 @@ def test_chance_hits_about_as_often_as_it_should_and_each_seed_elsewhere() -> No
     assert played(data, at_random(1e-320, Flip(0))) == [data]
 
 
-def test_a_frame_can_be_hit_by_chance() -> None:
+def test_a_frame_can_be_hit_at_random() -> None:
     frames = frame(task("x")) * 1000
     [out] = merged(played(frames, at_each_frame(Truncate(), probability=0.5)))
     assert isinstance(out, bytes)

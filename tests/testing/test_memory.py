@@ -114,7 +114,7 @@ async def test_a_sender_waits_for_a_reader_and_loses_nothing() -> None:
 
 @pytest.mark.parametrize("operation", ["receive_some", "wait_send_all_might_not_block"])
 @pytest.mark.parametrize("closer", ["own end", "peer"])
-async def test_a_close_wakes_whoever_waits(operation: str, closer: str) -> None:
+async def test_a_close_wakes_all_who_wait(operation: str, closer: str) -> None:
     left, right = memory_streams(buffer_bytes=1)
     left.write(b"x")
     outcomes: list[object] = []

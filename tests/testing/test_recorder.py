@@ -248,7 +248,7 @@ async def test_a_recording_that_is_shown_by_another_contract_says_so(
     assert 'task_id: "a"' in shown
 
 
-async def test_a_recording_of_a_contract_that_is_not_at_hand_is_shown_as_bytes(
+async def test_a_recording_of_a_contract_that_is_not_available_is_shown_as_bytes(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await recorded_under_another_contract(path)

@@ -43,7 +43,7 @@ async def test_a_server_that_answers_as_before_shows_no_difference(path: Path) -
         assert server.snapshot().requests == 4
 
 
-async def test_an_answer_that_differs_is_told(path: Path) -> None:
+async def test_a_response_that_differs_is_told(path: Path) -> None:
     recording = await record(path, "a", "b", "c")
 
     async def changed(task: DetectionTask, call: Call) -> DetectionResult:
@@ -74,7 +74,7 @@ async def test_a_server_that_closes_ends_that_connections_replay(path: Path) -> 
         assert isinstance(difference.error, PeerClosedError)
 
 
-async def test_a_request_without_an_answer_then_and_now_is_no_difference(
+async def test_a_request_without_a_response_then_and_now_is_no_difference(
     path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     endpoint = MemoryEndpoint()
@@ -127,7 +127,7 @@ async def test_a_request_that_nobody_recorded_fails_the_test(path: Path) -> None
         await ask()
 
 
-async def test_an_answer_that_nobody_asked_for_is_not_that_of_the_next_request(path: Path) -> None:
+async def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_request(path: Path) -> None:
     near, far = memory_streams()
     with Recorder(path, DETECTION) as recorder:
         client = recorder.wrap(near)

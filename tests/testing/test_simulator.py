@@ -89,7 +89,7 @@ async def test_each_behaviour_is_the_error_that_it_should_be_and_the_next_task_i
         assert collector.connections == 2
 
 
-async def test_slowness_within_the_deadline_is_an_answer(autojump_clock: trio.testing.MockClock) -> None:
+async def test_slowness_within_the_deadline_is_a_response(autojump_clock: trio.testing.MockClock) -> None:
     async with (
         simulate_collector(slow(20), drip(0.1, 2), slow(1, fail("late and failed"))) as collector,
         open_client_at(DETECTION, collector.endpoint) as client,
@@ -101,7 +101,7 @@ async def test_slowness_within_the_deadline_is_an_answer(autojump_clock: trio.te
         assert (await client.call(task())).error_message == "late and failed"
 
 
-async def test_an_answer_that_nobody_asked_for_spoils_the_connection() -> None:
+async def test_a_response_that_nobody_asked_for_spoils_the_connection() -> None:
     async with (
         simulate_collector(unsolicited_response()) as collector,
         open_client_at(DETECTION, collector.endpoint) as client,

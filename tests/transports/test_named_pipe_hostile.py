@@ -121,7 +121,9 @@ async def test_a_read_that_is_not_cancelled_at_once_loses_nothing_and_stops_nobo
         assert await server.receive_some() == b"d"
 
 
-async def test_a_stream_can_be_closed_while_such_a_read_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_can_be_closed_while_such_a_read_is_in_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with no_handle_left():
         async with pair() as (client, server), rescued(client):
             late_to_cancel(server, client, monkeypatch)

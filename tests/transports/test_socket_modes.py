@@ -163,11 +163,11 @@ async def test_as_many_clients_wait_as_the_backlog_has_room_for(path: str) -> No
         waiting = [socket.socket(socket.AF_UNIX) for _ in range(4)]
         for client in waiting:
             client.setblocking(False)
-        *welcome, turned_away = waiting
+        *welcome, refused = waiting
         for client in welcome:  # Linux has room for one more than it is told (listen(2))
             client.connect(path)
         with pytest.raises(BlockingIOError):
-            turned_away.connect(path)
+            refused.connect(path)
         for client in waiting:
             client.close()
 

@@ -227,7 +227,7 @@ async def test_a_lock_of_the_next_starters_is_left_to_them(directory: str) -> No
         os.close(directory_fd)
 
 
-async def test_a_server_of_another_make_that_is_quicker_is_left_alone(
+async def test_a_server_of_another_implementation_that_is_quicker_is_left_alone(
     directory: str, start: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes no lock, and binds between our look and our bind(2)."""

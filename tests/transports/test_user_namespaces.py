@@ -33,7 +33,7 @@ NOBODY = 65_534
 
 
 @contextmanager
-def squatted(directory: str) -> Iterator[str]:
+def taken(directory: str) -> Iterator[str]:
     """A path at which a server listens that nobody asked for, in a place that every user can pass."""
     os.chmod(directory, 0o755)
     path = f"{directory}/test.sock"
@@ -190,7 +190,7 @@ trio.run(main)
 def test_a_client_that_is_its_namespaces_nobody_does_not_trust_a_strangers_server(
     directory: str, transport: TransportType, attack: Attack
 ) -> None:
-    with squatted(directory) as path:
+    with taken(directory) as path:
         said = run_in_namespace(CLIENT, path, str(transport), maps=CONTAINER, user=NOBODY)
     assert said.startswith("PeerNotAllowedError"), said
     assert "uid 65534, which here stands for all whom this user namespace does not map" in said
@@ -206,7 +206,7 @@ def test_a_client_that_is_its_namespaces_nobody_does_not_trust_a_strangers_serve
 def test_a_client_in_a_namespace_without_any_map_trusts_nobody(
     directory: str, transport: TransportType, attack: Attack
 ) -> None:
-    with squatted(directory) as path:
+    with taken(directory) as path:
         said = run_in_namespace(CLIENT, path, str(transport))
     assert said.startswith("PeerNotAllowedError"), said
     attack(
