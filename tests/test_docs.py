@@ -1,4 +1,4 @@
-"""What the documentation says is true: programs run as printed, and names, defaults and messages exist.
+"""What the documentation shows works: programs and runbooks run as printed, and so do files and commands.
 
 Programs run as processes of their own, in a private directory that is their home as well.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import inspect
 import itertools
-import os
 import re
 import shlex
 import subprocess
@@ -19,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 import pytest
@@ -27,70 +24,11 @@ import trio
 
 import trio_ipc
 import trio_ipc.transports
+from tests.docs_support import DOCS, PAGES, README, ROOT, Fence, fences_of, is_guide
 from tests.platforms import UNDER_WINE, unix_only, windows_only
 from tests.shells import environment, run_commands
-from tests.site.public import public_names
 from tests.support import STRICT_PYTHON
-from tests.test_package import PACKAGES
-from trio_ipc import (
-    Call,
-    ClientMetrics,
-    ClientSnapshot,
-    ConfigError,
-    Crc32Variant,
-    EndpointSnapshot,
-    IpcConfig,
-    IpcError,
-    ResilientConfig,
-    ResilientSnapshot,
-    ServerSnapshot,
-    open_client,
-    serve,
-)
-from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.endpoint import DEFAULT_SOCKET
-from trio_ipc.telemetry import CallFailure, CloseReason, Refusal, RequestFailure, TimeoutKind
-from trio_ipc.telemetry.kinds import Kind
-from trio_ipc.telemetry.metrics import METRICS
-from trio_ipc.transports import Duplex
-
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-CHANGELOG = ROOT / "CHANGELOG.md"
-DOCS = ROOT / "docs"
-PAGES = [README, CHANGELOG, *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("*/*.md"))]
-
-#: The only hosts that a page may name.
-HOSTS = {"keepachangelog.com", "semver.org"}
-
-PUBLIC = sorted({name for names in public_names().values() for name in names})
-
-
-@attrs.frozen
-class Fence:
-    """A fenced block. ``output`` is the ``text`` block that comes next after a program, if one does."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-    output: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
-
-
-def fences_of(page: Path) -> list[Fence]:
-    document = page.read_text(encoding="utf-8")
-    found: list[Fence] = []
-    for match in re.finditer(r"^```(\S*)\n(.*?)^```$", document, re.MULTILINE | re.DOTALL):
-        if match[1].startswith("{"):
-            continue  # a directive of the site's
-        line = document.count("\n", 0, match.start()) + 1
-        if match[1] == "text" and found and found[-1].language == "python":
-            found[-1] = attrs.evolve(found[-1], output=match[2])
-        found.append(Fence(page, line, match[1], match[2]))
-    return found
+from trio_ipc import IpcConfig
 
 
 def of_unix(fence: Fence) -> bool:
@@ -114,11 +52,6 @@ def each(found: Iterable[Fence]) -> list[Any]:
         )
         for fence in found
     ]
-
-
-def is_guide(page: Path) -> bool:
-    """Whether a page's examples build on each other: tests/test_guides.py runs it from top to bottom."""
-    return page.parent == DOCS and (page.name == "tutorial.md" or page.name.startswith("howto-"))
 
 
 def fences(language: str) -> list[Fence]:
@@ -385,245 +318,3 @@ def test_a_command_is_one_that_works(fence: Fence) -> None:
     for line in fence.text.splitlines():
         program, *arguments = shlex.split(line)
         CHECKS[program](*arguments)
-
-
-# --- Links, names and defaults ------------------------------------------------------------------------------
-
-
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as the usual renderers make them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        if "://" in link:
-            continue
-        path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
-        assert target.is_file(), link
-        assert not anchor or anchor in anchors(target), link
-
-
-def test_every_page_is_in_the_index() -> None:
-    index = (DOCS / "index.md").read_text(encoding="utf-8")
-    for page in DOCS.glob("*.md"):
-        assert page.name == "index.md" or f"]({page.name})" in index
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_page_names_this_machine_or_a_strange_host(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for place in (str(ROOT), "/root", "/home", "/Users"):
-        assert not re.search(rf"(?<![\w.]){re.escape(place)}/", text), place
-    assert {urlsplit(url).hostname for url in re.findall(r"\w+://[^\s)>`]+", text)} <= HOSTS
-
-
-def test_the_changelog_tells_of_every_public_name() -> None:
-    text = CHANGELOG.read_text(encoding="utf-8")
-    assert [name for name in PUBLIC if not re.search(rf"`{name}[`(]", text)] == []
-
-
-def test_every_setting_is_told_with_its_default_and_its_variable() -> None:
-    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    defaults = attrs.asdict(IpcConfig())
-    if sys.platform == "win32":
-        defaults["endpoint_path"] = DEFAULT_SOCKET  # docs/windows.md has the pipe's name
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)` \| [^|]+ \| `(\w+)` \|$", text, re.MULTILINE)
-    assert rows == [
-        (name, f'"{value}"' if isinstance(value, str) else str(value), f"TRIO_IPC_{name.upper()}")
-        for name, value in defaults.items()
-    ]
-    meanings = text.partition("## What they mean")[2]
-    assert [name for name in defaults if f"| `{name}` |" not in meanings] == []
-
-
-def test_every_setting_of_the_resilient_client_is_told_with_its_default() -> None:
-    text = (DOCS / "resilient-client.md").read_text().partition("## Settings")[2]
-    assert re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE) == [
-        (name, f'"{value}"' if isinstance(value, str) else str(value))
-        for name, value in attrs.asdict(ResilientConfig()).items()
-    ]
-
-
-def test_every_metric_is_told() -> None:
-    text = (DOCS / "resilient-client.md").read_text()
-    assert [name for name in attrs.asdict(ClientMetrics()) if f"`{name}`" not in text] == ["transport"]
-
-
-def test_all_that_is_counted_is_told_by_its_field_kind_and_metric() -> None:
-    text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
-    snapshots = (ServerSnapshot, ClientSnapshot, ResilientSnapshot, EndpointSnapshot)
-    names = {field.name for kind in snapshots for field in attrs.fields(kind)}
-    for kinds in (CloseReason, RequestFailure, CallFailure, Refusal, TimeoutKind):
-        names |= set(kinds)
-    assert {name for name in names if f"`{name}`" not in text} == set()
-
-
-def test_the_table_of_metrics_has_each_metric_with_its_type() -> None:
-    text = (DOCS / "telemetry.md").read_text(encoding="utf-8")
-    rows = re.findall(
-        r"^\| `(trio_ipc_(?:server|resilient)_\w+)` \| (?:`(\w+)`)? ?\| (\w+)(?:, by `(\w+)`)? \|",
-        text,
-        re.MULTILINE,
-    )
-    told = {(name, kind, label) for *names, kind, label in rows for name in names if name}
-    assert told == {
-        (
-            "_".join(filter(None, ("trio_ipc", metric.side, metric.name, metric.unit)))
-            + ("_total" if metric.kind is Kind.COUNTER else ""),
-            metric.kind.name.lower(),
-            metric.label,
-        )
-        for metric in METRICS
-    }
-
-
-def test_the_log_has_the_loggers_and_fields_that_are_told() -> None:
-    text = (DOCS / "telemetry.md").read_text(encoding="utf-8").partition("## Logging")[2]
-    told = set(re.findall(r"^\| `(trio_ipc\.[\w.]+)` \|", text, re.MULTILINE))
-    package = Path(trio_ipc.__file__).parent
-    logging = {file for file in package.rglob("*.py") if "_log = Log(__name__)" in file.read_text("utf-8")}
-    names = {f"trio_ipc.{file.relative_to(package).parts[0].removesuffix('.py')}" for file in logging}
-    assert told == names
-    fields = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    for file in logging:
-        for given in re.findall(r"\{[^{}]*\"endpoint\": [^{}]*\}", file.read_text("utf-8")):
-            assert set(re.findall(r"\"(\w+)\": ", given)) <= {*fields}, file
-
-
-def test_what_the_package_needs_is_told() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = {re.split(r"[<>=!~ ;]", requirement)[0] for requirement in project["dependencies"]}
-    text = (DOCS / "getting-started.md").read_text(encoding="utf-8")
-    told = re.search(r"^It needs (.*)$", text, re.MULTILINE)
-    assert told is not None
-    assert set(re.findall(r"`([\w-]+)`", told[1])) == needed
-
-
-def test_the_packages_are_those_of_the_architecture_page() -> None:
-    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(\w+)` \|", text.partition("## Rules")[0], re.MULTILINE) == PACKAGES
-
-
-def test_what_a_channel_needs_of_a_connection_is_told() -> None:
-    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    table = text.partition("primitives (`Duplex`)")[2].partition("\n### ")[0]
-    told = {
-        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]
-    }
-    assert told == {name for name, thing in vars(Duplex).items() if inspect.isfunction(thing)}
-
-
-# --- Messages -----------------------------------------------------------------------------------------------
-
-
-async def complaint(action: Callable[[], object]) -> str:
-    """What a call, which may be asynchronous, complains of."""
-    try:
-        result = action()
-        if hasattr(result, "__await__"):
-            await result
-    except IpcError as exc:
-        return str(exc)
-    raise AssertionError("it did not fail")
-
-
-async def answer(task: DetectionTask, _: Call) -> DetectionResult:
-    if task.task_id == "large":
-        return DetectionResult(task_id="large", error_message="x" * 2_000_000)
-    raise ValueError("no such process")
-
-
-async def first_errors(directory: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What docs/getting-started.md quotes."""
-    assert sys.platform != "win32"
-    config = IpcConfig(endpoint_path=f"{directory}/s.sock")
-
-    async def listen() -> None:
-        await serve(answer, DETECTION, config)
-
-    async def call(task: DetectionTask, config: IpcConfig = config) -> DetectionResult:
-        async with open_client(DETECTION, config) as client:
-            return await client.call(task)
-
-    task = DetectionTask(task_id="1")
-    errors = {"not-found": await complaint(lambda: call(task))}
-    async with trio.open_nursery() as nursery:
-        server = await nursery.start(serve, answer, DETECTION, config)
-        errors["in-use"] = await complaint(listen)
-        errors["empty"] = await complaint(lambda: call(DetectionTask()))
-        errors["too-large"] = await complaint(lambda: call(DetectionTask(task_id="x" * 2_000_000)))
-        other = config.replace(crc32_variant=Crc32Variant.CASTAGNOLI)
-        errors["variant"] = await complaint(lambda: call(task, other))
-        errors["raised"] = (await call(task)).error_message
-        errors["response-too-large"] = (await call(DetectionTask(task_id="large"))).error_message
-        server.stop()
-    with trio.socket.socket(trio.socket.AF_UNIX) as dead:
-        await dead.bind(config.endpoint_path)
-        errors["refused"] = await complaint(lambda: call(task))
-    os.unlink(config.endpoint_path)
-    Path(config.endpoint_path).touch()
-    errors["not-a-socket"] = await complaint(listen)
-    os.unlink(config.endpoint_path)
-    os.chmod(directory, 0o777)
-    errors["shared"] = await complaint(listen)
-    os.chmod(directory, 0o700)
-
-    def forbidden(path: str, *_: object) -> None:
-        raise PermissionError(13, "Permission denied", path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "mkdir", forbidden)  # root may make directories anywhere
-        elsewhere = config.replace(endpoint_path=f"{directory}/missing/s.sock")
-        errors["no-right"] = (await complaint(lambda: serve(answer, DETECTION, elsewhere))).replace(
-            "missing/", ""
-        )
-    errors["relative"] = await complaint(lambda: IpcConfig(endpoint_path="hello.sock"))
-    return {
-        name: text.replace(f"{directory}/s.sock", "PATH").replace(directory, "DIR")
-        for name, text in errors.items()
-    }
-
-
-async def setting_errors(directory: str) -> dict[str, str]:
-    """What docs/configuration.md quotes."""
-    wrong: dict[str, Callable[[], object]] = {
-        "value": lambda: IpcConfig(read_timeout_ms=0),
-        "choice": lambda: IpcConfig(crc32_variant="crc32"),
-        "unknown": lambda: IpcConfig.load(read_timeout=5),
-        "environment": lambda: IpcConfig.load(environ={"TRIO_IPC_MAX_CONECTIONS": "8"}, strict=True),
-        "transport": lambda: IpcConfig(transport="tcp"),
-        "file": lambda: IpcConfig.load(Path(directory, "settings.toml")),
-        "huge": lambda: IpcConfig(max_connections=10**5_000),
-    }
-    return {name: (await complaint(action)).replace(directory + os.sep, "") for name, action in wrong.items()}
-
-
-def without_numbers(text: str) -> str:
-    """Sizes, checksums and process ids differ from run to run, and from version to version."""
-    return re.sub(r"\b[0-9a-f]{8}\b|\b[N\d]+\b", "#", text)
-
-
-def quote(page: Path) -> list[str]:
-    return [without_numbers(fence.text.strip()) for fence in fences_of(page) if fence.language == "text"]
-
-
-@unix_only  # half of them speak of socket files and modes
-async def test_the_errors_that_newcomers_meet_say_what_is_quoted(
-    directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quotes = quote(DOCS / "getting-started.md")
-    with trio.fail_after(10):
-        errors = await first_errors(directory, monkeypatch)
-    assert [text for text in errors.values() if without_numbers(text) not in quotes] == []
-    assert len(quotes) == len(errors) + 3  # what the two clients print, and who catches errors
-
-
-async def test_the_errors_of_settings_say_what_is_quoted(directory: str) -> None:
-    errors = await setting_errors(directory)
-    quotes = quote(DOCS / "configuration.md")
-    assert sorted(quotes) == sorted(without_numbers(text) for text in errors.values())
-    assert issubclass(ConfigError, ValueError)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs_support import DOCS, Fence, fences_of, is_guide
 from tests.platforms import unix_only
 from tests.shells import run_commands
-from tests.test_docs import DOCS, Fence, fences_of, is_guide
 
 GUIDES = [page for page in sorted(DOCS.glob("*.md")) if is_guide(page)]
 

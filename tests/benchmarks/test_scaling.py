@@ -1,11 +1,10 @@
-"""The page on how costs grow shows what was measured, of responses that are right, and no process is left."""
+"""How costs grow is measured with responses that are right and judged as is said, and leaves no process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import re
 import socket
 import sys
 from pathlib import Path
@@ -19,14 +18,12 @@ from rich.console import Console
 from tests.benchmarks.results import text_of
 from tests.benchmarks.scaling import __main__ as program
 from tests.benchmarks.scaling.asked import Question, answer
-from tests.benchmarks.scaling.chart import draw, labels_of
 from tests.benchmarks.scaling.curves import (
     BARE,
     CONTENDERS,
     CURVES,
     GOALS,
     MOST_BYTES,
-    NO_POLLING,
     OURS,
     Goal,
     Measured,
@@ -34,16 +31,13 @@ from tests.benchmarks.scaling.curves import (
     values,
 )
 from tests.benchmarks.scaling.loops import Job, at_once, in_turn
-from tests.benchmarks.scaling.page import SECTION, document, section, tables
+from tests.benchmarks.scaling.page import document, section, tables
 from tests.benchmarks.scaling.run import Plan, Run, started
+from tests.benchmarks.scaling_support import FIGURES, check_shape
 from tests.benchmarks.workers import ROOT, ContenderError
 from tests.platforms import needs_proc, unix_only
 
 pytestmark = unix_only
-
-DOCS = Path(ROOT, "docs")
-
-FIGURES = {"us", "server_cpu_us", "client_cpu_us"}
 
 
 def plan(**points: tuple[float, ...]) -> Plan:
@@ -287,32 +281,6 @@ def test_a_goal_whose_points_were_not_measured_is_no_goal_missed() -> None:
     }
 
 
-def check_shape(found: dict[str, Any]) -> None:
-    """What docs/scaling.md says of the JSON file."""
-    page = (DOCS / "scaling.md").read_text(encoding="utf-8").partition("## The JSON file")[2]
-    told = {
-        name
-        for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", row)
-    }
-    assert found.keys() == told
-    assert found["format"] == 1
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
-    assert found["machine"].keys() == {"processor", "cores", "load", "system", "python"}
-    assert {"trio_ipc", "trio", "protobuf"} <= found["versions"].keys()
-    assert found["points"].keys() <= CURVES.keys()
-    for curve, of_curve in found["measured"].items():
-        assert of_curve.keys() <= CONTENDERS.keys()
-        for figures in of_curve.values():
-            assert figures.keys() == FIGURES
-            for by_point in figures.values():
-                assert by_point.keys() <= {key(point) for point in found["points"][curve]}
-                assert {len(of_rounds) for of_rounds in by_point.values()} == {found["rounds"]}
-    for goal in found["goals"]:
-        assert goal.keys() == {"curve", "what", "limit", "at_least", "values", "met"}
-        assert (goal["met"] is None) == (goal["values"] is None)
-
-
 async def test_a_result_has_its_shape_and_tells_of_no_machine() -> None:
     run = Run(plan(sizes=(10, 1024), pauses=(0,)))
     with trio.fail_after(60):
@@ -343,59 +311,3 @@ def test_a_table_has_the_medians_and_the_ratios_of_each_point() -> None:
     assert table.rows == [
         ["1", "30.0", "20.0", "10.0", "3.00 (2.00 to 4.00)", "2.00 (1.00 to 2.00)", "2.00 (1.00 to 3.00)"]
     ]
-
-
-# --- What is published --------------------------------------------------------------------------------------
-
-
-def published() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((DOCS / "scaling.json").read_text(encoding="utf-8"))
-    return found
-
-
-def test_the_published_result_is_a_full_one() -> None:
-    found = published()
-    check_shape(found)
-    assert found["quick"] is False
-    assert found["points"] == {name: list(curve.points) for name, curve in CURVES.items()}
-    assert found["measured"].keys() == CURVES.keys()
-    for of_curve in found["measured"].values():
-        assert of_curve.keys() == CONTENDERS.keys()
-
-
-def test_the_goals_are_those_of_the_published_figures() -> None:
-    found = published()
-    assert found["goals"] == [goal.judged(found["measured"]) for goal in GOALS]
-
-
-def test_the_page_has_the_tables_of_the_published_result() -> None:
-    [shown] = SECTION.findall((DOCS / "scaling.md").read_text(encoding="utf-8"))
-    assert shown == section(published())
-
-
-def test_the_curves_are_those_of_the_published_result(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", exc_type=ImportError)
-    draw(published(), str(tmp_path / "scaling.svg"))
-    drawn = (tmp_path / "scaling.svg").read_text(encoding="utf-8")
-    assert drawn == (DOCS / "scaling.svg").read_text(encoding="utf-8")
-
-
-def test_the_picture_says_where_and_when_and_who() -> None:
-    text = (DOCS / "scaling.svg").read_text(encoding="utf-8")
-    found = published()
-    for said in (found["date"], found["machine"]["processor"], found["machine"]["python"]):
-        assert said in text
-    for name in (OURS, NO_POLLING, BARE):
-        assert f">{CONTENDERS[name]}</text>" in text
-
-
-def test_a_point_has_no_label_where_it_would_stand_on_the_one_before() -> None:
-    callers = CURVES["callers"]
-    assert labels_of(callers, callers.points, 1) == ["1", "4", "16", "64", "", "256", "1,024"]
-    pauses = CURVES["pauses"]
-    assert "" not in labels_of(pauses, pauses.points, 50)
-
-
-def test_the_page_tells_of_every_curve_and_contender() -> None:
-    page = (DOCS / "scaling.md").read_text(encoding="utf-8").partition("<!-- tables -->")[0]
-    assert [name for name in (*CURVES, *CONTENDERS) if f"| `{name}` |" not in page] == []

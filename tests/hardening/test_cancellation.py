@@ -1,145 +1,38 @@
-"""Every public operation, cancelled at every place at which it can be, over both transports.
+"""Every public operation of a client, of a server and of a pair, cancelled at every place at which it can be.
 
 Each test runs one operation again and again, cancelled at one wait after another, beside a client that has a
 request in flight all the time. After each of them: no descriptor, no connection and no file is left, the
 client beside it has its response, and what was cancelled either goes on with right responses or says that
-it is closed.
+it is closed. All of that is over both transports.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias
+from contextlib import suppress
 
-import attrs
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
 
+from tests.hardening.cancellation_support import LARGE, MOMENTS, Operation, World, is_good_or_closed
 from tests.hardening.record import Attack
-from tests.platforms import KEPT_BY_WINE, UNDER_WINE, exists, open_handles
+from tests.platforms import exists
 from tests.resilient.support import PLAIN, UNREPEATABLE, nothing_is_left_behind
-from tests.support import DetectionClient, DetectionServer, serving, success, task
+from tests.support import DetectionServer, success, task
 from trio_ipc import (
     Call,
-    Channel,
     ChannelClosedError,
     Contract,
-    IpcConfig,
     PeerClosedError,
     TransportType,
     TruncatedFrameError,
     open_client,
     serve,
 )
-from trio_ipc.channel import close_at_once
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.opening import open_channel, open_channel_listener
 from trio_ipc.resilient import Endpoint, open_resilient_client
-from trio_ipc.testing import (
-    CancelledAttempt,
-    Dribble,
-    Faults,
-    Moment,
-    at_byte,
-    cancel_everywhere,
-    open_pair,
-)
-from trio_ipc.transports import PeerPolicy
-
-#: Under Wine each wait of a pipe costs a hundred times what it costs here; one moment of the three must do.
-MOMENTS = pytest.mark.parametrize("moment", [Moment.WAITING] if UNDER_WINE else list(Moment), ids=str)
-
-#: More than a socket takes, so that sending waits.
-LARGE = "x" * 700_000
-
-#: Far more than any of it takes. Nothing waits that long unless it is broken.
-DEADLINE = 60.0
-
-
-@attrs.define(eq=False)
-class World:
-    """A server, and a client of it that must never notice what happens beside it."""
-
-    config: IpcConfig
-    server: DetectionServer
-    neighbour: DetectionClient
-    _gate: trio.Event = attrs.field(factory=trio.Event)
-    _held: trio.Event = attrs.field(factory=trio.Event)
-
-    async def answer(self, request: DetectionTask, _: Call) -> DetectionResult:
-        """Answer by what was asked: ``held`` when the gate opens, all the rest after a few steps."""
-        if request.task_id == "held":
-            self._held.set()
-            await self._gate.wait()
-        await trio.lowlevel.checkpoint()
-        return success(request.task_id)
-
-    def elsewhere(self) -> IpcConfig:
-        """Settings for an endpoint beside the server's."""
-        return self.config.replace(endpoint_path=f"{self.config.endpoint_path}-2")
-
-    @asynccontextmanager
-    async def undisturbed(self) -> AsyncIterator[None]:
-        """Have a request of the neighbour's in a handler for the length of a block, and then answered."""
-        self._gate, self._held = trio.Event(), trio.Event()
-
-        async def ask() -> None:
-            assert await self.neighbour.call(task("held")) == success("held")
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask)
-            await self._held.wait()
-            yield
-            self._gate.set()
-
-    async def drive(self, moment: Moment, operation: Operation) -> None:
-        """Cancel the operation at every wait, and look around after each."""
-        for _ in range(2):  # so that it is served, and has the task that keeps its deadlines
-            await self.neighbour.call(task())
-        await trio.testing.wait_all_tasks_blocked()
-        before = self.around()
-        handles = open_handles() if sys.platform == "win32" else 0
-        with trio.fail_after(DEADLINE):
-            for attempt in cancel_everywhere([moment]):
-                async with self.undisturbed():
-                    await operation(self, attempt)
-                with trio.move_on_after(DEADLINE / 6):
-                    while self.around() != before:  # the server may be about to see the end of a client
-                        await trio.lowlevel.checkpoint()
-                assert self.around() == before, attempt
-        assert attempt.number > 1, "it was cancelled nowhere"
-        if sys.platform == "win32":
-            assert open_handles() < handles + attempt.number + KEPT_BY_WINE
-
-    def around(self) -> dict[str, object]:
-        """What must be as before: a thing that only garbage collection would close is left behind."""
-        tasks = trio.lowlevel.current_statistics().tasks_living
-        if sys.platform != "linux":  # Windows' threads have handles, and live a little longer than their work
-            return {"tasks": tasks}
-        directory = os.path.dirname(self.server.endpoint)
-        return {
-            "tasks": tasks,
-            "descriptors": len(os.listdir("/proc/self/fd")),
-            "files": sorted(os.listdir(directory)),
-        }
-
-
-Operation: TypeAlias = Callable[[World, CancelledAttempt], Awaitable[None]]
-
-
-@pytest.fixture
-async def world(config: IpcConfig) -> AsyncIterator[World]:
-    async def answer(request: DetectionTask, call: Call) -> DetectionResult:
-        return await made.answer(request, call)
-
-    async with serving(answer, config) as server, open_client(DETECTION, config) as neighbour:
-        made = World(config, server, neighbour)
-        yield made
+from trio_ipc.testing import CancelledAttempt, Dribble, Faults, Moment, at_byte, open_pair
 
 
 def shown(attack: Attack) -> None:
@@ -148,17 +41,6 @@ def shown(attack: Attack) -> None:
         tried=1,
         outcome="nothing left open; it goes on right or says that it is closed; nobody beside it noticed",
     )
-
-
-async def is_good_or_closed(client: DetectionClient) -> None:
-    """The next calls have their own responses, or all of them say that the client is closed."""
-    broken = client.is_broken
-    for name in ("after", "again"):
-        try:
-            assert await client.call(task(name)) == success(name)
-            assert not broken
-        except ChannelClosedError:
-            assert broken
 
 
 # --- A client's ---------------------------------------------------------------------------------
@@ -278,198 +160,6 @@ CLIENTS = [
 @MOMENTS
 @pytest.mark.parametrize("operation", CLIENTS)
 async def test_a_client_cancelled_at_any_wait_is_good_or_closed(
-    world: World, moment: Moment, operation: Operation, attack: Attack
-) -> None:
-    await world.drive(moment, operation)
-    shown(attack)
-
-
-# --- A channel's --------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def channels(world: World) -> AsyncIterator[tuple[Channel, Channel]]:
-    """Both ends of a connection: a client's and a server's."""
-    config = world.elsewhere()
-    listener = await open_channel_listener(config, PeerPolicy.of(None))
-    made, accepted = list[Channel](), list[Channel]()
-    try:
-        async with trio.open_nursery() as nursery:
-
-            async def connect() -> None:
-                made.append(await open_channel(config))
-
-            nursery.start_soon(connect)
-            accepted.append(await listener.accept())
-        yield made[0], accepted[0]
-    finally:
-        for one in (*made, *accepted, listener):
-            await close_at_once(one)
-
-
-async def receive_all(channel: Channel) -> list[bytes]:
-    """Whole payloads until the connection ends, however it does."""
-    received: list[bytes] = []
-    with suppress(PeerClosedError, ChannelClosedError, TruncatedFrameError):
-        while True:
-            received.append(bytes(await channel.receive()))
-    return received
-
-
-PAYLOADS = [LARGE.encode(), b"second", b"third"]
-
-
-async def receiving(world: World, attempt: CancelledAttempt) -> None:
-    async with channels(world) as (near, far):
-
-        async def send() -> None:
-            with suppress(PeerClosedError):
-                for payload in PAYLOADS:
-                    await far.send(payload)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send)
-            received = []
-            with attempt:
-                received.append(bytes(await near.receive()))
-                received.append(bytes(await near.receive()))
-            with suppress(ChannelClosedError):
-                while len(received) < len(PAYLOADS):
-                    received.append(bytes(await near.receive()))
-            assert received == PAYLOADS[: len(received)], "none was lost in between, or taken twice"
-            if len(received) < len(PAYLOADS):
-                with pytest.raises(ChannelClosedError):
-                    await near.receive()
-            await near.aclose()
-
-
-async def sends(world: World, attempt: CancelledAttempt, send: Callable[[Channel], Awaitable[None]]) -> None:
-    async with channels(world) as (near, far):
-        received: list[bytes] = []
-
-        async def receive() -> None:
-            received.extend(await receive_all(far))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive)
-            with attempt:
-                await send(near)
-            try:
-                await near.send(b"last")
-                closed = False
-            except ChannelClosedError:
-                closed = True
-            await near.aclose()
-        if received and received[-1] == b"last":
-            assert not closed
-            received.pop()
-        else:
-            assert closed
-        assert received == PAYLOADS[: len(received)]
-        assert attempt.hit or received == PAYLOADS
-
-
-async def sending(world: World, attempt: CancelledAttempt) -> None:
-    async def send(channel: Channel) -> None:
-        for payload in PAYLOADS:
-            await channel.send(payload)
-
-    await sends(world, attempt, send)
-
-
-async def sending_many(world: World, attempt: CancelledAttempt) -> None:
-    await sends(world, attempt, lambda channel: channel.send_many(PAYLOADS))
-
-
-async def flushing(world: World, attempt: CancelledAttempt) -> None:
-    async def send(channel: Channel) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        channel.send_nowait(PAYLOADS)
-        await channel.flush()
-
-    await sends(world, attempt, send)
-
-
-async def filling(world: World, attempt: CancelledAttempt) -> None:
-    async with channels(world) as (near, far):
-        await far.send(b"kept")
-
-        async def leave() -> None:
-            await trio.testing.wait_all_tasks_blocked()
-            await far.aclose()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(leave)
-            with attempt:
-                await near.fill()
-            assert await receive_all(near) == [b"kept"], "cancellation leaves the channel as it was"
-
-
-async def opening_a_channel(world: World, attempt: CancelledAttempt) -> None:
-    channel = None
-    with attempt:
-        channel = await open_channel(world.config)
-    if channel is not None:
-        await channel.aclose()
-
-
-async def listening(world: World, attempt: CancelledAttempt) -> None:
-    config = world.elsewhere()
-    listener = None
-    with attempt:
-        listener = await open_channel_listener(config, PeerPolicy.of(None))
-    if listener is None:
-        assert not exists(config.endpoint_path)
-    else:
-        await listener.aclose()
-
-
-async def closing_a_listener(world: World, attempt: CancelledAttempt) -> None:
-    listener = await open_channel_listener(world.elsewhere(), PeerPolicy.of(None))
-    with attempt:
-        await listener.aclose()
-    assert not exists(world.elsewhere().endpoint_path), "closing closes, cancelled or not"
-
-
-async def accepting(world: World, attempt: CancelledAttempt) -> None:
-    config = world.elsewhere()
-    listener = await open_channel_listener(config, PeerPolicy.of(None))
-
-    async def talk() -> None:
-        client = await open_channel(config)
-        await client.send(b"here I am")
-        assert await client.receive() == b"welcome"
-        await client.aclose()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk)
-        channel = None
-        with attempt:
-            channel = await listener.accept()
-        if channel is None:
-            channel = await listener.accept()  # no client is lost
-        assert await channel.receive() == b"here I am"
-        await channel.send(b"welcome")
-    await channel.aclose()
-    await listener.aclose()
-
-
-CHANNELS = [
-    receiving,
-    sending,
-    sending_many,
-    flushing,
-    filling,
-    opening_a_channel,
-    listening,
-    closing_a_listener,
-    accepting,
-]
-
-
-@MOMENTS
-@pytest.mark.parametrize("operation", CHANNELS)
-async def test_a_channel_cancelled_at_any_wait_loses_repeats_and_mixes_nothing(
     world: World, moment: Moment, operation: Operation, attack: Attack
 ) -> None:
     await world.drive(moment, operation)

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.hardening.record import ROOT, Attack
-from tests.hardening.test_system import may_mount
+from tests.hardening.system_support import may_mount
 from tests.platforms import unix_only
 from trio_ipc import IpcConfig
 

@@ -16,8 +16,8 @@ import pytest
 import trio
 from google.protobuf.internal import api_implementation
 
+from tests.hardening.hostile_support import BAD_TEXTS, STRINGS, nested_groups, refused_as_undecodable
 from tests.hardening.record import ROOT, Attack
-from tests.hardening.test_hostile_peers import BAD_TEXTS, STRINGS, nested_groups, refused_as_undecodable
 from tests.support import MIB, task
 from trio_ipc import IpcConfig, PeerPolicy, TransportType, UndecodableMessageError, open_client
 from trio_ipc.daemoneye import DETECTION

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardening.soak import JUDGES_MEMORY, Soak, Watched, main
+from tests.hardening.soak import JUDGES_MEMORY, Soak, main
+from tests.hardening.soak_programs import Watched
 from tests.platforms import unix_only
 
 MIB = 1 << 20

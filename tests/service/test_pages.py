@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs_support import DOCS, fences_of
 from tests.examples.support import Program, spawn
-from tests.test_docs import DOCS, fences_of
 
 from .support import at
 
