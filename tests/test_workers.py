@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .workers import _writable
+from .workers import _UNMEASURED, _writable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the locks are flock(2)'s")
 
@@ -124,3 +124,29 @@ def test_a_run_of_two_workers_carries_all_that_its_tests_wrote_and_measures_them
     run.assert_outcomes(passed=3, failed=3)
     assert "INTERNALERROR" not in run.stdout.str()
     assert len([*pytester.path.glob("measured.*")]) == 3, "the controller's and the workers'"
+
+
+def test_only_tests_near_to_the_code_are_measured(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeconftest(
+        "from pathlib import Path\nfrom tests import workers\n"
+        "workers._TESTS = Path(__file__).parent\npytest_plugins = ['tests.workers']"
+    )
+    for name, measured in (("client/test_a", True), ("examples/test_b", False), ("server/test_c", True)):
+        file = pytester.path / f"{name}.py"
+        file.parent.mkdir()
+        file.write_text(
+            "import coverage\ndef test_it():\n"
+            f"    assert (coverage.Coverage.current() is not None) is {measured}\n"
+        )
+    settings = pytester.makefile(".ini", coverage="[run]\nparallel = true\ndata_file = measured\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("COVERAGE_PROCESS_START", str(settings))
+    monkeypatch.delenv("COVERAGE_FILE", raising=False)
+    run = pytester.runpytest_subprocess("-n", "1", "-p", "no:randomly", "-p", "no:cacheprovider")
+    run.assert_outcomes(passed=3)
+
+
+def test_what_is_not_measured_is_there() -> None:
+    assert [name for name in _UNMEASURED if not (ROOT / "tests" / name).exists()] == []
