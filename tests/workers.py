@@ -27,7 +27,7 @@ _TESTS: Final = Path(__file__).parent
 _MEASURING: Final = "COVERAGE_PROCESS_START"
 #: Where code runs in processes of the tests alone. Elsewhere measuring them would only take time.
 _MEASURED_PACKAGES: Final = ("aio", "blocking", "cli", "service")
-#: Tests that run programs, or look from far off at what other tests look at near by. Of 16,512 statements they
+#: Tests that run programs, or look from far off at what others look at near by. Of 16,512 statements they
 #: alone run a dozen, and measured they take twice as long: CPython 3.11 traces all of its code then.
 _UNMEASURED: Final = (
     *("benchmarks", "distribution", "examples", "hardening", "interop", "mutants", "site"),
