@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 
 import pytest
 import trio
@@ -350,6 +351,29 @@ async def test_what_the_system_does_not_take_is_kept_and_flushed_in_order(config
                 assert channel.traffic.frames_sent == 20
                 assert channel.traffic.bytes_sent == peer.traffic.bytes_received
                 assert channel.send_nowait([b"x"])
+
+
+@unix_only
+@pytest.mark.parametrize("number", [1, 3])
+async def test_what_was_flushed_is_kept_no_longer(config: IpcConfig, number: int) -> None:
+    async with await listen(config.endpoint_path, PeerPolicy.own_user_and_root()) as listener:
+        async with over(await connect(config.endpoint_path), config) as channel:
+            async with over(await listener.accept(), config) as peer:
+
+                async def receive() -> None:
+                    for _ in range(number):
+                        assert len(await peer.receive()) == 1_000_000
+
+                tracemalloc.start()
+                try:
+                    assert not channel.send_nowait([bytes([number]) * 1_000_000] * number)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(receive)
+                        await channel.flush()
+                    allocated, _ = tracemalloc.get_traced_memory()
+                finally:
+                    tracemalloc.stop()
+                assert allocated < 500_000
 
 
 async def test_flushing_nothing_is_a_checkpoint(ends: Ends) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from trio_ipc import IpcConfig
 from trio_ipc.channel.spin import Spin
 
 
@@ -68,7 +69,7 @@ async def test_how_long_it_looks_depends_on_how_soon_the_waits_follow_one_anothe
 
 async def test_what_does_not_back_off_looks_each_time(autojump_clock: MockClock) -> None:
     spin = Spin(3, backs_off=False)
-    assert [await spun(spin, []) for _ in range(5)] == [3] * 5
+    assert [await spun(spin, []) for _ in range(5)] == [3 * 8] * 5
 
 
 async def test_others_have_their_turn_before_each_look_and_time_is_whoevers_it_is_told() -> None:
@@ -84,15 +85,15 @@ async def test_others_have_their_turn_before_each_look_and_time_is_whoevers_it_i
 
 
 @pytest.mark.parametrize(
-    ("rest_takes", "looks", "wanted"),
+    ("rest_takes", "attempts", "wanted"),
     [
-        (9e-6, 16, "rllllllllrllllllll"),
+        (9e-6, 2, "rllllllllrllllllll"),
         (21e-6, 4, "rlrlrlrl"),
-        (0.0, 10, "rllllllllrll"),
+        (0.0, 1, "rllllllll"),
     ],
 )
 async def test_after_a_pass_in_which_nobody_else_ran_it_looks_eight_times(
-    rest_takes: float, looks: int, wanted: str
+    rest_takes: float, attempts: int, wanted: str
 ) -> None:
     now, events = 0.0, ""
 
@@ -107,8 +108,33 @@ async def test_after_a_pass_in_which_nobody_else_ran_it_looks_eight_times(
         now += 3e-6
         return False
 
-    assert not await Spin(looks).until(look, rest=rest, clock=lambda: now)
-    assert events == wanted, "and it is looks that are counted"
+    assert not await Spin(attempts).until(look, rest=rest, clock=lambda: now)
+    assert events == wanted, "and it is passes that are counted"
+
+
+@pytest.mark.parametrize(("rest_takes", "look_takes"), [(9e-6, 3e-6), (4e-6, 1e-6), (1e-6, 0.6e-6)])
+async def test_the_default_is_enough_for_all_of_its_time_on_a_fast_machine(
+    rest_takes: float, look_takes: float
+) -> None:
+    now = 0.0
+
+    async def rest() -> None:
+        nonlocal now
+        now += rest_takes
+
+    def look() -> bool:
+        nonlocal now
+        now += look_takes
+        return False
+
+    spin = Spin(IpcConfig(endpoint_path="/unused").poll_attempts, backs_off=False)
+    await spin.until(look, rest=rest, clock=lambda: now)
+    began = now
+    await spin.until(look, rest=rest, clock=lambda: now)
+    assert 300e-6 <= now - began < 320e-6
+    began = now
+    assert not spin.block_until(look, lambda: now)
+    assert 300e-6 <= now - began < 320e-6
 
 
 def test_in_a_thread_it_does_the_same_without_a_rest() -> None:

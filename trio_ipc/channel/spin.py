@@ -41,14 +41,14 @@ class Spin:
     ``_LONGEST_PAUSE``: where it never helps, it costs next to nothing.
 
     Args:
-        looks: how often to look at a time; 0 for never.
+        attempts: how often to try at a time, by a rest and a look, or eight looks; 0 for never.
         backs_off: whether to leave it out where it did not help.
     """
 
-    __slots__ = ("_backs_off", "_left_out", "_looks", "_pause", "_waited_at")
+    __slots__ = ("_attempts", "_backs_off", "_left_out", "_pause", "_waited_at")
 
-    def __init__(self, looks: int, *, backs_off: bool = True) -> None:
-        self._looks = looks
+    def __init__(self, attempts: int, *, backs_off: bool = True) -> None:
+        self._attempts = attempts
         self._backs_off = backs_off
         self._pause = 0
         self._left_out = 0
@@ -74,18 +74,13 @@ class Spin:
         give_up = self._give_up(clock)
         if give_up is None:
             return False
-        before_rest = 0
-        for _ in range(self._looks):
-            if before_rest == 0:
-                began = clock()
-                await rest()
-                before_rest = _LOOKS_ALONE if clock() - began < _ALONE else 1
-            before_rest -= 1
-            if look():
-                self._left_out = self._pause = 0
-                return True
-            if clock() > give_up:
-                break
+        for _ in range(self._attempts):
+            began = clock()
+            await rest()
+            looks = _LOOKS_ALONE if clock() - began < _ALONE else 1
+            found = self._finds(look, looks, give_up, clock)
+            if found is not None:
+                return found
         self._found_nothing()
         return False
 
@@ -94,18 +89,27 @@ class Spin:
         give_up = self._give_up(clock)
         if give_up is None:
             return False
-        for _ in range(self._looks):
+        found = self._finds(look, self._attempts * _LOOKS_ALONE, give_up, clock)
+        if found is None:
+            self._found_nothing()
+        return bool(found)
+
+    def _finds(
+        self, look: Callable[[], bool], looks: int, give_up: float, clock: Callable[[], float]
+    ) -> bool | None:
+        """Look so often, and return whether there was something to see; None if there is time for more."""
+        for _ in range(looks):
             if look():
                 self._left_out = self._pause = 0
                 return True
             if clock() > give_up:
-                break
-        self._found_nothing()
-        return False
+                self._found_nothing()
+                return False
+        return None
 
     def _give_up(self, clock: Callable[[], float]) -> float | None:
         """Return until when to look; None where that is left out this time."""
-        if not self._looks:
+        if not self._attempts:
             return None
         now = clock()
         give_up = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
