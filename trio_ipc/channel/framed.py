@@ -331,7 +331,7 @@ class FramedChannel(Channel):
         self.traffic.frames_sent += self._frames_unsent
         self.traffic.bytes_sent += self._bytes_unsent
         self._frames_unsent = self._bytes_unsent = 0
-        # An empty rest would keep it, and the next one be made in memory that no cache has: 1.5 times as long.
+        # An empty rest keeps it, and the next one is made in memory that no cache has: 1.5 times as long.
         self._unsent = memoryview(b"")
 
     async def _flush_until(self, deadline: float) -> bool:
