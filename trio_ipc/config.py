@@ -112,8 +112,8 @@ class IpcConfig(Settings):
         poll_attempts: how often a connection looks for the peer's next bytes before its task falls
             asleep, 0 for never. It makes a round trip several times faster at the price of some CPU
             time while a connection is busy; one that waits longer stops trying. An attempt is a pass of
-            the scheduler and one look, or eight where no other task ran; it takes up to 30 µs, and after
-            300 µs the task falls asleep in any case.
+            the scheduler and one look, or eight where no other task ran. After 300 µs the task falls
+            asleep in any case.
     """
 
     _PREFIX: ClassVar[str] = ENV_PREFIX

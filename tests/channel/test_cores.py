@@ -87,4 +87,4 @@ async def test_a_channel_spins_only_where_its_peer_has_a_core_too(
     for attempts in (75, 0):
         config = IpcConfig(endpoint_path=IN_MEMORY, poll_attempts=attempts)
         channel = FramedChannel(memory_streams()[0], config, endpoint="memory", peer=None)
-        assert channel.looks == (attempts if spins else 0)
+        assert channel.poll_attempts == (attempts if spins else 0)

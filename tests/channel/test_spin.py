@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from trio_ipc import IpcConfig
+from tests.channel.support import CONFIG
 from trio_ipc.channel.spin import Spin
 
 
@@ -127,7 +127,7 @@ async def test_the_default_is_enough_for_all_of_its_time_on_a_fast_machine(
         now += look_takes
         return False
 
-    spin = Spin(IpcConfig(endpoint_path="/unused").poll_attempts, backs_off=False)
+    spin = Spin(CONFIG.poll_attempts, backs_off=False)
     await spin.until(look, rest=rest, clock=lambda: now)
     began = now
     await spin.until(look, rest=rest, clock=lambda: now)

@@ -240,7 +240,7 @@ def watch_of(parts: Parts[Any, Any], loop: asyncio.AbstractEventLoop) -> Watch |
     except (OSError, trio.ClosedResourceError):
         return None
     try:
-        return Watch(sock, channel.look, Spin(channel.looks), loop)
+        return Watch(sock, channel.look, Spin(channel.poll_attempts), loop)
     except (OSError, NotImplementedError):
         sock.close()
         return None

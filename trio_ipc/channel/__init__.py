@@ -1,12 +1,23 @@
 """Whole messages in and out of one connection, each under its deadline."""
 
 from .alarm import Alarm
-from .base import STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, too_late
+from .base import (
+    NOTHING,
+    STOPPED,
+    Channel,
+    close_at_once,
+    closed_by_peer,
+    closed_here,
+    not_taken,
+    rest_of,
+    too_late,
+)
 from .framed import FramedChannel
 from .listener import FramedChannelListener, framed
 from .spin import Spin
 
 __all__ = [
+    "NOTHING",
     "STOPPED",
     "Alarm",
     "Channel",
@@ -18,5 +29,6 @@ __all__ = [
     "closed_here",
     "framed",
     "not_taken",
+    "rest_of",
     "too_late",
 ]

@@ -41,7 +41,7 @@ class Spin:
     ``_LONGEST_PAUSE``: where it never helps, it costs next to nothing.
 
     Args:
-        attempts: how often to try at a time, by a rest and a look, or eight looks; 0 for never.
+        attempts: how often to rest before a wait, and to look then once or eight times; 0 for never.
         backs_off: whether to leave it out where it did not help.
     """
 
@@ -78,34 +78,24 @@ class Spin:
             began = clock()
             await rest()
             looks = _LOOKS_ALONE if clock() - began < _ALONE else 1
-            found = self._finds(look, looks, give_up, clock)
-            if found is not None:
-                return found
-        self._found_nothing()
-        return False
+            for _ in range(looks):
+                if look():
+                    return self._noted(found=True)
+                if clock() > give_up:
+                    return self._noted(found=False)
+        return self._noted(found=False)
 
     def block_until(self, look: Callable[[], bool], clock: Callable[[], float]) -> bool:
         """Do the same in a thread that has nothing else to do. Other threads run while the system looks."""
         give_up = self._give_up(clock)
         if give_up is None:
             return False
-        found = self._finds(look, self._attempts * _LOOKS_ALONE, give_up, clock)
-        if found is None:
-            self._found_nothing()
-        return bool(found)
-
-    def _finds(
-        self, look: Callable[[], bool], looks: int, give_up: float, clock: Callable[[], float]
-    ) -> bool | None:
-        """Look so often, and return whether there was something to see; None if there is time for more."""
-        for _ in range(looks):
+        for _ in range(self._attempts * _LOOKS_ALONE):
             if look():
-                self._left_out = self._pause = 0
-                return True
+                return self._noted(found=True)
             if clock() > give_up:
-                self._found_nothing()
-                return False
-        return None
+                break
+        return self._noted(found=False)
 
     def _give_up(self, clock: Callable[[], float]) -> float | None:
         """Return until when to look; None where that is left out this time."""
@@ -119,7 +109,11 @@ class Spin:
             return None
         return give_up
 
-    def _found_nothing(self) -> None:
-        if self._backs_off:
+    def _noted(self, *, found: bool) -> bool:
+        """Take note of how a try went, and return it."""
+        if found:
+            self._left_out = self._pause = 0
+        elif self._backs_off:
             self._left_out = 0
             self._pause = min(2 * self._pause + 1, _LONGEST_PAUSE)
+        return found

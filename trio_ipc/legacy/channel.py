@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from trio_ipc.channel import STOPPED, Channel, closed_by_peer, closed_here, not_taken
+from trio_ipc.channel import NOTHING, STOPPED, Channel, closed_by_peer, closed_here, not_taken, rest_of
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.errors import ChannelError
 from trio_ipc.legacy.frames import HEADER_BYTES, FrameReader, FrameWriter
@@ -48,7 +48,7 @@ class LegacyChannel(Channel):
         self._reader = FrameReader(
             config.max_frame_bytes, config.crc32_variant, endpoint, on_other=self._writer.use
         )
-        self._unsent = memoryview(b"")
+        self._unsent = NOTHING
         self._frames_unsent = self._bytes_unsent = 0
         self._flushing = False
         self._closed = False
@@ -207,7 +207,7 @@ class LegacyChannel(Channel):
     def _write_some(self) -> bool:
         """Hand over what the system takes; return whether that was the rest."""
         if self._unsent:
-            self._unsent = self._unsent[self._write(self._unsent) :]
+            self._unsent = rest_of(self._unsent, self._write(self._unsent))
             if self._unsent:
                 return False
         # Counted before anyone else runs: who sees the response sees the count.
