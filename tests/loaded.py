@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Final
 
 import trio
 
-from tests.benchmarks.surroundings import Surroundings, surrounded
+from tests.benchmarks.surroundings import Surroundings, cores, surrounded
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -29,7 +30,12 @@ _SUM: Final = re.compile(r"^=*\s*(\d+ \w.*?|no tests ran) in ")
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.loaded", description="Run the tests under load.")
+    parser = argparse.ArgumentParser(
+        # An option of pytest's, such as --log-level, is no short form of one of these.
+        prog="python -m tests.loaded",
+        description="Run the tests under load.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--times", type=int, default=10, metavar="N", help="how often (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="workers (default: %(default)s)")
     parser.add_argument(
@@ -38,7 +44,16 @@ def main(arguments: Sequence[str]) -> int:
     options, for_pytest = parser.parse_known_args(arguments)
     if options.times < 1 or options.jobs < 0:
         parser.error("--times must be at least 1, and --jobs at least 0")
-    return trio.run(_repeat, options, for_pytest)
+    try:
+        cores()
+    except ValueError as exc:
+        parser.error(str(exc))
+    status = 128 + signal.SIGINT
+    try:
+        status = trio.run(_repeat, options, for_pytest)
+    except* KeyboardInterrupt:
+        print("interrupted")
+    return status
 
 
 async def _repeat(options: argparse.Namespace, for_pytest: list[str]) -> int:

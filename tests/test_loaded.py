@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 from .platforms import unix_only
 
@@ -61,6 +65,31 @@ def test_a_run_without_tests_is_a_failure(tmp_path: Path) -> None:
     run = loaded("--times", "1", "--jobs", "0", "--logs", str(tmp_path), "tests/no_such_file.py")
     assert run.returncode == 1
     assert "pytest ended with 4" in run.stdout
+
+
+def test_an_interrupt_ends_it_and_its_processes_in_one_line(tmp_path: Path) -> None:
+    test = tmp_path / "test_it.py"
+    test.write_text("import time\ndef test_it():\n    time.sleep(600)\n")
+    command = ["--jobs", "0", "--logs", str(tmp_path), "-p", "no:cacheprovider", str(test)]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tests.loaded", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not any("collected 1 item" in log.read_text() for log in tmp_path.glob("*.log")):
+            time.sleep(0.05)
+        beside = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(signal.SIGINT)
+        said, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert (run.returncode, said) == (130, "interrupted\n")
+    assert len(beside) > 1
+    assert psutil.wait_procs(beside, timeout=10)[1] == []
 
 
 def test_a_wrong_number_is_refused() -> None:

@@ -41,12 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_worker(config) or not config.getoption("numprocesses", None):
         # By this a worker's own coverage was begun; few of the processes that its tests start are measured.
         config.stash[_settings] = os.environ.pop(_MEASURING, "")
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    controls = session.config.getoption("numprocesses", None) and not is_worker(session.config)
-    if controls and (measuring := _measuring()) is not None:
-        measuring.stop()  # it runs no tests
+    elif (measuring := _measuring()) is not None:
+        measuring.stop()  # the controller runs no tests
 
 
 def pytest_collection_finish() -> None:

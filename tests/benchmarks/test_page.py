@@ -72,6 +72,42 @@ def test_times_in_sentences_are_those_of_the_quiet_run(
     assert said(sentence) == [round(micros(work, contender)) for contender in contenders]
 
 
+def test_how_much_longer_asyncio_takes_is_that_of_the_quiet_run() -> None:
+    sentence = r"uvloop takes ([\d.]+) times as long, and asyncio ([\d.]+) times; .* they take ([\d.]+) times"
+    [uvloop, asyncio, pipelined] = said(sentence)
+    ours = micros("a", "trio_ipc")
+    assert (uvloop, asyncio) == (
+        round(micros("a", "uvloop") / ours, 1),
+        round(micros("a", "asyncio") / ours, 1),
+    )
+    for contender in ("uvloop", "asyncio"):
+        assert pipelined == round(micros("e", contender) / micros("e", "trio_ipc"), 1)
+        assert micros("d", contender) < micros("d", "trio_ipc")
+        assert micros("f", contender) < micros("f", "trio_ipc")
+
+
+def test_what_starting_takes_is_that_of_the_quiet_run() -> None:
+    sentence = (
+        r"`import trio_ipc` takes (\d+) ms.* alone take (\d+), .* after (\d+) ms; gRPC's comes after (\d+)\."
+    )
+    figures = [
+        ("trio_ipc", "import_ms"),
+        ("trio and protobuf", "import_ms"),
+        ("trio_ipc", "first_response_ms"),
+        ("grpc", "first_response_ms"),
+    ]
+    started = RUN["measured"]["h"]
+    assert said(sentence) == [round(statistics.median(started[name][what])) for name, what in figures]
+
+
+def test_what_a_frame_of_1_mib_takes_is_that_of_the_quiet_run() -> None:
+    takes = {what: statistics.median(rounds) for what, rounds in RUN["measured"]["codec"]["1MiB"].items()}
+    wanted = [takes["frame_encode_us"] + takes["frame_decode_us"], takes["protobuf_decode_us"]]
+    assert said(r"To frame and to check such a response takes (\d+) µs, and to decode it (\d+),") == [
+        round(figure) for figure in wanted
+    ]
+
+
 def test_the_times_between_pauses_are_those_of_the_quiet_run() -> None:
     times = [
         round(statistics.median(RUN["measured"]["p"][contender][f"paused_{pause}_us"]))
