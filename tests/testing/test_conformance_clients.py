@@ -111,6 +111,11 @@ async def test_our_clients_keep_every_rule_over_what_the_system_has(transport: s
     assert {*CLIENT_RULES} - {*found.kept} <= {"C12"}, told(found)  # pipes have no half-close
 
 
+async def test_a_deadline_shorter_than_all_pauses_between_bytes_is_kept_to(autojump_clock: MockClock) -> None:
+    found = await checked(MemoryEndpoint(), asks_on, {**SETTINGS, "read_timeout_ms": 50}, read_timeout_ms=50)
+    assert found.kept == tuple(CLIENT_RULES), told(found)
+
+
 async def test_of_a_client_that_asks_once_some_things_cannot_be_seen(autojump_clock: MockClock) -> None:
     found = await checked(MemoryEndpoint(), asks_once_each_time)
     assert found.broken == (), told(found)

@@ -6,16 +6,34 @@ import zlib
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
+from tests.testing import test_conformance_clients as clients
+from tests.testing.hand_client import GoodClient
 from tests.testing.hand_server import GoodServer, ViolationError
-from tests.testing.test_conformance_servers import checked_by_hand
+from tests.testing.test_conformance_servers import checked_by_hand, told
 from trio_ipc import Crc32Variant
 from trio_ipc.daemoneye import DETECTION, DetectionResult
 from trio_ipc.errors import quote
-from trio_ipc.testing import MemoryStream, check_server, memory_streams, simulate_collector
-from trio_ipc.testing.conformance import frames
-from trio_ipc.testing.conformance.frames import HEADER, End, Frame, RawConnection, damaged, framed
+from trio_ipc.testing import (
+    MemoryEndpoint,
+    MemoryStream,
+    check_server,
+    memory_streams,
+    simulate_collector,
+)
+from trio_ipc.testing.conformance import Verdict, frames
+from trio_ipc.testing.conformance.asking import Asking
+from trio_ipc.testing.conformance.frames import (
+    BETWEEN_BYTES,
+    HEADER,
+    End,
+    Frame,
+    RawConnection,
+    damaged,
+    framed,
+)
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import checksum_for
 
@@ -113,29 +131,105 @@ async def test_what_comes_in_place_of_a_frame(autojump_clock: MockClock) -> None
             assert await connection.frame(1) is end
 
 
-async def test_bytes_are_sent_piece_by_piece_until_the_peer_takes_no_more(autojump_clock: MockClock) -> None:
+async def test_bytes_are_sent_until_the_peer_takes_no_more(autojump_clock: MockClock) -> None:
     near, far = memory_streams(buffer_bytes=2)
-    came: list[tuple[float, bytes]] = []
-
-    async def receive() -> None:
-        while data := await far.receive_some():
-            came.append((trio.current_time(), bytes(data)))
-
     async with RawConnection(near, LIMIT) as connection:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive)
-            assert await connection.send(b"abcde", 100, piece=2, pause=3)
-            nursery.cancel_scope.cancel()
-        assert came == [(0, b"ab"), (3, b"cd"), (6, b"e")]
-        assert trio.current_time() == 9
         assert await connection.send(b"ab", 5)
         assert not await connection.send(b"c", 5)
-        assert trio.current_time() == 14
+        assert trio.current_time() == 5
         assert await connection.send(b"", 5)
         await far.aclose()
         assert not await connection.send(b"d", 5)
     assert not await connection.send(b"d", 5), "it is closed here"
-    assert trio.current_time() == 14
+    assert trio.current_time() == 5
+
+
+@pytest.mark.parametrize(("within", "number"), [(100.0, 5), (2 * BETWEEN_BYTES, 2), (2.5 * BETWEEN_BYTES, 3)])
+async def test_bytes_are_sent_one_by_one_for_as_long_as_there_is_time(
+    within: float, number: int, autojump_clock: MockClock
+) -> None:
+    near, far = memory_streams()
+    came: list[tuple[float, bytes]] = []
+
+    async def receive() -> None:
+        while data := await far.receive_some():
+            came.append((round(trio.current_time() / BETWEEN_BYTES, 3), bytes(data)))
+
+    async with RawConnection(near, LIMIT) as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        assert await connection.send_one_by_one(b"abcde", within) == number
+        await trio.testing.wait_all_tasks_blocked()
+        assert came == [(at, b"abcde"[at : at + 1]) for at in range(number)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_bytes_are_sent_one_by_one_until_the_peer_closes(autojump_clock: MockClock) -> None:
+    near, far = memory_streams()
+    await far.aclose()
+    async with RawConnection(near, LIMIT) as connection:
+        assert await connection.send_one_by_one(b"ab", 1) == 0
+
+
+async def test_one_byte_that_the_peer_does_not_take_is_not_waited_for(autojump_clock: MockClock) -> None:
+    near, _ = memory_streams(buffer_bytes=2)
+    async with RawConnection(near, LIMIT) as connection:
+        assert await connection.send_one_by_one(b"abcde", 5) == 2
+    assert trio.current_time() == 5
+    assert await connection.send_one_by_one(b"ab", 5) == 0, "it is closed here"
+
+
+def stands_still_while_sending_bytes(monkeypatch: pytest.MonkeyPatch, clock: MockClock) -> None:
+    """Let the first byte be followed by 25 s in which nobody runs, as on a machine that is suspended."""
+    send_one_by_one = RawConnection.send_one_by_one
+
+    async def send_late(connection: RawConnection, data: bytes, within: float) -> int:
+        sent = await send_one_by_one(connection, data[:1], within)
+        if data:
+            clock.jump(25)
+            await trio.testing.wait_all_tasks_blocked()  # the peer, whose deadline is over, closes
+        return sent
+
+    monkeypatch.setattr(RawConnection, "send_one_by_one", send_late)
+
+
+async def test_where_this_machine_stood_still_no_server_is_blamed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands_still_while_sending_bytes(monkeypatch, autojump_clock)
+    found = await checked_by_hand(GoodServer())
+    assert found.broken == (), told(found)
+    assert found["S9"].verdict is Verdict.NOT_SHOWN, told(found)
+    assert found["S9"].seen == "to send its first bytes took 25005 ms here, and read_timeout_ms is 20000"
+
+
+async def test_where_this_machine_stood_still_no_client_is_blamed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands_still_while_sending_bytes(monkeypatch, autojump_clock)
+    found = await clients.checked(MemoryEndpoint(), GoodClient().run)
+    assert found.broken == (), told(found)
+    assert found.not_shown == ("C5",), told(found)
+    assert found["C5"].seen == "to send its first bytes took 25005 ms here, and read_timeout_ms is 20000"
+
+
+async def test_where_others_took_longer_than_the_deadline_of_one_that_waits_no_server_is_blamed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = Asking.connect
+
+    async def connect_late(asking: Asking) -> RawConnection:
+        autojump_clock.jump(25)
+        await trio.testing.wait_all_tasks_blocked()
+        return await connect(asking)
+
+    monkeypatch.setattr(Asking, "connect", connect_late)
+    found = await checked_by_hand(GoodServer())
+    assert found.broken == (), told(found)
+    seen = {number: found[number].seen for number in ("S23", "S24") if number in found.not_shown}
+    assert seen == {
+        "S23": "to break the protocol on four connections took 100000 ms here, and read_timeout_ms is 20000",
+        "S24": "to open 10 connections took 252010 ms here, and read_timeout_ms is 20000",
+    }
 
 
 # --- How long it tries, and how much it reads ---------------------------------------------------------------

@@ -104,6 +104,18 @@ async def test_our_servers_keep_every_rule_over_what_the_system_has(transport: s
     assert found.not_shown == half, told(found)
 
 
+@pytest.mark.parametrize("read_timeout_ms", [10, 50])
+async def test_a_deadline_shorter_than_all_pauses_between_bytes_is_kept_to(
+    read_timeout_ms: int, autojump_clock: MockClock
+) -> None:
+    endpoint = MemoryEndpoint()
+    settings: dict[str, Any] = {"max_connections": 2, "read_timeout_ms": read_timeout_ms}
+    async with open_server(succeed, DETECTION, endpoint, **settings):
+        found = await check_server(DETECTION, endpoint, **settings, **EVERYTHING)
+    assert found.broken == (), told(found)
+    assert found["S9"].verdict is Verdict.KEPT, told(found)
+
+
 async def test_simulated_collectors_keep_every_rule(autojump_clock: MockClock) -> None:
     async with simulate_collector(max_frame_bytes=LIMIT) as collector:
         collector.places = 4

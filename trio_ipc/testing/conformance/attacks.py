@@ -9,10 +9,12 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import trio
+
 from trio_ipc.errors import ConnectError
 
 from .asking import Asking, NoResponseError
-from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed
+from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed, too_slow
 
 #: A frame of no bytes: the CRC-32 of nothing is 0 in both variants.
 _ZERO: Final = HEADER.pack(0, 0)
@@ -76,6 +78,7 @@ async def others(asking: Asking) -> None:
     """S23."""
     notes = asking.notes
     async with asking.opened() as quiet:
+        began = trio.current_time()
         try:
             async with asking.opened() as loud:
                 await loud.send(NO_MESSAGE * 4, asking.patience)
@@ -86,8 +89,12 @@ async def others(asking: Asking) -> None:
         for rude in (HEADER.pack(64, 0)[:5], damaged(b"x", asking.variant), asking.framed(asking.request())):
             async with await asking.connect() as connection:
                 await connection.send(rude, asking.patience)  # and it leaves, whatever comes
+        slow = too_slow("to break the protocol on four connections", began, asking.config)
         got = await asking.exchange(quiet)
         if isinstance(got, End):
+            if slow is not None and got.over:
+                notes.not_shown("S23", slow)
+                return
             notes.broken("S23", f"after others broke the protocol, a request: {asking.told(got)}")
             return
     try:
@@ -109,6 +116,7 @@ async def places(asking: Asking) -> None:
     most = f"max_connections is {asking.config.max_connections}, and as many may wait"
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(asking.opened())
+        began = trio.current_time()
         further: list[RawConnection] = []
         while len(further) < may + _TOO_MANY:
             try:
@@ -126,8 +134,12 @@ async def places(asking: Asking) -> None:
         if held > may:
             notes.broken("S24", f"{held} connections were open at a time; {most}")
             return
+        slow = too_slow(f"to open {len(further)} connections", began, asking.config)
         got = await asking.exchange(first)
         if isinstance(got, End):
+            if slow is not None and got.over:
+                notes.not_shown("S24", slow)
+                return
             notes.broken("S24", f"beside {len(further)} more, a connection with a place: {asking.told(got)}")
             return
     try:

@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from trio_ipc.channel import close_at_once
-from trio_ipc.config import Crc32Variant
+from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire.checksum import checksum_for
 
@@ -27,8 +27,7 @@ LARGEST: Final = 64 * 1024 * 1024
 
 _READ_SIZE: Final = 65_536
 
-#: Bytes of a frame that are sent one by one: its header, and some. Windows sleeps for 16 ms at the least (the
-#: tick of its timer), and all of it must be over long before the peer's read deadline.
+#: Bytes of a frame that are sent one by one: its header, and some.
 BYTE_BY_BYTE: Final = 12
 
 #: Seconds between two of these bytes.
@@ -40,6 +39,22 @@ NO_MESSAGE: Final = b"\xff" * 16
 
 #: The largest number of a field. What no schema has, a decoder skips.
 _PADDING_FIELD: Final = 536_870_911
+
+
+def too_slow(what: str, began: float, config: IpcConfig) -> str | None:
+    """Say that something took longer than a peer may wait for a frame; None where it did not.
+
+    On a machine that is busy it may, and the peer was right to close. So this is asked at once after it.
+
+    Args:
+        what: it.
+        began: when it began.
+        config: the peer's.
+    """
+    took = 1000 * (trio.current_time() - began)
+    if took < config.read_timeout_ms:
+        return None
+    return f"{what} took {took:.0f} ms here, and read_timeout_ms is {config.read_timeout_ms}"
 
 
 class End(enum.Enum):
@@ -189,24 +204,38 @@ class RawConnection:
         announced = HEADER.unpack_from(self._buffer)[0]
         return f"{len(self._buffer) - HEADER.size:,} of the {announced:,} bytes that it announced"
 
-    async def send(self, data: bytes, within: float, *, piece: int = 0, pause: float = 0.0) -> bool:
+    async def send(self, data: bytes, within: float) -> bool:
         """Send bytes, and return whether the peer took all of them.
 
         Args:
             data: anything.
             within: seconds.
-            piece: bytes to send at a time, with a pause after each; 0 for all at once.
-            pause: seconds.
         """
         with trio.move_on_after(within):
             try:
-                for start in range(0, len(data), piece or len(data) or 1):
-                    await self.stream.send_all(data[start : start + (piece or len(data))])
-                    await trio.sleep(pause)
+                await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return False
             return True
         return False
+
+    async def send_one_by_one(self, data: bytes, within: float) -> int:
+        """Send bytes one by one, with a pause after each, and return for how many there was time.
+
+        Args:
+            data: bytes.
+            within: seconds. A machine that is busy may need several times what the pauses take.
+        """
+        sent = 0
+        with (
+            trio.move_on_after(within),
+            contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+        ):
+            while sent < len(data):
+                await self.stream.send_all(data[sent : sent + 1])  # cancelled, it has not sent one byte
+                sent += 1
+                await trio.sleep(BETWEEN_BYTES)
+        return sent
 
     async def send_eof(self) -> bool:
         """Close the sending side, and return whether that can be done."""

@@ -17,7 +17,7 @@ from trio_ipc.testing.endpoints import SystemEndpoint
 from trio_ipc.transports.findings import HAS_FILE
 
 from .asking import Asking
-from .frames import BETWEEN_BYTES, BYTE_BY_BYTE, HEADER, LARGEST, End, Frame, framed, padded
+from .frames import BYTE_BY_BYTE, HEADER, LARGEST, End, Frame, framed, padded, too_slow
 
 #: Requests that are sent ahead: enough to be answered in a wrong order, few for a handler that is slow.
 _AHEAD: Final = 4
@@ -97,12 +97,15 @@ async def pieces(asking: Asking) -> None:
     request = asking.request()
     data = asking.framed(request)
     async with asking.opened() as connection:
-        begin = data[:BYTE_BY_BYTE]
-        if await connection.send(begin, asking.answer_within, piece=1, pause=BETWEEN_BYTES):
-            await connection.send(data[BYTE_BY_BYTE:], asking.patience)
+        began, within = trio.current_time(), asking.config.read_timeout_ms / 2000  # half of its deadline
+        number = await connection.send_one_by_one(data[:BYTE_BY_BYTE], within)
+        slow = too_slow("to send its first bytes", began, asking.config)
+        await connection.send(data[number:], asking.patience)
         why = await asking.no_response(connection, request, await connection.frame(asking.answer_within))
     if why is None:
-        asking.notes.kept("S9", f"a request was answered of which {len(begin)} bytes came one by one")
+        asking.notes.kept("S9", f"a request was answered of which {number} bytes came one by one")
+    elif slow is not None:
+        asking.notes.not_shown("S9", slow)
     else:
         asking.notes.broken("S9", f"a request that came byte by byte was not answered: {why}")
 

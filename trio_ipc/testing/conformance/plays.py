@@ -13,7 +13,6 @@ from trio_ipc.errors import ResponseMismatchError
 
 from .answering import Answering, Asked
 from .frames import (
-    BETWEEN_BYTES,
     BYTE_BY_BYTE,
     HEADER,
     LARGEST,
@@ -24,6 +23,7 @@ from .frames import (
     damaged,
     framed,
     padded,
+    too_slow,
 )
 
 
@@ -81,14 +81,16 @@ class _Good(Play):
 
     ends = False
     _ahead = False  # whether further requests were there before the response was whole
+    _slow: str | None = None  # why it cannot be blamed for having closed
 
     async def _send(
         self, answering: Answering, connection: RawConnection, data: bytes, *, one_by_one: int = 0
     ) -> None:
         """Send a response, and its last byte by itself."""
-        within = answering.answer_within
-        if await connection.send(data[:one_by_one], within, piece=1, pause=BETWEEN_BYTES):
-            await connection.send(data[one_by_one:-1], within)
+        began, within = trio.current_time(), answering.answer_within
+        sent = await connection.send_one_by_one(data[:one_by_one], within / 2)  # half of its deadline
+        self._slow = too_slow("to send its first bytes", began, answering.config)
+        await connection.send(data[sent:-1], within)
         self._ahead = connection.has_more
         await connection.send(data[-1:], answering.patience)
 
@@ -103,7 +105,9 @@ class _Good(Play):
                 why = "it was taken: the client asked again on the same connection"
                 answering.notes.kept(self.rule, why)
             return got
-        if got.over and asked.first and answering.stays:
+        if got.over and self._slow is not None:
+            answering.notes.not_shown(self.rule, self._slow)
+        elif got.over and asked.first and answering.stays:
             why = f"{got.value} after it, though it goes on after other responses"
             answering.notes.broken(self.rule, why)
         else:
