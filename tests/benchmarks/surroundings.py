@@ -79,8 +79,10 @@ def _tie(to: set[int]) -> None:
 
 @asynccontextmanager
 async def _burning(core: int) -> AsyncIterator[None]:
+    # Ctrl-C is not for it. No session of its own: Linux may give each one an equal share of a core (sched(7),
+    # "The autogroup feature"), and all of a run's processes together would get no more than this one.
     burner = await trio.lowlevel.open_process(
-        [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", _BURNER], stdin=subprocess.PIPE, process_group=0
     )
     try:
         os.sched_setaffinity(burner.pid, {core})

@@ -111,7 +111,7 @@ async def worker(
             stderr=errors,
             cwd=ROOT,
             env=environment(),
-            start_new_session=True,  # Ctrl-C is for the program, which ends them
+            process_group=0,  # Ctrl-C is for the program; no session of its own: see surroundings.py
         )
     try:
         yield Worker(name, label, process, log, patience)
