@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+import trio
+
 from trio_ipc.errors import ConnectError
 
 from .asking import Asking, NoResponseError
@@ -108,6 +110,7 @@ async def places(asking: Asking) -> None:
         return
     most = f"max_connections is {asking.config.max_connections}, and as many may wait"
     async with AsyncExitStack() as stack:
+        began = trio.current_time()
         first = await stack.enter_async_context(asking.opened())
         further: list[RawConnection] = []
         while len(further) < may + _TOO_MANY:
@@ -126,7 +129,12 @@ async def places(asking: Asking) -> None:
         if held > may:
             notes.broken("S24", f"{held} connections were open at a time; {most}")
             return
+        took = trio.current_time() - began
         got = await asking.exchange(first)
+        if isinstance(got, End) and took >= asking.config.read_timeout_ms / 1000:
+            why = f"{len(further) + 1} connections took {took:.2g} s; read_timeout_ms is "
+            notes.not_shown("S24", f"{why}{asking.config.read_timeout_ms}")
+            return
         if isinstance(got, End):
             notes.broken("S24", f"beside {len(further)} more, a connection with a place: {asking.told(got)}")
             return
