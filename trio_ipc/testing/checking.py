@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
-from trio_ipc.contract import is_async
+from trio_ipc.contract import dismiss, is_async
 from trio_ipc.errors import shown, shown_argument
 
 _T = TypeVar("_T")
@@ -40,6 +40,18 @@ def checked_all(name: str, values: object, kind: type[_T], wanted: str) -> list[
         if not isinstance(value, kind):
             raise TypeError(f"{name} has {shown_argument(value)}, must have {wanted}")
     return found
+
+
+def returned_message(function: str, value: object, kind: type[_T]) -> _T:
+    """Return the message that a function of the test has returned.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, kind):
+        dismiss(value)
+        raise TypeError(f"{function} returned {type(value).__name__}, must be {kind.__name__}")
+    return value
 
 
 def check_whole(

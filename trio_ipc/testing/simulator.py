@@ -27,7 +27,7 @@ from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
-from .checking import check_whole
+from .checking import check_whole, returned_message
 from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .outcome import Outcome, is_failure
@@ -67,8 +67,13 @@ class Reply(Generic[RequestT, ResponseT]):
         self._encoder = encoder
 
     async def proper(self) -> ResponseT:
-        """Return what the server's handler answers."""
-        return await self._server.handler(self._request, self.call)
+        """Return what the server's handler answers.
+
+        Raises:
+            TypeError: that is no response of the contract.
+        """
+        response = await self._server.handler(self._request, self.call)
+        return returned_message("the handler", response, self._server.contract.response_type)
 
     def frame(self, response: ResponseT) -> bytes:
         """Return the frame of a response; one too large becomes the failure that says so, as servers do.
