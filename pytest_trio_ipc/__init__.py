@@ -139,7 +139,8 @@ def ipc_faults(request: pytest.FixtureRequest) -> Callable[..., Faults]:
     """
     from trio_ipc.testing import Faults  # noqa: PLC0415 - only when it is used
 
-    made: list[Faults] = request.node.stash.setdefault(_FAULTS, [])
+    made: list[Faults] = []
+    request.node.stash[_FAULTS] = made  # in the place of those of an earlier run of this test
 
     first = request.config.getoption("--ipc-seed")
     seeds = itertools.count(random.SystemRandom().randrange(2**32) if first is None else first)

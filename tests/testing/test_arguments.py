@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from tests.support import succeed
@@ -26,6 +27,8 @@ from trio_ipc.testing import (
     Recorder,
     Recording,
     Rule,
+    at_frame,
+    cancel_everywhere,
     check_client,
     check_server,
     drip,
@@ -43,11 +46,15 @@ from trio_ipc.testing import (
     simulate_server,
     slow,
 )
+from trio_ipc.transports import LocalStream, PeerState
 
 WRONG: Any = "/run/server.sock"
 
 #: Never called.
 CONNECT: Any = len
+
+#: Async, and never called.
+WAITS: Any = trio.sleep
 
 #: Of which nothing is asked.
 EMPTY = Recording(DETECTION.name, DETECTION.name, Crc32Variant.IEEE, 1_024, ())
@@ -97,9 +104,23 @@ async def test_what_is_no_endpoint_is_refused(
             lambda: relay(MemoryEndpoint(), MemoryEndpoint(), wrap=WRONG),
             "wrap is .*, must be a function or None",
         ),
+        (
+            lambda: relay(MemoryEndpoint(), MemoryEndpoint(), wrap=cast(Any, WAITS)),
+            "wrap is .*, which is async: must be an ordinary function or None",
+        ),
         (lambda: simulate_reference([WRONG]), "records has .*, must have ProcessRecords only"),
+        (lambda: simulate_reference(cast(Any, 5)), "records is 5, must be a list that has ProcessRecords"),
+        (lambda: open_pair(succeed, DETECTION, wrap=cast(Any, Faults())), "wrap is .*, must be a function"),
+        (lambda: open_pair(succeed, DETECTION, wrap=cast(Any, WAITS)), "wrap is .*, which is async"),
+        (
+            lambda: open_pair(succeed, DETECTION, over="interprocess", wrap=cast(Any, Faults())),
+            "wrap is .*, must be a function or None",
+        ),
+        (
+            lambda: open_pair(succeed, DETECTION, wrap=lambda _: WRONG),
+            "what wrap returned is '/run/server.sock', must be a LocalStream",
+        ),
     ],
-    ids=["relay", "reference"],
 )
 async def test_what_would_fail_when_a_client_comes_is_refused_at_once(
     use: Callable[[], AbstractAsyncContextManager[object]], error: str
@@ -122,6 +143,11 @@ async def test_what_would_fail_when_a_client_comes_is_refused_at_once(
         (lambda: check_server(DETECTION, MemoryEndpoint(), on_finding=WRONG), "on_finding is .* or None"),
         (lambda: check_client(DETECTION, MemoryEndpoint(), answer=WRONG), "answer is .*, must be a function"),
         (lambda: check_client(DETECTION, MemoryEndpoint(), on_finding=WRONG), "on_finding is .* or None"),
+        (
+            lambda: check_client(DETECTION, MemoryEndpoint(), answer=cast(Any, WAITS)),
+            "answer is .*, which is async",
+        ),
+        (lambda: replay_requests(EMPTY, DETECTION, CONNECT, same=cast(Any, WAITS)), "same is .*, which is a"),
         (lambda: check_client(DETECTION, MemoryEndpoint(), stop=WRONG), "stop is .*, must be a trio.Event"),
     ],
 )
@@ -178,6 +204,13 @@ async def test_what_are_no_settings_is_refused(
             lambda: RecordedHandler(EMPTY, DETECTION, answer=WRONG),
             "answer is '/run/server.sock', must be a func",
         ),
+        (lambda: RecordedHandler(EMPTY, DETECTION, answer=WAITS), "answer is .*, which is async: must be an"),
+        (
+            lambda: Faults(sending=cast(Any, at_frame(1, Flip()))),
+            "sending is .*, must be a list that has rul",
+        ),
+        (lambda: Faults(receiving=cast(Any, None)), "receiving is None, must be a list that has rules only"),
+        (lambda: cancel_everywhere(cast(Any, 5)), r"moments is 5, must be a list such as \[Moment.WOKEN"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_at_once(use: Callable[[], object], error: str) -> None:
@@ -234,6 +267,42 @@ async def test_what_a_simulated_server_is_asked_for_must_be_possible() -> None:
             await collector.wait_asked(cast(int, math.nan))
         with pytest.raises(ValueError, match="count is -1, must be at least 0"):
             await collector.wait_asked(-1)
+
+
+@pytest.mark.parametrize("over", ["memory", "interprocess"])
+async def test_a_connection_that_cannot_be_wrapped_is_closed(over: str) -> None:
+    refused: list[LocalStream] = []
+
+    def refuse(stream: LocalStream) -> LocalStream:
+        refused.append(stream)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        async with open_pair(succeed, DETECTION, over=over, wrap=refuse):
+            pass
+    with pytest.raises(trio.ClosedResourceError):
+        await refused[0].receive_some()
+
+
+async def test_a_relay_that_cannot_wrap_closes_both_connections(autojump_clock: MockClock) -> None:
+    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
+    refused: list[LocalStream] = []
+
+    async def ask() -> None:
+        async with open_server(succeed, DETECTION, there), relay(here, there, wrap=refuse):
+            refused.append(await here.connect())
+            await trio.sleep(1)
+
+    def refuse(stream: LocalStream) -> LocalStream:
+        refused.append(stream)
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        await ask()
+    client, server = refused
+    assert client.peer_state() is PeerState.GONE
+    with pytest.raises(trio.ClosedResourceError):
+        await server.receive_some()
 
 
 def test_a_recorder_that_cannot_be_made_makes_no_file(path: Path) -> None:

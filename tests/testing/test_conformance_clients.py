@@ -270,3 +270,11 @@ async def test_a_contract_without_failures_is_answered_all_the_same(autojump_clo
 async def test_seconds_are_numbers(name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         await check_client(DETECTION, MemoryEndpoint(), **cast(Any, {name: -1}))
+
+
+async def test_what_is_no_response_is_told_as_what_it_is(autojump_clock: MockClock) -> None:
+    with pytest.raises(ExceptionGroup) as raised:
+        await checked(MemoryEndpoint(), asks_once_each_time, answer=lambda request: request)
+    assert raised.group_contains(
+        TypeError, match="answer returned DetectionTask, must be DetectionResult", depth=1
+    )

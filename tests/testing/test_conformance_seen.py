@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from tests.support import succeed
 from tests.testing import hand_server
 from tests.testing.hand_server import GoodServer
 from tests.testing.test_conformance_servers import checked_by_hand
+from trio_ipc.daemoneye import DETECTION
+from trio_ipc.testing import MemoryEndpoint, Verdict, check_server, open_server
 
 
 def quoted(error_message: str) -> str:
@@ -108,3 +111,14 @@ async def test_what_is_seen_of_a_server_that_closes_depends_on_who_is_first(
     # A connection is reset that is closed with a request unread, and closed where that came later.
     seen = (await checked_by_hand(hand_server.ClosesAfterEachResponse()))["S8"].seen
     assert seen in {f"request 2 was not answered: it {did}" for did in ("closed", "reset the connection")}
+
+
+async def test_a_place_is_not_shown_to_be_lost_where_its_read_deadline_may_have_passed(
+    autojump_clock: MockClock,
+) -> None:
+    endpoint = MemoryEndpoint()
+    async with open_server(succeed, DETECTION, endpoint, read_timeout_ms=300):
+        found = await check_server(DETECTION, endpoint, hostile=True, read_timeout_ms=300)
+    assert found.broken == ()
+    assert found["S24"].verdict is Verdict.NOT_SHOWN
+    assert found["S24"].seen.startswith("to open 36 connections took 3")

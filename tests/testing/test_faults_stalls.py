@@ -14,12 +14,23 @@ from trio_ipc.testing import Faults, Stall, at_byte, memory_streams
 
 
 @pytest.mark.parametrize(
-    "kind", ["a thread with a limiter of its own", pytest.param("a signal", marks=unix_only)]
+    "kind",
+    ["a thread with a limiter of its own", "a thread of the test", pytest.param("a signal", marks=unix_only)],
 )
 def test_a_stall_says_nothing_while_something_outside_may_end_it(kind: str) -> None:
     async def from_a_thread(*, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         await trio.to_thread.run_sync(time.sleep, 0.05, limiter=trio.CapacityLimiter(1))
+
+    async def from_a_thread_of_the_test(*, task_status: trio.TaskStatus[None]) -> None:
+        event, token = trio.Event(), trio.lowlevel.current_trio_token()
+        timer = threading.Timer(0.05, token.run_sync_soon, [event.set])
+        timer.start()
+        task_status.started()
+        try:
+            await event.wait()
+        finally:
+            timer.cancel()
 
     async def by_a_signal(*, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
@@ -31,13 +42,19 @@ def test_a_stall_says_nothing_while_something_outside_may_end_it(kind: str) -> N
             finally:
                 timer.cancel()
 
+    ways = {
+        "a thread with a limiter of its own": from_a_thread,
+        "a thread of the test": from_a_thread_of_the_test,
+        "a signal": by_a_signal,
+    }
+
     async def main() -> bool:
         near, far = memory_streams()
         faulty = Faults(receiving=[at_byte(0, Stall())]).wrap(near)
         await far.send_all(b"x")
 
         async def end(*, task_status: trio.TaskStatus[None]) -> None:
-            await (from_a_thread if kind.startswith("a thread") else by_a_signal)(task_status=task_status)
+            await ways[kind](task_status=task_status)
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:

@@ -21,6 +21,7 @@ from trio_ipc.testing import (
     Faults,
     Flip,
     Reset,
+    Rule,
     Split,
     Stall,
     at_byte,
@@ -121,6 +122,28 @@ async def test_faults_go_around_a_stream_that_is_not_local(autojump_clock: trio.
     await faulty.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await faulty.receive_some()
+
+
+@pytest.mark.parametrize("look", ["send_all", "receive_some", "wait_send_all_might_not_block", "send_eof"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"sending": [at_byte(0, Reset())]},
+        {"receiving": [at_byte(0, Reset())]},
+        {"receiving": [at_byte(0, Delay(1)), at_byte(0, Reset())]},
+    ],
+    ids=["sending", "receiving", "behind a pause"],
+)
+async def test_the_peer_sees_a_reset_of_a_stream_that_is_not_local_as_soon_as_somebody_looks(
+    plan: dict[str, list[Rule]], look: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    left, right = trio.testing.memory_stream_pair()
+    faulty = Faults(**plan).wrap(left)  # type: ignore[arg-type]
+    await trio.sleep(2)
+    with pytest.raises(trio.BrokenResourceError):
+        await getattr(faulty, look)(*[b"x"] * (look == "send_all"))
+    with trio.fail_after(1):
+        assert await right.receive_some() == b""
 
 
 async def test_what_was_read_ahead_of_a_stream_that_is_not_local_is_nobodys_after_its_close() -> None:

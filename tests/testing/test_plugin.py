@@ -294,3 +294,33 @@ def test_the_tests_of_the_guide_pass_as_printed(pytester: pytest.Pytester) -> No
     ]
     result = run(pytester, printed, "-rs", trio_mode=False)
     result.assert_outcomes(passed=4 if has_legacy() else 3, skipped=0 if has_legacy() else 1)
+
+
+@long_under_wine
+def test_the_report_of_a_test_that_runs_again_has_the_faults_of_that_run(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for _ in range(2):
+        item._initrequest()  # as pytest-rerunfailures does, which need not be installed here
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+    )
+    code = """
+import itertools
+
+seeds = itertools.count(7)
+
+def test_it(ipc_faults):
+    ipc_faults(seed=next(seeds))
+    assert False
+"""
+    result = run(pytester, code)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines("Faults(seed=8)")
+    result.stdout.no_fnmatch_line("Faults(seed=7)")

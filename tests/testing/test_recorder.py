@@ -70,6 +70,22 @@ async def test_the_servers_side_can_be_recorded_as_well(path: Path) -> None:
     assert [event.what for event in recording.events] == ["open", "data", "data", "eof", "broken"]
 
 
+def test_a_recorder_outlives_a_run_of_trios_whose_next_one_counts_time_anew(path: Path) -> None:
+    async def run(before: float, between: float) -> None:
+        near, far = memory_streams()
+        await trio.sleep(before)
+        await recorder.wrap(near).send_all(b"x")
+        await trio.sleep(between)
+        await recorder.wrap(far).receive_some()
+
+    with Recorder(path, DETECTION) as recorder:
+        trio.run(run, 10, 5, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio.run(run, 0, 2, clock=trio.testing.MockClock(autojump_threshold=0))
+    recording = read_recording(path)
+    assert recording.damage is None
+    assert [event.at for event in recording.events] == [0, 0, 5, 5, 5, 5, 7, 7]
+
+
 async def test_what_went_out_of_a_write_that_was_cancelled_is_recorded_and_no_more(
     path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

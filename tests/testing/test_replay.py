@@ -127,6 +127,24 @@ async def test_a_request_that_nobody_recorded_fails_the_test(path: Path) -> None
         await ask()
 
 
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda *_: False, "returned bool, must be a DetectionResult or None"),
+        (lambda new, _old, _response: new, "returned DetectionTask, must be a DetectionResult or None"),
+        (lambda _new, _old: None, "failed: TypeError: .* takes 2 positional arguments but 3 were given"),
+    ],
+    ids=["a bool", "the request", "too few arguments"],
+)
+async def test_a_mistake_in_the_function_that_pairs_requests_fails_the_test(
+    path: Path, answer: Any, error: str
+) -> None:
+    handler = RecordedHandler(await record(path, "a"), DETECTION, answer=answer)
+    with pytest.raises(AssertionError, match=f"answer of a RecordedHandler {error}"):
+        async with open_pair(handler, DETECTION) as (client, _):
+            await client.call(task("a"))
+
+
 async def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_request(path: Path) -> None:
     near, far = memory_streams()
     with Recorder(path, DETECTION) as recorder:

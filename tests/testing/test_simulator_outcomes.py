@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support import succeed, task
-from trio_ipc import IpcError
+from trio_ipc import Call, IpcError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
-from trio_ipc.testing import Behaviour, Reply, hang, open_client_at, simulate_collector, slow
+from trio_ipc.testing import (
+    Behaviour,
+    Reply,
+    answer,
+    bad_checksum,
+    close_mid_frame,
+    hang,
+    open_client_at,
+    simulate_collector,
+    slow,
+)
 
 
 async def asked(*script: Behaviour, use_all: bool = False) -> None:
@@ -93,3 +104,17 @@ async def test_a_handler_of_the_test_is_asked_as_any() -> None:
     async with simulate_collector(handler=succeed) as collector:
         async with open_client_at(DETECTION, collector.endpoint) as client:
             assert (await client.call(task())).success
+
+
+@pytest.mark.parametrize("behaviour", [answer(), bad_checksum(), close_mid_frame(), slow(0)])
+async def test_a_handler_that_returns_no_response_is_told_as_by_a_server(behaviour: Behaviour) -> None:
+    async def wrong(request: DetectionTask, _: Call) -> Any:
+        await trio.lowlevel.checkpoint()
+        return request
+
+    with pytest.raises(TypeError, match="the handler returned DetectionTask, must be DetectionResult"):
+        async with (
+            simulate_collector(behaviour, handler=wrong) as collector,
+            open_client_at(DETECTION, collector.endpoint) as client,
+        ):
+            await client.call(task())

@@ -241,3 +241,14 @@ async def test_what_its_handler_asserts_is_no_failure_of_the_collector(error: Ex
             async with open_client_at(DETECTION, collector.endpoint, collector.config) as client:
                 await client.call(DetectionTask(task_id="1"))
     assert caught.value is error
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+async def test_a_collector_does_not_listen_again_after_its_block(crashed: bool) -> None:
+    async with simulate_collector() as collector:
+        if crashed:
+            await collector.crash()
+    with pytest.raises(RuntimeError, match="the block of this simulated server is over"):
+        await collector.restart()
+    async with simulate_collector(endpoint=collector.endpoint):
+        pass  # nobody has the endpoint

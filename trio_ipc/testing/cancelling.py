@@ -19,6 +19,8 @@ from typing import Any, Final
 import trio
 import trio._core._run as scheduler
 
+from trio_ipc.errors import shown_argument
+
 from .checking import check_whole
 
 #: With the separator: trio_ipc is beside it where both are installed.
@@ -231,8 +233,9 @@ def cancel_everywhere(
         RuntimeError: the body did not enter ``with attempt``.
     """
     check_whole("schedules", schedules, 1)
-    if isinstance(moments, str):
-        raise TypeError(f"moments is {str(moments)!r}, must be a list such as [Moment.WOKEN]")
+    given: object = str(moments) if isinstance(moments, str) else moments  # and not the repr of a Moment
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"moments is {shown_argument(given)}, must be a list such as [Moment.WOKEN]")
     wanted = [Moment(moment) for moment in moments]
     if not wanted:
         raise ValueError("moments is empty, and nothing would be tried: must have at least one")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import TypeVar
 
+from trio_ipc.contract import dismiss, is_async
 from trio_ipc.errors import shown, shown_argument
 
 _T = TypeVar("_T")
@@ -22,6 +24,33 @@ def checked(name: str, value: object, kind: type[_T], wanted: str) -> _T:
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {shown_argument(value)}, must be {wanted}")
+    return value
+
+
+def checked_all(name: str, values: object, kind: type[_T], wanted: str) -> list[_T]:
+    """Return a list of values that all are of this class; ``wanted`` says what belongs there.
+
+    Raises:
+        TypeError: one of them is something else, or there is no list.
+    """
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {shown_argument(values)}, must be a list that has {wanted}")
+    found = list(values)
+    for value in found:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} has {shown_argument(value)}, must have {wanted}")
+    return found
+
+
+def returned_message(function: str, value: object, kind: type[_T]) -> _T:
+    """Return the message that a function of the test has returned.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, kind):
+        dismiss(value)
+        raise TypeError(f"{function} returned {type(value).__name__}, must be {kind.__name__}")
     return value
 
 
@@ -57,13 +86,14 @@ def check_seconds(name: str, value: object) -> None:
         raise ValueError(f"{name} is {shown(value)}, must be at least 0 and finite")
 
 
-def check_callable(name: str, value: object, *, optional: bool = False) -> None:
-    """Raise if this can't be called, nor is None where that may be.
+def check_callable(name: str, value: object, *, optional: bool = False, awaited: bool = False) -> None:
+    """Raise if this can't be called, nor is None where that may be; or is async where nobody awaits it.
 
     Raises:
         TypeError: it is something else.
     """
+    wanted = f"function{' or None' if optional else ''}"
     if not (callable(value) or (value is None and optional)):
-        raise TypeError(
-            f"{name} is {shown_argument(value)}, must be a function{' or None' if optional else ''}"
-        )
+        raise TypeError(f"{name} is {shown_argument(value)}, must be a {wanted}")
+    if is_async(value) and not awaited:
+        raise TypeError(f"{name} is {shown_argument(value)}, which is async: must be an ordinary {wanted}")

@@ -22,7 +22,7 @@ from trio_ipc.endpoint import PIPE_FOLDER, endpoint_problem
 from trio_ipc.errors import ConfigError, ConnectTimeoutError
 from trio_ipc.transports import LocalStream, PeerPolicy
 
-from .checking import checked
+from .checking import check_callable, checked
 
 #: Puts something around a stream: faults, a recorder.
 StreamWrapper: TypeAlias = Callable[[LocalStream], LocalStream]
@@ -81,6 +81,7 @@ class IpcEndpoint(abc.ABC):
 
         Raises:
             ConnectError: in the precise form that fits.
+            TypeError: ``wrap`` is no function, or returns no stream.
             ValueError: this transport has no stream to wrap.
         """
 
@@ -93,6 +94,22 @@ def endpoint_of(given: object) -> IpcEndpoint:
     """
     wanted = "an IpcEndpoint, such as MemoryEndpoint() or SystemEndpoint(path)"
     return checked("endpoint", given, IpcEndpoint, wanted)  # type: ignore[type-abstract]  # any that derives from it
+
+
+def wrapped(stream: LocalStream, wrap: StreamWrapper | None) -> LocalStream:
+    """Return what ``wrap`` puts around a stream, or the stream if it is None. If that fails, it is closed.
+
+    Raises:
+        TypeError: ``wrap`` has returned no stream.
+    """
+    if wrap is None:
+        return stream
+    try:
+        around = wrap(stream)
+        return checked("what wrap returned", around, LocalStream, "a LocalStream")  # type: ignore[type-abstract]
+    except BaseException:
+        stream.close()
+        raise
 
 
 class SystemEndpoint(IpcEndpoint):
@@ -125,6 +142,7 @@ class SystemEndpoint(IpcEndpoint):
 
     async def open_channel(self, config: IpcConfig, *, wrap: StreamWrapper | None = None) -> Channel:
         """Connect; see :meth:`IpcEndpoint.open_channel`."""
+        check_callable("wrap", wrap, optional=True)
         if wrap is None:
             return await opening.open_channel(config)
         if config.transport is not TransportType.INTERPROCESS:
@@ -132,7 +150,7 @@ class SystemEndpoint(IpcEndpoint):
                 f"the {config.transport} transport has no stream to wrap: put a relay in between instead"
             )
         with trio.move_on_after(config.accept_timeout_ms / 1000):
-            return framed(wrap(await self.connect()), config)
+            return framed(wrapped(await self.connect(), wrap), config)
         raise ConnectTimeoutError(
             f"the server did not take the connection in time, the limit accept_timeout_ms is "
             f"{config.accept_timeout_ms}",

@@ -17,7 +17,7 @@ import trio
 
 from trio_ipc.errors import shown
 
-from .checking import check_whole
+from .checking import check_whole, checked_all
 from .faultrules import Fault, Rule
 from .faultscript import FaultScript
 from .faultystream import FaultyStream
@@ -26,6 +26,8 @@ _StreamT = TypeVar("_StreamT", bound=trio.abc.Stream)
 
 #: Faults that are listed one by one in a report.
 _LISTED: Final = 50
+
+_RULES: Final = "rules only: place a fault by at_frame() or its like"
 
 
 class Wrap(Protocol):
@@ -79,8 +81,8 @@ class Faults:
         # A seed is drawn from the system: random's own state may have been set by the test.
         self.seed: int = random.SystemRandom().randrange(2**32) if seed is None else seed
         self.hits: list[str] = []
-        self._sending = _checked("sending", sending)
-        self._receiving = _checked("receiving", receiving)
+        self._sending = checked_all("sending", sending, Rule, _RULES)
+        self._receiving = checked_all("receiving", receiving, Rule, _RULES)
         self._streams = streams
         self._delimiter = delimiter
         self._wrapped: Counter[str | None] = Counter()
@@ -162,15 +164,6 @@ class Faults:
         """Add the report to the exception that leaves the block."""
         if exc is not None:
             exc.add_note(f"faults were injected: {self.report()}")
-
-
-def _checked(name: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"{name} has {shown(rule)}, must have rules only: place a fault by at_frame() or its like"
-            )
-    return tuple(rules)
 
 
 def _check_delimiter(delimiter: object) -> None:

@@ -138,7 +138,7 @@ class FaultyStream(WrappedStream):
             self._check_usable()
         self._look()
         data = self._inbox.take(max_bytes)
-        if data is None and self._broken:
+        if data is None and self._broken and not self._to_be_closed:
             self._check_usable()
         if data == b"":
             self._inward.was_met()
@@ -206,6 +206,9 @@ class FaultyStream(WrappedStream):
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the script leaves alone and the inner stream takes without a wait."""
+        self._look_before_sending()
+        if self._to_be_closed and data:
+            return 0  # write_some() closes the inner stream, and raises
         self._check_sending()
         whole = 0 if self._to_send else self._outward.untouched(data)
         if not whole and data:
@@ -222,7 +225,7 @@ class FaultyStream(WrappedStream):
         A pause or a stall after the last byte is the next call's: these bytes are through.
         """
         await trio.lowlevel.checkpoint()
-        self._check_sending()
+        await self._ready_to_send()
         steps, taken = self._outward.feed(data)
         self._to_send.extend(steps)
         await self._send_due(wait_at_end=taken == 0)
@@ -232,7 +235,7 @@ class FaultyStream(WrappedStream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait for the inner stream; a pause of the script is not foreseen."""
         with self._sending:
-            self._check_sending()
+            await self._ready_to_send()
             with self._inner_closed_by_reset():
                 await self.inner.wait_send_all_might_not_block()
 
@@ -242,7 +245,7 @@ class FaultyStream(WrappedStream):
             await trio.lowlevel.checkpoint()
             if self._eof_sent:
                 return
-            self._check_sending()
+            await self._ready_to_send()
             self._to_send.extend(self._outward.end())
             await self._send_due(wait_at_end=True)
             await self._end_inner()
@@ -345,9 +348,16 @@ class FaultyStream(WrappedStream):
             self._check_usable()
             raise
 
-    def _check_sending(self) -> None:
+    async def _ready_to_send(self) -> None:
+        self._look_before_sending()
+        await self._finish_break()
+        self._check_sending()
+
+    def _look_before_sending(self) -> None:
         if not (self._closed or self._broken):
             self._look()  # what has come may be what the connection breaks by
+
+    def _check_sending(self) -> None:
         self._check_usable()
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending side was closed by send_eof()")

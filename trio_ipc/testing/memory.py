@@ -24,10 +24,10 @@ from trio_ipc.errors import (
     shown,
     shown_argument,
 )
-from trio_ipc.transports import LocalListener, LocalStream, PeerCredentials, PeerPolicy
+from trio_ipc.transports import LocalListener, PeerCredentials, PeerPolicy
 
-from .checking import check_whole
-from .endpoints import IpcEndpoint, StreamWrapper
+from .checking import check_callable, check_whole
+from .endpoints import IpcEndpoint, StreamWrapper, wrapped
 from .memorystream import MemoryStream, check_credentials, memory_streams
 
 #: Connections that wait to be accepted before connecting waits, as transports/unix.py asks for.
@@ -245,10 +245,11 @@ class MemoryEndpoint(IpcEndpoint):
         Raises:
             ConnectError: as :meth:`connect` raises it.
             ConnectTimeoutError: ``accept_timeout_ms`` passed.
+            TypeError: ``wrap`` is no function, or returns no stream.
         """
+        check_callable("wrap", wrap, optional=True)
         with trio.move_on_after(config.accept_timeout_ms / 1000):
-            stream: LocalStream = await self.connect()
-            return framed(stream if wrap is None else wrap(stream), config)
+            return framed(wrapped(await self.connect(), wrap), config)
         raise ConnectTimeoutError(
             f"the server did not take the connection in time, the limit accept_timeout_ms is "
             f"{config.accept_timeout_ms}",

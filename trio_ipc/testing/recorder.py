@@ -43,7 +43,7 @@ class Event:
     """What happened on a stream at one moment.
 
     Attributes:
-        at: seconds since the first event.
+        at: seconds since the first event. A further run of Trio's goes on where the last one ended.
         connection: its number, from 1.
         what: ``open``; ``data`` for what went; ``cut`` for what was to be sent, had been told as ``data``
             and did not go, or only in part; ``eof``, ``close`` or ``broken``.
@@ -72,7 +72,9 @@ class StreamObserver:
     def __init__(self, told: Callable[[Event], object]) -> None:
         self._told = told
         self._connections = 0
-        self._began: float | None = None
+        self._clock: trio.abc.Clock | None = None
+        self._began = 0.0
+        self._at = 0.0
 
     def wrap(self, stream: _StreamT) -> _StreamT:
         """Return a stream around this one that is observed. What is sent on it comes from the client."""
@@ -88,8 +90,11 @@ class StreamObserver:
 
     def _happened(self, connection: int, what: str, by: Side, **details: Any) -> None:
         now = trio.current_time()
-        self._began = now if self._began is None else self._began
-        self._told(Event(now - self._began, connection, what, by, **details))
+        clock = trio.lowlevel.current_clock()
+        if self._clock is not clock:  # of the first run of Trio's, or of a further one, which counts anew
+            self._clock, self._began = clock, now - self._at
+        self._at = now - self._began
+        self._told(Event(self._at, connection, what, by, **details))
 
 
 class FileObserver(StreamObserver):

@@ -16,10 +16,10 @@ import trio
 from trio_ipc.config import Crc32Variant, IpcConfig
 from trio_ipc.contract import encode
 from trio_ipc.daemoneye import DetectionResult, DetectionTask, ProcessRecord, TaskType, failed
-from trio_ipc.errors import MessageError, leaves, shown_argument
+from trio_ipc.errors import MessageError, leaves
 from trio_ipc.server import Call
 
-from .checking import check_whole
+from .checking import check_whole, checked_all
 from .collector import SimulatedCollector, simulate_collector
 from .endpoints import IpcEndpoint
 from .outcome import is_the_tests
@@ -78,10 +78,7 @@ async def simulate_reference(
         ValueError: ``places`` is negative.
     """
     check_whole("places", places, 0)
-    seen = list(records)
-    for record in seen:
-        if not isinstance(record, ProcessRecord):
-            raise TypeError(f"records has {shown_argument(record)}, must have ProcessRecords only")
+    seen = checked_all("records", records, ProcessRecord, "ProcessRecords only")
 
     async def enumerate_all(task: DetectionTask, _call: Call) -> DetectionResult:
         await trio.lowlevel.checkpoint()

@@ -17,7 +17,7 @@ from trio_ipc.errors import ConnectError
 from trio_ipc.transports import LocalStream, PeerState
 
 from .checking import check_callable
-from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of
+from .endpoints import IpcEndpoint, StreamWrapper, endpoint_of, wrapped
 from .outcome import Outcome
 from .waiting import reset
 
@@ -54,7 +54,11 @@ async def relay(
         except ConnectError:
             await client.aclose()
             return
-        outward = server if wrap is None else wrap(server)
+        try:
+            outward = wrapped(server, wrap)
+        except BaseException:
+            await close_at_once(client)
+            raise
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_pump, client, outward, nursery.cancel_scope)

@@ -69,7 +69,7 @@ async def replay_requests(
 
     Cancellation closes the connection.
     """
-    check_callable("connect", connect)
+    check_callable("connect", connect, awaited=True)
     check_callable("same", same)
     differences = []
     exchanges = recording_of(recording).exchanges()
@@ -137,7 +137,7 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         *,
         answer: Callable[[RequestT, RequestT, ResponseT], ResponseT | None] | None = None,
     ) -> None:
-        contract = contract_of(contract)
+        contract = self._contract = contract_of(contract)
         check_callable("answer", answer, optional=True)
         self.unused: list[Exchange] = [
             exchange for exchange in recording_of(recording).exchanges() if exchange.response is not None
@@ -153,11 +153,12 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         """Return the recorded response.
 
         Raises:
-            AssertionError: there is none, which in :func:`~trio_ipc.testing.open_server` fails the test.
+            AssertionError: there is none, or ``answer`` fails or returns no response. In
+                :func:`~trio_ipc.testing.open_server` that fails the test.
         """
         found: ResponseT | None = None
         for exchange, recorded, response in self._recorded:
-            answer = self._answer(request, recorded, response)
+            answer = self._answer_to(request, recorded, response)
             if answer is not None:
                 found = answer
                 if exchange in self.unused:
@@ -166,6 +167,19 @@ class RecordedHandler(Generic[RequestT, ResponseT]):
         if found is None:
             raise AssertionError(f"no such request was recorded and answered: {_shown(request)}")
         return found
+
+    def _answer_to(self, request: RequestT, recorded: RequestT, response: ResponseT) -> ResponseT | None:
+        """Return what the test's own function makes of a recorded response; a mistake of it is the test's."""
+        try:
+            answer = self._answer(request, recorded, response)
+        except Exception as exc:
+            raise AssertionError(f"answer of a RecordedHandler failed: {type(exc).__name__}: {exc}") from exc
+        if isinstance(answer, self._contract.response_type | None):
+            return answer
+        wanted = self._contract.response_type.__name__
+        raise AssertionError(
+            f"answer of a RecordedHandler returned {type(answer).__name__}, must be a {wanted} or None"
+        )
 
 
 def _if_equal(request: Any, recorded: Any, response: Any) -> Any:

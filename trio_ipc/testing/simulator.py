@@ -27,7 +27,7 @@ from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
-from .checking import check_whole
+from .checking import check_whole, returned_message
 from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .outcome import Outcome, is_failure
@@ -67,8 +67,13 @@ class Reply(Generic[RequestT, ResponseT]):
         self._encoder = encoder
 
     async def proper(self) -> ResponseT:
-        """Return what the server's handler answers."""
-        return await self._server.handler(self._request, self.call)
+        """Return what the server's handler answers.
+
+        Raises:
+            TypeError: that is no response of the contract.
+        """
+        response = await self._server.handler(self._request, self.call)
+        return returned_message("the handler", response, self._server.contract.response_type)
 
     def frame(self, response: ResponseT) -> bytes:
         """Return the frame of a response; one too large becomes the failure that says so, as servers do.
@@ -217,18 +222,22 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
 
         Raises:
             EndpointError: it is listening, or the endpoint cannot be used.
+            RuntimeError: its block is over.
         """
-        assert self._nursery is not None  # noqa: S101 - running() set it
+        nursery = self._nursery
+        if nursery is None:
+            raise RuntimeError("the block of this simulated server is over: it cannot listen again")
         if self._listener is not None:
             raise EndpointInUseError("this server is listening", endpoint=self.endpoint.path)
         listener = self._listener = await self.endpoint.listen_streams()
-        self._nursery.start_soon(self._accept, listener)
+        nursery.start_soon(self._accept, listener, nursery)
 
     @asynccontextmanager
     async def running(self, *, use_all: bool) -> AsyncIterator[None]:
         """Listen for the length of a block; see :func:`simulate_server`."""
         with self._outcome.told():
-            async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 await self.restart()
                 try:
                     with self._outcome.seen():
@@ -236,12 +245,12 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                         if use_all and self._script:
                             raise AssertionError(f"of the script, {_names(self._script)} were not used")
                 finally:
+                    self._nursery = None
                     if self._listener is not None:
                         await close_at_once(self._listener)
-                self._nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
-    async def _accept(self, listener: trio.abc.Listener[Any]) -> None:
-        assert self._nursery is not None  # noqa: S101 - running() set it
+    async def _accept(self, listener: trio.abc.Listener[Any], nursery: trio.Nursery) -> None:
         while True:
             try:
                 stream = await listener.accept()
@@ -249,7 +258,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                 return
             self.connections += 1
             scope = self._streams[stream] = trio.CancelScope()
-            self._nursery.start_soon(self._serve, stream, scope, self.connections)
+            nursery.start_soon(self._serve, stream, scope, self.connections)
 
     async def _serve(self, stream: LocalStream, scope: trio.CancelScope, number: int) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -96,7 +97,13 @@ def _nothing_will_happen() -> bool:
         and sum(waiting) <= 1  # Trio's own, for calls from other threads
         and trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
         and not any(_waits_for_outside(task) for task in _all_tasks())
+        and not any(map(_may_call_in, threading.enumerate()))
     )
+
+
+def _may_call_in(thread: threading.Thread) -> bool:
+    """Whether another thread may wake a task of this run: one that serves others, as Trio's, does not."""
+    return thread is not threading.current_thread() and not thread.daemon
 
 
 def _all_tasks() -> Iterator[trio.lowlevel.Task]:

@@ -13,6 +13,7 @@ import attrs
 from trio_ipc.config import AUTO, Crc32Variant, IpcConfig
 from trio_ipc.contract import Contract, encode
 from trio_ipc.errors import MessageEmptyError, UndecodableMessageError
+from trio_ipc.testing.checking import returned_message
 
 from .frames import End, Frame, RawConnection, framed, padded
 from .rules import Notes
@@ -81,9 +82,11 @@ class Answering:
 
         Raises:
             MessageEmptyError: the given ``answer`` made a message of no bytes.
+            TypeError: it made no response of the contract.
         """
         if self._answer is not None and request is not None:
-            payload = encode(self._answer(request))
+            response = returned_message("answer", self._answer(request), self.contract.response_type)
+            payload = encode(response)
             if not payload:
                 raise MessageEmptyError(
                     "the response encodes to no bytes, which no frame can carry", hint="set a field in it"

@@ -131,7 +131,7 @@ async def check_client(
         MessageError: a response cannot be sent.
         ContractError: a function of the contract returned what it must not.
         ValueError: ``patience`` or ``wait`` is no number of seconds.
-        TypeError: what is to be called cannot be, or ``stop`` is no event.
+        TypeError: what is to be called cannot be, ``answer`` made no response, or ``stop`` is no event.
 
     Cancellation ends it at once, and leaves nothing open or behind.
     """
