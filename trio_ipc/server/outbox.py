@@ -111,6 +111,11 @@ class Outbox:
     async def _flush_behind(self, failed: Callable[[ChannelError], None]) -> None:
         try:
             await self._flush_channel()
+            while self._payloads:  # they were made meanwhile, and the handler of now may take its time
+                if self._send_nowait():
+                    self._delivered()
+                else:
+                    await self._flush_channel()
         except ChannelError as exc:
             self.failure = exc
             failed(exc)
