@@ -6,12 +6,23 @@ This module must never make a response, and never count a request twice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from trio_ipc.channel import Channel
 from trio_ipc.errors import ChannelError
-from trio_ipc.telemetry import RequestFailure, ServerCounters
+from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters
+
+_LOST_BY: Final = {
+    CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
+    CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
+}
+
+
+def lost_by(reason: CloseReason) -> RequestFailure:
+    """Return what becomes of requests without their response when the connection ends for this reason."""
+    return _LOST_BY.get(reason, RequestFailure.RESPONSE_UNDELIVERED)
 
 
 class Outbox:
