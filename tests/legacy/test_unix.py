@@ -102,18 +102,6 @@ async def test_a_message_larger_than_every_buffer_is_sent_in_parts(config: IpcCo
         assert await right.receive() == b"and this"
 
 
-async def test_a_second_sender_is_told_so_before_it_mixes_two_messages(config: IpcConfig) -> None:
-    left, right = pair(config)
-    async with left, right, trio.open_nursery() as nursery:
-        nursery.start_soon(left.send, bytes(3_000_000))
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            await left.send(b"x")
-        assert await right.receive() == bytes(3_000_000)
-        await left.send(b"x")
-        assert await right.receive() == b"x"
-
-
 @pytest.mark.parametrize("direction", ["receive", "send"])
 async def test_closing_in_the_step_in_which_a_task_wakes_is_closing(
     config: IpcConfig, direction: str

@@ -128,6 +128,7 @@ class Channel(trio.abc.AsyncResource):
             MessageError: a payload is empty or too large. None was sent.
             PeerClosedError: the peer has closed.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task is in :meth:`flush`. None was sent.
         """
 
     @abc.abstractmethod
@@ -254,6 +255,8 @@ class Channel(trio.abc.AsyncResource):
             PeerClosedError: the peer has closed. What it sent before may still be received.
             WriteTimeoutError: it could not be handed over within ``write_timeout_ms``.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task waits until its own payloads are handed over. Nothing was
+                sent.
 
         A cancellation that is there from the start leaves the channel as it was; one that comes while
         this waits for room closes it.
