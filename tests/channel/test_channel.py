@@ -377,18 +377,6 @@ async def test_what_was_flushed_is_kept_no_longer(config: IpcConfig, size: int, 
             assert largest < size
 
 
-async def test_of_a_second_sender_who_is_told_so_nothing_is_sent(ends: Ends) -> None:
-    left, right = ends.channels(CONFIG.replace(max_frame_bytes=3 * MIB))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(left.send, bytes(3 * MIB))
-        await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            await left.send(b"never")
-        assert await right.receive() == bytes(3 * MIB)
-    await left.send(b"next")
-    assert await right.receive() == b"next"
-
-
 async def test_flushing_nothing_is_a_checkpoint(ends: Ends) -> None:
     left, _ = ends.channels(CONFIG)
     with assert_checkpoints():

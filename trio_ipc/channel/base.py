@@ -196,6 +196,7 @@ class Channel(trio.abc.AsyncResource):
                 after as long again.
             trio.TooSlowError: the caller's deadline passed first.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task is receiving. Not every transport can tell.
 
         Cancellation between two frames leaves the channel as it was, and so does one that is there from the
         start; inside a frame it closes it.
@@ -220,6 +221,8 @@ class Channel(trio.abc.AsyncResource):
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
+        except trio.BusyResourceError:
+            raise  # the frame is another task's, and goes on
         except BaseException:
             if self.in_frame:
                 await close_at_once(self)
