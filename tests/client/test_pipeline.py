@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
@@ -12,13 +14,16 @@ from tests.client.pipelines import (
     Line,
     line,
 )
-from tests.support import ME, frame, serving, success, task
+from tests.support import ME, frame, serving, succeed, success, task
 from trio_ipc import (
     Call,
     FramedChannel,
     IpcConfig,
     PeerClosedError,
+    open_client,
 )
+from trio_ipc.client.batch import Batch
+from trio_ipc.client.pending import Pending
 from trio_ipc.client.pipeline import Pipeline
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.opening import open_channel
@@ -234,3 +239,23 @@ async def test_what_is_idle_keeps_no_answers() -> None:
         assert len(seen) == 3
         counts = [sys.getrefcount(seen.pop()) for _ in range(3)]
         assert counts == [1, 1, 1], "the argument of each"
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4])
+async def test_an_idle_client_keeps_nothing_of_its_calls(config: IpcConfig, max_in_flight: int) -> None:
+    """They hold requests, payloads and responses, and must not wait for the garbage collector."""
+    async with (
+        serving(succeed, config),
+        open_client(DETECTION, config, max_in_flight=max_in_flight) as client,
+    ):
+        await client.call(task())
+        gc.collect()
+        gc.disable()
+        try:
+            for requests in ([task()], [task()] * 200):
+                await client.call_many(requests)
+                await client.call(task())
+                await wait_all_tasks_blocked()
+                assert not [thing for thing in gc.get_objects() if isinstance(thing, Pending | Batch)]
+        finally:
+            gc.enable()

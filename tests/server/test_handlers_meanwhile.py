@@ -20,6 +20,7 @@ from tests.support import (
     MemoryEndpoint,
     frame,
     hang,
+    read_results,
     results_in,
     serving,
     success,
@@ -85,6 +86,26 @@ async def test_what_was_answered_is_sent_while_the_next_handler_waits(autojump_c
         await near.send_all(frame(task("first")) + frame(task("slow")))
         assert results_in(bytes(await near.receive_some())) == [success("first")]
         assert trio.current_time() == 0
+
+
+async def test_what_was_answered_while_the_client_made_no_room_waits_for_no_further_handler(
+    autojump_clock: MockClock,
+) -> None:
+    async def handler(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "large":
+            return DetectionResult(task_id="x" * 20_000, success=True)
+        await trio.sleep(5) if request.task_id == "slow" else await trio.lowlevel.checkpoint()
+        return success(request.task_id)
+
+    endpoint = BoundedEndpoint(buffer_bytes=10_000)
+    async with open_server(handler, DETECTION, endpoint) as server:
+        client = await endpoint.connect()
+        await client.send_all(b"".join(frame(task(name)) for name in ("large", "quick", "slow")))
+        await wait_all_tasks_blocked()
+        assert (await read_results(client, 2))[1] == success("quick")
+        assert trio.current_time() == 0
+        await wait_all_tasks_blocked()
+        assert server.snapshot().requests_answered == 2
 
 
 async def test_a_handlers_time_ends_with_it(autojump_clock: MockClock) -> None:

@@ -173,6 +173,7 @@ async def test_a_stop_without_grace_and_without_requests_cuts_nothing_off(
         server.stop()
         await server.wait_stopped()
         assert server.snapshot().requests_failed["cut_off"] == 0
+        assert server.snapshot().connections_closed["stopped"] == 1
     assert "cut off" not in caplog.text
 
 

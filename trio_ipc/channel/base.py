@@ -128,6 +128,7 @@ class Channel(trio.abc.AsyncResource):
             MessageError: a payload is empty or too large. None was sent.
             PeerClosedError: the peer has closed.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task is in :meth:`flush`. None was sent.
         """
 
     @abc.abstractmethod
@@ -195,6 +196,7 @@ class Channel(trio.abc.AsyncResource):
                 after as long again.
             trio.TooSlowError: the caller's deadline passed first.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task is receiving. Not every transport can tell.
 
         Cancellation between two frames leaves the channel as it was, and so does one that is there from the
         start; inside a frame it closes it.
@@ -219,6 +221,8 @@ class Channel(trio.abc.AsyncResource):
         except ProtocolError as exc:
             exc.endpoint = self.endpoint
             raise
+        except trio.BusyResourceError:
+            raise  # the frame is another task's, and goes on
         except BaseException:
             if self.in_frame:
                 await close_at_once(self)
@@ -254,6 +258,8 @@ class Channel(trio.abc.AsyncResource):
             PeerClosedError: the peer has closed. What it sent before may still be received.
             WriteTimeoutError: it could not be handed over within ``write_timeout_ms``.
             ChannelClosedError: the channel was closed.
+            trio.BusyResourceError: another task waits until its own payloads are handed over. Nothing was
+                sent.
 
         A cancellation that is there from the start leaves the channel as it was; one that comes while
         this waits for room closes it.

@@ -17,6 +17,7 @@ from trio_ipc.errors import ChannelError, ProtocolError
 from trio_ipc.transports import (
     Duplex,
     LocalStream,
+    OneAtATime,
     PeerCredentials,
     PeerState,
     StreamDuplex,
@@ -88,7 +89,8 @@ class FramedChannel(Channel):
         self._alarm: Alarm | None = None
         self._time_was_up = False
         self._has_rung = False  # and something was about to wake who waits
-        # What the system did not take at once, in bytes and in frames.
+        # What the system did not take at once, in bytes and in frames, and who waits until it does.
+        self._sending = OneAtATime("sending on this channel")
         self._unsent = NOTHING
         self._frames_unsent = 0
         self._bytes_unsent = 0
@@ -272,7 +274,8 @@ class FramedChannel(Channel):
         frames = self._encoder.encode_many(payloads)
         size = len(frames)
         if self._unsent:
-            self._unsent = memoryview(b"".join((self._unsent, frames)))
+            with self._sending:
+                self._unsent = memoryview(b"".join((self._unsent, frames)))
         else:
             try:
                 sent = self._duplex.write(frames)
@@ -313,21 +316,20 @@ class FramedChannel(Channel):
         if not self._unsent:
             await trio.lowlevel.checkpoint()
             return
-        try:
-            deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
-            while not await self._flush_until(deadline):
-                late = trio.current_time() - deadline
-                self._write_now()
-                if self._unsent and (late < STOPPED or len(self._unsent) == left):
-                    raise not_taken(self.write_timeout, self.endpoint)
+        with self._sending:
+            try:
                 deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise self._not_sent(exc) from exc
-        except trio.BusyResourceError:
-            raise  # another task's frame goes on
-        except BaseException:
-            await close_at_once(self)
-            raise
+                while not await self._flush_until(deadline):
+                    late = trio.current_time() - deadline
+                    self._write_now()
+                    if self._unsent and (late < STOPPED or len(self._unsent) == left):
+                        raise not_taken(self.write_timeout, self.endpoint)
+                    deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                raise self._not_sent(exc) from exc
+            except BaseException:
+                await close_at_once(self)
+                raise
         self.traffic.frames_sent += self._frames_unsent
         self.traffic.bytes_sent += self._bytes_unsent
         self._frames_unsent = self._bytes_unsent = 0

@@ -129,6 +129,8 @@ class Pipeline(Line[RequestT, ResponseT]):
             listening = False
             self._withdraw(pendings, exc)
             raise
+        finally:
+            pendings.clear()  # else they and done() keep each other until the garbage collector comes
 
     @property
     def accepts_calls(self) -> bool:
@@ -249,8 +251,7 @@ class Pipeline(Line[RequestT, ResponseT]):
             if not self._in_flight and not self._channel.is_reusable():
                 self._break(await not_reusable(self._channel, self._contract, answered=self._answered))
                 return
-            batch = self._next_to_write()
-            if not await self._write_some(batch):
+            if not await self._write_some(self._next_to_write()):  # not kept: it would be while this sleeps
                 return
             if work.is_over(MOST_BYTES_AT_ONCE):
                 await work.rest()

@@ -124,7 +124,7 @@ class LegacyChannel(Channel):
                 return True
             came = False
             with trio.CancelScope(deadline=math.inf if deadline is None else deadline):
-                self._add(await self._read(self._reader.missing))
+                self._add(await self._read(min(self._reader.missing, _READ_SIZE)))
                 came = True
             return self._read_on() or came
         except trio.ClosedResourceError as exc:

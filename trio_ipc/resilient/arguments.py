@@ -5,12 +5,49 @@ This module must never know the client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from trio_ipc.client.client import seconds_of
 from trio_ipc.errors import NoEndpointError, shown, shown_argument
 
-from .endpoints import Upstream
+from .endpoints import Endpoint, Upstream
+from .settings import ResilientConfig
+
+
+def settings_of(given: object) -> ResilientConfig:
+    """Return the settings that a caller gave, or the defaults for None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if given is None:
+        return ResilientConfig()
+    if not isinstance(given, ResilientConfig):
+        raise TypeError(f"settings is {shown_argument(given)}, must be a ResilientConfig or None")
+    return given
+
+
+def endpoints_of(given: object) -> list[Endpoint]:
+    """Return the endpoints that a caller gave, in a list.
+
+    Raises:
+        TypeError: they are no iterable of endpoints.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"endpoints is {shown_argument(given)}, must be a list of them, also of one")
+    endpoints = [*given]
+    for endpoint in endpoints:
+        check_endpoint(endpoint)
+    return endpoints
+
+
+def check_endpoint(given: object) -> None:
+    """Raise :exc:`TypeError` if this is no endpoint."""
+    if not isinstance(given, Endpoint):
+        raise TypeError(
+            f"the endpoint is {shown_argument(given)}, must be an Endpoint: "
+            "Endpoint(IpcConfig(endpoint_path=...))"
+        )
 
 
 def seconds_or(timeout: object, default_ms: int) -> float:

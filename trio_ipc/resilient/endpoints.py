@@ -14,13 +14,29 @@ import attrs
 import trio
 
 from trio_ipc.config import IpcConfig
-from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError, OutOfResourcesError
+from trio_ipc.errors import (
+    ChannelClosedError,
+    ContractError,
+    IpcError,
+    MessageError,
+    OutOfResourcesError,
+    shown_argument,
+)
 from trio_ipc.settings import WholeNumber, refuse
 
 from .balancing import Candidate, Strategy, score
 from .breaker import BreakerStatistics, CircuitBreaker
 from .settings import ResilientConfig
 from .variants import Variants
+
+
+def _config_given(given: object) -> IpcConfig:
+    if not isinstance(given, IpcConfig):
+        raise TypeError(
+            f"config of an Endpoint is {shown_argument(given)}, must be an IpcConfig: "
+            "IpcConfig(endpoint_path=...)"
+        )
+    return given
 
 
 def _default_id(endpoint: Endpoint) -> str:
@@ -37,6 +53,7 @@ class Endpoint:
     """Where a server is to be found.
 
     Raises:
+        TypeError: the config is none.
         ConfigError: the priority is none, or the id is no str.
 
     Attributes:
@@ -46,7 +63,7 @@ class Endpoint:
             the strategy is "weighted".
     """
 
-    config: IpcConfig
+    config: IpcConfig = attrs.field(converter=_config_given)
     id: str = attrs.field(
         default=attrs.Factory(_default_id, takes_self=True), validator=_is_text, kw_only=True
     )

@@ -14,6 +14,7 @@ from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.opening import check_on_trio, open_channel
 from trio_ipc.transports import PeerPolicy
 
+from .arguments import endpoints_of, settings_of
 from .client import ResilientClient
 from .endpoints import Endpoint
 from .opening import Connector
@@ -48,16 +49,18 @@ async def open_resilient_client(
         flight in other tasks end by :exc:`ChannelClosedError`, and every connection is closed.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         ConfigError: two endpoints have the same id.
 
     Cancellation closes everything at once. Exceptions of the block are raised as they are.
     """
     contract_of(contract)
+    endpoints, settings = endpoints_of(endpoints), settings_of(settings)
     policy = PeerPolicy.of(peers)
     check_on_trio()
     async with nursery_of_our_own() as nursery:
         client: ResilientClient[RequestT, ResponseT] = ResilientClient(
-            settings or ResilientConfig(),
+            settings,
             nursery,
             contract=contract,
             peers=policy,

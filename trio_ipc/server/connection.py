@@ -33,7 +33,7 @@ from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters, TimeoutKind
 
 from .handling import Call, Handler, begin, describe, ends_the_server, is_cancelled_here, resume
-from .outbox import Outbox
+from .outbox import Outbox, lost_by
 from .responses import Responses, UnsendableError
 from .states import State
 from .variants import VariantLog, refusal
@@ -49,17 +49,12 @@ _TURN: Final = 0.001
 _MOST_AT_ONCE: Final = 64
 _MOST_BYTES_AT_ONCE: Final = 65_536
 
+_NONE_TAKEN: Final = "no further requests are taken"
 _UNANSWERABLE: Final = "a request failed, and no response could say so"
 
 #: CPython 3.11 takes 0.1 µs to read one from its class, as an enumeration has a ``__getattr__`` there; each
 #: request passes all of them.
 _READING, _HANDLING, _FLUSHING, _ENDED = State.READING, State.HANDLING, State.FLUSHING, State.ENDED
-
-#: What becomes of requests without their response when the connection ends for this reason.
-_REQUEST_LOST: Final = {
-    CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
-    CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -154,6 +149,8 @@ class Connection(Generic[RequestT, ResponseT]):
             self._end(CloseReason.INTERNAL_ERROR, "an internal error")
             raise
         except BaseException:
+            if self._is_idle and not self._taking:
+                self._end(CloseReason.STOPPED, _NONE_TAKEN)  # a stop without grace cuts nothing off here
             self._end(*self.ending)  # cut off, if nothing had ended it before
             raise
         finally:
@@ -171,8 +168,12 @@ class Connection(Generic[RequestT, ResponseT]):
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
         self._taking = False
-        if self.state is State.READING and not self._channel.in_frame:
+        if self._is_idle:
             self._watch.cancel(Verdict.STOPPED)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.state is State.READING and not self._channel.in_frame
 
     async def _judged(self, verdict: Verdict | None) -> None:
         """Decide what follows from a verdict."""
@@ -197,14 +198,14 @@ class Connection(Generic[RequestT, ResponseT]):
                 self.ending = (reason, said)
             elif reason is not self.ending[0]:
                 _log.debug("the peer could not be told: %s", said, extra=self._fields)
-            self._failed(_REQUEST_LOST.get(self.ending[0], RequestFailure.RESPONSE_UNDELIVERED))
+            self._failed(lost_by(self.ending[0]))
 
     def _let_go(self) -> None:
         """Count what was not delivered, and free what a peer may have made large.
 
         Now, and not when the garbage collector comes: it counts objects, not bytes.
         """
-        self._outbox.discard(_REQUEST_LOST.get(self.ending[0], RequestFailure.RESPONSE_UNDELIVERED))
+        self._outbox.discard(lost_by(self.ending[0]))
         self._request = self._cancelled_at = None
         self._requests.clear()
 
@@ -226,7 +227,7 @@ class Connection(Generic[RequestT, ResponseT]):
                     if self._watch.verdict is not None:
                         await self._watch.leave_cancelled_scope()
                 elif not await channel.fill(-math.inf):  # what had come before it was stopped is answered
-                    self._end(CloseReason.STOPPED, "no further requests are taken")
+                    self._end(CloseReason.STOPPED, _NONE_TAKEN)
                     return
         except ProtocolError as exc:
             await self._watch.leave_cancelled_scope()  # in the next one it can be told

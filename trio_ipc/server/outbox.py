@@ -6,12 +6,23 @@ This module must never make a response, and never count a request twice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from trio_ipc.channel import Channel
 from trio_ipc.errors import ChannelError
-from trio_ipc.telemetry import RequestFailure, ServerCounters
+from trio_ipc.telemetry import CloseReason, RequestFailure, ServerCounters
+
+_LOST_BY: Final = {
+    CloseReason.CUT_OFF: RequestFailure.CUT_OFF,
+    CloseReason.INTERNAL_ERROR: RequestFailure.INTERNAL_ERROR,
+}
+
+
+def lost_by(reason: CloseReason) -> RequestFailure:
+    """Return what becomes of requests without their response when the connection ends for this reason."""
+    return _LOST_BY.get(reason, RequestFailure.RESPONSE_UNDELIVERED)
 
 
 class Outbox:
@@ -111,6 +122,11 @@ class Outbox:
     async def _flush_behind(self, failed: Callable[[ChannelError], None]) -> None:
         try:
             await self._flush_channel()
+            while self._payloads:  # they were made meanwhile, and the handler of now may take its time
+                if self._send_nowait():
+                    self._delivered()
+                else:
+                    await self._flush_channel()
         except ChannelError as exc:
             self.failure = exc
             failed(exc)

@@ -23,6 +23,7 @@ from trio_ipc.transports.duplex import Duplex as Duplex
 from trio_ipc.transports.duplex import DuplexStream as DuplexStream
 from trio_ipc.transports.duplex import LocalListener as LocalListener
 from trio_ipc.transports.duplex import LocalStream, PeerState
+from trio_ipc.transports.duplex import OneAtATime as OneAtATime
 from trio_ipc.transports.duplex import StreamDuplex as StreamDuplex
 from trio_ipc.transports.local_listener import gives_streams as gives_streams
 from trio_ipc.transports.local_listener import local_listener as local_listener
