@@ -90,8 +90,7 @@ class FramedChannel(Channel):
         self._has_rung = False  # and something was about to wake who waits
         # What the system did not take at once, in bytes and in frames.
         self._unsent = NOTHING
-        self._frames_unsent = 0
-        self._bytes_unsent = 0
+        self._frames_unsent = self._bytes_unsent = 0
 
     # --- Receiving ---
 
@@ -321,6 +320,8 @@ class FramedChannel(Channel):
                 if self._unsent and (late < STOPPED or len(self._unsent) == left):
                     raise not_taken(self.write_timeout, self.endpoint)
                 deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
+            if self._closed:  # which leaves nothing unsent, and sends nothing
+                raise closed_here(self.endpoint)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._not_sent(exc) from exc
         except trio.BusyResourceError:
@@ -394,5 +395,6 @@ class FramedChannel(Channel):
 
     def _end(self) -> None:
         self._closed = True
+        self._unsent = NOTHING  # it may be large, and an owner may keep a channel that has ended
         if self._alarm is not None:
             self._alarm.end()
