@@ -5,12 +5,50 @@ This module must never know the client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from trio_ipc.client.client import seconds_of
 from trio_ipc.errors import NoEndpointError, shown, shown_argument
 
-from .endpoints import Upstream
+from .endpoints import Endpoint, Upstream
+from .settings import ResilientConfig
+
+
+def endpoints_of(given: object) -> list[Endpoint]:
+    """Return endpoints in a list. An iterator of the caller's runs here, and what it raises comes out.
+
+    Raises:
+        TypeError: they are no iterable, or one of them is something else.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"endpoints is {shown_argument(given)}, must be an iterable of Endpoints: [Endpoint(config)]"
+        )
+    return [*map(endpoint_of, given)]
+
+
+def endpoint_of(given: object) -> Endpoint:
+    """Return an endpoint that a caller gave.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, Endpoint):
+        raise TypeError(f"an endpoint is {shown_argument(given)}, must be an Endpoint: Endpoint(config)")
+    return given
+
+
+def settings_of(given: object) -> ResilientConfig:
+    """Return the settings that a caller gave, or the defaults for None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if given is None:
+        return ResilientConfig()
+    if not isinstance(given, ResilientConfig):
+        raise TypeError(f"settings is {shown_argument(given)}, must be a ResilientConfig or None")
+    return given
 
 
 def seconds_or(timeout: object, default_ms: int) -> float:

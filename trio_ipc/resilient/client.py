@@ -20,7 +20,7 @@ from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
 from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .arguments import seconds_or, upstream_of
+from .arguments import endpoint_of, seconds_or, upstream_of
 from .calls import Answer, PendingCall
 from .capabilities import Asker, Refresher
 from .endpoints import Endpoint, EndpointStatistics, Upstream
@@ -89,7 +89,9 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         Raises:
             ConfigError: there is one of this id.
             ChannelClosedError: the client was closed.
+            TypeError: it is no endpoint.
         """
+        endpoint_of(endpoint)
         self._check_open()
         if endpoint.id in self._upstreams:
             raise ConfigError(

@@ -14,7 +14,14 @@ import attrs
 import trio
 
 from trio_ipc.config import IpcConfig
-from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError, OutOfResourcesError
+from trio_ipc.errors import (
+    ChannelClosedError,
+    ContractError,
+    IpcError,
+    MessageError,
+    OutOfResourcesError,
+    shown_argument,
+)
 from trio_ipc.settings import WholeNumber, refuse
 
 from .balancing import Candidate, Strategy, score
@@ -25,6 +32,16 @@ from .variants import Variants
 
 def _default_id(endpoint: Endpoint) -> str:
     return endpoint.config.endpoint_path
+
+
+def _checked_config(value: IpcConfig) -> IpcConfig:
+    # A converter, as the default of the id looks at it before any validator does.
+    given: object = value
+    if not isinstance(given, IpcConfig):
+        raise TypeError(
+            f"config is {shown_argument(given)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
+        )
+    return value
 
 
 def _is_text(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -38,6 +55,7 @@ class Endpoint:
 
     Raises:
         ConfigError: the priority is none, or the id is no str.
+        TypeError: the config is none.
 
     Attributes:
         config: its path, and the limits and deadlines of connections to it.
@@ -46,7 +64,7 @@ class Endpoint:
             the strategy is "weighted".
     """
 
-    config: IpcConfig
+    config: IpcConfig = attrs.field(converter=_checked_config)
     id: str = attrs.field(
         default=attrs.Factory(_default_id, takes_self=True), validator=_is_text, kw_only=True
     )
