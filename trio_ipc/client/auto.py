@@ -148,10 +148,13 @@ class AutoClient(Client[RequestT, ResponseT]):
         is_refused: Callable[[_T], bool],
     ) -> _T:
         """Make a call, alone, and find out the variant by it; or by the negotiation before it."""
+        doing = "before anything was sent"
+        if self._finding.locked():
+            doing = "while another one finds out the server's crc32_variant"
         with trio.CancelScope(deadline=deadline) as scope:
             await self._finding.acquire()
         if scope.cancelled_caught:
-            raise call_timed_out("while another one finds out the server's crc32_variant", self.endpoint)
+            raise call_timed_out(doing, self.endpoint)
         try:
             if not self._is_settled:
                 if await may_repeat():
