@@ -133,10 +133,9 @@ class AutoClient(Client[RequestT, ResponseT]):
         self._is_closed = True
         await super().aclose()
 
-    async def end(self) -> None:
-        """Close the connection at once, and raise nothing."""
+    async def _end(self) -> None:
         self._is_closed = True
-        await close_at_once(self._channel)
+        await super()._end()
 
     # --- Finding out ---
 
@@ -241,4 +240,4 @@ async def auto_client_over(
                 nursery.start_soon(client.run)
             yield client
         finally:
-            await client.end()
+            await client._end()  # noqa: SLF001 - as Client's
