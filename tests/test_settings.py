@@ -288,6 +288,37 @@ def test_a_prefix_and_a_table_are_strings(wrong: Any) -> None:
         IpcConfig.load(environ={}, table=wrong)
 
 
+@pytest.mark.parametrize("wrong", [1, True, ["x"], {"max_connections": 2}])
+def test_a_file_is_a_path(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="file is .*, must be the path of a TOML file or None"):
+        IpcConfig.load(wrong, environ={})
+
+
+@pytest.mark.parametrize("wrong", [1, "TRIO_IPC_X", [("a", "b")]])
+def test_an_environment_and_defaults_are_mappings(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"environ is .*, must be a mapping \(.*\) or None"):
+        IpcConfig.load(environ=wrong)
+    with pytest.raises(TypeError, match=r"defaults is .*, must be a mapping \(.*\) or None"):
+        IpcConfig.load(environ={}, defaults=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"TRIO_IPC_MAX_CONNECTIONS": 2}, "'TRIO_IPC_MAX_CONNECTIONS' with a int"),
+        ({b"TRIO_IPC_TRANSPORT": b"secret"}, "b'TRIO_IPC_TRANSPORT' with a bytes"),
+    ],
+)
+def test_an_environment_has_strings(wrong: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=f"environ has {said}, must have strings by strings"):
+        IpcConfig.load(environ=wrong)
+
+
+def test_a_default_whose_name_is_none_is_no_setting() -> None:
+    with pytest.raises(ConfigError, match="there is no setting 1 "):
+        IpcConfig.load(environ={}, defaults={1: 2})  # type: ignore[dict-item]
+
+
 # --- Files --------------------------------------------------------------------------------------------------
 
 

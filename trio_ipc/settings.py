@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 
 import attrs
 
-from .errors import ConfigError, escape, shown
+from .errors import ConfigError, escape, shown, shown_argument
 from .logs import Log
 
 ENV_PREFIX: Final = "TRIO_IPC_"
@@ -151,9 +151,9 @@ class Settings:
             values.update(found)
             sources.update(dict.fromkeys(found, source))
 
-        take({} if defaults is None else dict(defaults), "a default of the program")
+        take(_checked_mapping("defaults", defaults, "values by field"), "a default of the program")
         if file is not None:
-            path = os.fspath(file)
+            path = _checked_file(file)
             take(_fields_in(_read_toml(path), table, path, cls._fields()), f"table [{table}] of {path}")
         for name, value in cls._read_environ(environ, prefix, strict=strict).items():
             take({name: value}, f"environment variable {prefix}{name.upper()}")
@@ -179,11 +179,11 @@ class Settings:
         return attrs.fields_dict(cls)  # type: ignore[arg-type]
 
     @classmethod
-    def _check_names(cls, given: Mapping[str, object], source: str) -> None:
+    def _check_names(cls, given: Mapping[Any, object], source: str) -> None:
         known = cls._fields()
         for name, value in given.items():
             if name not in known:
-                meant = _meant(name, known)
+                meant = _meant(name, known) if isinstance(name, str) else None
                 raise ConfigError(
                     f"there is no setting {shown(name)} ({source}, value {shown(value)})",
                     hint=f"did you mean {meant}?" if meant else f"known are {', '.join(known)}",
@@ -191,7 +191,7 @@ class Settings:
 
     @classmethod
     def _read_environ(cls, environ: Mapping[str, str] | None, prefix: str, *, strict: bool) -> dict[str, Any]:
-        variables = os.environ if environ is None else environ
+        variables = os.environ if environ is None else _checked_environ(environ)
         if environ is None and sys.platform == "win32":
             prefix = prefix.upper()  # as os.environ gives all names there
         fields = cls._fields()
@@ -224,6 +224,32 @@ def _checked_table(table: object) -> str:
     if not all(table.split(".")):
         raise ConfigError(f"table is {shown(table)}, must be the name of a table, such as ipc or agent.ipc")
     return table
+
+
+def _checked_file(file: object) -> str:
+    path = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if not isinstance(path, str):
+        raise TypeError(f"file is {shown_argument(file)}, must be the path of a TOML file or None")
+    return path
+
+
+def _checked_mapping(name: str, given: object, what: str) -> dict[Any, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"{name} is {shown_argument(given)}, must be a mapping ({what}) or None")
+    return {} if given is None else dict(given)
+
+
+def _checked_environ(environ: object) -> dict[str, str]:
+    variables = _checked_mapping("environ", environ, "texts by variable, as os.environ")
+    for name, text in variables.items():  # which may be a secret, and is not shown
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise TypeError(
+                f"environ has {shown(name)} with a {type(text).__name__}, must have strings by strings, as "
+                "os.environ has"
+            )
+    return variables
 
 
 # --- Names that are no settings ---

@@ -51,6 +51,18 @@ async def test_a_call_that_is_made_in_both_variants_counts_once(
 
 
 @SINGLE_AND_SHARED
+async def test_a_deadline_that_has_passed_before_the_first_call_is_nobody_elses_fault(
+    max_in_flight: int,
+) -> None:
+    async with client_that_connects_again(PLAIN, max_in_flight, says_why=True) as client:
+        with pytest.raises(CallTimeoutError, match="timed out before anything was sent"):
+            await client.call(task(), timeout=0)
+        with pytest.raises(CallTimeoutError, match="timed out before anything was sent"):
+            await client.call_many([task()], timeout=0)
+        assert await client.call(task()) == success()
+
+
+@SINGLE_AND_SHARED
 @WITH_A_WORD_OR_NONE
 async def test_many_calls_that_are_made_in_both_variants_count_once(
     max_in_flight: int, says_why: bool

@@ -11,8 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.platforms import NOBODY, unix_only
-from tests.support import ME, serving, succeed
+from tests.support import ME, serving, succeed, success, task
 from trio_ipc import (
+    ChannelClosedError,
     ConnectTimeoutError,
     IpcConfig,
     PeerNotAllowedError,
@@ -95,3 +96,23 @@ async def test_a_process_that_was_stopped_while_it_connected_has_its_time_anew(
             server.accept()[0].close()
             mock_clock.jump(1)
             await connected.wait()
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+@pytest.mark.parametrize("variant", ["ieee", "auto"])
+async def test_a_client_knows_that_it_was_closed_as_its_block_ended(
+    config: IpcConfig, variant: str, max_in_flight: int
+) -> None:
+    async with serving(succeed, config):
+        config = config.replace(crc32_variant=variant)
+        async with open_client(DETECTION, config, max_in_flight=max_in_flight) as client:
+            assert await client.call(task()) == success()
+            assert not client.is_broken
+        assert client.is_broken
+        assert not client.is_reusable()
+        for _ in range(2):
+            with pytest.raises(
+                ChannelClosedError, match="this connection was closed; open a new client"
+            ) as caught:
+                await client.call(task())
+            assert caught.value.endpoint == config.endpoint_path

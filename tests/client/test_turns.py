@@ -56,3 +56,13 @@ async def test_the_alarm_of_a_cancelled_nursery_ends_with_the_last_who_waits(
             scope.cancel()
     assert trio.current_time() == 0.5
     assert turns.take_nowait()
+
+
+async def test_a_wait_ends_in_time_where_the_nursery_was_closed(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        turns = turns_in(nursery)
+    with pytest.raises(TurnTimeoutError):
+        await turns.wait()
+    assert trio.current_time() == 1
+    turns.give_back()
+    assert turns.take_nowait()

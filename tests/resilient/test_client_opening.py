@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support import frame, hang, success, task
 from trio_ipc import (
@@ -20,6 +20,7 @@ from trio_ipc.daemoneye import (
 from trio_ipc.errors import (
     AttemptsFailedError,
     CallTimeoutError,
+    ChannelClosedError,
     PoolTimeoutError,
 )
 from trio_ipc.resilient import open_resilient_client
@@ -166,3 +167,29 @@ async def test_a_server_that_was_not_reached_has_failed_though_the_call_gave_up_
             await client.call(task("takes the only place"))
         [said] = client.statistics()
         assert said.failures == said.breaker.failures == 1
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+async def test_a_connection_that_succeeds_just_as_the_client_is_closed_is_closed_as_well(
+    autojump_clock: MockClock, max_in_flight: int
+) -> None:
+    server = FakeServer("a")
+    may_connect = trio.Event()
+
+    async def succeed_all_the_same() -> None:
+        with trio.CancelScope(shield=True):
+            await may_connect.wait()
+
+    async def call() -> None:
+        with pytest.raises(ChannelClosedError):
+            await client.call(task())
+
+    server.connecting = succeed_all_the_same
+    async with trio.open_nursery() as nursery:
+        async with calling(server, max_in_flight=max_in_flight) as client:
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.current_trio_token().run_sync_soon(may_connect.set)
+    assert (server.connections.now, server.connections.total) == (0, 1)
+    metrics = client.metrics()
+    assert (metrics.connections_established_total, metrics.connection_failures_total) == (0, 1)

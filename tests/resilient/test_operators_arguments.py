@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support import IN_MEMORY, hang, task
-from trio_ipc import Endpoint, IpcConfig, open_resilient_client
+from tests.support import hang, task
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.errors import CallTimeoutError, ChannelClosedError, ContractError, NoEndpointError
 
 from .support import FakeServer, calling, nothing_is_left_behind
-
-CONFIG = IpcConfig(endpoint_path=IN_MEMORY)
 
 ONE: list[Callable[..., Any]] = [
     lambda client, name, **more: client.call(task(), endpoint=name, **more),
@@ -50,33 +46,6 @@ async def test_an_id_that_nobody_has_is_told_with_those_that_there_are(
         client.set_priority("x", 1)
     with pytest.raises(TypeError, match="must be the id of one, a str"):
         client.remove_endpoint(5)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("/run/a.sock",), "endpoints is '/run/a.sock', must be a list of them, also of one"),
-        ((Endpoint(CONFIG),), "endpoints is an Endpoint, must be a list of them, also of one"),
-        ((["/run/a.sock"],), "the endpoint is '/run/a.sock', must be an Endpoint: Endpoint"),
-        (([Endpoint(CONFIG), CONFIG],), "the endpoint is an IpcConfig, must be an Endpoint: Endpoint"),
-        (([Endpoint(CONFIG)], CONFIG), "settings is an IpcConfig, must be a ResilientConfig or None"),
-    ],
-)
-async def test_an_argument_of_the_wrong_type_is_told_with_what_belongs_there(
-    arguments: tuple[Any, ...], said: str
-) -> None:
-    with pytest.raises(TypeError, match=re.escape(said)):
-        async with open_resilient_client(DETECTION, *arguments):
-            pass
-
-
-async def test_so_is_a_path_in_place_of_an_endpoint_or_its_config(autojump_clock: MockClock) -> None:
-    path: Any = "/run/a.sock"
-    with pytest.raises(TypeError, match="config of an Endpoint is '/run/a.sock', must be an IpcConfig"):
-        Endpoint(path)
-    async with calling(FakeServer("a"), contract=DETECTION) as client:
-        with pytest.raises(TypeError, match="the endpoint is '/run/a.sock', must be an Endpoint"):
-            client.add_endpoint(path)
 
 
 @pytest.mark.parametrize("operation", ALL, ids=IDS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -36,6 +37,9 @@ def test_waits_double_from_100_ms_to_30_s_and_jitter_takes_off_up_to_a_half() ->
     assert longest == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
     assert backoff(3, settings, 0.5) == pytest.approx(0.3)
     assert backoff(500, settings, 0.999) == pytest.approx(15, rel=0.01)
+    assert backoff(2_000, settings, 0) == 30
+    settings = ResilientConfig(backoff_first_ms=1, backoff_longest_ms=2**31 - 1)
+    assert backoff(2_000, settings, 0) == settings.backoff_longest_ms / 1000
 
 
 class Refusing(FakeServer):
@@ -59,6 +63,13 @@ async def test_ten_rounds_with_growing_waits_and_then_the_last_error(autojump_cl
             await client.call(task(), timeout=1000)
     waits = [later - earlier for earlier, later in itertools.pairwise(server.tried_at)]
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6])
+
+
+async def test_a_call_may_go_on_for_thousands_of_rounds(autojump_clock: MockClock) -> None:
+    server = Refusing("a")
+    async with calling(server, connect_attempts=2_000, backoff_longest_ms=100) as client:
+        with pytest.raises(AttemptsFailedError, match="2000 attempts failed"):
+            await client.call(task(), timeout=math.inf)
 
 
 async def test_a_single_round_waits_for_nothing(autojump_clock: MockClock) -> None:

@@ -105,6 +105,7 @@ async def test_a_watchdog_of_another_process_is_not_told(manager: Listening, end
     ("environ", "said"),
     [
         ({"NOTIFY_SOCKET": "/nowhere/at/all"}, "could not be told READY=1: No such file or directory"),
+        ({"NOTIFY_SOCKET": f"/{'x' * 200}"}, "could not be told READY=1: AF_UNIX path too long"),
         ({"NOTIFY_SOCKET": "vsock:2:1"}, "NOTIFY_SOCKET is 'vsock:2:1', must be a path or @ and a name"),
         ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "soon"}, "WATCHDOG_USEC is 'soon', must be a number"),
     ],

@@ -68,8 +68,16 @@ def test_what_is_no_mistake_of_a_users_comes_out(error: BaseException) -> None:
 
 
 def test_a_body_that_is_no_function_is_refused() -> None:
-    with pytest.raises(TypeError, match="body is 3, must be a function"):
+    with pytest.raises(TypeError, match="body is 3, must be an ordinary function"):
         run_program(3)  # type: ignore[arg-type]
+
+
+def test_a_body_that_is_async_is_refused_and_not_taken_for_one_that_is_done() -> None:
+    async def main() -> int:
+        raise AssertionError("unreachable")
+
+    with pytest.raises(TypeError, match=r"body is .*main.*, must be an ordinary function .* trio\.run"):
+        run_program(main)  # type: ignore[arg-type]
 
 
 @unix_only

@@ -16,6 +16,7 @@ from trio_ipc.portal import Kept, as_async, check_portal
 from trio_ipc.resilient import Answer, ClientMetrics, Endpoint, EndpointStatistics, ResilientConfig
 from trio_ipc.resilient import ResilientClient as TrioClient
 from trio_ipc.resilient import open_resilient_client as open_on_trio
+from trio_ipc.resilient.arguments import endpoints_of
 from trio_ipc.transports import PeerPolicy
 
 from .adapter import AioAdapter, Opening, running_side
@@ -108,7 +109,9 @@ def open_resilient_client(
     nothing open.
     """
     check_portal(portal)
-    make_manager = partial(open_on_trio, contract_of(contract), [*endpoints], settings, peers=peers)
+    contract_of(contract)
+    make_manager = partial(open_on_trio, contract, endpoints_of(endpoints), settings, peers=peers)
+    make_manager()  # wrong arguments are told here, and not where it is opened
 
     async def open_it() -> ResilientClient[RequestT, ResponseT]:
         side = running_side()

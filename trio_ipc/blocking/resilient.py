@@ -11,7 +11,7 @@ from typing import Any
 
 from anyio.from_thread import BlockingPortal
 
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.portal import Kept, as_async, check_portal
 from trio_ipc.resilient import Answer, ClientMetrics, Endpoint, EndpointStatistics, ResilientConfig
 from trio_ipc.resilient import ResilientClient as TrioClient
@@ -105,6 +105,6 @@ def open_resilient_client(
     An interrupt (Ctrl-C) ends it, and leaves nothing open.
     """
     check_portal(portal)
-    manager = open_on_trio(contract_of(contract), [*endpoints], settings, peers=peers)
+    manager = open_on_trio(contract, endpoints, settings, peers=peers)
     kept = Kept(None, lambda _end: manager)
     return ResilientClient(kept, portal)._open()  # noqa: SLF001 - the class is public to be used, not to be opened

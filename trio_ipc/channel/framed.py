@@ -76,24 +76,21 @@ class FramedChannel(Channel):
         spins = (
             config.poll_attempts > 0 and isinstance(stream, LocalStream) and usable_cores() >= _CORES_TO_SPIN
         )
-        attempts = config.poll_attempts if spins else 0
         #: How often to try again before a wait, as the configuration has it; 0 where that is no use.
-        self.poll_attempts = attempts
+        self.poll_attempts = attempts = config.poll_attempts if spins else 0
         self._spin = Spin(attempts)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
         self._spin_out = Spin(attempts if self._duplex.writes_at_once else 0, backs_off=False)
         # Only the rest of a frame is read in a row: before each frame others have their turn.
         self._reads_in_a_row = _READS_IN_A_ROW
-        self._at_eof = False
-        self._closed = False
+        self._at_eof = self._closed = False
         self._alarm: Alarm | None = None
         self._time_was_up = False
         self._has_rung = False  # and something was about to wake who waits
         # What the system did not take at once, in bytes and in frames, and who waits until it does.
         self._sending = OneAtATime("sending on this channel")
         self._unsent = NOTHING
-        self._frames_unsent = 0
-        self._bytes_unsent = 0
+        self._frames_unsent = self._bytes_unsent = 0
 
     # --- Receiving ---
 
@@ -325,6 +322,8 @@ class FramedChannel(Channel):
                     if self._unsent and (late < STOPPED or len(self._unsent) == left):
                         raise not_taken(self.write_timeout, self.endpoint)
                     deadline, left = trio.current_time() + self.write_timeout, len(self._unsent)
+                if self._closed:  # which leaves nothing unsent, and sends nothing
+                    raise closed_here(self.endpoint)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
                 raise self._not_sent(exc) from exc
             except BaseException:
@@ -396,5 +395,6 @@ class FramedChannel(Channel):
 
     def _end(self) -> None:
         self._closed = True
+        self._unsent = NOTHING  # it may be large, and an owner may keep a channel that has ended
         if self._alarm is not None:
             self._alarm.end()

@@ -133,10 +133,9 @@ class AutoClient(Client[RequestT, ResponseT]):
         self._is_closed = True
         await super().aclose()
 
-    async def end(self) -> None:
-        """Close the connection at once, and raise nothing."""
+    async def _end(self) -> None:
         self._is_closed = True
-        await close_at_once(self._channel)
+        await super()._end()
 
     # --- Finding out ---
 
@@ -148,10 +147,13 @@ class AutoClient(Client[RequestT, ResponseT]):
         is_refused: Callable[[_T], bool],
     ) -> _T:
         """Make a call, alone, and find out the variant by it; or by the negotiation before it."""
+        doing = "before anything was sent"
+        if self._finding.locked():
+            doing = "while another one finds out the server's crc32_variant"
         with trio.CancelScope(deadline=deadline) as scope:
             await self._finding.acquire()
         if scope.cancelled_caught:
-            raise call_timed_out("while another one finds out the server's crc32_variant", self.endpoint)
+            raise call_timed_out(doing, self.endpoint)
         try:
             if not self._is_settled:
                 if await may_repeat():
@@ -238,4 +240,4 @@ async def auto_client_over(
                 nursery.start_soon(client.run)
             yield client
         finally:
-            await client.end()
+            await client._end()  # noqa: SLF001 - as Client's

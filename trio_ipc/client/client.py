@@ -270,12 +270,15 @@ class Client(Generic[RequestT, ResponseT]):
 
     @property
     def is_broken(self) -> bool:
-        """Whether the connection was closed, by :meth:`aclose` or by what a call met."""
+        """Whether the connection was closed: by :meth:`aclose`, by what a call met, or as the block ended."""
         return self._line.is_broken
 
     async def aclose(self) -> None:
         """Close the connection at once. Calls in flight end by :exc:`ChannelClosedError`."""
         await self._line.aclose()
+
+    async def _end(self) -> None:
+        await self._line.end()
 
 
 @asynccontextmanager
@@ -307,11 +310,16 @@ async def client_over(
     async with nursery_of_our_own() as nursery:
         try:
             client = Client(channel, contract, config, max_in_flight=max_in_flight, nursery=nursery)
+        except BaseException:
+            await close_at_once(channel)
+            raise
+        try:
             if max_in_flight > 1:
                 nursery.start_soon(client.run)
             yield client
         finally:
-            await close_at_once(channel)  # first: who still calls must not start a task any longer
+            # First: who still calls must not start a task any longer.
+            await client._end()  # noqa: SLF001 - the class is public to be used
 
 
 def open_client(

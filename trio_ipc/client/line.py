@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias
 
 import trio
 
-from trio_ipc.channel import Channel, closed_here
+from trio_ipc.channel import Channel, close_at_once, closed_here
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, ProtocolError
 
@@ -136,6 +136,11 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
         """Close the connection at once. Calls in flight end by :exc:`~trio_ipc.ChannelClosedError`."""
         self._break(closed_here(self.endpoint))
         await self._channel.aclose()
+
+    async def end(self) -> None:
+        """Close the connection at once, as :meth:`aclose` does, and raise nothing."""
+        self._break(closed_here(self.endpoint))
+        await close_at_once(self._channel)
 
     def _break(self, exc: BaseException) -> None:
         """Take no further calls. The first reason is the one that is told."""

@@ -85,8 +85,7 @@ class Turns:
         ahead = self._at_a_time + len(self._waiting)
         limit = self._read_timeout_ms / 1000 if limited else math.inf
         until = trio.current_time() + limit
-        if self._nursery is not None and deadline == math.inf:
-            self._set_alarm(self._nursery, until)
+        if deadline == math.inf and self._set_alarm(until):
             waiter = _Waiter(until)
             await self._park(waiter)
             if not waiter.has_turn:
@@ -115,13 +114,20 @@ class Turns:
 
     # --- Waiting ---
 
-    def _set_alarm(self, nursery: trio.Nursery, until: float) -> None:
-        """Have the alarm end the wait of somebody who comes now."""
+    def _set_alarm(self, until: float) -> bool:
+        """Have the alarm end the wait of somebody who comes now; return whether there is one."""
         if self._alarm is None:
-            self._alarm, self._alarm_is_leaving = Alarm(self._time_is_up), False
-            nursery.start_soon(self._keep_alarm, self._alarm)
+            if self._nursery is None:
+                return False
+            alarm = Alarm(self._time_is_up)
+            try:
+                self._nursery.start_soon(self._keep_alarm, alarm)
+            except RuntimeError:  # it was closed just now, and so was the connection
+                return False
+            self._alarm, self._alarm_is_leaving = alarm, False
         if until < self._alarm.deadline:
             self._alarm.set(until)
+        return True
 
     @trio.lowlevel.enable_ki_protection
     async def _keep_alarm(self, alarm: Alarm) -> None:

@@ -188,6 +188,8 @@ class LegacyChannel(Channel):
             raise
         finally:
             self._flushing = False
+            if self._closed:
+                self._unsent = NOTHING
 
     async def _flush(self) -> None:
         while True:
@@ -235,6 +237,8 @@ class LegacyChannel(Channel):
         """Close the connection without a wait; see :meth:`Channel.close`."""
         if not self._closed:
             self._closed = True
+            if not self._flushing:  # else that lets go of it: what is left tells it whether it is done
+                self._unsent = NOTHING
             if self._count is not None:
                 self._count.open -= 1
             self._close()

@@ -14,6 +14,30 @@ from .endpoints import Endpoint, Upstream
 from .settings import ResilientConfig
 
 
+def endpoints_of(given: object) -> list[Endpoint]:
+    """Return endpoints in a list. An iterator of the caller's runs here, and what it raises comes out.
+
+    Raises:
+        TypeError: they are no iterable, or one of them is something else.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"endpoints is {shown_argument(given)}, must be an iterable of Endpoints: [Endpoint(config)]"
+        )
+    return [*map(endpoint_of, given)]
+
+
+def endpoint_of(given: object) -> Endpoint:
+    """Return an endpoint that a caller gave.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, Endpoint):
+        raise TypeError(f"an endpoint is {shown_argument(given)}, must be an Endpoint: Endpoint(config)")
+    return given
+
+
 def settings_of(given: object) -> ResilientConfig:
     """Return the settings that a caller gave, or the defaults for None.
 
@@ -25,29 +49,6 @@ def settings_of(given: object) -> ResilientConfig:
     if not isinstance(given, ResilientConfig):
         raise TypeError(f"settings is {shown_argument(given)}, must be a ResilientConfig or None")
     return given
-
-
-def endpoints_of(given: object) -> list[Endpoint]:
-    """Return the endpoints that a caller gave, in a list.
-
-    Raises:
-        TypeError: they are no iterable of endpoints.
-    """
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"endpoints is {shown_argument(given)}, must be a list of them, also of one")
-    endpoints = [*given]
-    for endpoint in endpoints:
-        check_endpoint(endpoint)
-    return endpoints
-
-
-def check_endpoint(given: object) -> None:
-    """Raise :exc:`TypeError` if this is no endpoint."""
-    if not isinstance(given, Endpoint):
-        raise TypeError(
-            f"the endpoint is {shown_argument(given)}, must be an Endpoint: "
-            "Endpoint(IpcConfig(endpoint_path=...))"
-        )
 
 
 def seconds_or(timeout: object, default_ms: int) -> float:

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 #: somebody changes something: permissions, the peer's user, its protocol.
 PASSING: Final = (ServerNotFoundError, ServerRefusedError, ConnectTimeoutError, PeerClosedError)
 
+#: Doublings of the first wait after which every setting has come to the longest. A float has no room for a
+#: thousand more.
+_DOUBLINGS: Final = 31
+
 _LEAVE_TIME: Final = (
     "raise the timeout, or lower accept_timeout_ms and read_timeout_ms so that there is time to ask another"
 )
@@ -51,7 +55,7 @@ def backoff(rounds: int, settings: ResilientConfig, chance: float) -> float:
         chance: from 0 up to 1. It takes off up to a half, so that those who failed together do not come
             back together.
     """
-    doubled: float = settings.backoff_first_ms * 2.0 ** (rounds - 1)
+    doubled: float = settings.backoff_first_ms * 2.0 ** min(rounds - 1, _DOUBLINGS)
     return min(doubled, settings.backoff_longest_ms) / 1000 * (1 - chance / 2)
 
 

@@ -20,7 +20,7 @@ from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
 from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .arguments import check_endpoint, seconds_or, upstream_of
+from .arguments import endpoint_of, seconds_or, upstream_of
 from .calls import Answer, PendingCall
 from .capabilities import Asker, Refresher
 from .endpoints import Endpoint, EndpointStatistics, Upstream
@@ -87,12 +87,12 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         """Use a further server from now on. The client connects when a call needs it.
 
         Raises:
-            TypeError: it is no :class:`Endpoint`.
             ConfigError: there is one of this id.
             ChannelClosedError: the client was closed.
+            TypeError: it is no endpoint.
         """
+        endpoint_of(endpoint)
         self._check_open()
-        check_endpoint(endpoint)
         if endpoint.id in self._upstreams:
             raise ConfigError(
                 f"there is an endpoint of the id {endpoint.id!r} already",

@@ -30,17 +30,18 @@ from .settings import ResilientConfig
 from .variants import Variants
 
 
-def _config_given(given: object) -> IpcConfig:
-    if not isinstance(given, IpcConfig):
-        raise TypeError(
-            f"config of an Endpoint is {shown_argument(given)}, must be an IpcConfig: "
-            "IpcConfig(endpoint_path=...)"
-        )
-    return given
-
-
 def _default_id(endpoint: Endpoint) -> str:
     return endpoint.config.endpoint_path
+
+
+def _checked_config(value: IpcConfig) -> IpcConfig:
+    # A converter, as the default of the id looks at it before any validator does.
+    given: object = value
+    if not isinstance(given, IpcConfig):
+        raise TypeError(
+            f"config is {shown_argument(given)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
+        )
+    return value
 
 
 def _is_text(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -53,8 +54,8 @@ class Endpoint:
     """Where a server is to be found.
 
     Raises:
-        TypeError: the config is none.
         ConfigError: the priority is none, or the id is no str.
+        TypeError: the config is none.
 
     Attributes:
         config: its path, and the limits and deadlines of connections to it.
@@ -63,7 +64,7 @@ class Endpoint:
             the strategy is "weighted".
     """
 
-    config: IpcConfig = attrs.field(converter=_config_given)
+    config: IpcConfig = attrs.field(converter=_checked_config)
     id: str = attrs.field(
         default=attrs.Factory(_default_id, takes_self=True), validator=_is_text, kw_only=True
     )

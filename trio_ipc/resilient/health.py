@@ -31,9 +31,6 @@ from .settings import ResilientConfig
 #: nobody costs less than a call.
 _LONGEST_PAUSE: Final = 1.0
 
-#: Doublings of the first wait after which every setting has come to the longest.
-_DOUBLINGS: Final = 64
-
 
 @attrs.frozen(kw_only=True)
 class EndpointHealth:
@@ -178,7 +175,7 @@ class HealthChecker:
     @enable_ki_protection
     async def pause(self, error: IpcError | None, checks: int) -> None:
         """Wait between two checks, or until the client is closed."""
-        seconds = min(_LONGEST_PAUSE, backoff(min(checks, _DOUBLINGS), self._settings, 0.0))
+        seconds = min(_LONGEST_PAUSE, backoff(checks, self._settings, 0.0))
         if isinstance(error, CircuitOpenError):
             seconds = error.retry_after
         with trio.move_on_after(seconds):

@@ -6,11 +6,15 @@ This module must never make a call.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import trio
 
 from trio_ipc.client.nursery import nursery_of_our_own
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.errors import shown_argument
 from trio_ipc.opening import check_on_trio, open_channel
 from trio_ipc.transports import PeerPolicy
 
@@ -21,8 +25,7 @@ from .opening import Connector
 from .settings import ResilientConfig
 
 
-@asynccontextmanager
-async def open_resilient_client(
+def open_resilient_client(
     contract: Contract[RequestT, ResponseT],
     endpoints: Iterable[Endpoint],
     settings: ResilientConfig | None = None,
@@ -30,7 +33,7 @@ async def open_resilient_client(
     peers: PeerPolicy | None = None,
     connect: Connector = open_channel,
     chance: random.Random | None = None,
-) -> AsyncIterator[ResilientClient[RequestT, ResponseT]]:
+) -> AbstractAsyncContextManager[ResilientClient[RequestT, ResponseT]]:
     """Call several servers as if they were one, for the length of an ``async with`` block.
 
     Nothing is connected before the first call needs it, so that this succeeds with no server running.
@@ -50,23 +53,37 @@ async def open_resilient_client(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ConfigError: two endpoints have the same id.
+        ConfigError: two endpoints have the same id, when the block is entered.
 
     Cancellation closes everything at once. Exceptions of the block are raised as they are.
     """
     contract_of(contract)
-    endpoints, settings = endpoints_of(endpoints), settings_of(settings)
-    policy = PeerPolicy.of(peers)
+    found, settings, policy = endpoints_of(endpoints), settings_of(settings), PeerPolicy.of(peers)
+    given: object = connect
+    if not callable(given):
+        raise TypeError(f"connect is {shown_argument(given)}, must be an async function of a config")
+    given = chance
+    if given is not None and not isinstance(given, random.Random):
+        raise TypeError(f"chance is {shown_argument(given)}, must be a random.Random or None")
+    make_client: Callable[[trio.Nursery], ResilientClient[RequestT, ResponseT]] = partial(
+        ResilientClient,
+        settings,
+        contract=contract,
+        peers=policy,
+        connect=connect,
+        chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
+    )
+    return _opened(make_client, found)
+
+
+@asynccontextmanager
+async def _opened(
+    make_client: Callable[[trio.Nursery], ResilientClient[RequestT, ResponseT]],
+    endpoints: Iterable[Endpoint],
+) -> AsyncIterator[ResilientClient[RequestT, ResponseT]]:
     check_on_trio()
     async with nursery_of_our_own() as nursery:
-        client: ResilientClient[RequestT, ResponseT] = ResilientClient(
-            settings,
-            nursery,
-            contract=contract,
-            peers=policy,
-            connect=connect,
-            chance=chance or random.Random(),  # noqa: S311 - to spread calls, not to keep a secret
-        )
+        client = make_client(nursery)
         try:
             for endpoint in endpoints:
                 client.add_endpoint(endpoint)

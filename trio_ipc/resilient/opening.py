@@ -89,8 +89,8 @@ class Opener:
         try:
             with opening.scope:
                 opening.connection = await self._connect(opening.lane)
-            if opening.connection is not None and opening.given_up:
-                # Given up, and so counted, just when it had succeeded.
+            if opening.connection is not None and opening.scope.cancel_called:
+                # Given up, or the client was closed, just when it had succeeded: nobody else knows of it.
                 connection, opening.connection = opening.connection, None
                 await close_at_once(connection)
         except BaseException as exc:  # a call's, which the pool will tell it

@@ -26,6 +26,14 @@ _LONGEST_LINE: Final = 100_000
 _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+class TextFormatter(logging.Formatter):
+    """Writes a record as text. An exception may say what a peer has sent: its lines are escaped."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return a traceback."""
+        return "\n".join(escape(line, _LONGEST_LINE) for line in super().formatException(ei).split("\n"))
+
+
 class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON: time, level, logger, message, its fields, and a traceback.
 
@@ -96,7 +104,7 @@ class Console:
             )
         streams.tell(line)
         if exc is not None and self._json is None:
-            streams.tell(logging.Formatter().formatException((type(exc), exc, exc.__traceback__)))
+            streams.tell(TextFormatter().formatException((type(exc), exc, exc.__traceback__)))
 
     def announce(self, endpoint: str) -> None:
         """Say on standard output where clients can connect. The process that started the service need not
@@ -117,7 +125,7 @@ class Console:
         """Have the log written as these lines are, unless the program has said how already."""
         handler = logging.StreamHandler()
         name = self._name.replace("%", "%%")
-        text = logging.Formatter(f"{name}: %(levelname)s %(name)s: %(message)s")
+        text = TextFormatter(f"{name}: %(levelname)s %(name)s: %(message)s")
         handler.setFormatter(self._json or text)
         logging.basicConfig(level=level, handlers=[handler])
 

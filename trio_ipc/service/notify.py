@@ -75,7 +75,7 @@ class Manager:
                     await trio.lowlevel.wait_writable(sock)
                 problem = ""
         except OSError as exc:
-            problem = str(exc.strerror)
+            problem = exc.strerror or str(exc)  # Python's own says no number
         if problem:
             _log.warning("the service manager could not be told %s: %s", lines[0], problem)
         await trio.lowlevel.checkpoint()

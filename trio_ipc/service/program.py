@@ -13,7 +13,8 @@ import trio
 
 from trio_ipc import streams
 from trio_ipc.client.nursery import nursery_of_our_own
-from trio_ipc.errors import IpcError, leaves, shown_argument
+from trio_ipc.contract import is_ordinary
+from trio_ipc.errors import IpcError, leaves, shown
 
 from .console import Console, program_name
 from .signals import caught_stops
@@ -35,10 +36,14 @@ def run_program(body: Callable[[], int | None], *, name: str | None = None) -> i
         standard output takes nothing.
 
     Raises:
+        TypeError: the body is async, or no function.
         BaseException: whatever else the body raises, such as SystemExit, or a defect.
     """
-    if not callable(body):
-        raise TypeError(f"body is {shown_argument(body)}, must be a function without arguments")
+    if not is_ordinary(body):
+        raise TypeError(
+            f"body is {shown(body)}, must be an ordinary function without arguments, such as "
+            "lambda: trio.run(main)"
+        )
     streams.prepare()
     status = 1
     try:
