@@ -34,10 +34,12 @@ async def test_a_busy_peer_is_met_awake_and_a_slow_one_is_given_up_on(autojump_c
     async with over(stream) as channel:
         for nth in (1, 5, 75, 8 * 75):
             stream.looks, stream.nth = 0, nth
+            await channel.send(PAYLOAD)
             assert await channel.receive() == PAYLOAD
             assert (stream.looks, stream.slept) == (nth, 0)
         stream.looks = stream.nth = 0
         for _ in range(500):
+            await channel.send(PAYLOAD)
             assert await channel.receive() == PAYLOAD
         assert stream.slept == 500
         assert stream.looks < 20 * 8 * 75

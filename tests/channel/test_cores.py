@@ -83,7 +83,7 @@ async def test_a_channel_spins_only_where_its_peer_has_a_core_too(
     monkeypatch: pytest.MonkeyPatch, cores: float, spins: bool
 ) -> None:
     # Not by its dotted name: the package has a function of the module's name.
-    monkeypatch.setattr(sys.modules["trio_ipc.channel.framed"], "usable_cores", lambda: cores)
+    monkeypatch.setattr(sys.modules["trio_ipc.channel.cores"], "usable_cores", lambda: cores)
     for attempts in (75, 0):
         config = IpcConfig(endpoint_path=IN_MEMORY, poll_attempts=attempts)
         channel = FramedChannel(memory_streams()[0], config, endpoint="memory", peer=None)

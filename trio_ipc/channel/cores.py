@@ -1,6 +1,6 @@
 """How many of the machine's cores this process may use.
 
-This module must never decide what follows from that.
+This module must never know who asks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ from typing import Final
 
 _CGROUPS: Final = "/sys/fs/cgroup"
 _OWN_CGROUP: Final = "/proc/self/cgroup"
+
+
+#: Cores that client and server need to look again at the same time. With a quota of less, shared by both,
+#: they would be stopped until its next period.
+_CORES_TO_SPIN: Final = 2
+
+
+def has_cores_to_spin() -> bool:
+    """Return whether who spins leaves the peer a core."""
+    return usable_cores() >= _CORES_TO_SPIN
 
 
 def usable_cores() -> float:

@@ -25,8 +25,9 @@ from trio_ipc.transports import (
 from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 from .alarm import Alarm
+from .balance import Balance
 from .base import NOTHING, STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, rest_of
-from .cores import usable_cores
+from .cores import has_cores_to_spin
 from .spin import Spin
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ _READ_SIZE: Final = 65_536
 
 #: Bytes of a payload up to which it is joined with its header for the first write.
 _MOST_TO_COPY: Final = 16_384
-
-#: Cores that client and server need to look again at the same time. With a quota of less, shared by both,
-#: they would be stopped until its next period.
-_CORES_TO_SPIN: Final = 2
 
 #: Reads of one frame before other tasks have their turn, where all of it is there: some 0.4 ms.
 _READS_IN_A_ROW: Final = 16
@@ -73,12 +70,11 @@ class FramedChannel(Channel):
         # What goes back is in the peer's variant, also the reason why its first frame is refused.
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self._encoder.use)
         # On a single core polling is useless: the peer runs once this process sleeps.
-        spins = (
-            config.poll_attempts > 0 and isinstance(stream, LocalStream) and usable_cores() >= _CORES_TO_SPIN
-        )
+        spins = config.poll_attempts > 0 and isinstance(stream, LocalStream) and has_cores_to_spin()
         #: How often to try again before a wait, as the configuration has it; 0 where that is no use.
         self.poll_attempts = attempts = config.poll_attempts if spins else 0
-        self._spin = Spin(attempts)
+        self._balance = Balance()
+        self._spin = Spin(attempts, worth=self._balance.worth_waiting)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
         self._spin_out = Spin(attempts if self._duplex.writes_at_once else 0, backs_off=False)
         # Only the rest of a frame is read in a row: before each frame others have their turn.
@@ -122,6 +118,7 @@ class FramedChannel(Channel):
             traffic.frames_received += number
             traffic.bytes_received += number * HEADER_BYTES + sum(map(len, payloads))
             self._reads_in_a_row = _READS_IN_A_ROW
+            self._balance.received(number)
         return payloads
 
     @trio.lowlevel.enable_ki_protection
@@ -270,6 +267,7 @@ class FramedChannel(Channel):
             return self._send_large(payloads[0])
         frames = self._encoder.encode_many(payloads)
         size = len(frames)
+        self._balance.sent(len(payloads), size)
         if self._unsent:
             with self._sending:
                 self._unsent = memoryview(b"".join((self._unsent, frames)))
@@ -295,6 +293,7 @@ class FramedChannel(Channel):
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise self._not_sent(exc) from exc
         size = HEADER_BYTES + len(payload)
+        self._balance.sent(1, size)
         if sent == size:
             self.traffic.frames_sent += 1
             self.traffic.bytes_sent += size

@@ -43,13 +43,18 @@ class Spin:
     Args:
         attempts: how often to rest before a wait, and to look then once or eight times; 0 for never.
         backs_off: whether to leave it out where it did not help.
+        worth: how many idle passes, in which no other task had anything to do, it is worth; asked once for
+            each wait. Where others run meanwhile, looking takes next to nothing of them.
     """
 
-    __slots__ = ("_attempts", "_backs_off", "_left_out", "_pause", "_waited_at")
+    __slots__ = ("_attempts", "_backs_off", "_left_out", "_pause", "_waited_at", "_worth")
 
-    def __init__(self, attempts: int, *, backs_off: bool = True) -> None:
+    def __init__(
+        self, attempts: int, *, backs_off: bool = True, worth: Callable[[], float] = lambda: math.inf
+    ) -> None:
         self._attempts = attempts
         self._backs_off = backs_off
+        self._worth = worth
         self._pause = 0
         self._left_out = 0
         self._waited_at = -math.inf
@@ -71,13 +76,19 @@ class Spin:
         Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
         where it does not look.
         """
+        idle_left = self._worth()
         give_up = self._give_up(clock)
         if give_up is None:
             return False
         for _ in range(self._attempts):
             began = clock()
             await rest()
-            looks = _LOOKS_ALONE if clock() - began < _ALONE else 1
+            looks = 1
+            if clock() - began < _ALONE:
+                if idle_left <= 0:
+                    break
+                idle_left -= 1
+                looks = _LOOKS_ALONE
             for _ in range(looks):
                 if look():
                     return self._noted(found=True)
