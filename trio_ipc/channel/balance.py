@@ -36,13 +36,15 @@ class Balance:
     def received(self, frames: int) -> None:
         """Count frames that have come."""
         self._due -= frames
+        self._frames = self._bytes = 0
 
     def worth_waiting(self) -> float:
-        """Return for how many idle passes the next frame is worth waiting for awake; asked at each wait.
+        """Return for how many idle passes the next frame is worth waiting for awake.
 
         A side that has sent more than it received is owed something, and waits as long as spinning may take
-        at all. Any other one waits until its peer, which has to decode what it was sent, has had time to ask.
+        at all. Any other one waits until its peer, which has to decode what it was sent after its last frame,
+        has had time to ask.
         """
-        passes = _SOON + self._bytes / _BYTES_A_PASS + self._frames / _FRAMES_A_PASS
-        self._frames = self._bytes = 0
-        return math.inf if self._due > 0 else passes
+        if self._due > 0:
+            return math.inf
+        return _SOON + self._bytes / _BYTES_A_PASS + self._frames / _FRAMES_A_PASS

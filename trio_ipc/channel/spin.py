@@ -43,8 +43,8 @@ class Spin:
     Args:
         attempts: how often to rest before a wait, and to look then once or eight times; 0 for never.
         backs_off: whether to leave it out where it did not help.
-        worth: how many idle passes, in which no other task had anything to do, it is worth; asked once for
-            each wait. Where others run meanwhile, looking takes next to nothing of them.
+        worth: how many idle passes, in which no other task had anything to do, it is worth, from one; asked
+            after the first of them. Where others run meanwhile, looking takes next to nothing of them.
     """
 
     __slots__ = ("_attempts", "_backs_off", "_left_out", "_pause", "_waited_at", "_worth")
@@ -76,18 +76,18 @@ class Spin:
         Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
         where it does not look.
         """
-        idle_left = self._worth()
         give_up = self._give_up(clock)
         if give_up is None:
             return False
+        idle = 0
         for _ in range(self._attempts):
             began = clock()
             await rest()
             looks = 1
             if clock() - began < _ALONE:
-                if idle_left <= 0:
+                if idle and idle >= self._worth():
                     break
-                idle_left -= 1
+                idle += 1
                 looks = _LOOKS_ALONE
             for _ in range(looks):
                 if look():
