@@ -100,7 +100,7 @@ $(STAMP): $(LOCKED) pyproject.toml setup.py
 	@touch $@
 
 # Tests that need the machine alone wait for the others (tests/workers.py). Another way shows what one way hides.
-# Coverage is measured by a target of its own, since the same tests take half as long again with it.
+# Coverage is measured by a target of its own, since the same tests take 1.4 times as long with it.
 test: $(STAMP)
 	@$(CHECK_WAY)
 	$(WAY_$(WAY)_ENV) $(BIN)/python -m pytest -n $(JOBS) $(WAY_$(WAY)) $(ARGS)
