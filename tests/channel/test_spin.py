@@ -22,6 +22,28 @@ async def spun(spin: Spin, answers: list[bool]) -> int:
     return looks
 
 
+class Events:
+    """Passes of the scheduler (r) and looks (l), each of which takes its time and finds nothing."""
+
+    def __init__(self, rest_takes: float, look_takes: float = 0.0) -> None:
+        self.now, self.seen = 0.0, ""
+        self._takes = {"r": rest_takes, "l": look_takes}
+
+    def note(self, event: str) -> None:
+        self.seen += event
+        self.now += self._takes[event]
+
+    async def rest(self) -> None:
+        self.note("r")
+
+    def look(self) -> bool:
+        self.note("l")
+        return False
+
+    async def until(self, spin: Spin) -> bool:
+        return await spin.until(self.look, rest=self.rest, clock=lambda: self.now)
+
+
 async def test_it_looks_each_time_while_that_helps(autojump_clock: MockClock) -> None:
     spin = Spin(5)
     assert [await spun(spin, [False, True]) for _ in range(10)] == [2] * 10
@@ -95,21 +117,9 @@ async def test_others_have_their_turn_before_each_look_and_time_is_whoevers_it_i
 async def test_after_a_pass_in_which_nobody_else_ran_it_looks_eight_times(
     rest_takes: float, attempts: int, wanted: str
 ) -> None:
-    now, events = 0.0, ""
-
-    async def rest() -> None:
-        nonlocal now, events
-        events += "r"
-        now += rest_takes
-
-    def look() -> bool:
-        nonlocal now, events
-        events += "l"
-        now += 3e-6
-        return False
-
-    assert not await Spin(attempts).until(look, rest=rest, clock=lambda: now)
-    assert events == wanted, "and it is passes that are counted"
+    events = Events(rest_takes, look_takes=3e-6)
+    assert not await events.until(Spin(attempts))
+    assert events.seen == wanted, "and it is passes that are counted"
 
 
 @pytest.mark.parametrize(
@@ -124,22 +134,10 @@ async def test_after_a_pass_in_which_nobody_else_ran_it_looks_eight_times(
 async def test_it_looks_in_as_many_idle_passes_as_it_is_worth(
     worth: float, rest_takes: float, wanted: str
 ) -> None:
-    now, events = 0.0, ""
-
-    async def rest() -> None:
-        nonlocal now, events
-        events += "r"
-        now += rest_takes
-
-    def look() -> bool:
-        nonlocal events
-        events += "l"
-        return False
-
-    spin = Spin(5, worth=lambda: worth)
+    events, spin = Events(rest_takes), Spin(5, worth=lambda: worth)
     for _ in range(2):
-        assert not await spin.until(look, rest=rest, clock=lambda: now)
-    assert events == wanted, "and once it was left out"
+        assert not await events.until(spin)
+    assert events.seen == wanted, "and once it was left out"
 
 
 @pytest.mark.parametrize(("rest_takes", "look_takes"), [(9e-6, 3e-6), (4e-6, 1e-6), (1e-6, 0.6e-6)])

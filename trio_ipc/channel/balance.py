@@ -12,7 +12,7 @@ from typing import Final
 #: 100 µs. To meet later ones awake took more CPU time than to sleep: docs/architecture.md.
 _SOON: Final = 3
 
-#: What was sent keeps the peer busy: it takes about a pass to decode so many bytes, or so many small frames.
+#: What it sends and is sent keeps the peer busy: it takes about a pass for so many bytes, or small frames.
 _BYTES_A_PASS: Final = 8_192
 _FRAMES_A_PASS: Final = 4
 
@@ -33,17 +33,18 @@ class Balance:
         self._frames += frames
         self._bytes += size
 
-    def received(self, frames: int) -> None:
-        """Count frames that have come."""
+    def received(self, frames: int, size: int) -> None:
+        """Count frames that have come, and their bytes. What comes next may be as large."""
         self._due -= frames
-        self._frames = self._bytes = 0
+        self._frames = frames
+        self._bytes = size
 
     def worth_waiting(self) -> float:
         """Return for how many idle passes the next frame is worth waiting for awake.
 
         A side that has sent more than it received is owed something, and waits as long as spinning may take
-        at all. Any other one waits until its peer, which has to decode what it was sent after its last frame,
-        has had time to ask.
+        at all. Any other one waits until its peer, which has to decode what it was sent since, and to encode
+        what it sends, has had time to.
         """
         if self._due > 0:
             return math.inf

@@ -14,14 +14,7 @@ import trio
 
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.errors import ChannelError, ProtocolError
-from trio_ipc.transports import (
-    Duplex,
-    LocalStream,
-    OneAtATime,
-    PeerCredentials,
-    PeerState,
-    StreamDuplex,
-)
+from trio_ipc.transports import Duplex, LocalStream, OneAtATime, PeerCredentials, PeerState, StreamDuplex
 from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 
 from .alarm import Alarm
@@ -115,10 +108,11 @@ class FramedChannel(Channel):
             raise
         if payloads:
             traffic, number = self.traffic, len(payloads)
+            size = number * HEADER_BYTES + sum(map(len, payloads))
             traffic.frames_received += number
-            traffic.bytes_received += number * HEADER_BYTES + sum(map(len, payloads))
+            traffic.bytes_received += size
+            self._balance.received(number, size)
             self._reads_in_a_row = _READS_IN_A_ROW
-            self._balance.received(number)
         return payloads
 
     @trio.lowlevel.enable_ki_protection
@@ -267,7 +261,6 @@ class FramedChannel(Channel):
             return self._send_large(payloads[0])
         frames = self._encoder.encode_many(payloads)
         size = len(frames)
-        self._balance.sent(len(payloads), size)
         if self._unsent:
             with self._sending:
                 self._unsent = memoryview(b"".join((self._unsent, frames)))
@@ -278,10 +271,12 @@ class FramedChannel(Channel):
                 raise self._not_sent(exc) from exc
             if sent == size:
                 # Before anyone else runs: who sees the response sees the count.
+                self._balance.sent(len(payloads), size)
                 self.traffic.frames_sent += len(payloads)
                 self.traffic.bytes_sent += size
                 return True
             self._unsent = memoryview(frames)[sent:]
+        self._balance.sent(len(payloads), size)
         self._frames_unsent += len(payloads)
         self._bytes_unsent += size
         return False
