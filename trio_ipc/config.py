@@ -145,6 +145,19 @@ class IpcConfig(Settings):
         return in_ms / 1000
 
 
+def checked_config(given: object) -> IpcConfig:
+    """Return the settings that a caller gave, where there are no others.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, IpcConfig):
+        raise TypeError(
+            f"config is {shown_argument(given)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
+        )
+    return given
+
+
 def config_of(given: object) -> IpcConfig:
     """Return the settings that a caller gave, or those of the environment for None.
 

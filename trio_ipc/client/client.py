@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic
 import trio
 
 from trio_ipc.channel import Channel, close_at_once
-from trio_ipc.config import AUTO, IpcConfig, config_of
+from trio_ipc.config import AUTO, IpcConfig, checked_config, config_of
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import IpcError, shown, shown_argument
 from trio_ipc.opening import check_on_trio
@@ -66,10 +66,7 @@ class Client(Generic[RequestT, ResponseT]):
             given = shown_argument(channel)
             raise TypeError(f"channel is {given}, must be a Channel: open_client() makes one and its client")
         contract_of(contract)
-        if not isinstance(config, IpcConfig):
-            raise TypeError(
-                f"config is {shown_argument(config)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
-            )
+        checked_config(config)
         self._line = open_line(channel, contract, max_in_flight, nursery)
         self.endpoint: str = channel.endpoint
         self.peer: PeerCredentials | None = channel.peer

@@ -13,15 +13,8 @@ from typing import Any
 import attrs
 import trio
 
-from trio_ipc.config import IpcConfig
-from trio_ipc.errors import (
-    ChannelClosedError,
-    ContractError,
-    IpcError,
-    MessageError,
-    OutOfResourcesError,
-    shown_argument,
-)
+from trio_ipc.config import IpcConfig, checked_config
+from trio_ipc.errors import ChannelClosedError, ContractError, IpcError, MessageError, OutOfResourcesError
 from trio_ipc.settings import WholeNumber, refuse
 
 from .balancing import Candidate, Strategy, score
@@ -32,16 +25,6 @@ from .variants import Variants
 
 def _default_id(endpoint: Endpoint) -> str:
     return endpoint.config.endpoint_path
-
-
-def _checked_config(value: IpcConfig) -> IpcConfig:
-    # A converter, as the default of the id looks at it before any validator does.
-    given: object = value
-    if not isinstance(given, IpcConfig):
-        raise TypeError(
-            f"config is {shown_argument(given)}, must be an IpcConfig: IpcConfig(endpoint_path=...)"
-        )
-    return value
 
 
 def _is_text(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -64,7 +47,8 @@ class Endpoint:
             the strategy is "weighted".
     """
 
-    config: IpcConfig = attrs.field(converter=_checked_config)
+    # A converter, as the default of the id looks at it before any validator does.
+    config: IpcConfig = attrs.field(converter=checked_config)
     id: str = attrs.field(
         default=attrs.Factory(_default_id, takes_self=True), validator=_is_text, kw_only=True
     )

@@ -101,10 +101,11 @@ async def pieces(asking: Asking) -> None:
         number = await connection.send_one_by_one(data[:BYTE_BY_BYTE], within)
         slow = too_slow("to send its first bytes", began, asking.config)
         await connection.send(data[number:], asking.patience)
-        why = await asking.no_response(connection, request, await connection.frame(asking.answer_within))
+        got = await connection.frame(asking.answer_within)
+        why = await asking.no_response(connection, request, got)
     if why is None:
         asking.notes.kept("S9", f"a request was answered of which {number} bytes came one by one")
-    elif slow is not None:
+    elif slow is not None and isinstance(got, End) and got.over:
         asking.notes.not_shown("S9", slow)
     else:
         asking.notes.broken("S9", f"a request that came byte by byte was not answered: {why}")
