@@ -14,7 +14,7 @@ from tests.testing.hand_client import GoodClient
 from tests.testing.hand_server import GoodServer, ViolationError
 from tests.testing.test_conformance_servers import checked_by_hand, told
 from trio_ipc import Crc32Variant
-from trio_ipc.daemoneye import DETECTION, DetectionResult
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.errors import quote
 from trio_ipc.testing import (
     MemoryEndpoint,
@@ -200,6 +200,25 @@ async def test_where_this_machine_stood_still_no_server_is_blamed(
     assert found.broken == (), told(found)
     assert found["S9"].verdict is Verdict.NOT_SHOWN, told(found)
     assert found["S9"].seen == "to send its first bytes took 25005 ms here, and read_timeout_ms is 20000"
+
+
+async def test_who_answers_wrongly_is_blamed_though_this_machine_stood_still(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AnswersAnotherLate(GoodServer):
+        answered_at = 0.0
+
+        def seconds_to_end(self) -> float:
+            return 1_000.0
+
+        def result(self, task: DetectionTask) -> bytes:
+            late = trio.current_time() - self.answered_at > 20
+            self.answered_at = trio.current_time()
+            return super().result(DetectionTask(task_id="another") if late else task)
+
+    stands_still_while_sending_bytes(monkeypatch, autojump_clock)
+    found = await checked_by_hand(AnswersAnotherLate(), deadlines=False)
+    assert found["S9"].verdict is Verdict.BROKEN, told(found)
 
 
 async def test_where_this_machine_stood_still_no_client_is_blamed(
