@@ -65,11 +65,11 @@ class FramedChannel(Channel):
         # On a single core polling is useless: the peer runs once this process sleeps.
         spins = config.poll_attempts > 0 and isinstance(stream, LocalStream) and has_cores_to_spin()
         #: How often to try again before a wait, as the configuration has it; 0 where that is no use.
-        self.poll_attempts = attempts = config.poll_attempts if spins else 0
+        self.poll_attempts: int = config.poll_attempts if spins else 0
         self._balance = Balance()
-        self._spin = Spin(attempts, worth=self._balance.worth_waiting)
+        self._spin = Spin(self.poll_attempts, worth=self._balance.worth_waiting)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
-        self._spin_out = Spin(attempts if self._duplex.writes_at_once else 0, backs_off=False)
+        self._spin_out = Spin(self.poll_attempts if self._duplex.writes_at_once else 0, backs_off=False)
         # Only the rest of a frame is read in a row: before each frame others have their turn.
         self._reads_in_a_row = _READS_IN_A_ROW
         self._at_eof = self._closed = False
