@@ -1,15 +1,14 @@
 """The snapshots as metrics: what each is called, what it measures, and the labels that tell series apart.
 
 opentelemetry.py and prometheus.py put this into their libraries' forms. This module must never know of
-either, nor keep anything alive that it watches.
+either, nor of what the snapshots were taken.
 """
 
 from __future__ import annotations
 
 import operator
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from trio_ipc.errors import writable
 
@@ -165,6 +164,11 @@ def _values(metric: Metric, labels: Labels, holder: object) -> Iterator[tuple[La
         yield labels, int(value) if isinstance(value, bool) else value
 
 
+def whose(metric: Metric, labels: Labels) -> Labels:
+    """Return the labels that say whose values they are, without what the metric's own label adds."""
+    return labels[:-1] if metric.label else labels
+
+
 def label_names(metric: Metric) -> list[str]:
     """Return the names of a metric's labels, in the order in which :func:`samples` has them."""
     names = {
@@ -172,57 +176,3 @@ def label_names(metric: Metric) -> list[str]:
         "resilient_endpoint": ["endpoint", "id", "contract", "transport", "strategy"],
     }.get(metric.side, ["endpoint", "contract"] + ([] if metric.of_the_whole else ["transport"]))
     return names + ([metric.label] if metric.label else [])
-
-
-class Source(Protocol):
-    """What can be watched: a :class:`~trio_ipc.Server`, a :class:`~trio_ipc.Client` or a
-    :class:`~trio_ipc.ResilientClient`.
-    """
-
-    def snapshot(self) -> Snapshot:
-        """Return what it has done so far, in whatever thread."""
-        ...
-
-
-class Watch:
-    """That an exporter reports a server or a client. Made by the exporter's ``watch``.
-
-    As a context manager it closes itself in the end.
-    """
-
-    def __init__(self, sources: Sources, source: Source) -> None:
-        self._sources = sources
-        self.source: weakref.ref[Source] = weakref.ref(source)
-
-    def close(self) -> None:
-        """Report it no longer. Idempotent."""
-        self._sources.forget(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Sources:
-    """The objects that are reported. It does not keep them alive."""
-
-    def __init__(self) -> None:
-        # Replaced as a whole, never changed: a reader may be in another thread.
-        self._watches: tuple[Watch, ...] = ()
-
-    def watch(self, source: Source) -> Watch:
-        """Report this one, too, until the watch is closed or the source is gone."""
-        watch = Watch(self, source)
-        self._watches = (*(old for old in self._watches if old.source() is not None), watch)
-        return watch
-
-    def forget(self, watch: Watch) -> None:
-        """Report it no longer."""
-        self._watches = tuple(other for other in self._watches if other is not watch)
-
-    def snapshots(self) -> list[Snapshot]:
-        """Return what everybody has done so far. One who is watched twice is there once."""
-        alive = {id(source): source for watch in self._watches if (source := watch.source()) is not None}
-        return [source.snapshot() for source in alive.values()]

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 
 from .kinds import Kind, Metric
-from .metrics import METRICS, Labels, Source, Sources, Watch, samples
+from .metrics import METRICS, Labels
+from .sources import Source, Sources, Watch
 
 __all__ = ["OpenTelemetryExporter"]
 
@@ -46,7 +47,8 @@ class OpenTelemetryExporter:
     def watch(self, source: Source) -> Watch:
         """Report a server, a client or a resilient client, until the watch is closed.
 
-        One that nobody holds any longer is reported no longer, too.
+        One that nobody holds any longer is reported no longer, too. What it had counted stays in the series
+        that it shared with others, as long as one of these is reported.
         """
         return self._sources.watch(source)
 
@@ -76,7 +78,7 @@ class OpenTelemetryExporter:
         def read(_: CallbackOptions) -> Iterable[Observation]:
             return [
                 Observation(number, dict(attributes))
-                for labels, value in samples(metric, self._sources.snapshots()).items()
+                for labels, value in self._sources.read()(metric).items()
                 for attributes, number in values(labels, value)
             ]
 

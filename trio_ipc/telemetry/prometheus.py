@@ -6,7 +6,8 @@ where, is the user's to decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,7 +17,8 @@ from prometheus_client.utils import floatToGoString
 
 from .histogram import HistogramSnapshot
 from .kinds import Kind, Metric
-from .metrics import METRICS, Labels, Snapshot, Source, Sources, Watch, label_names, samples
+from .metrics import METRICS, Labels, Snapshot, label_names, samples
+from .sources import Read, Source, Sources, Watch
 
 __all__ = ["PrometheusCollector", "prometheus_text"]
 
@@ -50,13 +52,14 @@ class PrometheusCollector(Collector):
     def watch(self, source: Source) -> Watch:
         """Report a server, a client or a resilient client, until the watch is closed.
 
-        One that nobody holds any longer is reported no longer, too.
+        One that nobody holds any longer is reported no longer, too. What it had counted stays in the series
+        that it shared with others, as long as one of these is reported.
         """
         return self._sources.watch(source)
 
     def collect(self) -> Iterator[_Family]:
         """Return all metrics as they are now; a registry calls this, in whatever thread."""
-        return _families(self._sources.snapshots())
+        return _families(self._sources.read())
 
     def describe(self) -> Iterator[_Family]:
         """Return the metrics without values, by which a registry sees a second collector of the same."""
@@ -64,16 +67,16 @@ class PrometheusCollector(Collector):
 
 
 class _Fixed(Collector):
-    def __init__(self, snapshots: Iterable[Snapshot]) -> None:
-        self._snapshots = snapshots
+    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
+        self._read = partial(samples, snapshots=snapshots)
 
     def collect(self) -> Iterator[_Family]:
-        return _families(self._snapshots)
+        return _families(self._read)
 
 
-def _families(snapshots: Iterable[Snapshot]) -> Iterator[_Family]:
+def _families(read: Read) -> Iterator[_Family]:
     for metric in METRICS:
-        found = samples(metric, snapshots)
+        found = read(metric)
         if found:
             family = _empty(metric)
             for labels, value in found.items():
