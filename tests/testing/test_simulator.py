@@ -285,6 +285,8 @@ async def test_a_script_that_was_not_used_up_can_be_asked_about_and_fails_the_bl
         (drip, (1, 1.5), "size is 1.5"),
         (close_mid_frame, (-1,), "after is -1"),
         (close_mid_frame, (True,), "after is True"),
+        (garbage, (b"",), "data is empty"),
+        (garbage, (memoryview(b""),), "data is empty"),
         (fail, (None,), "message is None"),
         (wrong_task_id, (3,), "task_id is 3"),
         (answer, (len,), "handler is .*, which is not async"),
@@ -301,6 +303,19 @@ async def test_what_can_only_fail_later_is_refused_at_once(
 
     with pytest.raises((ValueError, TypeError), match=message):
         await run()
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 1_000])
+async def test_a_response_that_is_too_short_to_be_cut_there_fails_the_block(beyond: int) -> None:
+    whole = 8 + len(success("t1").SerializeToString())
+    with pytest.raises(ValueError, match=rf"after is {whole + beyond}, must be less than the {whole} bytes"):
+        async with simulate_collector(close_mid_frame(whole + beyond)) as collector:
+            async with open_client_at(DETECTION, collector.endpoint) as client:
+                await client.call(task("t1"))
+    async with simulate_collector(close_mid_frame(whole - 1)) as collector:
+        async with open_client_at(DETECTION, collector.endpoint) as client:
+            with pytest.raises(TruncatedFrameError):
+                await client.call(task("t1"))
 
 
 # --- Of any contract ----------------------------------------------------------------------------------------

@@ -77,9 +77,11 @@ def unsolicited_response() -> Behaviour:
 
 
 def garbage(data: bytes | None = None) -> Behaviour:
-    """Send bytes that are no frame; 64 that look random, and are always the same, if None."""
+    """Send bytes that are no frame, at least one; 64 that look random, and are always the same, if None."""
     if not isinstance(data, bytes | bytearray | memoryview | None):
         raise TypeError(f"data is {shown(data)}, must be bytes or None")  # bytes(5) would be five of them
+    if data is not None and not len(data):
+        raise ValueError("data is empty, must have a byte to be no frame: hang() is what sends nothing")
     noise = random.Random(0).randbytes(64) if data is None else bytes(data)  # noqa: S311 - the same each time
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:
@@ -127,11 +129,16 @@ def close_instead() -> Behaviour:
 
 
 def close_mid_frame(after: int | None = None) -> Behaviour:
-    """Close the connection after so many bytes of the response; after half of it if None."""
+    """Close the connection after so many bytes of the response; after half of it if None.
+
+    The block fails by :exc:`ValueError` where the response has no more bytes: the client would get all of it.
+    """
     check_whole("after", after, 0, optional=True)
 
     async def behave(_request: Any, reply: Reply[Any, Any]) -> None:
         frame = reply.frame(await reply.proper())
+        if after is not None and after >= len(frame):
+            raise ValueError(f"after is {after}, must be less than the {len(frame)} bytes of this response")
         await reply.send_bytes(frame[: len(frame) // 2 if after is None else after])
         await reply.close()
 
