@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import trio
@@ -113,6 +114,45 @@ def test_a_socket_that_is_gone_is_remembered_nowhere() -> None:
     right.close()
     del left
     assert len(forks._kept_here) == before
+
+
+class Watched(socket.socket):
+    """Writes its mark as it is closed in a child, by which its place in the order is seen."""
+
+    told: int
+    mark = b""
+
+    def close(self) -> None:
+        if self.mark:
+            os.write(self.told, self.mark)
+        super().close()
+
+
+def test_a_child_closes_what_listens_before_any_connection(tmp_path: Path) -> None:
+    # A client that sees its connection end starts the next server, while the child still closes the rest.
+    reading, writing = os.pipe()
+    sockets = []
+    try:
+        for number in range(20):
+            sock = Watched(socket.AF_UNIX)
+            sockets.append(sock)
+            sock.told, sock.mark = writing, b"."
+            forks.keep_from_children(sock)
+            if number == 10:
+                sock.bind(str(tmp_path / "s"))
+                sock.listen()
+                sock.mark = b"L"
+            if number == 15:
+                socket.socket.close(sock)  # a closed one is passed over
+        with forked():
+            pass
+    finally:
+        for sock in sockets:
+            sock.mark = b""
+            sock.close()
+        os.close(writing)
+    with open(reading, "rb") as order:
+        assert order.read() == b"L" + b"." * 19
 
 
 # --- What a fork that Python does not see leaves behind ----------------------------------------------------

@@ -26,9 +26,17 @@ def keep_from_children(sock: socket.socket) -> None:
 
 
 def _close_copies() -> None:
-    for sock in list(_kept_here):
+    # Those that listen first: a client that is told of its server's end may start the next one at once.
+    for sock in sorted(_kept_here, key=_listens, reverse=True):
         sock.close()
     _kept_here.clear()
+
+
+def _listens(sock: socket.socket) -> bool:
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+    except OSError:
+        return False  # it is closed already
 
 
 os.register_at_fork(after_in_child=_close_copies)
