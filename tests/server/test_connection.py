@@ -14,7 +14,8 @@ from tests.support import IN_MEMORY, ME, frame, results_in, succeed, task
 from trio_ipc import FramedChannel, IpcConfig
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.logs import LimitedLog, Log
-from trio_ipc.server.connection import Connection, Shared
+from trio_ipc.server.connection import Connection
+from trio_ipc.server.shared import Shared
 from trio_ipc.server.watchdog import Watchdog
 from trio_ipc.telemetry import CloseReason, ServerCounters
 from trio_ipc.transports import LocalStream, PeerState

@@ -308,14 +308,16 @@ async def test_what_can_only_fail_later_is_refused_at_once(
 @pytest.mark.parametrize("beyond", [0, 1, 1_000])
 async def test_a_response_that_is_too_short_to_be_cut_there_fails_the_block(beyond: int) -> None:
     whole = 8 + len(success("t1").SerializeToString())
-    with pytest.raises(ValueError, match=rf"after is {whole + beyond}, must be less than the {whole} bytes"):
-        async with simulate_collector(close_mid_frame(whole + beyond)) as collector:
+
+    async def call(after: int) -> None:
+        async with simulate_collector(close_mid_frame(after)) as collector:
             async with open_client_at(DETECTION, collector.endpoint) as client:
                 await client.call(task("t1"))
-    async with simulate_collector(close_mid_frame(whole - 1)) as collector:
-        async with open_client_at(DETECTION, collector.endpoint) as client:
-            with pytest.raises(TruncatedFrameError):
-                await client.call(task("t1"))
+
+    with pytest.raises(ValueError, match=rf"after is {whole + beyond}, must be less than the {whole} bytes"):
+        await call(whole + beyond)
+    with pytest.raises(TruncatedFrameError):
+        await call(whole - 1)
 
 
 # --- Of any contract ----------------------------------------------------------------------------------------

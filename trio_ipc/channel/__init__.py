@@ -12,6 +12,7 @@ from .base import (
     rest_of,
     too_late,
 )
+from .cores import has_two_cores
 from .framed import FramedChannel
 from .listener import FramedChannelListener, framed
 from .spin import Spin
@@ -28,6 +29,7 @@ __all__ = [
     "closed_by_peer",
     "closed_here",
     "framed",
+    "has_two_cores",
     "not_taken",
     "rest_of",
     "too_late",

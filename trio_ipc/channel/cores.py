@@ -16,14 +16,14 @@ _CGROUPS: Final = "/sys/fs/cgroup"
 _OWN_CGROUP: Final = "/proc/self/cgroup"
 
 
-#: Cores that client and server need to look again at the same time. With a quota of less, shared by both,
-#: they would be stopped until its next period.
-_CORES_TO_SPIN: Final = 2
+#: Cores that client and server need to run at the same time. With a quota of less, shared by both, they would
+#: be stopped until its next period.
+_CORES_FOR_BOTH: Final = 2
 
 
-def has_cores_to_spin() -> bool:
-    """Return whether who spins leaves the peer a core."""
-    return usable_cores() >= _CORES_TO_SPIN
+def has_two_cores() -> bool:
+    """Return whether a peer can run while this process does."""
+    return usable_cores() >= _CORES_FOR_BOTH
 
 
 def usable_cores() -> float:

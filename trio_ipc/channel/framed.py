@@ -20,7 +20,7 @@ from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 from .alarm import Alarm
 from .balance import Balance
 from .base import NOTHING, STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, rest_of
-from .cores import has_cores_to_spin
+from .cores import has_two_cores
 from .spin import Spin
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class FramedChannel(Channel):
         # What goes back is in the peer's variant, also the reason why its first frame is refused.
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self._encoder.use)
         # On a single core polling is useless: the peer runs once this process sleeps.
-        spins = config.poll_attempts > 0 and isinstance(stream, LocalStream) and has_cores_to_spin()
+        spins = config.poll_attempts > 0 and isinstance(stream, LocalStream) and has_two_cores()
         #: How often to try again before a wait, as the configuration has it; 0 where that is no use.
         self.poll_attempts: int = config.poll_attempts if spins else 0
         self._balance = Balance()

@@ -20,7 +20,8 @@ from trio_ipc.logs import LimitedLog, Log
 from trio_ipc.telemetry import CloseReason, Refusal, ServerCounters, ServerTelemetry, TimeoutKind
 from trio_ipc.transports import PeerPolicy, PeerState
 
-from .connection import Connection, Shared
+from .connection import Connection
+from .shared import Shared
 
 _log = Log(__name__)
 

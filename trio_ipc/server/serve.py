@@ -25,9 +25,9 @@ from trio_ipc.telemetry import ServerSnapshot, ServerTelemetry
 from trio_ipc.transports import PeerPolicy, gives_streams
 
 from .accept import Places
-from .connection import Shared
 from .handling import Handler, check_handler, ends_the_server
 from .monitor import Monitor
+from .shared import Shared
 from .watchdog import Watchdog
 
 _log = Log(__name__)
