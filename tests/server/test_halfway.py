@@ -91,9 +91,11 @@ async def test_a_client_that_does_not_read_meanwhile_loses_nothing(
                 await trio.testing.wait_all_tasks_blocked()
             results = await read_results(client, 640)
             assert [result.task_id for result in results] == [str(number) for number in range(64)] * 10
-        counted = handler.server.snapshot()
-        assert counted.requests == counted.requests_answered == 3 * 640
-        assert counted.requests_in_flight == 0
+        handler.server.stop()
+        await handler.server.wait_stopped()
+    counted = handler.server.snapshot()
+    assert counted.requests == counted.requests_answered == 3 * 640
+    assert counted.requests_in_flight == 0
 
 
 @pytest.mark.usefixtures("two_cores")
