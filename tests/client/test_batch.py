@@ -32,6 +32,7 @@ from trio_ipc import (
     MessageEmptyError,
     open_client,
 )
+from trio_ipc.channel import cores
 from trio_ipc.client import batch
 from trio_ipc.contract import encode
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask, ProcessRecord
@@ -82,14 +83,14 @@ async def test_no_requests_are_no_work_and_a_checkpoint_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("microseconds", "most"),
-    [(0, 2), (8, 2), (40, 4)],
-    ids=["no time at all", "half a turn in all", "some turns in all"],
+    ("microseconds", "usable", "most"),
+    [(0, 1, 1), (8, 1, 1), (40, 1, 3), (0, 2, 2), (8, 2, 2), (40, 2, 4)],
 )
 async def test_many_requests_are_one_write_and_answered_by_few(
-    mock_clock: MockClock, microseconds: int, most: int
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, microseconds: int, usable: int, most: int
 ) -> None:
-    """A turn of the server's connection is 1 ms. Besides it sends once when 32 are left, on two cores."""
+    """A turn of the server's connection is 1 ms. On two cores it also sends once, when 32 are left."""
+    monkeypatch.setattr(cores, "usable_cores", lambda: usable)
     endpoint = MemoryEndpoint(CONFIG)
     writes = {"client": 0, "server": 0}
     near, far = memory_stream_pair()
