@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from trio_ipc.errors import writable
@@ -116,11 +117,15 @@ def samples(metric: Metric, snapshots: Iterable[Snapshot]) -> dict[Labels, Any]:
 
     The values are numbers, or :class:`HistogramSnapshot` where that is the metric's kind.
     """
-    merge = operator.add if metric.adds_up else max
+    readings = chain.from_iterable(_readings(metric, snapshot) for snapshot in snapshots)
+    return merged(readings, operator.add if metric.adds_up else max)
+
+
+def merged(readings: Iterable[tuple[Labels, Any]], merge: Callable[[Any, Any], Any]) -> dict[Labels, Any]:
+    """Return values by their labels, of which those of the same labels become one."""
     found: dict[Labels, Any] = {}
-    for snapshot in snapshots:
-        for labels, value in _readings(metric, snapshot):
-            found[labels] = merge(found[labels], value) if labels in found else value
+    for labels, value in readings:
+        found[labels] = merge(found[labels], value) if labels in found else value
     return found
 
 

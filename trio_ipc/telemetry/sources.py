@@ -5,14 +5,16 @@ This module must never keep anything alive that it watches.
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final, Protocol, Self, TypeAlias
 
 from .kinds import Kind, Metric
-from .metrics import METRICS, Labels, Snapshot, samples, whose
+from .metrics import METRICS, Labels, Snapshot, merged, samples, whose
 
 #: Returns a metric's values by their labels, all of one moment.
 Read: TypeAlias = Callable[[Metric], dict[Labels, Any]]
@@ -144,8 +146,4 @@ def _still_reported(
 
 
 def _added(*several: Mapping[Labels, Any]) -> dict[Labels, Any]:
-    total: dict[Labels, Any] = {}
-    for values in several:
-        for labels, value in values.items():
-            total[labels] = total[labels] + value if labels in total else value
-    return total
+    return merged(chain.from_iterable(values.items() for values in several), operator.add)
