@@ -240,7 +240,10 @@ def percentile(values: Sequence[int], percent: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Return what CPU time a process has used so far, to the nanosecond; None where that isn't told.
+    """Return what CPU time a process has used so far, in seconds; None where that isn't told.
+
+    Of a process that runs right now it is as of the scheduler's last tick, up to 10 ms ago. Less than that
+    is measured as 0.
 
     Linux gives every process a clock, whose id is made of the process id: ``MAKE_PROCESS_CPUCLOCK`` in
     include/linux/posix-timers.h, which clock_getcpuclockid(3) wraps.
