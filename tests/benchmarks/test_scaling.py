@@ -274,6 +274,17 @@ def test_a_goal_is_judged_by_the_median_of_ratios_within_a_round() -> None:
     assert most.judged(found)["met"] is False
 
 
+def test_of_several_points_the_worst_one_is_judged() -> None:
+    found = measured(
+        "callers", trio_ipc={"64": [10.0, 20.0], "65": [11.0, 22.0], "256": [15.0, 30.0], "1024": [9.0, 18.0]}
+    )
+    of_callers = ("callers", (OURS, 65, 256, 1024), (OURS, 64))
+    assert Goal("what", 1.2, *of_callers).judged(found)["values"] == [1.5, 1.5]
+    assert Goal("what", 1.2, *of_callers, at_least=True).judged(found)["values"] == [0.9, 0.9]
+    del found["callers"][OURS]["us"]["65"]  # of all figures, which share their points here
+    assert Goal("what", 1.2, *of_callers).judged(found)["met"] is None
+
+
 def test_a_goal_whose_points_were_not_measured_is_no_goal_missed() -> None:
     assert [goal.judged({})["met"] for goal in GOALS] == [None] * 4
     assert {goal.curve: goal.limit for goal in GOALS} == {

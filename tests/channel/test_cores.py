@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.support import IN_MEMORY
 from trio_ipc import IpcConfig
 from trio_ipc.channel import FramedChannel
-from trio_ipc.channel.cores import quota, usable_cores
+from trio_ipc.channel.cores import Quota, has_two_cores, quota, usable_cores
 from trio_ipc.testing import memory_streams
 
 
@@ -65,26 +64,53 @@ def test_there_is_a_core() -> None:
 
 
 _COUNT = """
-import os
+import ctypes, os, sys
 from trio_ipc.channel.cores import usable_cores
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+if sys.platform == "win32":
+    this_process = ctypes.c_void_p(-1)
+    assert ctypes.windll.kernel32.SetProcessAffinityMask(this_process, ctypes.c_size_t(1))
+else:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 print(usable_cores() <= 1)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+@pytest.mark.skipif(sys.platform == "darwin", reason="this system has no affinity")
 def test_affinity_counts() -> None:
     done = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
 
 
-@pytest.mark.parametrize(("cores", "spins"), [(0.5, False), (1, False), (1.5, False), (2, True), (8, True)])
-async def test_a_channel_spins_only_where_its_peer_has_a_core_too(
-    monkeypatch: pytest.MonkeyPatch, cores: float, spins: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("cores", "is_enough"), [(0.5, False), (1, False), (1.5, False), (2, True), (8, True)]
+)
+def test_two_whole_cores_are_needed(monkeypatch: pytest.MonkeyPatch, cores: float, is_enough: bool) -> None:
     # Not by its dotted name: the package has a function of the module's name.
     monkeypatch.setattr(sys.modules["trio_ipc.channel.cores"], "usable_cores", lambda: cores)
-    for attempts in (75, 0):
-        config = IpcConfig(endpoint_path=IN_MEMORY, poll_attempts=attempts)
-        channel = FramedChannel(memory_streams()[0], config, endpoint="memory", peer=None)
-        assert channel.poll_attempts == (attempts if spins else 0)
+    assert has_two_cores() is is_enough
+
+
+def test_a_quota_is_read_again_after_a_second() -> None:
+    now, cores, reads = 100.0, math.inf, 0
+
+    def read() -> float:
+        nonlocal reads
+        reads += 1
+        return cores
+
+    quota_now = Quota(read, lambda: now).now
+    assert quota_now() == math.inf
+    cores = 0.5
+    now += 0.9
+    assert quota_now() == math.inf
+    now += 0.1
+    assert (quota_now(), quota_now()) == (0.5, 0.5)
+    cores = 4
+    now += 1
+    assert quota_now() == 4
+    assert reads == 3
+
+
+async def test_who_gives_no_attempts_never_spins() -> None:
+    config = IpcConfig(endpoint_path=IN_MEMORY, poll_attempts=0)
+    assert FramedChannel(memory_streams()[0], config, endpoint="memory", peer=None).poll_attempts == 0

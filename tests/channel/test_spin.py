@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from trio.testing import MockClock
 
@@ -18,7 +20,8 @@ async def spun(spin: Spin, answers: list[bool]) -> int:
         looks += 1
         return answers[looks - 1] if looks <= len(answers) else False
 
-    await spin.until(look)
+    if spin.begin():
+        await spin.until(look)
     return looks
 
 
@@ -41,7 +44,8 @@ class Events:
         return False
 
     async def until(self, spin: Spin) -> bool:
-        return await spin.until(self.look, rest=self.rest, clock=lambda: self.now)
+        clock = lambda: self.now  # noqa: E731
+        return spin.begin(clock) and await spin.until(self.look, rest=self.rest, clock=clock)
 
 
 async def test_it_looks_each_time_while_that_helps(autojump_clock: MockClock) -> None:
@@ -78,6 +82,7 @@ async def test_how_long_it_looks_depends_on_how_soon_the_waits_follow_one_anothe
             mock_clock.jump(0.000_035)
             return False
 
+        assert spin.begin()
         assert not await spin.until(look)
         return looks
 
@@ -102,6 +107,7 @@ async def test_others_have_their_turn_before_each_look_and_time_is_whoevers_it_i
         rests.append(now)
         now += 30e-6
 
+    assert spin.begin(lambda: now)
     assert not await spin.until(lambda: False, rest=rest, clock=lambda: now)
     assert len(rests) == 4, "100 µs are over"
 
@@ -156,11 +162,14 @@ async def test_the_default_is_enough_for_all_of_its_time_on_a_fast_machine(
         return False
 
     spin = Spin(CONFIG.poll_attempts, backs_off=False)
+    assert spin.begin(lambda: now)
     await spin.until(look, rest=rest, clock=lambda: now)
     began = now
+    assert spin.begin(lambda: now)
     await spin.until(look, rest=rest, clock=lambda: now)
     assert 300e-6 <= now - began < 320e-6
     began = now
+    assert spin.begin(lambda: now)
     assert not spin.block_until(look, lambda: now)
     assert 300e-6 <= now - began < 320e-6
 
@@ -175,10 +184,39 @@ def test_in_a_thread_it_does_the_same_without_a_rest() -> None:
         return answers > 0
 
     spin, answers = Spin(100), 0
+    assert spin.begin(lambda: now)
     assert not spin.block_until(look, lambda: now)
     assert len(looks) == 4, "100 µs are over"
     answers = 1
-    assert not spin.block_until(look, lambda: now), "left out once"
+    assert not spin.begin(lambda: now), "left out once"
+    assert spin.begin(lambda: now)
     assert spin.block_until(look, lambda: now)
     assert len(looks) == 5
-    assert not Spin(0).block_until(look, lambda: now)
+    assert not Spin(0).begin(lambda: now)
+
+
+@pytest.mark.parametrize("attempts", [5, 0])
+async def test_it_asks_once_a_second_whether_its_peer_has_a_core_too(
+    attempts: int, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
+) -> None:
+    """An affinity or a quota may be set while the process runs, and lifted."""
+    usable, asked, spin = 1.5, 0, Spin(attempts, backs_off=False)
+
+    def usable_cores() -> float:
+        nonlocal asked
+        asked += 1
+        return usable
+
+    # Not by its dotted name: the package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["trio_ipc.channel.cores"], "usable_cores", usable_cores)
+    for cores, seconds, begins in (
+        (1.5, 0.0, False),
+        (2, 0.5, False),
+        (2, 0.5, True),
+        (1, 0.9, True),
+        (1, 0.1, False),
+    ):
+        usable = cores
+        mock_clock.jump(seconds)
+        assert spin.begin() is spin.begin() is (begins and attempts > 0)
+    assert asked == (3 if attempts else 0)

@@ -196,6 +196,62 @@ async def test_requests_that_came_before_the_stop_are_answered_however_the_first
             assert results_in(await read_to_end(client)) == [success(seconds), success("0")]
 
 
+async def test_all_that_had_come_before_the_stop_is_answered(config: IpcConfig) -> None:
+    """In one write, of which legacy takes one request at a time."""
+    gate = Gate()
+    names = [f"request {number}" for number in range(200)]
+    async with serving(gate, config) as server, await connect(config.endpoint_path) as client:
+        await client.send_all(b"".join(frame(task(name)) for name in names))
+        await gate.entered.wait()
+        server.stop()
+        gate.open.set()
+        assert [result.task_id for result in results_in(await read_to_end(client))] == names
+
+
+@pytest.mark.parametrize("poll_attempts", [0, 75])
+async def test_a_client_that_calls_on_and_on_does_not_hold_up_the_stop(
+    config: IpcConfig, poll_attempts: int, mock_clock: MockClock
+) -> None:
+    calls = 0
+    settings = config.replace(poll_attempts=poll_attempts)
+    async with serving(succeed, settings) as server, open_client(DETECTION, settings) as client:
+        with contextlib.suppress(PeerClosedError):
+            while calls < 1_000:
+                assert await client.call(task()) == success()
+                calls += 1
+                if calls == 50:
+                    server.stop()
+        await server.wait_stopped()
+        assert server.snapshot().connections_closed["stopped"] == 1
+    assert calls < 50 + 280, "as many as a socket holds"
+
+
+async def test_a_client_that_sends_on_and_on_does_not_hold_up_the_stop(
+    config: IpcConfig, mock_clock: MockClock
+) -> None:
+    """Taken is what a socket holds and one read, and no more: what was sent when cannot be told."""
+    async with (
+        serving(succeed, config) as server,
+        await connect(config.endpoint_path) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def send() -> None:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await client.send_all(frame(task()) * 8)
+
+        nursery.start_soon(send)
+        nursery.start_soon(read_to_end, client)
+        while server.snapshot().requests < 100:
+            await trio.lowlevel.checkpoint()
+        server.stop()
+        taken = server.snapshot().requests
+        await server.wait_stopped()
+        assert server.snapshot().connections_closed["stopped"] == 1
+        assert server.snapshot().requests - taken < 280 + 65_536 // len(frame(task()))
+
+
 async def test_a_cancelled_server_ends_at_once_and_removes_its_endpoint(
     config: IpcConfig, autojump_clock: MockClock
 ) -> None:

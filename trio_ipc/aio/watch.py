@@ -64,7 +64,9 @@ class Watch:
         try:
             # It is the loop that looks, once in each pass. Its clock may be too coarse for that: uvloop's is
             # libuv's uv_now(), which counts milliseconds, and by which 0.1 ms of looking took 0.9.
-            if not await self._spin.until(waiter.done, rest=_ONE_PASS, clock=time.monotonic):
+            if not self._spin.begin(time.monotonic) or not await self._spin.until(
+                waiter.done, rest=_ONE_PASS, clock=time.monotonic
+            ):
                 timer = self._loop.call_later(seconds, self._end)
             return await waiter
         finally:

@@ -5,12 +5,14 @@ This module must never know who asks.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
+
+from trio_ipc.transports.host import processor_count
 
 _CGROUPS: Final = "/sys/fs/cgroup"
 _OWN_CGROUP: Final = "/proc/self/cgroup"
@@ -19,6 +21,9 @@ _OWN_CGROUP: Final = "/proc/self/cgroup"
 #: Cores that client and server need to run at the same time. With a quota of less, shared by both, they would
 #: be stopped until its next period.
 _CORES_FOR_BOTH: Final = 2
+
+#: Seconds for which a quota is known once it was read: that takes some 50 µs, and each connection asks.
+_KNOWN_FOR: Final = 1.0
 
 
 def has_two_cores() -> bool:
@@ -29,20 +34,13 @@ def has_two_cores() -> bool:
 def usable_cores() -> float:
     """Return how many cores this process may use at a time, such as 1.5.
 
-    That is the least of its CPU affinity (sched_getaffinity(2)), which is looked at each time, and of the
-    quotas of its cgroup and those above (``cpu.max``: Linux, Documentation/admin-guide/cgroup-v2.rst; for
-    version 1 ``cpu.cfs_quota_us``), which are looked at once.
+    That is the least of its CPU affinity (sched_getaffinity(2), GetProcessAffinityMask()), and of the quotas
+    of its cgroup and those above (``cpu.max``: Linux, Documentation/admin-guide/cgroup-v2.rst; for version 1
+    ``cpu.cfs_quota_us``), which may be those of a second ago. Both may change while it runs.
     """
-    return min(_affinity(), quota())
+    return min(processor_count(), _quota.now())
 
 
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@functools.cache
 def quota(cgroups: str = _CGROUPS, own: str = _OWN_CGROUP) -> float:
     """Return how many cores' time the cgroups of this process give it; infinity if they don't say.
 
@@ -61,6 +59,34 @@ def quota(cgroups: str = _CGROUPS, own: str = _OWN_CGROUP) -> float:
             elif "cpu" in controllers.split(","):
                 least = min(least, _least_of(os.path.join(cgroups, "cpu"), path, _quota_v1))
     return least
+
+
+class Quota:
+    """A quota that is read again when what is known of it is a second old.
+
+    Args:
+        read: reads it, as :func:`quota` does.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self, read: Callable[[], float] = quota, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._known = (-math.inf, math.inf)  # one object: threads may ask at the same time
+
+    def now(self) -> float:
+        """Return it, as it was a second ago at the most."""
+        since, cores = self._known
+        now = self._clock()
+        if now - since >= _KNOWN_FOR:
+            cores = self._read()
+            self._known = (now, cores)
+        return cores
+
+
+_quota: Final = Quota()
 
 
 def _least_of(root: str, path: str, quota_of: Callable[[str], float]) -> float:

@@ -20,7 +20,6 @@ from trio_ipc.wire import HEADER_BYTES, FrameDecoder, FrameEncoder
 from .alarm import Alarm
 from .balance import Balance
 from .base import NOTHING, STOPPED, Channel, close_at_once, closed_by_peer, closed_here, not_taken, rest_of
-from .cores import has_two_cores
 from .spin import Spin
 
 if TYPE_CHECKING:
@@ -62,10 +61,8 @@ class FramedChannel(Channel):
         self._encoder = FrameEncoder(config.max_frame_bytes, config.crc32_variant)
         # What goes back is in the peer's variant, also the reason why its first frame is refused.
         self._decoder = FrameDecoder(config.max_frame_bytes, config.crc32_variant, self._encoder.use)
-        # On a single core polling is useless: the peer runs once this process sleeps.
-        spins = config.poll_attempts > 0 and isinstance(stream, LocalStream) and has_two_cores()
         #: How often to try again before a wait, as the configuration has it; 0 where that is no use.
-        self.poll_attempts: int = config.poll_attempts if spins else 0
+        self.poll_attempts: int = config.poll_attempts if isinstance(stream, LocalStream) else 0
         self._balance = Balance()
         self._spin = Spin(self.poll_attempts, worth=self._balance.worth_waiting)
         # What is left of a large message is mostly taken soon, and each message tries that anew.
@@ -123,7 +120,9 @@ class FramedChannel(Channel):
         came = False
         try:
             came = self._reads_on() or (
-                self.poll_attempts > 0 and await self._spin.until(self._look, clock=self._now)
+                deadline != -math.inf  # who asks for what is there does not wait at all
+                and self._spin.begin(self._now)
+                and await self._spin.until(self._look, clock=self._now)
             )
             if not came and deadline is not None:
                 alarm = self._alarm
@@ -201,7 +200,7 @@ class FramedChannel(Channel):
 
         For who is not on Trio, and where :attr:`can_block` is true. What it meets the next :meth:`fill` says.
         """
-        if self._spin.block_until(self.look, self._now):
+        if self._spin.begin(self._now) and self._spin.block_until(self.look, self._now):
             return True
         try:
             self._duplex.block_until_readable(seconds)  # type: ignore[attr-defined]  # see can_block
@@ -332,7 +331,7 @@ class FramedChannel(Channel):
         with trio.CancelScope(deadline=deadline):
             spins = True
             while self._unsent:
-                spins = spins and await self._spin_out.until(self._write_now)
+                spins = spins and self._spin_out.begin() and await self._spin_out.until(self._write_now)
                 if not spins:
                     sent = await self._duplex.write_some(self._unsent)
                     self._unsent = rest_of(self._unsent, sent)

@@ -13,6 +13,8 @@ from typing import Final
 
 import trio
 
+from .cores import has_two_cores
+
 #: Seconds that spinning may take, at the most: a few times what it costs to be woken. Where many connections
 #: are busy a pass of the scheduler takes long, and the process does not fall asleep anyway.
 _SHORT: Final = 0.0001
@@ -34,8 +36,14 @@ _ALONE: Final = 0.00002
 _LONGEST_PAUSE: Final = 63
 
 
+#: Seconds after which a connection asks again whether its peer has a core, too: affinity and quotas change.
+_ASKED_AFTER: Final = 1.0
+
+
 class Spin:
-    """Decides whether to look again, and does it.
+    """Decides whether to look again, and does it: :meth:`begin`, and where that says so, :meth:`until`.
+
+    With less than two cores looking would only keep the peer from running.
 
     Each time in a row that it did not help, it is left out for twice as many waits, up to
     ``_LONGEST_PAUSE``: where it never helps, it costs next to nothing.
@@ -47,7 +55,17 @@ class Spin:
             after the first of them. Where others run meanwhile, looking takes next to nothing of them.
     """
 
-    __slots__ = ("_attempts", "_backs_off", "_left_out", "_pause", "_waited_at", "_worth")
+    __slots__ = (
+        "_ask_at",
+        "_attempts",
+        "_backs_off",
+        "_give_up_at",
+        "_left_out",
+        "_pause",
+        "_peer_runs",
+        "_waited_at",
+        "_worth",
+    )
 
     def __init__(
         self, attempts: int, *, backs_off: bool = True, worth: Callable[[], float] = lambda: math.inf
@@ -57,7 +75,27 @@ class Spin:
         self._worth = worth
         self._pause = 0
         self._left_out = 0
-        self._waited_at = -math.inf
+        self._waited_at = self._give_up_at = self._ask_at = -math.inf
+        self._peer_runs = False
+
+    def begin(self, clock: Callable[[], float] = trio.current_time) -> bool:
+        """Return whether to look before this wait.
+
+        Args:
+            clock: tells the time in seconds.
+        """
+        if not self._attempts:
+            return False
+        now = clock()
+        self._give_up_at = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
+        self._waited_at = now
+        if self._left_out < self._pause:
+            self._left_out += 1
+            return False
+        if now >= self._ask_at:
+            self._ask_at = now + _ASKED_AFTER
+            self._peer_runs = has_two_cores()
+        return self._peer_runs
 
     async def until(
         self,
@@ -66,20 +104,16 @@ class Spin:
         rest: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         clock: Callable[[], float] = trio.current_time,
     ) -> bool:
-        """Look a few times, if that is worth it; return whether there was something to see.
+        """Look a few times; return whether there was something to see.
 
         Args:
             look: looks, takes what there is, and says whether that was anything.
             rest: lets others have their turn, before the first look and again after a few.
             clock: tells the time in seconds.
 
-        Raises what ``look`` raises. Cancellation takes nothing that was not looked at. It is no checkpoint
-        where it does not look.
+        Raises what ``look`` raises. Cancellation takes nothing that was not looked at.
         """
-        give_up = self._give_up(clock)
-        if give_up is None:
-            return False
-        idle = 0
+        give_up, idle = self._give_up_at, 0
         for _ in range(self._attempts):
             began = clock()
             await rest()
@@ -98,27 +132,13 @@ class Spin:
 
     def block_until(self, look: Callable[[], bool], clock: Callable[[], float]) -> bool:
         """Do the same in a thread that has nothing else to do. Other threads run while the system looks."""
-        give_up = self._give_up(clock)
-        if give_up is None:
-            return False
+        give_up = self._give_up_at
         for _ in range(self._attempts * _LOOKS_ALONE):
             if look():
                 return self._noted(found=True)
             if clock() > give_up:
                 break
         return self._noted(found=False)
-
-    def _give_up(self, clock: Callable[[], float]) -> float | None:
-        """Return until when to look; None where that is left out this time."""
-        if not self._attempts:
-            return None
-        now = clock()
-        give_up = now + (_LONG if now - self._waited_at < _LIVELY else _SHORT)
-        self._waited_at = now
-        if self._left_out < self._pause:
-            self._left_out += 1
-            return None
-        return give_up
 
     def _noted(self, *, found: bool) -> bool:
         """Take note of how a try went, and return it."""

@@ -16,7 +16,7 @@ from typing import Final, Generic
 
 import trio
 
-from trio_ipc.channel import STOPPED, Channel, too_late
+from trio_ipc.channel import STOPPED, Channel, Held, has_two_cores, too_late
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import (
     ChannelClosedError,
@@ -48,7 +48,7 @@ _MOST_AT_ONCE: Final = 64
 _MOST_BYTES_AT_ONCE: Final = 65_536
 
 #: Requests that are left of those taken when the responses so far are sent: the client reads them while these
-#: are handled. Measured with 64 calls at a time: docs/architecture.md.
+#: are handled. On one core it cannot. Measured with 64 calls at a time: docs/architecture.md.
 _LEFT_WHEN_SENT: Final = 32
 
 _NONE_TAKEN: Final = "no further requests are taken"
@@ -104,6 +104,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._has_rested = True
         self._cancelled_at: BaseException | None = None
         self._taking = True
+        self._held: Held  # when it was stopped
         self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of a frame
         self._ends_once_sent = False
         self.state = State.READING
@@ -156,7 +157,8 @@ class Connection(Generic[RequestT, ResponseT]):
 
     def finish(self) -> None:
         """Take no further request. One that is being received or handled is still answered."""
-        self._taking = False
+        if self._taking:
+            self._taking, self._held = False, Held()
         if self._is_idle:
             self._watch.cancel(Verdict.STOPPED)
 
@@ -211,11 +213,11 @@ class Connection(Generic[RequestT, ResponseT]):
                     # From its first byte on a frame has one budget for header and payload together.
                     self._watch.begin_reading()
                     self._waits_in_frame = in_frame
-                if self._taking or in_frame:
+                if self._taking or (in_frame and self._held):
                     await channel.fill()
                     if self._watch.verdict is not None:
                         await self._watch.leave_cancelled_scope()
-                elif not await channel.fill(-math.inf):  # what had come before it was stopped is answered
+                elif not self._held or not await channel.fill(-math.inf):
                     self._end(CloseReason.STOPPED, _NONE_TAKEN)
                     return
         except ProtocolError as exc:
@@ -224,6 +226,8 @@ class Connection(Generic[RequestT, ResponseT]):
             return
         finally:
             self._watch.end_reading()
+        if not self._taking:
+            self._held.take(self._requests)  # what had come before it was stopped is answered
         self.state = _HANDLING
 
     def _take_requests(self) -> bool:
@@ -283,11 +287,7 @@ class Connection(Generic[RequestT, ResponseT]):
                 return
             if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
                 break
-            if (
-                len(self._requests) == _LEFT_WHEN_SENT
-                and self._shared.sends_halfway
-                and not self._channel.has_input
-            ):
+            if len(self._requests) == _LEFT_WHEN_SENT and not self._channel.has_input and has_two_cores():
                 self._outbox.send_behind(self._shared.nursery, self._watch.send_failed)
         self.state = _FLUSHING
 

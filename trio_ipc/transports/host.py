@@ -1,12 +1,13 @@
-"""What each system has for a program besides endpoints: its signals, its service manager, its keyboard.
+"""What each system has for a program besides endpoints: processors, signals, a service manager, a keyboard.
 
-Services and the command take it from here, and so need not know a platform. This module must never catch a
-signal, nor write anything.
+Channels, services and the command take it from here, and so need not know a platform. This module must never
+catch a signal, nor write anything.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,8 @@ import time
 from typing import Final
 
 if sys.platform == "win32":
+    from trio_ipc.transports.windows import win32
+
     #: What asks a program to end. SIGTERM has a name there and never arrives.
     STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGBREAK)
     #: The same for a command, which is ended by the end of its terminal as well: a service is not.
@@ -35,6 +38,13 @@ if sys.platform == "win32":
     def connected_datagrams(address: str) -> socket.socket:
         """Raise that there are none."""
         raise OSError(0, "this system has no such sockets", address)
+
+    def processor_count() -> int:
+        """Return on how many processors this process may run."""
+        try:
+            return win32.processor_count() or os.cpu_count() or 1
+        except OSError:
+            return os.cpu_count() or 1
 
     def monotonic_microseconds() -> int:
         """Return Python's monotonic clock, in µs."""
@@ -64,6 +74,12 @@ else:
             sock.close()
             raise
         return sock
+
+    def processor_count() -> int:
+        """Return on how many processors this thread may run (sched_getaffinity(2), which macOS has not)."""
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def monotonic_microseconds() -> int:
         """Return CLOCK_MONOTONIC in µs, by which a service manager orders what it is told."""

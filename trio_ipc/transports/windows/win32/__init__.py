@@ -64,6 +64,7 @@ from .pipes import (
     peek_named_pipe,
     server_process_id,
 )
+from .processors import processor_count
 from .security import (
     PROCESS_QUERY_LIMITED_INFORMATION,
     current_process,
@@ -125,6 +126,7 @@ __all__ = [
     "operation",
     "owner",
     "peek_named_pipe",
+    "processor_count",
     "result_of",
     "security_descriptor",
     "server_process_id",
