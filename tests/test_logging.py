@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -301,3 +302,75 @@ def test_a_second_of_another_run_of_trios_is_over(caplog: pytest.LogCaptureFixtu
         clock.jump(at)
         trio.run(write, at, clock=clock)
     assert len(told(caplog, "one at 1000.0")) == len(told(caplog, "one at 5.0")) == 10
+
+
+# --- What the program's own logging raises ------------------------------------------------------------------
+
+
+class Seen(logging.Filter):
+    """Notes each record that comes to a logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return True
+
+
+#: A field that no record can have: its name is taken.
+TAKEN = {"message": "somebody else's"}
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    """What comes to a logger of the test's own, ``tests.own``."""
+    logger = logging.getLogger("tests.own")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    noted = Seen()
+    logger.addFilter(noted)
+    yield noted
+    for added in [*logger.filters]:
+        logger.removeFilter(added)
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+
+
+class Missing(logging.Handler):
+    """A handler that looks up a field that our records do not have."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.__dict__["tenant"]
+
+
+def look_up(record: logging.LogRecord) -> bool:
+    return bool(record.__dict__["tenant"])
+
+
+def write_wrongly(_record: logging.LogRecord) -> bool:
+    """A filter that logs with a field that cannot be one. The record of that is not made; ours was."""
+    logging.getLogger("tests").critical("seen", extra=TAKEN)
+    return True
+
+
+@pytest.mark.parametrize("kind", ["handler", "filter", "filter that logs"])
+def test_a_line_for_which_the_programs_logging_raises_key_error_is_not_written_again(
+    kind: str, seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("tests.own")
+    if kind == "handler":
+        logger.addHandler(Missing())
+    else:
+        logger.addFilter(look_up if kind == "filter" else write_wrongly)
+    Log("tests.own").info("listening", extra={"endpoint": IN_MEMORY})
+    assert [fields(record) for record in seen.records] == [{"endpoint": IN_MEMORY}]
+    assert "KeyError" in capsys.readouterr().err, "where logging tells such things"
+
+
+def test_a_line_whose_fields_are_taken_is_written_without_them_and_names_who_logs(seen: Seen) -> None:
+    Log("tests.own").info("listening", extra=TAKEN)
+    [record] = seen.records
+    assert record.getMessage() == "listening"
+    assert record.funcName.startswith("test_a_line_whose_fields_are_taken")

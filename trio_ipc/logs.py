@@ -85,13 +85,25 @@ class Log:
             args = tuple(writable(arg) if isinstance(arg, str) else arg for arg in args)
             try:
                 self._logger.log(level, message, *args, extra=extra, **told)
-            except KeyError:
+            except KeyError as exc:
+                if _was_made(exc):
+                    raise
                 # A record factory has a field of the name of one of ours (Logger.makeRecord).
                 self._logger.log(level, message, *args, **told)
         except BaseException as exc:
             if ends_the_program(exc) is not None:
                 raise
             _tell_on_stderr()
+
+
+def _was_made(exc: KeyError) -> bool:
+    """Return whether the record was made: then filters and handlers have had it, and one of them raised this.
+
+    Logger.handle is what is done with a record. To make and to handle it here, in two steps, would leave out
+    what a program's own class of loggers does in between.
+    """
+    steps = traceback.walk_tb(exc.__traceback__)
+    return any(frame.f_code.co_name == logging.Logger.handle.__name__ for frame, _ in steps)
 
 
 def _tell_on_stderr() -> None:
