@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import traceback
+import weakref
 from typing import Any
 
 import pytest
@@ -74,6 +77,66 @@ def test_a_handler_in_the_event_loop_can_be_authorized_timed_and_logged(
         "failed (ValueError)",
         "cancelled",
     ]
+
+
+# --- Handlers that are cancelled by something else ----------------------------------------------------------
+
+
+async def be_cancelled(words: tuple[str, ...]) -> None:
+    raise asyncio.CancelledError(*words)
+
+
+@pytest.mark.parametrize("words", [("its group ended",), ()])
+def test_a_handler_that_is_cancelled_by_something_else_says_by_what_and_where(
+    config: IpcConfig, caplog: pytest.LogCaptureFixture, words: tuple[str, ...]
+) -> None:
+    async def handle(_request: DetectionTask, _: Call) -> DetectionResult:
+        await be_cancelled(words)
+        return success()
+
+    async def main() -> None:
+        async with serve(handle, DETECTION, config), open_client(DETECTION, config) as client:
+            said = (await client.call(task())).error_message
+            assert said.endswith(": ".join(["the handler was cancelled, though its time was not up", *words]))
+
+    run(main)
+    [line] = [record for record in caplog.records if record.exc_info]
+    assert line.exc_info is not None
+    text = "".join(traceback.format_exception(line.exc_info[1]))
+    assert "in be_cancelled" in text, "where it was raised"
+    assert ": ".join(["asyncio.exceptions.CancelledError", *words]) in text
+
+
+def test_the_request_of_a_cancelled_handler_is_let_go_at_once(
+    config: IpcConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised knows it by its traceback, and must not wait for the garbage collector."""
+
+    class Held:
+        """Lives as long as the frame of the handler that has it."""
+
+    held = list[weakref.ref[Held]]()
+
+    async def handle(request: DetectionTask, _: Call) -> DetectionResult:
+        if request.task_id == "next":
+            return success("next")
+        mine = Held()
+        held.append(weakref.ref(mine))
+        raise asyncio.CancelledError("its group ended")
+
+    monkeypatch.setattr(logging.getLogger("trio_ipc.server"), "disabled", True)  # pytest keeps the records
+
+    async def main() -> None:
+        async with serve(handle, DETECTION, config), open_client(DETECTION, config) as client:
+            gc.disable()
+            try:
+                assert "its group ended" in (await client.call(task("1"))).error_message
+                assert await client.call(task("next")) == success("next"), "the first is done with"
+                assert held[0]() is None
+            finally:
+                gc.enable()
+
+    run(main)
 
 
 # --- Tasks of another kind ----------------------------------------------------------------------------------

@@ -69,12 +69,12 @@ class _Asked:
             if task is None:
                 assert failure is not None  # noqa: S101 - it is either
                 raise failure
-            if not task.cancelled():
-                return task.result()
-            if self._raise_cancel is not None:
+            if self._raise_cancel is not None and task.cancelled():
                 self._raise_cancel()
-            # Of asyncio's own, which means nothing on Trio.
-            raise RuntimeError("the handler was cancelled, though its time was not up")
+            return task.result()
+        except asyncio.CancelledError as exc:  # which means nothing on Trio
+            said = f": {exc}" if exc.args else ""
+            raise RuntimeError(f"the handler was cancelled, though its time was not up{said}") from exc
         finally:
             del task, failure  # the exception's traceback knows this frame: they would keep each other
 
