@@ -294,6 +294,11 @@ def shown_argument(value: object) -> str:
     return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a noun as it stands behind this number."""
+    return noun if number == 1 else f"{noun}s"
+
+
 # --- What other people's code raises ---------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from tests.support import hang, succeed, success, task
 from trio_ipc import (
     ReadTimeoutError,
 )
+from trio_ipc.daemoneye import DETECTION
 from trio_ipc.errors import (
     CallTimeoutError,
 )
@@ -22,6 +23,7 @@ from .support import (
     B,
     FakeServer,
     calling,
+    nothing_is_left_behind,
     servers,
 )
 
@@ -86,6 +88,47 @@ async def test_a_deadline_while_connecting_is_the_servers_failure(autojump_clock
         assert "lower accept_timeout_ms" in caught.value.hint
         assert client.statistics()[0].breaker.failures == 1
         assert client.metrics().connection_failures_total == 1
+
+
+#: What a server that closes at once most likely does it for.
+WHY_CLOSED = "it may be over its connection limit .*: compare crc32_variant, max_frame_bytes and the contract"
+
+
+async def test_a_deadline_after_attempts_says_why_they_most_likely_failed(autojump_clock: MockClock) -> None:
+    gone, closing = servers("ab")
+    gone.crash()
+    closing.closes = 10**6
+    async with calling(gone, closing) as client:
+        with pytest.raises(
+            CallTimeoutError,
+            match=f"[0-9]+ attempts had failed; {WHY_CLOSED} of both sides: {B}: .*; {A}: connection refused "
+            r"\([0-9]+ times\); see whether the servers run, and what they log$",
+        ):
+            await client.call(task(), timeout=0.5)
+        nothing_is_left_behind(client)
+
+
+async def test_a_deadline_after_one_attempt_says_so(autojump_clock: MockClock) -> None:
+    closing, slow = servers("ab")
+    closing.closes = 1
+    slow.handler = hang
+    async with calling(closing, slow, strategy="priority", priorities=[1, 2]) as client:
+        with pytest.raises(
+            CallTimeoutError,
+            match=f"; 1 attempt had failed; {WHY_CLOSED} of both sides: {A}: .*; see what the server does",
+        ):
+            await client.call(task(), timeout=0.5)
+
+
+async def test_a_wait_for_servers_that_close_says_why_they_most_likely_do(autojump_clock: MockClock) -> None:
+    gone, closing = servers("ab")
+    gone.crash()
+    closing.closes = 10**6
+    async with calling(gone, closing, contract=DETECTION) as client:
+        with pytest.raises(
+            CallTimeoutError, match=f"the timeout of 500 ms; {WHY_CLOSED} of both sides: {B}: .*; {A}: "
+        ):
+            await client.wait_until_healthy(0.5)
 
 
 @pytest.mark.parametrize("at", ["connecting", "waiting for the response", "waiting to connect again"])

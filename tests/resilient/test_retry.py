@@ -195,7 +195,7 @@ async def test_the_calls_deadline_ends_the_tries(autojump_clock: MockClock) -> N
         assert trio.current_time() == pytest.approx(5)
         assert len(caught.value.attempts) == server.tries
         assert caught.value.endpoint == A
-        assert caught.value.hint == "see whether the servers run"
+        assert caught.value.hint == "see whether the servers run, and what they log"
         assert client.statistics()[0].breaker.failures == 1
 
 

@@ -66,7 +66,7 @@ class Step(enum.Enum):
     QUEUING = "waiting for a connection to {}", "make fewer calls at a time, or allow more connections"
     CONNECTING = "connecting to {}", f"see whether the server is stuck; {_LEAVE_TIME}"
     ASKING = "waiting for the response of {}", f"see what the server does; {_LEAVE_TIME}"
-    PAUSING = "waiting to connect again", "see whether the servers run"
+    PAUSING = "waiting to connect again", "see whether the servers run, and what they log"
 
     def __init__(self, doing: str, hint: str) -> None:
         self.doing = doing

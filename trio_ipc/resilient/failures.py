@@ -22,6 +22,7 @@ from trio_ipc.errors import (
     ResponseMismatchError,
     ends_the_program,
     leaves,
+    plural,
 )
 
 from .calls import PendingCall, Step
@@ -64,11 +65,8 @@ def failure(errors: list[IpcError]) -> IpcError:
         )
         in_use.attempts = tuple(errors)
         return in_use
-    likeliest = _of_variants(errors)
     error = AttemptsFailedError(
-        f"no server answered, {len(errors)} attempts failed"
-        + (f"; {likeliest.hint}" if likeliest is not None else "")
-        + f": {_told(sorted(errors, key=lambda one: one is not likeliest))}",
+        f"no server answered, {len(errors)} attempts failed{_told_why(errors)}",
         hint="see whether they run, and what they log",
     )
     error.attempts = tuple(errors)
@@ -107,11 +105,12 @@ def timed_out(call: PendingCall) -> CallTimeoutError:
     told = _joined([f"{seconds * 1000:.0f} ms {step.told(who)}" for (step, who), seconds in spent], ", ")
     (longest, whose), _ = spent[0]
     _, latest, last = call.steps[-1]
+    failed = len(call.errors)
     error = CallTimeoutError(
         f"no response within the call's timeout of {(call.deadline - call.began) * 1000:.0f} ms; it was "
         + latest.told(last)
         + (f"; it had spent {told}" if len(spent) > 1 else "")
-        + (f"; {len(call.errors)} attempts had failed: {_told(call.errors)}" if call.errors else ""),
+        + (f"; {failed} {plural(failed, 'attempt')} had failed{_told_why(call.errors)}" if failed else ""),
         endpoint=_where(call.errors) if whose is None else whose.path,
         hint=longest.hint,
     )
@@ -138,6 +137,13 @@ def _where(errors: list[IpcError]) -> str | None:
     return where.pop() if len(where) == 1 else None
 
 
+def _told_why(errors: list[IpcError]) -> str:
+    """Return what is said of failed attempts: why they most likely failed, if that is known, and each one."""
+    likeliest = _of_variants(errors)
+    hint = "" if likeliest is None else f"; {likeliest.hint}"
+    return f"{hint}: {_told(sorted(errors, key=lambda one: one is not likeliest))}"
+
+
 def _told(errors: list[Any]) -> str:
     counted = Counter(f"{error.endpoint}: {error.message}" for error in errors)
     texts = [f"{text} ({times} times)" if times > 1 else text for text, times in counted.items()]
@@ -158,7 +164,7 @@ def not_healthy(seconds: float, errors: list[IpcError]) -> CallTimeoutError:
     """
     error = CallTimeoutError(
         f"no endpoint was healthy within the timeout of {seconds * 1000:.0f} ms"
-        + (f": {_told(errors)}" if errors else ""),
+        + (_told_why(errors) if errors else ""),
         endpoint=_where(errors),
         hint="see whether the servers run, and what they log",
     )
