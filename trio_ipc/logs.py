@@ -125,7 +125,7 @@ class LimitedLog:
     Args:
         log: where to.
         level: of the lines.
-        more: of that one line: ``"%d more connections were refused"``.
+        more: of that one line: ``"more connections were refused: %d"``.
         counted_as: the field in which it has the number.
         fields: its other fields.
     """

@@ -77,7 +77,7 @@ async def test_help_fits(name: str, columns: int) -> None:
         (["doctor", "s.sock"], ["somebody listens", "it answers, in the ieee variant"]),
         (["doctor", "no.sock"], ["there is no socket at the path", "-> start the server"]),
         (["call", "s.sock", '{"task_id": "1"}'], ['"task_id": "1"']),
-        (["replay", "said", "s.sock"], ["1 requests, 0 answered otherwise"]),
+        (["replay", "said", "s.sock"], ["1 request, 0 answered otherwise"]),
         (["bench", "s.sock", "--calls", "5", "--warm-up", "1"], ["calls 5", "p99_us"]),
         (["check", "s.sock", "--patience", "0.2"], ["kept"]),
         (["top", "counters", "--once"], ["requests answered", "handler, mean"]),

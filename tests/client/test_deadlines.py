@@ -126,6 +126,7 @@ async def test_the_wait_for_a_turn_is_part_of_it_and_sends_nothing(
     ends: Ends, autojump_clock: MockClock, max_in_flight: int
 ) -> None:
     far, near = ends.raw(CONFIG)
+    ahead = "1 call" if max_in_flight == 1 else f"{max_in_flight} calls"
     async with client_over(near, max_in_flight) as client:
         async with trio.open_nursery() as nursery:
             for _ in range(max_in_flight):
@@ -134,7 +135,7 @@ async def test_the_wait_for_a_turn_is_part_of_it_and_sends_nothing(
             for call in (client.call(task(), timeout=3), client.call_many([task(), task()], timeout=3)):
                 with pytest.raises(
                     CallTimeoutError,
-                    match=f"^memory: the call timed out waiting for a turn behind {max_in_flight} calls; "
+                    match=f"^memory: the call timed out waiting for a turn behind {ahead}; "
                     "nothing was sent; the limit timeout is 3 s; open more clients",
                 ):
                     await call
@@ -265,7 +266,7 @@ async def test_each_who_waits_for_a_turn_has_all_of_its_time(
 
     async def wait(client: DetectionClient, seconds: float) -> None:
         await trio.sleep(seconds)
-        with pytest.raises(TurnTimeoutError, match="behind .* calls, the limit read_timeout_ms is 30000"):
+        with pytest.raises(TurnTimeoutError, match="behind .* calls?, the limit read_timeout_ms is 30000"):
             await client.call(task())
         given_up[seconds] = trio.current_time()
 

@@ -66,7 +66,7 @@ async def test_a_listener_counts_its_own_open_connections(
         assert listener.connections.open == 3
     for channel in served:
         await channel.aclose()
-    assert "accepts no more; 3 of its connections are open" in caplog.text
+    assert "accepts no more, and leaves 3 of its connections open" in caplog.text
 
 
 async def test_what_came_with_a_cancellation_is_not_lost(config: IpcConfig) -> None:

@@ -68,6 +68,12 @@ async def test_an_old_server_is_taken_to_have_the_process_domain_alone(autojump_
         assert said["new"] == Capabilities([NETWORK])
 
 
+async def test_the_only_endpoint_may_lack_what_a_call_needs(autojump_clock: MockClock) -> None:
+    async with calling(Able("plain", PROCESS), contract=DETECTION) as client:
+        with pytest.raises(NoEndpointError, match="^the only endpoint has not what the call needs; see"):
+            await client.call(task(), needs=lambda capabilities: capabilities.realtime)
+
+
 async def test_advanced_capabilities_are_learnt_and_can_be_asked_for(autojump_clock: MockClock) -> None:
     plain, kernel = Able("plain", PROCESS), Able("kernel", PROCESS, kernel_level=True)
     async with calling(plain, kernel, contract=DETECTION, strategy="priority", priorities=[1, 2]) as client:

@@ -46,6 +46,15 @@ async def fail_five_calls(client: DetectionResilientClient) -> None:
             await client.call(task())
 
 
+async def test_a_breaker_that_one_failure_opens_says_so(autojump_clock: MockClock) -> None:
+    server = FakeServer("a", hang, read_timeout_ms=1_000)
+    async with calling(server, breaker_failures=1) as client:
+        with pytest.raises(ReadTimeoutError):
+            await client.call(task())
+        with pytest.raises(CircuitOpenError, match="the circuit breaker is open after 1 failure in a row;"):
+            await client.call(task())
+
+
 async def test_five_failed_calls_open_the_breaker_and_the_next_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:

@@ -124,7 +124,7 @@ async def test_of_failed_handlers_ten_a_second_have_a_traceback_and_the_rest_a_n
         assert server.snapshot().requests_failed["handler"] == 301
     lines = [record.getMessage() for record in caplog.records if record.name == "trio_ipc.server"]
     assert lines.count("the handler failed") == 11
-    assert "290 more requests failed" in lines
+    assert "more requests failed: 290" in lines
 
 
 async def test_a_handler_that_was_cancelled_by_its_deadline_is_not_heard_whatever_it_raises(

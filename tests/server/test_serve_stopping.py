@@ -106,7 +106,7 @@ async def test_what_is_not_done_when_the_grace_is_over_is_cut_off(
         assert await read_to_end(client) == b""
         assert trio.current_time() == pytest.approx(1 + 5)
         await server.wait_stopped()
-    assert "1 requests were cut off, the limit shutdown_grace_ms is 5000" in caplog.text
+    assert "requests were cut off: 1, the limit shutdown_grace_ms is 5000" in caplog.text
 
 
 async def test_who_waits_for_a_place_is_not_kept_waiting_by_a_stop(

@@ -185,7 +185,7 @@ def test_nothing_passed_is_nothing_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"LISTEN_FDS": "9" * 5_000}, "LISTEN_FDS in the environment is '999"),
         ({"LISTEN_FDS": "9999999"}, "must be at most 1048576"),
         ({"LISTEN_FDS": "1", "LISTEN_PID": "me"}, "LISTEN_PID in the environment is 'me', must be"),
-        ({"LISTEN_FDS": "1", "LISTEN_FDNAMES": "a:b"}, "'a:b', must be 1 names, as LISTEN_FDS says"),
+        ({"LISTEN_FDS": "1", "LISTEN_FDNAMES": "a:b"}, "'a:b', must be 1 name, as LISTEN_FDS says"),
         ({"LISTEN_FDS": "1000000"}, "passed 1000000 sockets, but descriptor .* is not open"),
     ],
 )

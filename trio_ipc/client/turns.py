@@ -11,6 +11,7 @@ import math
 import trio
 
 from trio_ipc.channel import STOPPED, Alarm
+from trio_ipc.errors import IpcError, plural
 
 from .failures import no_turn
 
@@ -89,7 +90,7 @@ class Turns:
             waiter = _Waiter(until)
             await self._park(waiter)
             if not waiter.has_turn:
-                raise no_turn(self._endpoint, f"{ahead} calls", limit)
+                raise self._no_turn(ahead, limit)
             return
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
@@ -97,9 +98,9 @@ class Turns:
                 return
             now = trio.current_time()
             if now >= deadline:
-                raise no_turn(self._endpoint, f"{ahead} calls")
+                raise self._no_turn(ahead)
             if now < until + STOPPED:
-                raise no_turn(self._endpoint, f"{ahead} calls", limit)
+                raise self._no_turn(ahead, limit)
             until = now + limit  # it was this process that was stopped, not the calls ahead
 
     @trio.lowlevel.enable_ki_protection
@@ -111,6 +112,9 @@ class Turns:
             self._wake(waiter)
         else:
             self._free += 1
+
+    def _no_turn(self, ahead: int, limit: float | None = None) -> IpcError:
+        return no_turn(self._endpoint, f"{ahead} {plural(ahead, 'call')}", limit)
 
     # --- Waiting ---
 

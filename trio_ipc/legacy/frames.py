@@ -22,6 +22,7 @@ from trio_ipc.errors import (
     MessageTooLargeError,
     ProtocolError,
     TruncatedFrameError,
+    plural,
 )
 from trio_ipc.heap import LARGE, keep_memory
 
@@ -180,7 +181,7 @@ class FrameReader:
             TruncatedFrameError: a part of a frame is in hand.
         """
         if len(self._header) == HEADER_BYTES:
-            came, wanted = self._partial.tell(), f"{self._length} bytes of payload"
+            came, wanted = self._partial.tell(), f"{self._length} {plural(self._length, 'byte')} of payload"
         elif self._header:
             came, wanted = len(self._header), f"{HEADER_BYTES} bytes of header"
         else:

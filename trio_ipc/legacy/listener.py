@@ -45,7 +45,7 @@ class LegacyListener(DetachableListener[Channel]):
         """Be closed, and leave all to the new owner; see :meth:`DetachableListener.release`."""
         self._owns = False
         _log.info(
-            "%s: the legacy transport accepts no more; %d of its connections are open",
+            "%s: the legacy transport accepts no more, and leaves %d of its connections open",
             self.endpoint,
             self.connections.open,
             extra={"endpoint": self.endpoint, "connections": self.connections.open},

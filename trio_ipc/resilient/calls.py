@@ -23,6 +23,7 @@ from trio_ipc.errors import (
     PeerClosedError,
     ServerNotFoundError,
     ServerRefusedError,
+    plural,
 )
 
 from .breaker import Permit
@@ -367,8 +368,8 @@ def _breaker_open(upstream: Upstream) -> CircuitOpenError:
         f"the circuit breaker is half open, and another call is trying the server; call again in "
         f"{retry_after:.1f} s"
         if breaker.probing
-        else f"the circuit breaker is open after {breaker.failures} failures in a row; it lets a call "
-        f"through in {retry_after:.1f} s",
+        else f"the circuit breaker is open after {breaker.failures} "
+        f"{plural(breaker.failures, 'failure')} in a row; it lets a call through in {retry_after:.1f} s",
         endpoint=upstream.path,
         hint="see why it failed, or add another endpoint",
     )

@@ -163,8 +163,10 @@ class CallLoop:
         rounds = self._settings.connect_attempts if call.is_task else 1
         if not call.next_round(rounds):
             if not call.errors and self.upstreams:
+                known = len(self.upstreams)
+                none = "the only endpoint has not" if known == 1 else f"none of the {known} endpoints has"
                 raise NoEndpointError(
-                    f"none of the {len(self.upstreams)} endpoints has what the call needs"
+                    f"{none} what the call needs"
                     if call.only is None
                     else f"the endpoint {call.only.endpoint.id!r} has not what the call needs",
                     endpoint=None if call.only is None else call.only.path,

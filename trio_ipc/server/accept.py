@@ -89,7 +89,7 @@ class Places(Generic[RequestT, ResponseT]):
         self.refusals = LimitedLog(
             _log,
             logging.WARNING,
-            "%d more connections were refused",
+            "more connections were refused: %d",
             counted_as="refused",
             fields={"endpoint": endpoint},
         )

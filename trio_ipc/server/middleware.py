@@ -71,7 +71,7 @@ def authorized(
     if not isinstance(allow, PeerPolicy):
         _check_function("allow", allow)
     refusals = LimitedLog(
-        _log, logging.WARNING, "%d more requests were not allowed", counted_as="refused", fields={}
+        _log, logging.WARNING, "more requests were not allowed: %d", counted_as="refused", fields={}
     )
 
     async def handle(request: RequestT, call: Call) -> ResponseT:

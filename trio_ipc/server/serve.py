@@ -190,7 +190,7 @@ class Server(Generic[RequestT, ResponseT]):
         """Start what goes on for as long as the server does, and return what connections are given to."""
         watchdog = Watchdog()
         failures = LimitedLog(
-            _log, logging.ERROR, "%d more requests failed", counted_as="failed", fields=self._fields()
+            _log, logging.ERROR, "more requests failed: %d", counted_as="failed", fields=self._fields()
         )
         shared = Shared(
             handler=self._handler,
@@ -215,7 +215,7 @@ class Server(Generic[RequestT, ResponseT]):
         cut_off = self.snapshot().requests_failed["cut_off"]
         if cut_off:
             _log.warning(
-                "%d requests were cut off, the limit shutdown_grace_ms is %d",
+                "requests were cut off: %d, the limit shutdown_grace_ms is %d",
                 cut_off,
                 self._config.shutdown_grace_ms,
                 extra={"endpoint": self.endpoint},

@@ -20,7 +20,7 @@ from google.protobuf.text_format import MessageToString
 
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
 from trio_ipc.contract import Contract
-from trio_ipc.errors import ProtocolError, UndecodableMessageError
+from trio_ipc.errors import ProtocolError, UndecodableMessageError, plural
 from trio_ipc.wire import FrameDecoder
 
 from .checking import check_seconds, check_whole, checked
@@ -323,7 +323,7 @@ def event_line(event: Event) -> str:
     head = f"{event.at:10.6f} #{event.connection} {event.by}: "
     if event.what == "cut":
         went = "none were sent, or a part of them" if event.sent is None else f"{event.sent} were sent"
-        return f"{head}of {len(event.data)} bytes {went}"
+        return f"{head}of {len(event.data)} {plural(len(event.data), 'byte')} {went}"
     endpoint = f" {event.endpoint!r}" if event.endpoint else ""
     return f"{head}{_WORDS.get(event.what) or ascii(event.what)}{endpoint}"
 
@@ -334,8 +334,9 @@ def frame_lines(frame: RecordedFrame, contract: Contract[Any, Any] | None) -> It
     if frame.error is not None:
         yield f"{head}!! {frame.error}"
         return
+    size = f"{len(frame.payload)} {plural(len(frame.payload), 'byte')}"
     if contract is None:
-        yield f"{head}{len(frame.payload)} bytes"
+        yield f"{head}{size}"
         yield _bytes_line(frame.payload)
         return
     decode = contract.decode_request if frame.by == "client" else contract.decode_response
@@ -345,7 +346,7 @@ def frame_lines(frame: RecordedFrame, contract: Contract[Any, Any] | None) -> It
         yield f"{head}!! {exc}"
         yield _bytes_line(frame.payload)
         return
-    yield f"{head}{message.DESCRIPTOR.name}, {len(frame.payload)} bytes"
+    yield f"{head}{message.DESCRIPTOR.name}, {size}"
     # What is no printable ASCII is escaped: a recording can't steer a terminal.
     for line in MessageToString(message, as_utf8=False).splitlines():
         yield f"    {line}"

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from trio_ipc.errors import EndpointError, shown
+from trio_ipc.errors import EndpointError, plural, shown
 
 #: SD_LISTEN_FDS_START of sd-daemon.h.
 _FIRST: Final = 3
@@ -70,15 +70,16 @@ def activated_sockets(*, unset: bool = True) -> tuple[ActivatedSocket, ...]:
         raise _refused("LISTEN_FDS", found["LISTEN_FDS"], f"at most {_MOST}")
     names = found["LISTEN_FDNAMES"].split(":") if found["LISTEN_FDNAMES"] else [_UNNAMED] * count
     if len(names) != count:
-        raise _refused("LISTEN_FDNAMES", found["LISTEN_FDNAMES"], f"{count} names, as LISTEN_FDS says")
+        allowed = f"{count} {plural(count, 'name')}, as LISTEN_FDS says"
+        raise _refused("LISTEN_FDNAMES", found["LISTEN_FDNAMES"], allowed)
     sockets = []
     for fd, name in enumerate(names, _FIRST):
         try:
             os.set_inheritable(fd, False)
         except OSError as exc:
             raise EndpointError(
-                f"the service manager says that it passed {count} sockets, but descriptor {fd} "
-                f"({shown(name)}) is not open ({exc.strerror})",
+                f"the service manager says that it passed {count} {plural(count, 'socket')}, but "
+                f"descriptor {fd} ({shown(name)}) is not open ({exc.strerror})",
                 hint="have nothing close descriptors before this is asked",
             ) from exc
         sockets.append(ActivatedSocket(name, fd))

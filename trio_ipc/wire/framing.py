@@ -20,6 +20,7 @@ from trio_ipc.errors import (
     MessageTooLargeError,
     ProtocolError,
     TruncatedFrameError,
+    plural,
 )
 from trio_ipc.heap import LARGE, keep_memory
 
@@ -257,7 +258,7 @@ class FrameDecoder:
             TruncatedFrameError: bytes of an unfinished frame are in hand.
         """
         if self._pieces is not None:
-            got, wanted = self._came, f"{self._length} bytes of payload"
+            got, wanted = self._came, f"{self._length} {plural(self._length, 'byte')} of payload"
         elif self.buffered:
             got, wanted = self.buffered, f"{HEADER_BYTES} bytes of header"
         else:
@@ -349,8 +350,8 @@ class FrameDecoder:
         else:
             hint = "the bytes were damaged, or the peer speaks another protocol"
         error = ChecksumMismatchError(
-            f"checksum mismatch: the header says {expected:08x}, the payload of {len(payload)} bytes has "
-            f"{self._checksum(payload):08x} ({self._variant})",
+            f"checksum mismatch: the header says {expected:08x}, the payload of {len(payload)} "
+            f"{plural(len(payload), 'byte')} has {self._checksum(payload):08x} ({self._variant})",
             hint=hint,
         )
         if theirs == expected and self._is_first and not before:

@@ -12,6 +12,7 @@ import click
 from trio_ipc.cli import arguments, output
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.group import Command
+from trio_ipc.errors import plural
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -141,7 +142,7 @@ async def _measure(
             await opened.enter_async_context(open_client(contract, config, peers=policy))
             for _ in range(connections)
         ]
-        with waiting(f"making {calls} calls at {config.endpoint_path}"):
+        with waiting(f"making {calls} {plural(calls, 'call')} at {config.endpoint_path}"):
             for client in clients:
                 await call(client, warm_up)
             times.clear()

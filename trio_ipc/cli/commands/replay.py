@@ -10,6 +10,7 @@ import click
 from trio_ipc.cli import arguments, output
 from trio_ipc.cli.ending import Status
 from trio_ipc.cli.group import Command
+from trio_ipc.errors import plural
 
 if TYPE_CHECKING:
     from trio_ipc import Contract, IpcConfig, PeerPolicy
@@ -75,7 +76,7 @@ def command(
         for one in different:
             for line in _lines(one):
                 output.write(line)
-        output.write(f"{count} requests, {len(different)} answered otherwise")
+        output.write(f"{count} {plural(count, 'request')}, {len(different)} answered otherwise")
     damaged = say_damage(recording, file)
     return Status.NO if different or damaged else Status.DONE
 
@@ -97,7 +98,8 @@ async def _replay(
     def same(expected: Any, got: Any) -> bool:
         return without(expected, ignore) == without(got, ignore)
 
-    said = f"making {len(recording.exchanges())} requests at {config.endpoint_path}"
+    count = len(recording.exchanges())
+    said = f"making {count} {plural(count, 'request')} at {config.endpoint_path}"
     with output.client_log_discarded(), waiting(said):
         variant = config.crc32_variant
         if variant == AUTO:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_ipc.errors import ConnectError
+from trio_ipc.errors import ConnectError, plural
 
 from .asking import Asking, NoResponseError
 from .frames import HEADER, NO_MESSAGE, End, Frame, RawConnection, damaged, framed, too_slow
@@ -122,7 +122,8 @@ async def places(asking: Asking) -> None:
             try:
                 further.append(await stack.enter_async_context(await asking.connect()))
             except ConnectError as exc:
-                notes.not_shown("S24", f"after {len(further) + 1} connections: {exc.message}")
+                opened = len(further) + 1
+                notes.not_shown("S24", f"after {opened} {plural(opened, 'connection')}: {exc.message}")
                 return
         seen = [await one.frame(asking.patience if one is further[-1] else 0.01) for one in reversed(further)]
         said = [got for got in seen if not isinstance(got, End) or got in {End.CUT, End.PART}]

@@ -17,6 +17,7 @@ import trio
 
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import Crc32Variant, IpcConfig
+from trio_ipc.errors import plural
 from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire.checksum import checksum_for
 
@@ -200,9 +201,10 @@ class RawConnection:
     def partial(self) -> str:
         """What has come of a frame that is not whole."""
         if len(self._buffer) < HEADER.size:
-            return f"{len(self._buffer)} bytes of a header"
+            return f"{len(self._buffer)} {plural(len(self._buffer), 'byte')} of a header"
         announced = HEADER.unpack_from(self._buffer)[0]
-        return f"{len(self._buffer) - HEADER.size:,} of the {announced:,} bytes that it announced"
+        came = len(self._buffer) - HEADER.size
+        return f"{came:,} of the {announced:,} {plural(announced, 'byte')} that it announced"
 
     async def send(self, data: bytes, within: float) -> bool:
         """Send bytes, and return whether the peer took all of them.

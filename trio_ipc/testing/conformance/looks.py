@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from trio_ipc.errors import plural
 from trio_ipc.testing.endpoints import SystemEndpoint
 from trio_ipc.transports.findings import HAS_FILE
 
@@ -104,7 +105,9 @@ async def pieces(asking: Asking) -> None:
         got = await connection.frame(asking.answer_within)
         why = await asking.no_response(connection, request, got)
     if why is None:
-        asking.notes.kept("S9", f"a request was answered of which {number} bytes came one by one")
+        asking.notes.kept(
+            "S9", f"a request was answered of which {number} {plural(number, 'byte')} came one by one"
+        )
     elif slow is not None and isinstance(got, End) and got.over:
         asking.notes.not_shown("S9", slow)
     else:

@@ -9,7 +9,7 @@ import abc
 
 import trio
 
-from trio_ipc.errors import ResponseMismatchError
+from trio_ipc.errors import ResponseMismatchError, plural
 
 from .answering import Answering, Asked
 from .frames import (
@@ -67,7 +67,7 @@ class Play(abc.ABC):
         if isinstance(got, End) and got.over:
             answering.notes.kept(self.rule, f"{got.value}")
             return
-        asked = f", and {further} more requests came" if further else ""
+        asked = f", and {further} more {plural(further, 'request')} came" if further else ""
         why = f"{answering.patience:g} s later the connection is still open{asked}"
         answering.notes.broken(self.rule, why)
 
