@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -59,8 +58,11 @@ def plan_of(options: argparse.Namespace) -> Plan:
     """Return the plan that the options mean.
 
     Raises:
-        ValueError: there is no such work or contender.
+        ValueError: there is no such work or contender, they would be measured for no time, or a part is to be
+            published.
     """
+    programs.check_lengths(options)
+    programs.check_published(options, "work", "contender")
     surroundings = Surroundings.QUIET
     if options.one_core or options.busy:
         surroundings = Surroundings.ONE_CORE if options.one_core else Surroundings.BUSY
@@ -85,14 +87,15 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return plan.but(rounds=options.rounds, seconds=options.seconds)
 
 
-def publish(found: dict[str, Any], rows: Sequence[Rows]) -> None:
-    """Put a result into the docs."""
-    write(found, _DOCS)
+def publish(found: dict[str, Any], rows: Sequence[Rows]) -> list[str]:
+    """Put a result into the docs, and return the names of the files that were written."""
+    written = write(found, _DOCS)
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
     [before, after] = section_of(Surroundings(found["surroundings"])).split(page)
     with open(_PAGE, "w", encoding="utf-8") as file:
         file.write(before + section(found, rows) + after)
+    return [*written, os.path.basename(_PAGE)]
 
 
 def section(found: dict[str, Any], rows: Sequence[Rows]) -> str:
@@ -106,9 +109,8 @@ def file_of(surroundings: Surroundings) -> str:
     return "benchmarks" if surroundings is Surroundings.QUIET else f"benchmarks-{surroundings}"
 
 
-def write(found: dict[str, Any], directory: str) -> None:
-    """Write the JSON file and the chart."""
-    os.makedirs(directory, exist_ok=True)
+def write(found: dict[str, Any], directory: str) -> list[str]:
+    """Write the JSON file and the chart, if it can be drawn, and return their names."""
     name = file_of(Surroundings(found["surroundings"]))
     with open(os.path.join(directory, f"{name}.json"), "w", encoding="utf-8") as file:
         file.write(text_of(found))
@@ -116,19 +118,24 @@ def write(found: dict[str, Any], directory: str) -> None:
         chart.draw(found, os.path.join(directory, f"{name}.svg"))
     except ImportError as exc:
         print(f"no chart: {exc}", file=sys.stderr)
+        return [f"{name}.json"]
+    return [f"{name}.json", f"{name}.svg"]
 
 
 def main() -> int:
     options = parser().parse_args()
     console = programs.console(120)
-    if options.render:
-        with open(options.render, encoding="utf-8") as file:
-            found = json.load(file)
-    else:
-        try:
-            plan = plan_of(options)
-        except ValueError as exc:
-            parser().error(str(exc))
+    directory = _DOCS if options.publish else options.output
+    found = None
+    try:
+        plan = plan_of(options)
+        programs.make_directory(directory)
+        if options.render:
+            has = ("surroundings", "contenders")
+            found = programs.result_in(options.render, has=has, publish=options.publish)
+    except ValueError as exc:
+        parser().error(str(exc))
+    if found is None:
         run = programs.carry_out(partial(Run, plan), plan.steps, console)
         if run is None:
             return 1
@@ -138,12 +145,8 @@ def main() -> int:
         console.print(table.for_terminal())
     for name, reason in found["left_out"].items():
         console.print(f"left out: {name}: {reason}", markup=False)
-    if options.publish:
-        publish(found, rows)
-    else:
-        write(found, options.output)
-        name = file_of(Surroundings(found["surroundings"]))
-        console.print(f"written: {os.path.relpath(options.output)}/{name}.json and {name}.svg")
+    written = publish(found, rows) if options.publish else write(found, directory)
+    programs.say_written(written, directory, console)
     return 0
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
+import os
 import signal
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import trio
 from rich.console import Console
@@ -30,6 +34,78 @@ def console(width: int) -> Console:
     if not found.is_terminal:
         found.width = width
     return found
+
+
+def check_lengths(options: argparse.Namespace) -> None:
+    """Check how often and for how long there is to be measured, where that is said.
+
+    Raises:
+        ValueError: it is less than one round, or no time at all; there would be no figures.
+    """
+    if options.rounds is not None and options.rounds < 1:
+        raise ValueError(f"--rounds is {options.rounds}, must be from 1")
+    seconds = getattr(options, "seconds", None)
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"--seconds is {seconds:g}, must be above 0 and finite")
+
+
+def check_published(options: argparse.Namespace, *parts: str) -> None:
+    """Check that what is to be published will be a whole run.
+
+    Args:
+        options: how the program was called.
+        parts: the options that choose a part of a run.
+
+    Raises:
+        ValueError: it will not. The page would lose the figures that it is about.
+    """
+    given = [f"--{name}" for name in ("quick", *parts) if getattr(options, name) not in {None, False}]
+    if options.publish and given and not options.render:
+        raise ValueError(f"--publish needs a whole run, and {' and '.join(given)} make it a part of one")
+
+
+def result_in(path: str, *, has: Sequence[str], publish: bool) -> dict[str, Any]:
+    """Return the result of an earlier run.
+
+    Args:
+        path: its JSON file.
+        has: what only a result of this program has.
+        publish: whether it is to be published.
+
+    Raises:
+        ValueError: it cannot be read, is something else, or is of a quick run and to be published.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as exc:
+        raise ValueError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise ValueError(f"{path} is no JSON: {exc}") from exc
+    if not isinstance(found, dict) or not {"measured", "quick", *has} <= found.keys():
+        raise ValueError(f"{path} is no result of this program")
+    if publish and found["quick"]:
+        raise ValueError(f"--publish needs a whole run, and {path} is of a quick one")
+    return found
+
+
+def make_directory(path: str) -> None:
+    """Make the directory for a result, before there is one that could be lost.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as exc:
+        raise ValueError(f"cannot make {path}: {exc.strerror}") from exc
+
+
+def say_written(names: Sequence[str], directory: str, console: Console) -> None:
+    """Say which files were written."""
+    *others, last = names
+    said = f"{', '.join(others)} and {last}" if others else last
+    console.print(f"written: {os.path.relpath(directory)}/{said}", markup=False)
 
 
 def carry_out(make: Callable[[Callable[[str], None]], RunT], steps: int, console: Console) -> RunT | None:

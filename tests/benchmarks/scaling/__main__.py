@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from functools import partial
@@ -27,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m tests.benchmarks.scaling", description=__doc__)
     found.add_argument("--quick", action="store_true", help="less than a minute, and rougher")
     names = ", ".join(CURVES)
-    found.add_argument("--curves", default=",".join(CURVES), metavar="NAMES", help=f"some of {names}")
+    found.add_argument("--curves", metavar="NAMES", help=f"some of {names}")
     found.add_argument("--rounds", type=int, metavar="N", help="how often everything is measured")
     found.add_argument("--output", default=_OUTPUT, metavar="DIR", help="for the JSON file and the curves")
     found.add_argument(
@@ -41,14 +40,14 @@ def plan_of(options: argparse.Namespace) -> Plan:
     """Return the plan that the options mean.
 
     Raises:
-        ValueError: there is no such curve, or less than one round.
+        ValueError: there is no such curve, less than one round, or a part is to be published.
     """
-    names = options.curves.split(",")
+    programs.check_lengths(options)
+    programs.check_published(options, "curves")
+    names = [*CURVES] if options.curves is None else options.curves.split(",")
     for name in names:
         if name not in CURVES:
             raise ValueError(f"there is no curve {name!r}; there are {', '.join(CURVES)}")
-    if options.rounds is not None and options.rounds < 1:
-        raise ValueError(f"--rounds is {options.rounds}, must be from 1")
     chosen = {name: curve for name, curve in CURVES.items() if name in names}
     if options.quick:
         points = {name: curve.quick for name, curve in chosen.items()}
@@ -57,38 +56,42 @@ def plan_of(options: argparse.Namespace) -> Plan:
     return Plan(points, rounds=options.rounds or Plan(points).rounds)
 
 
-def publish(found: dict[str, Any]) -> None:
-    """Put a result into the docs."""
-    write(found, _DOCS)
+def publish(found: dict[str, Any]) -> list[str]:
+    """Put a result into the docs, and return the names of the files that were written."""
+    written = write(found, _DOCS)
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
     [before, after] = SECTION.split(page)
     with open(_PAGE, "w", encoding="utf-8") as file:
         file.write(before + section(found) + after)
+    return [*written, os.path.basename(_PAGE)]
 
 
-def write(found: dict[str, Any], directory: str) -> None:
-    """Write the JSON file and the curves."""
-    os.makedirs(directory, exist_ok=True)
+def write(found: dict[str, Any], directory: str) -> list[str]:
+    """Write the JSON file and the curves, if they can be drawn, and return their names."""
     with open(os.path.join(directory, "scaling.json"), "w", encoding="utf-8") as file:
         file.write(text_of(found))
     try:
         chart.draw(found, os.path.join(directory, "scaling.svg"))
     except ImportError as exc:
         print(f"no curves: {exc}", file=sys.stderr)
+        return ["scaling.json"]
+    return ["scaling.json", "scaling.svg"]
 
 
 def main() -> int:
     options = parser().parse_args()
     console = programs.console(140)
-    if options.render:
-        with open(options.render, encoding="utf-8") as file:
-            found = json.load(file)
-    else:
-        try:
-            plan = plan_of(options)
-        except ValueError as exc:
-            parser().error(str(exc))
+    directory = _DOCS if options.publish else options.output
+    found = None
+    try:
+        plan = plan_of(options)
+        programs.make_directory(directory)
+        if options.render:
+            found = programs.result_in(options.render, has=("points",), publish=options.publish)
+    except ValueError as exc:
+        parser().error(str(exc))
+    if found is None:
         run = programs.carry_out(partial(Run, plan), plan.steps, console)
         if run is None:
             return 1
@@ -97,11 +100,8 @@ def main() -> int:
         console.print(table.for_terminal())
     for name, reason in found["left_out"].items():
         console.print(f"left out of {name}: {reason}", markup=False)
-    if options.publish:
-        publish(found)
-    else:
-        write(found, options.output)
-        console.print(f"written: {os.path.relpath(options.output)}/scaling.json and scaling.svg")
+    written = publish(found) if options.publish else write(found, directory)
+    programs.say_written(written, directory, console)
     return 0
 
 
