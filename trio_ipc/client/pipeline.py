@@ -47,7 +47,8 @@ class Pipeline(Line[RequestT, ResponseT]):
 
     def __init__(self, channel: Channel, contract: Contract[RequestT, ResponseT]) -> None:
         super().__init__(channel, contract)
-        self._outbox: deque[Pending[RequestT, ResponseT]] = deque()
+        #: What waits to be sent, in its order: a dict, from which many can be withdrawn one by one.
+        self._outbox: dict[Pending[RequestT, ResponseT], None] = {}
         #: What was handed over, at least a part of it, or is about to be.
         self._in_flight: deque[Pending[RequestT, ResponseT]] = deque()
         #: What the server did not take before it closed.
@@ -85,7 +86,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         try:
             if deadline == math.inf:
                 await pending.over.wait()
-            elif not await self._wait(pending, deadline):
+            elif not await self._wait((pending,), deadline):
                 unsent = pending in self._outbox
                 raise unsent_timed_out(self.endpoint) if unsent else answer_timed_out(self.endpoint)
         except BaseException as exc:
@@ -119,7 +120,7 @@ class Pipeline(Line[RequestT, ResponseT]):
 
         try:
             ended = await self._post_many(batch, pendings, turns, deadline, done)
-            if pendings and not await self._wait(pendings[-1], deadline):
+            if pendings and not await self._wait(pendings, deadline):
                 raise self._many_timed_out(batch)
             if len(batch.responses) < len(pendings):
                 pendings[len(batch.responses)].outcome()  # raises what has ended the connection
@@ -177,7 +178,7 @@ class Pipeline(Line[RequestT, ResponseT]):
 
     def _post(self, request: RequestT, payload: bytes, done: Done) -> Pending[RequestT, ResponseT]:
         pending: Pending[RequestT, ResponseT] = Pending(request, payload, done)
-        self._outbox.append(pending)
+        self._outbox[pending] = None
         self._to_write.unpark()
         return pending
 
@@ -214,26 +215,26 @@ class Pipeline(Line[RequestT, ResponseT]):
             pendings.append(self._post(request, payload, done))
         return None
 
-    async def _wait(self, pending: Pending[RequestT, ResponseT], deadline: float) -> bool:
-        """Wait until a call is over, and return whether that was in time."""
+    async def _wait(self, pendings: Sequence[Pending[RequestT, ResponseT]], deadline: float) -> bool:
+        """Wait until the last of these calls is over, and return whether that was in time."""
+        over = pendings[-1].over
         with trio.CancelScope(deadline=deadline):
-            await pending.over.wait()
+            await over.wait()
             return True
-        # This process may have been stopped: let the reader take what has come meanwhile.
-        looks = 1 if trio.current_time() < deadline + STOPPED else 1 + len(self._in_flight)
-        while looks and not pending.over.is_set():
+        # This process may have been stopped: let the reader take what has come meanwhile, if anything can.
+        stopped = trio.current_time() >= deadline + STOPPED and pendings[0] not in self._outbox
+        looks = 1 + len(self._in_flight) if stopped else 1
+        while looks and not over.is_set():
             looks -= 1
             await trio.lowlevel.cancel_shielded_checkpoint()
-        return pending.over.is_set()
+        return over.is_set()
 
     def _withdraw(self, pendings: Iterable[Pending[RequestT, ResponseT]], exc: BaseException) -> None:
         """Take back what is not on its way. What is keeps its place in the order."""
-        leaving = set(pendings)
-        withdrawn = [pending for pending in self._outbox if pending in leaving]
-        if withdrawn:
-            self._outbox = deque(pending for pending in self._outbox if pending not in leaving)
-        for pending in withdrawn:
-            pending.done(exc)
+        for pending in pendings:
+            if pending in self._outbox:
+                del self._outbox[pending]
+                pending.done(exc)
 
     def _many_timed_out(self, batch: Batch[RequestT, ResponseT]) -> CallTimeoutError:
         which = f"response {1 + len(batch.responses)} of {len(batch.requests)}"
@@ -283,9 +284,16 @@ class Pipeline(Line[RequestT, ResponseT]):
     def _next_to_write(self) -> list[Pending[RequestT, ResponseT]]:
         batch: list[Pending[RequestT, ResponseT]] = []
         size = 0
-        while self._outbox and len(batch) < MOST_AT_ONCE and size < MOST_BYTES_AT_ONCE:
-            batch.append(self._outbox.popleft())
-            size += len(batch[-1].payload)
+        for pending in self._outbox:
+            batch.append(pending)
+            size += len(pending.payload)
+            if len(batch) == MOST_AT_ONCE or size >= MOST_BYTES_AT_ONCE:
+                break
+        if len(batch) == len(self._outbox):
+            self._outbox.clear()  # the usual, and quicker; nor does a long one stay as large as it was
+        else:
+            for pending in batch:
+                del self._outbox[pending]
         return batch
 
     def _end_writing(self, exc: PeerClosedError, not_taken: list[Pending[RequestT, ResponseT]]) -> None:
