@@ -170,7 +170,7 @@ async def test_a_request_that_waits_behind_one_that_nobody_reads_is_withdrawn(
     async with client_over(near, 3) as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.call, task("ahead"))
         await wait_all_tasks_blocked()
-        with pytest.raises(CallTimeoutError, match="before its request was sent; .*it does not read"):
+        with pytest.raises(CallTimeoutError, match="before the request was sent; .*it does not read"):
             await client.call(task("gone"), timeout=3)
         async with answering(far, frame(success("ahead")), frame(success("after"))):
             assert await client.call(task("after")) == success("after")

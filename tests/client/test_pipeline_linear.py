@@ -72,7 +72,7 @@ def seconds_to_leave(connection: MemoryStream, timeout: float | None = None) -> 
 
 
 def test_whose_time_is_up_before_they_are_sent_leave_as_quickly_as_the_cancelled() -> None:
-    """There is no answer to look for, also where the time was up a while ago."""
+    """Nothing can have come for them, also where the time was up a while ago."""
     assert takes_as(
         lambda: seconds_to_leave(memory_streams()[0]), lambda: seconds_to_leave(narrow_streams()[0], 1)
     )

@@ -49,6 +49,9 @@ _FAILURES: Final[tuple[tuple[type[BaseException], CallFailure], ...]] = (
     (trio.Cancelled, CallFailure.CANCELLED),
 )
 
+#: What to do where calls wait too long for their turn.
+_TOO_MANY: Final = "open more clients, or make fewer calls at a time"
+
 #: Stands in a call's error before its own limit.
 _LIMIT: Final = "; the limit timeout is "
 
@@ -141,18 +144,24 @@ def no_turn(endpoint: str, ahead: str, limit: float | None = None) -> IpcError:
         limit: seconds that it had by ``read_timeout_ms``; None where its own deadline passed.
     """
     doing = f"waiting for a turn behind {ahead}"
-    hint = "open more clients, or make fewer calls at a time"
     if limit is None:
-        return call_timed_out(f"{doing}; nothing was sent", endpoint, hint=hint)
+        return call_timed_out(f"{doing}; nothing was sent", endpoint, hint=_TOO_MANY)
     return TurnTimeoutError(
-        f"timed out {doing}, the limit read_timeout_ms is {limit * 1000:.0f}", endpoint=endpoint, hint=hint
+        f"timed out {doing}, the limit read_timeout_ms is {limit * 1000:.0f}",
+        endpoint=endpoint,
+        hint=_TOO_MANY,
     )
 
 
-def unsent_timed_out(endpoint: str) -> CallTimeoutError:
+def no_further_turn(endpoint: str, which: str) -> CallTimeoutError:
+    """Return the error of many calls of which all were answered that had had their turn by the deadline."""
+    return call_timed_out(f"waiting for a turn for {which}; it was not sent", endpoint, hint=_TOO_MANY)
+
+
+def unsent_timed_out(endpoint: str, which: str = "the request") -> CallTimeoutError:
     """Return the error of a call whose deadline passed before its request was sent."""
     return call_timed_out(
-        "before its request was sent", endpoint, hint="see whether the server is stuck: it does not read"
+        f"before {which} was sent", endpoint, hint="see whether the server is stuck: it does not read"
     )
 
 

@@ -1,4 +1,4 @@
-"""A call in flight on a pipeline.
+"""A call in flight on a pipeline, and which of those that wait to be sent go first.
 
 This module must never know what a pipeline is.
 """
@@ -11,6 +11,7 @@ import trio
 
 from trio_ipc.contract import RequestT, ResponseT
 
+from .batch import MOST_AT_ONCE, MOST_BYTES_AT_ONCE
 from .line import Done
 
 
@@ -44,3 +45,20 @@ class Pending(Generic[RequestT, ResponseT]):
             raise self.error
         assert self.response is not None  # noqa: S101 - for the type checker
         return self.response
+
+
+def first_of(waiting: dict[Pending[RequestT, ResponseT], None]) -> list[Pending[RequestT, ResponseT]]:
+    """Take the first of what waits to be sent, as much as goes into one write."""
+    batch: list[Pending[RequestT, ResponseT]] = []
+    size = 0
+    for pending in waiting:
+        batch.append(pending)
+        size += len(pending.payload)
+        if len(batch) == MOST_AT_ONCE or size >= MOST_BYTES_AT_ONCE:
+            break
+    if len(batch) == len(waiting):
+        waiting.clear()  # the usual, and quicker; nor does a long one stay as large as it was
+    else:
+        for pending in batch:
+            del waiting[pending]
+    return batch

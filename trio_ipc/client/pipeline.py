@@ -25,19 +25,21 @@ from trio_ipc.errors import (
     PeerClosedError,
 )
 
-from .batch import MOST_AT_ONCE, MOST_BYTES_AT_ONCE, Batch
+from .batch import MOST_BYTES_AT_ONCE, Batch
 from .failures import (
     answer_timed_out,
     closed_while_sending,
     closing_response,
     for_another,
     more_than_asked,
+    no_further_turn,
     not_reusable,
+    sending_timed_out,
     unsent_timed_out,
     why_closed,
 )
 from .line import Done, Line, nobody_cares
-from .pending import Pending
+from .pending import Pending, first_of
 from .slices import Slice
 from .turns import Turns
 
@@ -87,8 +89,7 @@ class Pipeline(Line[RequestT, ResponseT]):
             if deadline == math.inf:
                 await pending.over.wait()
             elif not await self._wait((pending,), deadline):
-                unsent = pending in self._outbox
-                raise unsent_timed_out(self.endpoint) if unsent else answer_timed_out(self.endpoint)
+                raise self._timed_out((pending,))
         except BaseException as exc:
             self._withdraw((pending,), exc)
             raise
@@ -121,7 +122,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         try:
             ended = await self._post_many(batch, pendings, turns, deadline, done)
             if pendings and not await self._wait(pendings, deadline):
-                raise self._many_timed_out(batch)
+                raise self._timed_out(pendings, batch)
             if len(batch.responses) < len(pendings):
                 pendings[len(batch.responses)].outcome()  # raises what has ended the connection
             if ended is not None:
@@ -202,7 +203,7 @@ class Pipeline(Line[RequestT, ResponseT]):
                 except CallTimeoutError:
                     if not pendings:
                         raise
-                    raise self._many_timed_out(batch) from None
+                    raise self._timed_out(pendings, batch) from None
                 work.begin()
             try:
                 self._check_good(math.inf if pendings else deadline)
@@ -236,9 +237,26 @@ class Pipeline(Line[RequestT, ResponseT]):
                 del self._outbox[pending]
                 pending.done(exc)
 
-    def _many_timed_out(self, batch: Batch[RequestT, ResponseT]) -> CallTimeoutError:
-        which = f"response {1 + len(batch.responses)} of {len(batch.requests)}"
-        return answer_timed_out(self.endpoint, which)
+    def _timed_out(
+        self,
+        pendings: Sequence[Pending[RequestT, ResponseT]],
+        batch: Batch[RequestT, ResponseT] | None = None,
+    ) -> CallTimeoutError:
+        """Return the error of a call, or of a batch, by how far its first one without a response has come."""
+        first, request, response = 0, "the request", "the response"
+        if batch is not None:
+            first = len(batch.responses)
+            request, response = (
+                batch.named(first, first + 1),
+                f"response {first + 1} of {len(batch.requests)}",
+            )
+        if first == len(pendings):
+            return no_further_turn(self.endpoint, request)
+        if pendings[first] in self._outbox:
+            return unsent_timed_out(self.endpoint, request)
+        if pendings[first] is self._half_sent or pendings[first] in self._not_taken:
+            return sending_timed_out(self.endpoint, request)
+        return answer_timed_out(self.endpoint, response)
 
     # --- Writing ---
 
@@ -252,7 +270,7 @@ class Pipeline(Line[RequestT, ResponseT]):
             if not self._in_flight and not self._channel.is_reusable():
                 self._break(await not_reusable(self._channel, self._contract, answered=self._answered))
                 return
-            if not await self._write_some(self._next_to_write()):  # not kept: it would be while this sleeps
+            if not await self._write_some(first_of(self._outbox)):  # not kept: it would be while this sleeps
                 return
             if work.is_over(MOST_BYTES_AT_ONCE):
                 await work.rest()
@@ -280,21 +298,6 @@ class Pipeline(Line[RequestT, ResponseT]):
             self._half_sent = None
             self._to_read.unpark()
         return True
-
-    def _next_to_write(self) -> list[Pending[RequestT, ResponseT]]:
-        batch: list[Pending[RequestT, ResponseT]] = []
-        size = 0
-        for pending in self._outbox:
-            batch.append(pending)
-            size += len(pending.payload)
-            if len(batch) == MOST_AT_ONCE or size >= MOST_BYTES_AT_ONCE:
-                break
-        if len(batch) == len(self._outbox):
-            self._outbox.clear()  # the usual, and quicker; nor does a long one stay as large as it was
-        else:
-            for pending in batch:
-                del self._outbox[pending]
-        return batch
 
     def _end_writing(self, exc: PeerClosedError, not_taken: list[Pending[RequestT, ResponseT]]) -> None:
         """Write no more: the server has closed. What it said before can still be read, up to the end.
