@@ -54,6 +54,14 @@ async def test_a_request_that_is_half_sent_is_not_waited_for_yet(
         assert said(caught) == "memory: the call timed out while the request was sent"
 
 
+@BOTH_LINES
+async def test_nor_is_one_of_many(ends: Ends, autojump_clock: MockClock, max_in_flight: int) -> None:
+    async with client_over(unread(ends), max_in_flight) as client:
+        with pytest.raises(CallTimeoutError) as caught:
+            await client.call_many([LARGE, LARGE], timeout=2)
+        assert said(caught) == "memory: the call timed out while request 1 of 2 was sent"
+
+
 async def test_nor_is_one_of_many_after_some_answers(autojump_clock: MockClock) -> None:
     near, far = narrow_streams(200_000)
     async with client_over(near, 3) as client, answering(far, frame(success("1"))):

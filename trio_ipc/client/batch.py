@@ -17,6 +17,7 @@ import trio
 from trio_ipc.channel import Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT, encode
 from trio_ipc.errors import (
+    CallTimeoutError,
     ChannelClosedError,
     IpcError,
     MessageError,
@@ -260,7 +261,8 @@ class Exchange(Generic[RequestT, ResponseT]):
             # Reading comes to the end of what it said before; or has met an error, which it is about to tell.
             flush.error = exc
         except IpcError as exc:
-            exc.message += f", sending {self._batch.named(first, end)}"
+            if not isinstance(exc, CallTimeoutError):  # which has said it
+                exc.message += f", sending {self._batch.named(first, end)}"
             flush.error = exc
             flush.reading.cancel()
         finally:
