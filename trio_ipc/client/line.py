@@ -17,7 +17,7 @@ from trio_ipc.channel import Channel, close_at_once, closed_here
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, ProtocolError
 
-from .failures import call_timed_out, told
+from .failures import call_timed_out, for_another, told
 
 if TYPE_CHECKING:
     from .batch import Batch
@@ -51,6 +51,8 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
         self._channel = channel
         self._contract = contract
         self._broken_by: BaseException | None = None
+        #: The same, until it is told, where it was met while there was no call.
+        self._untold: BaseException | None = None
         self._answered = False
 
     @abc.abstractmethod
@@ -153,6 +155,9 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
     def _check_good(self, deadline: float = math.inf) -> None:
         ended_by = self._ended_by()
         if ended_by is not None:
+            untold, self._untold = self._untold, None
+            if untold is not None and not isinstance(untold, ChannelClosedError):
+                raise for_another(untold, self.endpoint, unsent=True)
             said = told(ended_by)
             if not isinstance(ended_by, ChannelClosedError):
                 said = f"this connection was broken by an earlier call: {said}"

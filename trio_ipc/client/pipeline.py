@@ -238,9 +238,7 @@ class Pipeline(Line[RequestT, ResponseT]):
                 pending.done(exc)
 
     def _timed_out(
-        self,
-        pendings: Sequence[Pending[RequestT, ResponseT]],
-        batch: Batch[RequestT, ResponseT] | None = None,
+        self, calls: Sequence[Pending[RequestT, ResponseT]], batch: Batch[RequestT, ResponseT] | None = None
     ) -> CallTimeoutError:
         """Return the error of a call, or of a batch, by how far its first one without a response has come."""
         first, request, response = 0, "the request", "the response"
@@ -250,11 +248,11 @@ class Pipeline(Line[RequestT, ResponseT]):
                 batch.named(first, first + 1),
                 f"response {first + 1} of {len(batch.requests)}",
             )
-        if first == len(pendings):
+        if first == len(calls):
             return no_further_turn(self.endpoint, request)
-        if pendings[first] in self._outbox:
+        if calls[first] in self._outbox:
             return unsent_timed_out(self.endpoint, request)
-        if pendings[first] is self._half_sent or pendings[first] in self._not_taken:
+        if calls[first] is self._half_sent or calls[first] in self._not_taken:
             return sending_timed_out(self.endpoint, request)
         return answer_timed_out(self.endpoint, response)
 
@@ -384,6 +382,8 @@ class Pipeline(Line[RequestT, ResponseT]):
         )
 
     def _break(self, exc: BaseException) -> None:
+        if self._broken_by is None and not (self._in_flight or self._not_taken or self._outbox):
+            self._untold = exc  # the next call's, which would have met it
         super()._break(exc)
         self._scope.cancel()
 
