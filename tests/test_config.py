@@ -132,5 +132,5 @@ def test_the_numbers_are_all_of_them() -> None:
 def test_a_priority_and_a_number_in_flight_are_required_too() -> None:
     with pytest.raises(ConfigError, match="^priority is None, must be a whole number of ranks"):
         Endpoint(IpcConfig(), priority=None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="^max_in_flight is None, must be a whole number"):
+    with pytest.raises(TypeError, match="^max_in_flight is None, must be a whole number"):
         check_max_in_flight(None)

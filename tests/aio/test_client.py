@@ -240,6 +240,8 @@ def test_wrong_arguments_are_told_before_anything_is_opened(config: IpcConfig) -
         open_client(wrong, config)
     with pytest.raises(TypeError, match="portal is 'wrong', must be a portal of anyio's"):
         open_client(DETECTION, config, portal=wrong)
+    with pytest.raises(TypeError, match="max_in_flight is 'wrong', must be a whole number of calls from 1"):
+        open_client(DETECTION, config, max_in_flight=wrong)
     with pytest.raises(ConfigError, match="max_in_flight is 0"):
         open_client(DETECTION, config, max_in_flight=0)
 

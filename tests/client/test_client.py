@@ -267,15 +267,24 @@ async def test_a_client_is_over_a_channel_and_has_its_settings() -> None:
         Client(channel, DETECTION, None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2", None, math.inf])
-async def test_a_limit_that_is_no_number_of_calls_is_refused_before_anything_happens(number: Any) -> None:
-    said = f"max_in_flight is {re.escape(repr(number))}, must be a whole number of calls from 1"
-    with pytest.raises(ConfigError, match=said):
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (0, ConfigError),
+        (-1, ConfigError),
+        *[(number, TypeError) for number in (1.5, 2.0, True, "3", None, math.inf)],
+    ],
+)
+async def test_a_limit_that_is_no_number_of_calls_is_refused_before_anything_happens(
+    number: Any, error: type[Exception]
+) -> None:
+    said = f"^max_in_flight is {re.escape(repr(number))}, must be a whole number of calls from 1$"
+    with pytest.raises(error, match=said):
         async with open_client(DETECTION, CONFIG, max_in_flight=number):
             raise AssertionError("unreachable")
     near, _ = memory_streams()
     channel = FramedChannel(near, CONFIG, endpoint="memory", peer=ME)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(error, match=said):
         Client(channel, DETECTION, CONFIG, max_in_flight=number)
 
 

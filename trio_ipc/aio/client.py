@@ -156,8 +156,8 @@ def open_client(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
-            where ``config`` is None.
+        ConfigError: ``max_in_flight`` is below 1, or the environment holds a wrong setting, where
+            ``config`` is None.
 
     When it is opened it raises :exc:`~trio_ipc.ConnectError`, whose subclasses say why no connection could be
     had, or :exc:`~trio_ipc.IpcError` where the portal has ended or no event loop of asyncio runs.

@@ -126,8 +126,8 @@ def open_client(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
-            where ``config`` is None.
+        ConfigError: ``max_in_flight`` is below 1, or the environment holds a wrong setting, where
+            ``config`` is None.
         ConnectError: no connection could be had; its subclasses say why.
         IpcError: the portal has ended, or this is its thread, or a thread that runs Trio.
 

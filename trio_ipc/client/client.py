@@ -50,7 +50,7 @@ class Client(Generic[RequestT, ResponseT]):
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ConfigError: ``max_in_flight`` is no whole number from 1.
+        ConfigError: ``max_in_flight`` is below 1.
     """
 
     def __init__(
@@ -342,8 +342,8 @@ def open_client(
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ConfigError: ``max_in_flight`` is no whole number from 1, or the environment holds a wrong setting,
-            where ``config`` is None.
+        ConfigError: ``max_in_flight`` is below 1, or the environment holds a wrong setting, where
+            ``config`` is None.
         ServerNotFoundError, ServerRefusedError, EndpointPermissionError, OutOfResourcesError,
         ConnectTimeoutError, PeerNotAllowedError: no connection could be had, when the block is entered; all
             are :exc:`ConnectError`.

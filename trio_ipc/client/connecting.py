@@ -77,7 +77,8 @@ def open_line(
         nursery: for tasks of the line's own, which end when the connection is closed; None for none.
 
     Raises:
-        ConfigError: ``max_in_flight`` is no whole number from 1.
+        TypeError: ``max_in_flight`` is no whole number.
+        ConfigError: it is below 1.
     """
     check_max_in_flight(max_in_flight)
     if max_in_flight == 1:
@@ -88,6 +89,9 @@ def open_line(
 
 
 def check_max_in_flight(number: object) -> None:
-    """Raise :exc:`~trio_ipc.ConfigError` if this is no number of calls."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"max_in_flight is {shown(number)}, must be a whole number of calls from 1")
+    """Raise TypeError if this is no whole number, :exc:`~trio_ipc.ConfigError` if it is one below 1."""
+    said = f"max_in_flight is {shown(number)}, must be a whole number of calls from 1"
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(said)
+    if number < 1:
+        raise ConfigError(said)
