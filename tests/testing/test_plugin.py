@@ -182,6 +182,37 @@ async def test_it(ipc_server, ipc_client):
     result.stdout.fnmatch_lines(["*assert task.task_id == *expected*"])
 
 
+@long_under_wine
+def test_what_pytest_raises_in_a_handler_is_how_the_test_comes_out(pytester: pytest.Pytester) -> None:
+    """Whatever comes first: a task that waits and the one that ends it run in random order."""
+    code = """
+import pytest
+from trio_ipc.daemoneye import DETECTION, DetectionTask
+
+async def skips(task, call):
+    pytest.skip("not on this system")
+
+async def asserts(task, call):
+    assert task.task_id == "expected"
+
+async def ask(ipc_server, ipc_client, handler):
+    await ipc_server(handler, DETECTION)
+    client = await ipc_client(DETECTION)
+    await client.call(DetectionTask(task_id="another"))
+
+@pytest.mark.parametrize("turn", range(10))
+async def test_skipped(ipc_server, ipc_client, turn):
+    await ask(ipc_server, ipc_client, skips)
+
+@pytest.mark.parametrize("turn", range(10))
+async def test_asserted(ipc_server, ipc_client, turn):
+    await ask(ipc_server, ipc_client, asserts)
+"""
+    result = run(pytester, code)
+    result.assert_outcomes(skipped=10, failed=10)
+    result.stdout.no_fnmatch_line("*PeerClosedError*")
+
+
 def test_a_failure_tells_the_seed_and_the_option_repeats_it(pytester: pytest.Pytester) -> None:
     code = (
         HANDLER

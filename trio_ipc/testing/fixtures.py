@@ -15,11 +15,12 @@ from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract
 from trio_ipc.server import Handler, Server
+from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
 
 from .endpoints import IpcEndpoint, StreamWrapper
 from .outcome import Outcome
-from .pair import open_client_at, open_server
+from .pair import open_client_at, open_server, telling_handler
 
 
 class StartServer(Protocol):
@@ -60,7 +61,10 @@ def known_kinds() -> list[str]:
 @asynccontextmanager
 async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
     """Give a function that starts servers; they are cancelled when the block ends."""
-    with Outcome().told():
+    outcome = Outcome()
+    # Without the servers in it: the test is cancelled while their connections are still open.
+    block = trio.CancelScope()
+    with outcome.told():
         async with trio.open_nursery() as nursery:
 
             async def start(
@@ -69,12 +73,25 @@ async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
                 config: IpcConfig | None = None,
                 **settings: Any,
             ) -> Server[Any, Any]:
-                opened = open_server(handler, contract, endpoint, config, **settings)
+                check_handler(handler)
+                telling = telling_handler(handler, outcome, block, ended=_test_is_cancelled)
+                opened = open_server(telling, contract, endpoint, config, **settings)
                 server: Server[Any, Any] = await nursery.start(_run, opened)
                 return server
 
-            yield start
+            with block:
+                yield start
             nursery.cancel_scope.cancel()
+
+
+async def _test_is_cancelled() -> None:
+    """Wait until a test has heard of it that the block of a fixture is cancelled.
+
+    The test is a task of its own. pytest-trio cancels it when the fixture's task, which waits in the block,
+    next runs: in the round after this one.
+    """
+    for _ in range(2):
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 async def _run(opened: Any, *, task_status: trio.TaskStatus[Server[Any, Any]]) -> None:

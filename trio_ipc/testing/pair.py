@@ -36,6 +36,10 @@ class Pair(NamedTuple, Generic[RequestT, ResponseT]):
     server: Server[RequestT, ResponseT]
 
 
+async def _no_wait() -> None:
+    pass
+
+
 @asynccontextmanager
 async def open_server(
     handler: Handler[RequestT, ResponseT],
@@ -74,7 +78,7 @@ async def open_server(
     outcome = Outcome()
     with outcome.told():
         async with trio.open_nursery() as nursery:
-            telling = _telling(handler, outcome, nursery.cancel_scope)
+            telling = telling_handler(handler, outcome, nursery.cancel_scope)
             run = partial(serve_listener, telling, contract, listener, config, peers=peers)
             server = await nursery.start(_seen, run, outcome)
             with outcome.seen():
@@ -82,10 +86,22 @@ async def open_server(
             nursery.cancel_scope.cancel()
 
 
-def _telling(
-    handler: Handler[RequestT, ResponseT], outcome: Outcome, block: trio.CancelScope
+def telling_handler(
+    handler: Handler[RequestT, ResponseT],
+    outcome: Outcome,
+    block: trio.CancelScope,
+    *,
+    ended: Callable[[], Awaitable[None]] = _no_wait,
 ) -> Handler[RequestT, ResponseT]:
-    """Return a handler that ends the block by what it asserts."""
+    """Return a handler that ends the block by what it asserts.
+
+    Args:
+        handler: the test's own.
+        outcome: told of what it asserts.
+        block: cancelled by that.
+        ended: waits until the block has seen that, where it runs no code itself. Only then the server goes
+            on, so that the test does not fail by a connection that is closed.
+    """
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
         try:
@@ -94,6 +110,7 @@ def _telling(
             if any(map(is_the_tests, leaves(exc))):
                 outcome.failed(exc)
                 block.cancel()
+                await ended()
             raise
 
     return handle
