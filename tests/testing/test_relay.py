@@ -104,3 +104,19 @@ async def test_what_breaks_a_relay_comes_out_by_itself() -> None:
 
     with pytest.raises(OSError, match="the disk is on fire"):
         await run()
+
+
+async def test_what_breaks_a_relay_comes_out_before_what_follows_from_it() -> None:
+    here, there = MemoryEndpoint("here"), MemoryEndpoint("there")
+
+    async def run() -> None:
+        async with relay(here, there):
+            here.fail_accept(OSError(errno.EIO, "the disk is on fire"))
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise AssertionError("of the clean-up")
+
+    with pytest.raises(OSError, match="the disk is on fire") as caught:
+        await run()
+    assert caught.value.__notes__ == ["afterwards failed: AssertionError: of the clean-up"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from trio_ipc import Call, IpcError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (
     Behaviour,
+    MemoryEndpoint,
     Reply,
     answer,
     bad_checksum,
@@ -84,6 +86,22 @@ async def test_what_pytest_raises_in_a_behaviour_comes_out_before_what_follows_f
         await run()
     [note] = caught.value.__notes__
     assert "what the client made of it" in note
+
+
+async def test_an_accept_that_fails_comes_out_before_what_follows_from_it() -> None:
+    endpoint = MemoryEndpoint()
+
+    async def run() -> None:
+        async with simulate_collector(endpoint=endpoint):
+            endpoint.fail_accept(OSError(errno.EMFILE, "no descriptor is left"))
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise AssertionError("of the clean-up")
+
+    with pytest.raises(OSError, match="no descriptor is left") as caught:
+        await run()
+    assert caught.value.__notes__ == ["afterwards failed: AssertionError: of the clean-up"]
 
 
 async def test_the_rest_of_a_script_is_told_by_names_that_a_reader_knows() -> None:

@@ -43,6 +43,9 @@ async def relay(
     Raises:
         EndpointError: ``listen_at`` cannot be used.
         TypeError: one of the two is no endpoint, or ``wrap`` no function.
+
+    An exception of the block comes out as it is, not in a group. Of several failures the first comes out,
+    with notes of the others.
     """
     check_callable("wrap", wrap, optional=True)
     endpoint_of(connect_to)
@@ -67,17 +70,23 @@ async def relay(
             await close_at_once(client)
             await close_at_once(outward)
 
-    with Outcome().told():
+    outcome = Outcome()
+    with outcome.told():
         async with trio.open_nursery() as nursery:
-            await nursery.start(_serve, pass_on, listener)
-            yield
+            await nursery.start(_serve, pass_on, listener, outcome)
+            with outcome.seen():
+                yield
             nursery.cancel_scope.cancel()
 
 
 async def _serve(
-    pass_on: Any, listener: trio.abc.Listener[Any], *, task_status: trio.TaskStatus[Any]
+    pass_on: Any,
+    listener: trio.abc.Listener[Any],
+    outcome: Outcome,
+    *,
+    task_status: trio.TaskStatus[Any],
 ) -> None:
-    with Outcome().told():  # out of the nursery in there, as out of the one around it
+    with outcome.seen(), Outcome().told():  # out of the nursery in there, as out of the one around it
         await trio.serve_listeners(pass_on, [listener], task_status=task_status)
 
 

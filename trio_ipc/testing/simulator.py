@@ -230,7 +230,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         if self._listener is not None:
             raise EndpointInUseError("this server is listening", endpoint=self.endpoint.path)
         listener = self._listener = await self.endpoint.listen_streams()
-        nursery.start_soon(self._accept, listener, nursery)
+        nursery.start_soon(self._accept_seen, listener, nursery)
 
     @asynccontextmanager
     async def running(self, *, use_all: bool) -> AsyncIterator[None]:
@@ -249,6 +249,10 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                     if self._listener is not None:
                         await close_at_once(self._listener)
                 nursery.cancel_scope.cancel()
+
+    async def _accept_seen(self, listener: trio.abc.Listener[Any], nursery: trio.Nursery) -> None:
+        with self._outcome.seen():
+            await self._accept(listener, nursery)
 
     async def _accept(self, listener: trio.abc.Listener[Any], nursery: trio.Nursery) -> None:
         while True:
