@@ -11,7 +11,8 @@ from hypothesis import given, settings
 
 from tests.platforms import unix_only
 from tests.support import read_to_end, succeed, success, task
-from tests.testing.test_faultscript import DATA, RULES, SIZES, played
+from tests.testing.played import played
+from tests.testing.test_faultscript import DATA, RULES, SIZES
 from trio_ipc import (
     ChecksumMismatchError,
     IpcError,

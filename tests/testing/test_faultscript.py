@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -33,44 +33,7 @@ from trio_ipc.testing import (
 )
 from trio_ipc.testing.faultscript import FaultScript, Pause, Step
 
-
-def played(
-    data: bytes,
-    *rules: Rule,
-    sizes: Iterable[int] = (),
-    key: str = "k",
-    hits: list[tuple[int, Fault]] | None = None,
-    delimiter: bytes | None = None,
-) -> list[Step]:
-    """The steps that a script makes of these bytes, which come in slices of these sizes and then at once."""
-
-    def hit(at: int, fault: Fault) -> None:
-        if hits is not None:
-            hits.append((at, fault))
-
-    script = FaultScript(rules, key, hit, delimiter=delimiter)
-    steps = script.start()
-    for size in sizes:
-        piece, data = data[:size], data[size:]
-        steps += script.feed(piece)[0]
-    steps += script.feed(data)[0]
-    return steps + script.end()
-
-
-def merged(steps: list[Step]) -> list[Step]:
-    """Without the borders of pieces."""
-    found: list[Step] = []
-    for step in steps:
-        last = found[-1] if found else None
-        if isinstance(step, bytes) and isinstance(last, bytes):
-            found[-1] = last + step
-        else:
-            found.append(step)
-    return found
-
-
-TWO = frame(task("one")) + frame(task("two"))
-SECOND = len(frame(task("one")))
+from .played import SECOND, TWO, merged, played
 
 
 @pytest.mark.parametrize(
@@ -107,29 +70,6 @@ SECOND = len(frame(task("one")))
 )
 def test_a_fault_does_what_it_says(rules: list[Rule], expected: list[Step]) -> None:
     assert played(b"0123456789", *rules) == expected
-
-
-@pytest.mark.parametrize(
-    ("rule", "data", "expected"),
-    [
-        (at_byte(0, Split()), b"abc", 0),
-        (at_byte(1, Split()), b"abc", 1),
-        (at_byte(0, Delay(0)), b"abc", 0),
-        (at_byte(0, Delay(0.5)), b"abc", 1),
-        (at_byte(0, Dribble(3)), b"abc", 0),
-        (at_byte(0, Dribble(2)), b"abc", 1),
-        (at_byte(1, Dribble(9)), b"abc", 1),
-        (at_byte(0, Dribble(3, 1.0)), b"abc", 0),
-    ],
-    ids=str,
-)
-def test_a_fault_that_changes_nothing_is_no_hit_however_its_bytes_come(
-    rule: Rule, data: bytes, expected: int
-) -> None:
-    for sizes in [], [1, 1], [2]:
-        hits: list[tuple[int, Fault]] = []
-        played(data, rule, sizes=sizes, hits=hits)
-        assert len(hits) == expected, sizes
 
 
 def test_bytes_that_are_merged_come_in_one_piece_however_they_arrive() -> None:
@@ -219,7 +159,10 @@ def test_the_same_seed_and_bytes_meet_the_same_faults_however_they_are_sliced(
     whole = played(data, *rules, key=str(seed), hits=hits[0], delimiter=delimiter)
     sliced = played(data, *rules, sizes=sizes, key=str(seed), hits=hits[1], delimiter=delimiter)
     assert merged(sliced) == merged(whole)
-    assert hits[0] == hits[1]
+    # What matters of a fault that only parts bytes or joins them depends on where they were parted before.
+    by_slices = (Split, Dribble, Merge)
+    alike = [[str(hit) for hit in found if not isinstance(hit[1], by_slices)] for found in hits]
+    assert sorted(alike[0]) == sorted(alike[1])
 
 
 @given(DATA, SIZES)
@@ -279,57 +222,6 @@ LINES = b"one\r\ntwo\r\n\r\nfour"
 @given(sizes=st.lists(st.integers(1, 4), max_size=20))
 def test_a_frame_may_be_what_ends_with_a_delimiter(rule: Rule, expected: bytes, sizes: list[int]) -> None:
     assert merged(played(LINES, rule, sizes=sizes, delimiter=b"\r\n")) == [expected]
-
-
-# --- What is a hit ------------------------------------------------------------------------------------------
-
-EVERY_KIND = [
-    Delay(1.0), Flip(0), Drop(), Duplicate(), Truncate(), Split(), Dribble(), Merge(2),
-]  # fmt: skip
-ENDS: list[Stall | Reset | EndOfFile] = [Stall(), Reset(), EndOfFile()]
-
-
-@pytest.mark.parametrize("fault", EVERY_KIND, ids=str)
-def test_a_fault_is_a_hit_when_its_byte_comes_and_not_before(fault: Fault) -> None:
-    hits: list[tuple[int, Fault]] = []
-    played(b"0123", at_byte(4, fault), hits=hits)
-    assert hits == ([(4, fault)] if isinstance(fault, Delay) else []), "a pause holds up the end, too"
-    hits.clear()
-    played(b"0123", at_byte(3, fault), hits=hits)
-    assert hits == [(3, fault)]
-    hits.clear()
-    played(TWO, at_frame(3, fault), hits=hits)
-    played(TWO, at_frame(1, fault, offset=SECOND), hits=hits)
-    assert [hit for hit in hits if not isinstance(hit[1], Delay)] == []
-
-
-@pytest.mark.parametrize("fault", ENDS, ids=str)
-def test_what_ends_a_stream_is_a_hit_when_it_is_met_and_once(fault: Stall | Reset | EndOfFile) -> None:
-    hits: list[tuple[int, Fault]] = []
-    script = FaultScript([at_byte(2, fault)], "k", lambda at, fault: hits.append((at, fault)))
-    script.was_met()
-    script.start()
-    script.feed(b"0123")
-    assert hits == []
-    script.was_met()
-    script.was_met()
-    assert hits == [(2, fault)]
-
-
-@pytest.mark.parametrize("fault", [Flip(0), Duplicate(2), Dribble(1, count=2), Merge(2)], ids=str)
-def test_what_would_hit_bytes_that_are_lost_is_no_hit(fault: Fault) -> None:
-    hits: list[tuple[int, Fault]] = []
-    assert merged(played(b"0123456", at_byte(2, Drop(3)), at_byte(3, fault), hits=hits)) == [b"0156"]
-    assert hits == [(2, Drop(3))]
-
-
-def test_a_bit_that_was_drawn_is_told() -> None:
-    hits: list[tuple[int, Fault]] = []
-    [out] = played(b"\0\0", at_byte(1, Flip()), hits=hits)
-    [(at, fault)] = hits
-    assert isinstance(fault, Flip)
-    assert fault.bit is not None
-    assert (at, out) == (1, bytes([0, 1 << fault.bit]))
 
 
 # --- What cannot be -----------------------------------------------------------------------------------------

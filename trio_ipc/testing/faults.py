@@ -61,7 +61,8 @@ class Faults:
 
     Attributes:
         seed: as given or drawn.
-        hits: every fault that has touched something, as text. One that nothing ever came to is none.
+        hits: every fault that took effect, as text: told when the wrapped side was given, or has sent, what
+            it changed. One that changed nothing is none.
     """
 
     def __init__(

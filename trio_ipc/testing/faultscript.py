@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
 
 from .faultframes import Frames, frames_of
+from .faulthits import Hits, Strike
+from .faultplaces import Places
 from .faultrules import (
     Delay,
     Dribble,
@@ -37,9 +38,6 @@ _BITS: Final = 8
 #: Bytes that are looked at for what may go through without a wait: more than a socket takes at once.
 _MOST_UNTOUCHED: Final = 262_144
 
-#: Bytes; more than any stream has.
-_LONGEST_GAP: Final = 2**63
-
 
 @attrs.frozen
 class Pause:
@@ -55,19 +53,12 @@ Step: TypeAlias = bytes | Pause | Stall | Reset | EndOfFile
 _Steps: TypeAlias = list[Step | bytearray]
 
 
-class _Strike(NamedTuple):
-    """A fault that has begun at a byte. It is a hit once it has touched something."""
-
-    position: int
-    fault: Fault
-
-
 class _Copy(NamedTuple):
     """Bytes that are given twice: up to where, and those so far."""
 
     until: int
     data: bytearray  # what grows by "+" is copied at each piece
-    strike: _Strike
+    strike: Strike
 
 
 class FaultScript:
@@ -79,7 +70,7 @@ class FaultScript:
     Args:
         rules: the faults, and where.
         key: what chance is drawn from, together with the rule's number.
-        hit: told of every fault that has touched something, once, with the position.
+        hit: told of every fault that has taken effect, once, with the position.
         delimiter: what ends a frame; None for frames of this package.
 
     Attributes:
@@ -95,32 +86,32 @@ class FaultScript:
         delimiter: bytes | None = None,
     ) -> None:
         self.ended_by: Stall | Reset | EndOfFile | None = None
-        self._rules = tuple(rules)
-        self._key = key
-        self._hit = hit
+        self._hits = Hits(hit)
         self._position = 0
-        self._draws = [0] * len(self._rules)
-        self._next = [self._first_hit(number) for number in range(len(self._rules))]
+        self._places = Places(rules, key)
         self._frames: Frames = frames_of(delimiter)
-        self._frame = 0
-        # Faults that have touched nothing yet, and those of them that will touch what goes through next.
-        self._untold: list[_Strike] = []
-        self._before_next: list[_Strike] = []
-        self._ending: _Strike | None = None
+        # Of the bytes that came out: how many, and whether the last came with the next, so that only a fault
+        # parts them.
+        self._out = 0
+        self._joined = False
+        # What holds up the next byte that comes out, and what parts it from the last one.
+        self._delays: list[Strike] = []
+        self._borders: list[Strike] = []
+        self._ending: Strike | None = None
         # What is happening to the bytes now.
-        self._flips: list[tuple[int, _Strike]] = []
+        self._flips: list[tuple[int, Strike]] = []
         self._drop_until: float = 0
         self._drop_frame = False
-        self._drops: list[_Strike] = []
+        self._drops: list[Strike] = []
         self._copies: list[_Copy] = []
         self._hold_until = 0
-        self._holds: list[_Strike] = []
+        self._holds: list[Strike] = []
+        self._keeping: list[Strike] = []  # those that have kept something back
         self._held = bytearray()
-        self._dribble: _Strike | None = None
+        self._dribble: Strike | None = None
         self._dribble_until: float = 0
         self._in_piece = 0
         self._new_piece = False
-        self._has_given = False
 
     # --- Bytes in, steps out ---
 
@@ -130,8 +121,12 @@ class FaultScript:
         self._arrive(steps)
         return _made(steps)
 
-    def feed(self, data: bytes | bytearray | memoryview) -> tuple[list[Step], int]:
+    def feed(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> tuple[list[Step], int]:
         """Hand over the next bytes.
+
+        Args:
+            data: what was read, or is to be written, in one piece.
+            more: whether it is only the first part of that piece, and the next call has the rest.
 
         Returns:
             The steps, and how many of the bytes went in. It is fewer than all only after an end.
@@ -143,14 +138,20 @@ class FaultScript:
             self._take(whole[at : at + run], steps)
             self._arrive(steps)
             at += run
+        self._hits.touch(self._keeping, self._out)
+        self._joined = self._joined and more
         return _made(steps), at
+
+    def given(self, count: int) -> None:
+        """Say that so many more bytes of the steps were read, or sent."""
+        self._hits.given(count)
 
     def end(self) -> list[Step]:
         """Say that no more bytes will come; return what was kept back."""
         steps: _Steps = []
         if self.ended_by is None:
             self._release(steps)
-            self._touch_delays()
+            self._touch_all(self._delays)
         return _made(steps)
 
     def untouched(self, data: bytes | bytearray | memoryview) -> int:
@@ -159,11 +160,13 @@ class FaultScript:
         It looks at no more than go through a socket at once.
         """
         trial = copy.copy(self)
-        trial._hit = lambda _at, _fault: None
+        trial._hits = Hits(None)
+        trial._places = self._places.copied()
         trial._frames = copy.copy(self._frames)
         trial._held = bytearray()  # where anything is kept back, nothing goes through untouched
-        for name in ("_next", "_draws", "_copies", "_untold", "_before_next", "_drops", "_holds", "_flips"):
-            setattr(trial, name, [*getattr(self, name)])
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                setattr(trial, name, [*value])
         with memoryview(data) as view:
             count, whole = 0, bytes(view[:_MOST_UNTOUCHED])
         while count < len(whole) and not trial._is_altering:
@@ -181,7 +184,7 @@ class FaultScript:
     def was_met(self) -> None:
         """Say that the fault that has ended it is felt: somebody waits, was told, or lost something."""
         if self._ending is not None:
-            self._touch(self._ending)
+            self._hits.touch([self._ending], 0)
 
     @property
     def _is_altering(self) -> bool:
@@ -192,7 +195,7 @@ class FaultScript:
         """Return how many of these bytes, from there on, meet the same fate."""
         if self._flips:
             return 1
-        ends = [*self._next, self._drop_until, self._dribble_until, self._hold_until]
+        ends = [*self._places.next, self._drop_until, self._dribble_until, self._hold_until]
         ends += [copied.until for copied in self._copies]
         if self._dribble is not None:
             ends.append(self._position + self._piece_size - self._in_piece)
@@ -208,9 +211,7 @@ class FaultScript:
         else:
             for bit, strike in self._flips:
                 data = bytes([data[0] ^ 1 << bit])
-                self._touch(strike)
-            for copied in self._copies:
-                self._touch(copied.strike)
+                self._touch_next(strike)
             for copied in self._copies:
                 copied.data.extend(data)
             self._emit(data, steps)
@@ -221,67 +222,27 @@ class FaultScript:
         """Come to a byte: end what ends before it, begin what begins with it."""
         done = [copied for copied in self._copies if copied.until == self._position]
         self._copies = [copied for copied in self._copies if copied.until != self._position]
-        for copied in done:
-            self._emit(bytes(copied.data), steps)
+        self._emit_copies(done, steps)
         if self._hold_until == self._position:
             self._released(steps)
         if self._dribble_until == self._position:
             self._dribble = None
         if self._frames.ended:
-            self._begin_frame()
-        for number, rule in enumerate(self._rules):
-            if self._next[number] == self._position and self.ended_by is None:
-                self._next[number] = self._later_hit(number)
-                self._strike(rule.fault, number, steps)
-
-    # --- Where faults hit ---
-
-    def _begin_frame(self) -> None:
-        self._frame += 1
-        self._frames.begin()
-        self._drop_frame = False
-        for number, rule in enumerate(self._rules):
-            if rule.frame is not None or rule.each_frame:
-                struck = rule.frame == self._frame or (
-                    rule.each_frame and self._chance(number).random() < rule.probability
-                )
-                self._next[number] = self._position + rule.offset if struck else math.inf
-
-    def _first_hit(self, number: int) -> float:
-        rule = self._rules[number]
-        if rule.byte is not None:
-            return rule.byte
-        if rule.frame is not None or rule.each_frame:
-            return math.inf
-        return self._gap(number)
-
-    def _later_hit(self, number: int) -> float:
-        rule = self._rules[number]
-        once = rule.byte is not None or rule.frame is not None or rule.each_frame
-        return math.inf if once else self._position + 1 + self._gap(number)
-
-    def _gap(self, number: int) -> int:
-        """Return how many bytes are spared before the next is hit, if each is with a probability."""
-        probability = self._rules[number].probability
-        if probability == 1:
-            return 0
-        # Inversion of the geometric distribution; one draw for a gap instead of one for each byte.
-        gap = math.log(1 - self._chance(number).random()) / math.log1p(-probability)
-        return int(min(gap, _LONGEST_GAP))
-
-    def _chance(self, number: int) -> random.Random:
-        # Each draw has a seed of its own, so that rules don't disturb each other and the state is a number.
-        self._draws[number] += 1
-        return random.Random(f"{self._key}/{number}/{self._draws[number]}")  # noqa: S311 - to be foreseen
+            self._frames.begin()
+            self._drop_frame = False
+            self._places.begin_frame(self._position)
+        for number, fault in self._places.struck(self._position):
+            self._strike(fault, number, steps)
+            if self.ended_by is not None:
+                break
 
     # --- What they do ---
 
     def _strike(self, fault: Fault, number: int, steps: _Steps) -> None:
         position = self._position
         if isinstance(fault, Flip) and fault.bit is None:
-            fault = Flip(self._chance(number).randrange(_BITS))
-        strike = _Strike(position, fault)
-        self._untold.append(strike)
+            fault = Flip(self._places.chance(number).randrange(_BITS))
+        strike = Strike(position, fault)
         if isinstance(fault, Flip):
             self._flips.append((fault.bit or 0, strike))
         elif isinstance(fault, Drop):
@@ -297,51 +258,54 @@ class FaultScript:
             self._hold_until = max(self._hold_until, position + fault.count)
             self._holds.append(strike)
         elif isinstance(fault, Dribble):
-            self._dribble, self._in_piece, self._new_piece = strike, 0, True
+            self._dribble, self._in_piece = strike, 0
             self._dribble_until = math.inf if fault.count is None else position + fault.count
-        elif isinstance(fault, Split | Delay):
-            self._part(fault, strike, steps)
+            self._part(strike)
+        elif isinstance(fault, Split):
+            self._part(strike)
+        elif isinstance(fault, Delay):
+            self._delay(fault.seconds, strike, steps)
         else:
             self._end_by(fault, strike, steps)
 
-    def _part(self, fault: Split | Delay, strike: _Strike, steps: _Steps) -> None:
-        if isinstance(fault, Split):
-            self._new_piece = True
-            parts = self._has_given  # else there is nothing to be split from
-        elif parts := fault.seconds > 0:
-            steps.append(Pause(fault.seconds))
-        if parts:
-            self._before_next.append(strike)
+    def _part(self, *strikes: Strike) -> None:
+        self._new_piece = True
+        self._borders += strikes
 
-    def _end_by(self, fault: Stall | Reset | EndOfFile, strike: _Strike, steps: _Steps) -> None:
+    def _delay(self, seconds: float, strike: Strike, steps: _Steps) -> None:
+        if seconds > 0:
+            steps.append(Pause(seconds))
+            self._delays.append(strike)
+
+    def _end_by(self, fault: Stall | Reset | EndOfFile, strike: Strike, steps: _Steps) -> None:
         self._release(steps)
         if not isinstance(fault, Stall):
-            self._touch_delays()
+            self._touch_all(self._delays)  # they hold up the end
         steps.append(fault)
         self.ended_by, self._ending = fault, strike
 
-    def _touch(self, strike: _Strike) -> None:
-        if strike in self._untold:
-            self._untold.remove(strike)
-            self._hit(*strike)
+    def _touch_next(self, strike: Strike) -> None:
+        """Say that this changes the byte that comes out next."""
+        self._hits.touch([strike], self._out + len(self._held) + 1)
 
-    def _touch_delays(self) -> None:
-        """Tell of those that hold up the end."""
-        self._touch_all([strike for strike in self._before_next if isinstance(strike.fault, Delay)])
-
-    def _touch_all(self, strikes: list[_Strike]) -> None:
-        for strike in strikes:
-            self._touch(strike)
+    def _touch_all(self, strikes: list[Strike]) -> None:
+        """Say that these matter as soon as what has come out is given out, and keep them no longer."""
+        self._hits.touch(strikes, self._out)
         strikes.clear()
 
     # --- What comes out ---
 
     def _release(self, steps: _Steps) -> None:
         """Give out what is kept back, and the second half of what is doubled, as no more will come."""
-        for copied in self._copies:
-            self._emit(bytes(copied.data), steps)
+        self._emit_copies(self._copies, steps)
         self._copies = []
         self._released(steps)
+
+    def _emit_copies(self, copies: list[_Copy], steps: _Steps) -> None:
+        for copied in copies:
+            if copied.data:
+                self._touch_next(copied.strike)
+                self._emit(bytes(copied.data), steps)
 
     def _released(self, steps: _Steps) -> None:
         held, self._held, self._hold_until = self._held, bytearray(), 0
@@ -349,35 +313,40 @@ class FaultScript:
         if held:
             self._new_piece = True
             self._append(bytes(held), steps)
-            self._new_piece = True
+            self._part(*self._keeping)
+        self._keeping.clear()
 
     def _emit(self, data: bytes, steps: _Steps) -> None:
         if not data:
             return
-        self._touch_all(self._before_next)
         if self._hold_until:
-            self._touch_all(self._holds)
-            self._held += data
+            self._keep(data)
             return
         at = 0
         while self._dribble is not None and at < len(data):
-            if self._has_given and self._in_piece == 0:
-                self._touch(self._dribble)  # a piece begins that need not have begun
             part = data[at : at + self._piece_size - self._in_piece]
             at += len(part)
             self._append(part, steps)
             self._in_piece = (self._in_piece + len(part)) % self._piece_size
             if self._in_piece == 0:
-                self._end_piece(steps)
+                self._end_piece(self._dribble, steps)
         if at < len(data):
             self._append(data[at:], steps)
 
-    def _end_piece(self, steps: _Steps) -> None:
-        self._new_piece = True
-        if self._dribble is not None and isinstance(self._dribble.fault, Dribble):
-            seconds = self._dribble.fault.seconds
-            if seconds:
-                steps.append(Pause(seconds))
+    def _keep(self, data: bytes) -> None:
+        self._touch_all(self._delays)
+        if self._joined and not self._held:
+            self._touch_all([*self._borders, *self._holds])
+        self._borders.clear()  # nothing parts what is kept back
+        self._keeping += self._holds
+        self._holds.clear()
+        self._held += data
+        self._joined = True
+
+    def _end_piece(self, dribble: Strike, steps: _Steps) -> None:
+        self._part(dribble)
+        if isinstance(dribble.fault, Dribble):
+            self._delay(dribble.fault.seconds, dribble, steps)
 
     @property
     def _piece_size(self) -> int:
@@ -385,7 +354,12 @@ class FaultScript:
         return fault.size if isinstance(fault, Dribble) else 1
 
     def _append(self, data: bytes, steps: _Steps) -> None:
-        self._has_given = True
+        self._touch_all(self._delays)
+        if self._joined:
+            self._touch_all(self._borders)
+        self._borders.clear()
+        self._joined = True
+        self._out += len(data)
         last = steps[-1] if steps else None
         if isinstance(last, bytes | bytearray) and not self._new_piece:
             if isinstance(last, bytes):

@@ -140,7 +140,9 @@ class FaultyStream(WrappedStream):
         data = self._inbox.take(max_bytes)
         if data is None and self._broken and not self._to_be_closed:
             self._check_usable()
-        if data == b"":
+        if data:
+            self._inward.given(len(data))
+        elif data == b"":
             self._inward.was_met()
         return data
 
@@ -215,7 +217,9 @@ class FaultyStream(WrappedStream):
             return 0
         with memoryview(data) as view, view[:whole] as untouched, self._inner_closed_by_reset():
             sent = self.duplex.write(untouched)
-            steps, _ = self._outward.feed(view[:sent])
+            # If only the script ends the write here, the rest belongs to it, and comes by the next call.
+            steps, _ = self._outward.feed(view[:sent], more=sent == whole < len(view))
+        self._outward.given(sent)
         self._to_send.extend(step for step in steps if not isinstance(step, bytes))
         return sent
 
@@ -256,7 +260,9 @@ class FaultyStream(WrappedStream):
         while self._to_send:
             step = self._to_send[0]
             if isinstance(step, bytes):
-                self._sent += await self._send_inner(memoryview(step)[self._sent :])
+                sent = await self._send_inner(memoryview(step)[self._sent :])
+                self._sent += sent
+                self._outward.given(sent)
                 if self._sent < len(step):
                     continue
                 self._sent = 0
