@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 import trio
@@ -19,9 +20,12 @@ from trio_ipc.testing import (
     Delay,
     Dribble,
     Drop,
+    Duplicate,
     EndOfFile,
+    Fault,
     Faults,
     Flip,
+    Merge,
     Reset,
     Rule,
     Split,
@@ -34,6 +38,49 @@ from trio_ipc.testing import (
     temporary_endpoint,
 )
 from trio_ipc.transports import LocalStream, PeerState
+
+# --- What is kept back until the end ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["send_eof", "aclose"])
+@pytest.mark.parametrize(
+    ("fault", "expected"), [(Merge(100), b"GET /"), (Duplicate(100), b"GET /GET /")], ids=str
+)
+async def test_what_is_kept_back_in_sending_goes_at_either_end(
+    end: str, fault: Merge | Duplicate, expected: bytes
+) -> None:
+    with Faults(sending=[at_byte(0, fault)]) as faults:
+        near, far = memory_streams()
+        stream = faults.wrap(near)
+        await stream.send_all(b"GET /")
+        await getattr(stream, end)()
+        assert await read_to_end(far) == expected
+        assert len(faults.hits) == 1
+
+
+@pytest.mark.parametrize("ending", [Stall(), Reset(), EndOfFile()], ids=str)
+async def test_what_is_kept_back_is_not_sent_behind_an_end(
+    ending: Fault, autojump_clock: trio.testing.MockClock
+) -> None:
+    faults = Faults(sending=[at_byte(2, ending), at_byte(3, Merge(100))])
+    near, far = memory_streams()
+    stream = faults.wrap(near)
+    with trio.move_on_after(1), suppress(trio.BrokenResourceError):
+        await stream.send_all(b"GET /")
+    await stream.aclose()
+    assert await read_to_end(far) == b"GE"
+
+
+async def test_closing_with_bytes_kept_back_needs_no_peer_and_no_room() -> None:
+    for peer_closes in True, False:
+        faults = Faults(sending=[at_byte(1, Merge(100))])
+        near, far = memory_streams(buffer_bytes=1)
+        stream = faults.wrap(near)
+        await stream.send_all(b"GET /")
+        if peer_closes:
+            await far.aclose()
+        await stream.aclose()
+
 
 # --- What ends a connection ---------------------------------------------------------------------------------
 

@@ -111,6 +111,9 @@ class Dribble:
 class Merge:
     """Keeps bytes from this one on back until all are there, or the end; then they come as one piece.
 
+    In sending, the end is ``send_eof()`` or the close. At a close, only what the stream takes without a wait
+    is sent: one that is not local takes nothing, and the bytes are lost.
+
     Attributes:
         count: how many.
     """

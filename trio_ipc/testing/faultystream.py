@@ -317,10 +317,26 @@ class FaultyStream(WrappedStream):
     # --- Both ---
 
     def close(self) -> bool:
-        """Close the inner stream at once, if it can. What the script kept back is lost."""
+        """Close the inner stream at once, if it can.
+
+        What the script kept back is sent before, as far as the inner stream takes it without a wait: one that
+        is not local takes nothing.
+        """
+        if not (self._closed or self._broken or self._eof_sent or self._to_send):
+            self._send_kept()
         self._closed = True
         self._over.set()
         return super().close()
+
+    def _send_kept(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for step in self._outward.end():
+                if not isinstance(step, bytes):
+                    return
+                sent = self.duplex.write(step)
+                self._outward.given(sent)
+                if sent < len(step):
+                    return
 
     def _break(self, *, keep_arrived: bool = False) -> None:
         self._broken = True
