@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 
+import outcome
 import pytest
 import trio
 
@@ -63,3 +66,27 @@ def test_a_stall_says_nothing_while_something_outside_may_end_it(kind: str) -> N
         return nursery.cancel_scope.cancelled_caught
 
     assert trio.run(main)
+
+
+def test_a_stall_says_nothing_where_the_host_of_trio_may_end_it() -> None:
+    tick: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+    done: list[outcome.Outcome[bool]] = []
+
+    async def main() -> bool:
+        near, far = memory_streams()
+        faulty = Faults(receiving=[at_byte(0, Stall())]).wrap(near)
+        await far.send_all(b"x")
+        with trio.CancelScope() as scope:
+            scopes.append(scope)
+            await faulty.receive_some()
+        return scope.cancelled_caught
+
+    scopes: list[trio.CancelScope] = []
+    trio.lowlevel.start_guest_run(main, run_sync_soon_threadsafe=tick.put, done_callback=done.append)
+    while not done:
+        try:
+            tick.get(timeout=0.2)()
+        except queue.Empty:  # it has not ended by itself
+            for scope in scopes:
+                scope.cancel()
+    assert done[0].unwrap()
