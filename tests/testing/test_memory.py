@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -19,6 +18,8 @@ from trio_ipc.testing import (
     memory_streams,
 )
 from trio_ipc.transports import PeerState
+
+from .outcomes import outcome
 
 if sys.platform == "linux":
     import socket
@@ -47,22 +48,6 @@ OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["send", "receive", "eof", "close", "state", "send nothing"]), st.booleans()),
     max_size=20,
 )
-
-
-async def outcome(operation: str, stream: Any) -> object:
-    """What an operation says, in words that are the same for all kinds of stream."""
-    try:
-        if operation == "send":
-            return stream.write(b"abc")
-        if operation == "send nothing":
-            return stream.write(b"")
-        if operation == "receive":
-            return stream.read(2)
-        if operation == "state":
-            return stream.peer_state()
-        return await (stream.send_eof() if operation == "eof" else stream.aclose())
-    except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
-        return type(exc)
 
 
 # What a close does to unread bytes differs on other systems.

@@ -26,17 +26,18 @@ from trio_ipc import (
 from trio_ipc.daemoneye import DETECTION, DetectionTask
 from trio_ipc.resilient import Endpoint
 from trio_ipc.testing import (
+    IpcEndpoint,
     MemoryEndpoint,
     MemoryNetwork,
     MemoryStream,
     open_client_at,
     open_pair,
     open_server,
+    temporary_endpoint,
 )
 from trio_ipc.transports import LocalStream
 
-if sys.platform == "linux":
-    pass
+from .outcomes import outcome
 
 SOMEBODY = PeerCredentials(pid=17, uid=4711, gid=4711, sid="S-1-5-21-17")
 
@@ -85,6 +86,25 @@ async def test_who_was_not_accepted_is_closed_with_the_listener() -> None:
     await listener.aclose()
     with pytest.raises(trio.BrokenResourceError):
         await client.receive_some()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a close does to a backlog differs on other systems")
+@pytest.mark.parametrize("sends", [False, True])
+@pytest.mark.parametrize("first", ["receive", "send", "state"])
+async def test_who_was_not_accepted_sees_what_a_unix_socket_shows(sends: bool, first: str) -> None:
+    async def seen(endpoint: IpcEndpoint) -> list[object]:
+        listener = await endpoint.listen_streams()
+        client = await endpoint.connect()
+        if sends:
+            await client.send_all(b"unread")
+        await listener.aclose()
+        operations = [first, "receive", "receive", "send", "state"]
+        found = [await outcome(operation, client) for operation in operations]
+        await client.aclose()
+        return found
+
+    with temporary_endpoint() as socket:
+        assert await seen(MemoryEndpoint()) == await seen(socket)
 
 
 async def test_a_listener_that_is_closed_wakes_its_acceptor() -> None:

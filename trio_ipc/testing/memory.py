@@ -73,7 +73,7 @@ class MemoryListener(LocalListener[MemoryStream]):
         return accepted
 
     async def aclose(self) -> None:
-        """Stop listening. Connections that were not accepted yet are closed, as those in the backlog of a
+        """Stop listening. Connections that were not accepted yet are reset, as those in the backlog of a
         socket. Idempotent.
 
         Cancellation closes all the same.
@@ -86,7 +86,7 @@ class MemoryListener(LocalListener[MemoryStream]):
             return
         self._closed = True
         for stream in self._waiting:
-            stream.close()
+            stream.reset()
         self._waiting.clear()
         self._acceptors.unpark_all()
         self._owner._listener_closed(self)
