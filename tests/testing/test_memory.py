@@ -71,6 +71,23 @@ if sys.platform == "linux":
         trio.run(compare)
 
 
+@pytest.mark.parametrize("then", ["the peer reads", "the peer ends", "the peer closes"])
+async def test_a_full_buffer_is_waited_for_after_the_end_of_file_as_well(then: str) -> None:
+    left, right = memory_streams()
+    left.write(bytes(1_000_000))
+    await left.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(left.wait_send_all_might_not_block)
+        await trio.testing.wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        if then == "the peer reads":
+            right.read(1_000_000)
+        elif then == "the peer ends":
+            await right.send_eof()
+        else:
+            await right.aclose()
+
+
 async def test_its_buffer_is_bounded_and_says_how_much_it_took() -> None:
     left, right = memory_streams(buffer_bytes=10)
     assert left.write(b"x" * 8) == 8

@@ -119,7 +119,7 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
     async def _wait_for_room(self) -> None:
         self._check_open()
         await trio.lowlevel.checkpoint()
-        while not (self._closed or self._out.reader_gone or self._eof_sent or self._out.buffer.is_writable):
+        while not (self._is_gone or self._out.buffer.is_writable):  # after send_eof() as before it
             await self._out.writers.park()
         self._check_open()
 
@@ -135,7 +135,9 @@ class MemoryStream(LocalStream, trio.abc.HalfCloseableStream):
             self._check_open()
             self._eof_sent = self._out.ended = True
             self._out.wake_all()
+            # If both sides have sent it, the connection is over.
             self._in.watchers.unpark_all()
+            self._in.writers.unpark_all()
 
     def peer_state(self) -> PeerState:
         """Return what has become of the peer; see :meth:`Duplex.peer_state`."""
