@@ -31,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="seed of the faults of ipc_faults, as the report of a failure tells it",
+        help="seed of the first faults of ipc_faults that have none of their own, as the report of a failure "
+        "tells it",
     )
 
 
@@ -134,7 +135,7 @@ def _check_under_trio(fixture: str) -> None:
 def ipc_faults(request: pytest.FixtureRequest) -> Callable[..., Faults]:
     """:class:`trio_ipc.testing.Faults`, whose seed and hits are in the report if the test fails.
 
-    Unless the test gives a seed, the first has that of ``--ipc-seed``, or one that is drawn, and each
+    Of those that the test gives no seed, the first has that of ``--ipc-seed``, or one that is drawn, and each
     further one the next number.
     """
     from trio_ipc.testing import Faults  # noqa: PLC0415 - only when it is used

@@ -244,6 +244,14 @@ def test_that_passes(ipc_faults):
         assert hit in second.stdout.lines
 
 
+def test_the_option_is_for_the_first_faults_that_the_test_gives_no_seed(pytester: pytest.Pytester) -> None:
+    code = """
+def test_it(ipc_faults):
+    assert [ipc_faults(seed=seed).seed for seed in (7, None, 8, None)] == [7, 41, 8, 42]
+"""
+    run(pytester, code, "--ipc-seed", "41").assert_outcomes(passed=1)
+
+
 def test_loading_it_imports_nothing_of_the_package(pytester: pytest.Pytester) -> None:
     code = """
 import re

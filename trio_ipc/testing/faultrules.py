@@ -79,7 +79,11 @@ class Truncate:
 
 @attrs.frozen
 class Reset:
-    """Breaks the connection before the byte, as soon as all before it is through: for both sides at once."""
+    """Breaks the connection before the byte, as soon as all before it is through: for both sides at once.
+
+    In receiving, a local stream is looked at before each send, too. Any other is so only by reading: what is
+    sent before the next read goes out.
+    """
 
 
 @attrs.frozen

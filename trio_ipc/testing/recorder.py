@@ -77,7 +77,11 @@ class StreamObserver:
         self._at = 0.0
 
     def wrap(self, stream: _StreamT) -> _StreamT:
-        """Return a stream around this one that is observed. What is sent on it comes from the client."""
+        """Return a stream around this one that is observed. What is sent on it comes from the client.
+
+        With faults, put it inside of them: ``faults.wrap(recorder.wrap(stream))``. Around them it records
+        what they were given, and what they hold up may go with a later send than the one that it saw.
+        """
         return self._around(stream, "client")
 
     def wrap_server(self, stream: _StreamT) -> _StreamT:
