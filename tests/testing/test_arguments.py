@@ -27,6 +27,7 @@ from trio_ipc.testing import (
     Recorder,
     Recording,
     Rule,
+    SystemEndpoint,
     at_frame,
     cancel_everywhere,
     check_client,
@@ -55,6 +56,9 @@ CONNECT: Any = len
 
 #: Async, and never called.
 WAITS: Any = trio.sleep
+
+#: Never opened.
+SYSTEM = SystemEndpoint(MemoryEndpoint().path)
 
 #: Of which nothing is asked.
 EMPTY = Recording(DETECTION.name, DETECTION.name, Crc32Variant.IEEE, 1_024, ())
@@ -267,6 +271,56 @@ async def test_what_a_simulated_server_is_asked_for_must_be_possible() -> None:
             await collector.wait_asked(cast(int, math.nan))
         with pytest.raises(ValueError, match="count is -1, must be at least 0"):
             await collector.wait_asked(-1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: simulate_collector(use_all=cast(bool, "no")), "use_all is 'no', must be a bool"),
+        (lambda: simulate_server(succeed, DETECTION, use_all=cast(bool, 1)), "use_all is 1, must be a bool"),
+        (
+            lambda: open_client_at(WRONG, MemoryEndpoint()),
+            "contract is '/run/server.sock', must be a Contract",
+        ),
+        (lambda: open_server(succeed, WRONG, MemoryEndpoint()), "contract is '/run/server.sock'"),
+    ],
+)
+async def test_what_a_block_cannot_be_opened_with_is_refused(
+    make: Callable[[], AbstractAsyncContextManager[Any]], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        async with make():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MemoryEndpoint().listen(WRONG), "config is '/run/server.sock', must be an IpcConfig"),
+        (lambda: MemoryEndpoint().open_channel(WRONG), "config is '/run/server.sock', must be an IpcConfig"),
+        (lambda: MemoryNetwork().open_channel(WRONG), "config is '/run/server.sock', must be an IpcConfig"),
+        (lambda: SYSTEM.listen(WRONG), "config is '/run/server.sock', must be an IpcConfig"),
+        (lambda: SYSTEM.open_channel(WRONG), "config is '/run/server.sock', must be an IpcConfig"),
+        (
+            lambda: check_server(DETECTION, MemoryEndpoint(), hostile=WRONG),
+            "hostile is '/run/server.sock', must",
+        ),
+        (
+            lambda: check_client(DETECTION, MemoryEndpoint(), deadlines=WRONG),
+            "deadlines is '/run/server.sock'",
+        ),
+    ],
+)
+async def test_what_is_no_setting_is_refused_before_anything_is_opened(
+    call: Callable[[], Awaitable[object]], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        await call()
+
+
+def test_a_recording_is_shown_by_a_contract_only() -> None:
+    with pytest.raises(TypeError, match="contract is '/run/server.sock', must be a Contract"):
+        EMPTY.lines(WRONG)
 
 
 @pytest.mark.parametrize("over", ["memory", "interprocess"])

@@ -72,6 +72,16 @@ def check_whole(
         raise ValueError(f"{name} is {shown(value)}, must be {limits}")
 
 
+def check_bool(name: str, value: object) -> None:
+    """Raise if this is neither True nor False: ``"no"`` would count as True.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {shown(value)}, must be a bool")
+
+
 def check_seconds(name: str, value: object) -> None:
     """Raise if this is no number of seconds.
 

@@ -81,7 +81,7 @@ class IpcEndpoint(abc.ABC):
 
         Raises:
             ConnectError: in the precise form that fits.
-            TypeError: ``wrap`` is no function, or returns no stream.
+            TypeError: ``config`` has no settings, or ``wrap`` is no function or returns no stream.
             ValueError: this transport has no stream to wrap.
         """
 
@@ -94,6 +94,15 @@ def endpoint_of(given: object) -> IpcEndpoint:
     """
     wanted = "an IpcEndpoint, such as MemoryEndpoint() or SystemEndpoint(path)"
     return checked("endpoint", given, IpcEndpoint, wanted)  # type: ignore[type-abstract]  # any that derives from it
+
+
+def channel_config(given: object) -> IpcConfig:
+    """Return the settings that a test gave for a channel.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    return checked("config", given, IpcConfig, "an IpcConfig")
 
 
 def wrapped(stream: LocalStream, wrap: StreamWrapper | None) -> LocalStream:
@@ -138,10 +147,11 @@ class SystemEndpoint(IpcEndpoint):
 
     async def listen(self, config: IpcConfig, peers: PeerPolicy | None = None) -> trio.abc.Listener[Channel]:
         """Listen for channels; see :meth:`IpcEndpoint.listen`."""
-        return await opening.open_channel_listener(config, PeerPolicy.of(peers))
+        return await opening.open_channel_listener(channel_config(config), PeerPolicy.of(peers))
 
     async def open_channel(self, config: IpcConfig, *, wrap: StreamWrapper | None = None) -> Channel:
         """Connect; see :meth:`IpcEndpoint.open_channel`."""
+        channel_config(config)
         check_callable("wrap", wrap, optional=True)
         if wrap is None:
             return await opening.open_channel(config)

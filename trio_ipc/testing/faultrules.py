@@ -13,7 +13,7 @@ import attrs
 
 from trio_ipc.errors import shown
 
-from .checking import check_seconds, check_whole
+from .checking import check_bool, check_seconds, check_whole
 
 _BITS: Final = 8
 
@@ -160,9 +160,8 @@ class Rule:
             raise TypeError(f"fault is {shown(value)}, must be a fault, such as Flip()")
 
     @each_frame.validator
-    def _is_one_place(self, _: object, value: object) -> None:
-        if not isinstance(value, bool):
-            raise TypeError(f"each_frame is {shown(value)}, must be a bool")
+    def _is_one_place(self, _: object, value: bool) -> None:
+        check_bool("each_frame", value)
         if (self.byte is not None) + (self.frame is not None) + value > 1:
             raise ValueError("a rule has one place: byte, frame or each_frame, and no two of them")
         if self.offset and self.frame is None and not value:

@@ -27,7 +27,7 @@ from trio_ipc.errors import (
 from trio_ipc.transports import LocalListener, PeerCredentials, PeerPolicy
 
 from .checking import check_callable, check_whole
-from .endpoints import IpcEndpoint, StreamWrapper, wrapped
+from .endpoints import IpcEndpoint, StreamWrapper, channel_config, wrapped
 from .memorystream import MemoryStream, check_credentials, memory_streams
 
 #: Connections that wait to be accepted before connecting waits, as transports/unix.py asks for.
@@ -232,7 +232,12 @@ class MemoryEndpoint(IpcEndpoint):
         return near
 
     async def listen(self, config: IpcConfig, peers: PeerPolicy | None = None) -> trio.abc.Listener[Channel]:
-        """Listen here for channels of these settings; raises as :meth:`listen_streams` does."""
+        """Listen here for channels of these settings; raises as :meth:`listen_streams` does.
+
+        Raises:
+            TypeError: ``config`` has no settings.
+        """
+        channel_config(config)
         return FramedChannelListener(await self.listen_streams(peers), config)
 
     async def open_channel(self, config: IpcConfig, *, wrap: StreamWrapper | None = None) -> Channel:
@@ -245,8 +250,9 @@ class MemoryEndpoint(IpcEndpoint):
         Raises:
             ConnectError: as :meth:`connect` raises it.
             ConnectTimeoutError: ``accept_timeout_ms`` passed.
-            TypeError: ``wrap`` is no function, or returns no stream.
+            TypeError: ``config`` has no settings, or ``wrap`` is no function or returns no stream.
         """
+        channel_config(config)
         check_callable("wrap", wrap, optional=True)
         with trio.move_on_after(config.accept_timeout_ms / 1000):
             return framed(wrapped(await self.connect(), wrap), config)
@@ -314,4 +320,4 @@ class MemoryNetwork:
             ServerNotFoundError: there is none of that name, or nobody listens.
             ConnectError: as :meth:`MemoryEndpoint.open_channel` raises it.
         """
-        return await self.endpoint(config.endpoint_path).open_channel(config)
+        return await self.endpoint(channel_config(config).endpoint_path).open_channel(config)

@@ -18,7 +18,7 @@ import trio
 
 from trio_ipc.client import Client, client_over, open_trusted_channel
 from trio_ipc.config import IpcConfig, TransportType, config_of
-from trio_ipc.contract import Contract, RequestT, ResponseT
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import leaves
 from trio_ipc.server import Call, Handler, Server, serve_listener
 from trio_ipc.server.handling import check_handler
@@ -73,6 +73,7 @@ async def open_server(
     with notes of the others.
     """
     check_handler(handler)
+    contract_of(contract)
     config = config_for(endpoint, config, settings)
     listener = await endpoint.listen(config, peers)
     outcome = Outcome()
@@ -151,8 +152,10 @@ async def open_client_at(
     Raises:
         ConfigError: a setting is wrong.
         ConnectError: no connection could be had.
+        TypeError: an argument can't be.
         ValueError: something is to be wrapped, and the endpoint's transport has no stream.
     """
+    contract_of(contract)
     config = config_for(endpoint, config, settings)
     open_channel = endpoint.open_channel if wrap is None else partial(endpoint.open_channel, wrap=wrap)
     connect = partial(open_trusted_channel, peers=PeerPolicy.of(peers), connect=open_channel)

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.text_format import MessageToString
 
 from trio_ipc.config import AUTO, Crc32Setting, Crc32Variant
-from trio_ipc.contract import Contract
+from trio_ipc.contract import Contract, contract_of
 from trio_ipc.errors import ProtocolError, UndecodableMessageError, plural
 from trio_ipc.wire import FrameDecoder
 
@@ -130,11 +130,17 @@ class Recording:
         return found
 
     def lines(self, contract: Contract[Any, Any] | None = None) -> Iterator[str]:
-        """Yield it as people read it: messages in protobuf's text form, errors marked by ``!!``.
+        """Give it as people read it: messages in protobuf's text form, errors marked by ``!!``.
 
         Args:
             contract: the message types; None for showing payloads as bytes.
+
+        Raises:
+            TypeError: that is no contract.
         """
+        return self._lines(None if contract is None else contract_of(contract))
+
+    def _lines(self, contract: Contract[Any, Any] | None) -> Iterator[str]:
         yield (
             f"recorded {self.started!r}: contract {self.contract!r}, {self.crc32_variant}, "
             f"frames of at most {self.max_frame_bytes} bytes"

@@ -27,7 +27,7 @@ from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
-from .checking import check_whole, returned_message
+from .checking import check_bool, check_whole, returned_message
 from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .outcome import Outcome, is_failure
@@ -235,6 +235,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
     @asynccontextmanager
     async def running(self, *, use_all: bool) -> AsyncIterator[None]:
         """Listen for the length of a block; see :func:`simulate_server`."""
+        check_bool("use_all", use_all)
         with self._outcome.told():
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -385,7 +386,7 @@ async def simulate_server(
     Raises:
         ConfigError: a setting is wrong.
         EndpointError: the endpoint cannot be used.
-        TypeError: the handler is not async, or a part of the script is no behaviour.
+        TypeError: the handler is not async, a part of the script is no behaviour, or an argument can't be.
 
     What a behaviour or the handler raises ends the block and comes out of it, unless it says only that the
     client has left. If the block fails as well, what failed first comes out, with a note of the other.

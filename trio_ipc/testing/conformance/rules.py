@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import attrs
 
+from trio_ipc.testing.checking import check_bool
+
 
 class Verdict(enum.StrEnum):
     """What is to be said of a rule."""
@@ -189,6 +191,8 @@ class Notes:
         deadlines: bool,
         on_finding: Callable[[Finding], object] | None = None,
     ) -> None:
+        check_bool("hostile", hostile)
+        check_bool("deadlines", deadlines)
         self._rules = rules
         self._on_finding = on_finding
         self._findings: dict[str, Finding] = {}
