@@ -12,7 +12,7 @@ import pytest
 from tests.support import IN_MEMORY
 from trio_ipc import IpcConfig
 from trio_ipc.channel import FramedChannel
-from trio_ipc.channel.cores import Quota, has_two_cores, quota, usable_cores
+from trio_ipc.channel.cores import Cores, Quota, quota, usable_cores
 from trio_ipc.testing import memory_streams
 
 
@@ -87,7 +87,7 @@ def test_affinity_counts() -> None:
 def test_two_whole_cores_are_needed(monkeypatch: pytest.MonkeyPatch, cores: float, is_enough: bool) -> None:
     # Not by its dotted name: the package has a function of the module's name.
     monkeypatch.setattr(sys.modules["trio_ipc.channel.cores"], "usable_cores", lambda: cores)
-    assert has_two_cores() is is_enough
+    assert Cores().are_two(0.0) is is_enough
 
 
 def test_a_quota_is_read_again_after_a_second() -> None:

@@ -13,7 +13,7 @@ from .base import (
     rest_of,
     too_late,
 )
-from .cores import has_two_cores
+from .cores import Cores
 from .framed import FramedChannel
 from .listener import FramedChannelListener, framed
 from .spin import Spin
@@ -23,6 +23,7 @@ __all__ = [
     "STOPPED",
     "Alarm",
     "Channel",
+    "Cores",
     "FramedChannel",
     "FramedChannelListener",
     "Held",
@@ -31,7 +32,6 @@ __all__ = [
     "closed_by_peer",
     "closed_here",
     "framed",
-    "has_two_cores",
     "not_taken",
     "rest_of",
     "too_late",

@@ -22,13 +22,29 @@ _OWN_CGROUP: Final = "/proc/self/cgroup"
 #: be stopped until its next period.
 _CORES_FOR_BOTH: Final = 2
 
-#: Seconds for which a quota is known once it was read: that takes some 50 µs, and each connection asks.
+#: Seconds for which an answer is good: affinity and quotas change. To read a quota takes some 50 µs.
 _KNOWN_FOR: Final = 1.0
 
 
-def has_two_cores() -> bool:
-    """Return whether a peer can run while this process does."""
-    return usable_cores() >= _CORES_FOR_BOTH
+class Cores:
+    """Whether a peer can run while this process does; asked again when the answer is a second old."""
+
+    __slots__ = ("_are_two", "_ask_at")
+
+    def __init__(self) -> None:
+        self._ask_at = -math.inf
+        self._are_two = False
+
+    def are_two(self, now: float) -> bool:
+        """Return whether there are two cores, as it was a second ago at the most.
+
+        Args:
+            now: the time in seconds, on whichever clock, but always on the same one.
+        """
+        if now >= self._ask_at:
+            self._ask_at = now + _KNOWN_FOR
+            self._are_two = usable_cores() >= _CORES_FOR_BOTH
+        return self._are_two
 
 
 def usable_cores() -> float:

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from .cores import has_two_cores
+from .cores import Cores
 
 #: Seconds that spinning may take, at the most: a few times what it costs to be woken. Where many connections
 #: are busy a pass of the scheduler takes long, and the process does not fall asleep anyway.
@@ -36,10 +36,6 @@ _ALONE: Final = 0.00002
 _LONGEST_PAUSE: Final = 63
 
 
-#: Seconds after which a connection asks again whether its peer has a core, too: affinity and quotas change.
-_ASKED_AFTER: Final = 1.0
-
-
 class Spin:
     """Decides whether to look again, and does it: :meth:`begin`, and where that says so, :meth:`until`.
 
@@ -56,13 +52,12 @@ class Spin:
     """
 
     __slots__ = (
-        "_ask_at",
         "_attempts",
         "_backs_off",
+        "_cores",
         "_give_up_at",
         "_left_out",
         "_pause",
-        "_peer_runs",
         "_waited_at",
         "_worth",
     )
@@ -75,8 +70,8 @@ class Spin:
         self._worth = worth
         self._pause = 0
         self._left_out = 0
-        self._waited_at = self._give_up_at = self._ask_at = -math.inf
-        self._peer_runs = False
+        self._waited_at = self._give_up_at = -math.inf
+        self._cores = Cores()
 
     def begin(self, clock: Callable[[], float] = trio.current_time) -> bool:
         """Return whether to look before this wait.
@@ -92,10 +87,7 @@ class Spin:
         if self._left_out < self._pause:
             self._left_out += 1
             return False
-        if now >= self._ask_at:
-            self._ask_at = now + _ASKED_AFTER
-            self._peer_runs = has_two_cores()
-        return self._peer_runs
+        return self._cores.are_two(now)
 
     async def until(
         self,

@@ -16,7 +16,7 @@ from typing import Final, Generic
 
 import trio
 
-from trio_ipc.channel import STOPPED, Channel, Held, has_two_cores, too_late
+from trio_ipc.channel import STOPPED, Channel, Held, too_late
 from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import (
     ChannelClosedError,
@@ -287,7 +287,11 @@ class Connection(Generic[RequestT, ResponseT]):
                 return
             if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
                 break
-            if len(self._requests) == _LEFT_WHEN_SENT and not self._channel.has_input and has_two_cores():
+            if (
+                len(self._requests) == _LEFT_WHEN_SENT
+                and not self._channel.has_input
+                and self._shared.cores.are_two(self._handled_at)
+            ):
                 self._outbox.send_behind(self._shared.nursery, self._watch.send_failed)
         self.state = _FLUSHING
 

@@ -7,6 +7,7 @@ from typing import Generic
 import attrs
 import trio
 
+from trio_ipc.channel import Cores
 from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.logs import LimitedLog
@@ -27,3 +28,4 @@ class Shared(Generic[RequestT, ResponseT]):
     nursery: trio.Nursery
     failures: LimitedLog
     variants: VariantLog = attrs.field(factory=VariantLog)
+    cores: Cores = attrs.field(factory=Cores)
