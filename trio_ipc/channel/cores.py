@@ -22,12 +22,12 @@ _OWN_CGROUP: Final = "/proc/self/cgroup"
 #: be stopped until its next period.
 _CORES_FOR_BOTH: Final = 2
 
-#: Seconds for which an answer is good: affinity and quotas change. To read a quota takes some 50 µs.
+#: Seconds for which a count is good: affinity and quotas change. To read a quota takes some 50 µs.
 _KNOWN_FOR: Final = 1.0
 
 
 class Cores:
-    """Whether a peer can run while this process does; asked again when the answer is a second old."""
+    """Whether a peer can run while this process does; counted again after a second."""
 
     __slots__ = ("_are_two", "_ask_at")
 
