@@ -238,7 +238,7 @@ async def test_a_client_that_sends_on_and_on_does_not_hold_up_the_stop(
 
         async def send() -> None:
             with contextlib.suppress(trio.BrokenResourceError):
-                while True:
+                for _ in range(1_000):  # an end, so that the test has one where the stop waits for it
                     await client.send_all(frame(task()) * 8)
 
         nursery.start_soon(send)

@@ -36,7 +36,7 @@ class Cores:
         self._are_two = False
 
     def are_two(self, now: float) -> bool:
-        """Return whether there are two cores, as it was a second ago at the most.
+        """Return whether there are two cores, as it was a second ago at the most, by the quota two.
 
         Args:
             now: the time in seconds, on whichever clock, but always on the same one.
