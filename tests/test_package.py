@@ -22,6 +22,7 @@ PACKAGE = Path(trio_ipc.__file__).parent
 #: docs/architecture.md's picture: each package may import what stands above it, and nothing below.
 PACKAGES = [
     "errors",
+    "functions",
     "logs",
     "endpoint",
     "settings",

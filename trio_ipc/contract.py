@@ -6,9 +6,9 @@ transport, and nothing in it may block.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
@@ -20,9 +20,11 @@ from .errors import (
     ResponseMismatchError,
     UndecodableMessageError,
     ends_the_program,
+    plural,
     shown,
     shown_argument,
 )
+from .functions import dismiss, is_ordinary
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -39,27 +41,6 @@ OTHER_VARIANT: Final = "the crc32_variant of this frame is"
 
 def _never_mismatched(_request: Message, _response: Message) -> str | None:
     return None
-
-
-def is_async(function: Any) -> bool:
-    """Return whether this is an async function, or a partial, method, wrapper or object that is one."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    wrapped, called = getattr(function, "__wrapped__", None), getattr(type(function), "__call__", None)  # noqa: B004
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)  # by these alone AsyncMock says so
-    says_so = isinstance(flags, int) and bool(flags & inspect.CO_COROUTINE)
-    return says_so or any(map(inspect.iscoroutinefunction, (function, wrapped, called)))
-
-
-def is_ordinary(function: Any) -> bool:
-    """Return whether this is a function, or an object like one, that need not be awaited."""
-    return callable(function) and not is_async(function)
-
-
-def dismiss(returned: object) -> None:
-    """Close a coroutine that a function returned by mistake: Python would say that it was never awaited."""
-    if inspect.iscoroutine(returned):
-        returned.close()
 
 
 def _function(owner: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -327,7 +308,10 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             UndecodableMessageError: the payload is no such message.
         """
-        return _decode(self.request_type, payload)
+        try:
+            return self.request_type.FromString(payload)  # type: ignore[arg-type]  # the stub says bytes
+        except Exception as exc:  # noqa: BLE001 - judged there
+            return _decoded_after(exc, self.request_type, payload)
 
     def decode_response(self, payload: bytes | bytearray) -> ResponseT:
         """Return the response in a payload.
@@ -335,7 +319,10 @@ class Contract(Generic[RequestT, ResponseT]):
         Raises:
             UndecodableMessageError: the payload is no such message.
         """
-        return _decode(self.response_type, payload)
+        try:
+            return self.response_type.FromString(payload)  # type: ignore[arg-type]  # the stub says bytes
+        except Exception as exc:  # noqa: BLE001 - judged there
+            return _decoded_after(exc, self.response_type, payload)
 
     def decode_answer(self, request: RequestT, payload: bytes | bytearray) -> ResponseT:
         """Return the response in a payload, if it answers this request.
@@ -345,7 +332,7 @@ class Contract(Generic[RequestT, ResponseT]):
             ResponseMismatchError: it answers another request, as far as :attr:`mismatch` can tell.
             ContractError: :attr:`mismatch` returned neither a str nor None.
         """
-        response = _decode(self.response_type, payload)
+        response = self.decode_response(payload)
         mismatch = self.mismatch(request, response)
         if mismatch is not None:
             if not isinstance(mismatch, str):
@@ -388,13 +375,14 @@ def encode(message: Message) -> bytes:
         ) from exc
 
 
-def _decode(kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
-    # Channels give bytes. Runtimes before 5.27 refuse a bytearray; all take a view of one, and copy it.
-    data = payload if isinstance(payload, bytes) else memoryview(payload)
-    try:
-        return kind.FromString(data)  # type: ignore[arg-type]  # any buffer, though the stub says bytes
-    except Exception as exc:  # a decoder in Python raises more than DecodeError, such as UnicodeDecodeError
-        raise UndecodableMessageError(
-            f"a payload of {len(payload)} bytes does not decode as {kind.DESCRIPTOR.full_name}: {exc}",
-            hint="the two sides disagree on the contract",
-        ) from exc
+def _decoded_after(exc: Exception, kind: type[_MessageT], payload: bytes | bytearray) -> _MessageT:
+    """Return the message that this exception kept from being read, or raise what says why there is none."""
+    if not isinstance(payload, bytes):  # as channels give; runtimes before 5.27 refuse a bytearray
+        with suppress(Exception):
+            return kind.FromString(bytes(payload))
+    # A decoder in Python raises more than DecodeError, such as UnicodeDecodeError.
+    raise UndecodableMessageError(
+        f"a payload of {len(payload)} {plural(len(payload), 'byte')} does not decode as "
+        f"{kind.DESCRIPTOR.full_name}: {exc}",
+        hint="the two sides disagree on the contract",
+    ) from exc

@@ -221,9 +221,10 @@ PLACES = {
     package: int(place)
     for package, place in re.findall(
         r"(\w+) (\d+)",
-        "castagnoli 90 heap 205 errors 330 streams 715 logs 230 endpoint 340 contract 470 telemetry 660 "
-        "settings 190 transports 330 daemoneye 540 config 260 wire 130 channel 280 legacy 200 opening 290 "
-        "client 350 server 460 resilient 130 portal 310 testing 520 service 650 blocking 130 aio 250 cli 560",
+        "castagnoli 90 heap 205 errors 330 functions 470 streams 715 logs 230 endpoint 340 contract 470 "
+        "telemetry 660 settings 190 transports 330 daemoneye 540 config 260 wire 130 channel 280 legacy 200 "
+        "opening 290 client 350 server 460 resilient 130 portal 310 testing 520 service 650 blocking 130 "
+        "aio 250 cli 560",
     )
 }
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 from google.protobuf.message import Message
 
-from trio_ipc.contract import ResponseT, dismiss
+from trio_ipc.contract import ResponseT
 from trio_ipc.errors import (
     CircuitOpenError,
     ConnectTimeoutError,
@@ -25,6 +25,7 @@ from trio_ipc.errors import (
     ServerRefusedError,
     plural,
 )
+from trio_ipc.functions import dismiss
 
 from .breaker import Permit
 from .endpoints import Upstream

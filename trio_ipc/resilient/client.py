@@ -15,8 +15,9 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from trio_ipc.contract import Contract, RequestT, ResponseT, is_async
+from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
+from trio_ipc.functions import is_async
 from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 

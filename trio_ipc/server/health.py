@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import shown_argument
+from trio_ipc.functions import is_ordinary
 
 from .handling import Call, Handler, check_handler
 

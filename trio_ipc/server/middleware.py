@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import trio
 
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, is_ordinary
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import PeerNotAllowedError, leaves, shown_argument
+from trio_ipc.functions import is_ordinary
 from trio_ipc.logs import LimitedLog, Log, time_here
 from trio_ipc.transports import PeerPolicy
 

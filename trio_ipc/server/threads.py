@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 
-from trio_ipc.contract import RequestT, ResponseT, is_async
+from trio_ipc.contract import RequestT, ResponseT
 from trio_ipc.errors import shown_argument
+from trio_ipc.functions import is_async
 
 from .handling import Call, Handler
 

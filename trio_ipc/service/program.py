@@ -13,8 +13,8 @@ import trio
 
 from trio_ipc import streams
 from trio_ipc.client.nursery import nursery_of_our_own
-from trio_ipc.contract import is_ordinary
 from trio_ipc.errors import IpcError, leaves, shown
+from trio_ipc.functions import is_ordinary
 
 from .console import Console, program_name
 from .signals import caught_stops

@@ -18,8 +18,9 @@ import trio
 
 from trio_ipc import streams
 from trio_ipc.config import IpcConfig, config_of
-from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of, dismiss, is_ordinary
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.errors import EndpointError, IpcError, ends_the_program, leaves, shown, shown_argument
+from trio_ipc.functions import dismiss, is_ordinary
 from trio_ipc.server import Handler, Server, serve
 from trio_ipc.server.handling import check_handler, describe
 from trio_ipc.telemetry import counters_line

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
-from trio_ipc.contract import dismiss, is_async
 from trio_ipc.errors import shown, shown_argument
+from trio_ipc.functions import dismiss, is_async
 
 _T = TypeVar("_T")
 
