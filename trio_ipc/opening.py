@@ -23,6 +23,7 @@ class _Transport(Protocol):
     """What a transport's module has."""
 
     async def connect(self, config: IpcConfig) -> Channel: ...
+    def connect_nowait(self, config: IpcConfig) -> Channel | None: ...
     async def listen(self, config: IpcConfig, peers: PeerPolicy, /) -> DetachableListener[Channel]: ...
     def adopt(self, detached: Detached, config: IpcConfig) -> DetachableListener[Channel]: ...
 
@@ -47,6 +48,7 @@ def check_on_trio() -> None:
         )
 
 
+@trio.lowlevel.enable_ki_protection  # an interrupt would lose a connection between two steps
 async def open_channel(config: IpcConfig) -> Channel:
     """Connect to the configured endpoint.
 
@@ -59,9 +61,15 @@ async def open_channel(config: IpcConfig) -> Channel:
 
     Cancellation leaves nothing open.
     """
+    transport = _load(config.transport)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    channel = transport.connect_nowait(config)
+    if channel is not None:  # as mostly; a scope for the wait took longer than the rest of it
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return channel
     while True:
         with trio.move_on_after(config.accept_timeout_ms / 1000) as in_time:
-            return await _load(config.transport).connect(config)
+            return await transport.connect(config)
         if trio.current_time() < in_time.deadline + STOPPED:
             break  # else it was this process that was stopped, and not the server that took too long
     raise ConnectTimeoutError(

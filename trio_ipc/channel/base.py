@@ -173,6 +173,13 @@ class Channel(trio.abc.AsyncResource):
     async def aclose(self) -> None:
         """Close at once. Raises nothing but cancellation, and closes even then. Idempotent."""
 
+    def look(self) -> bool:
+        """Read what is there, without a wait; return whether that was anything. False where it cannot do so.
+
+        What it meets the next :meth:`fill` says.
+        """
+        return False
+
     async def keep_time(self) -> None:
         """Keep the deadlines of all that waits in :meth:`fill`, until the channel is closed.
 

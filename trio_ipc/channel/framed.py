@@ -209,7 +209,7 @@ class FramedChannel(Channel):
         return self.look()
 
     def look(self) -> bool:
-        """Read what is there, without a wait; return whether that was anything. As :meth:`block_and_look`."""
+        """Read what is there, without a wait; see :meth:`Channel.look`."""
         try:
             return self._look()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -33,6 +33,12 @@ async def connect(config: IpcConfig) -> Channel:
     return framed(await transports.connect(config.endpoint_path), config)
 
 
+def connect_nowait(config: IpcConfig) -> Channel | None:
+    """Connect, if that takes no wait, else return None; raises what the transport raises."""
+    stream = transports.connect_nowait(config.endpoint_path)
+    return None if stream is None else framed(stream, config)
+
+
 async def listen(config: IpcConfig, peers: PeerPolicy) -> DetachableListener[Channel]:
     """Listen at the configured endpoint; raises what the transport raises."""
     listener = await transports.listen(config.endpoint_path, peers, group=config.socket_group)

@@ -42,6 +42,9 @@ from .slices import Slice
 MOST_AT_ONCE: Final = 64
 MOST_BYTES_AT_ONCE: Final = 65_536
 
+#: Responses that are decoded between two looks at the clock. Together they came with one read, or are one.
+_MOST_DECODED: Final = 16
+
 
 def all_of(requests: Iterable[RequestT]) -> list[RequestT]:
     """Return requests in a list. An iterator of the caller's runs here, and what it raises comes out.
@@ -83,9 +86,10 @@ class Batch(Generic[RequestT, ResponseT]):
         # What others may change meanwhile is copied first; an iterator may make the messages as it goes.
         found = requests if isinstance(requests, Iterator) else all_of(requests)
         smallest, largest = math.inf, 0
-        work = Slice()
+        work, kind = Slice(), contract.request_type
         for request in found:
-            contract.check_request(request)
+            if not isinstance(request, kind):
+                contract.check_request(request)  # says what is wrong with it
             try:
                 payload = encode(request)
                 size = len(payload)
@@ -184,9 +188,11 @@ class Exchange(Generic[RequestT, ResponseT]):
                     told = len(responses)
                     payloads = (await self._receive(),)
                 surplus = len(payloads) == in_flight and self._sent < all_of_them and channel.in_frame
-                for payload in payloads:
-                    responses.append(decode(requests[len(responses)], payload))
-                    if self._work.is_over(len(payload)):
+                for first in range(0, len(payloads), _MOST_DECODED):
+                    some, begin = payloads[first : first + _MOST_DECODED], len(responses)
+                    # It keeps what came before a failure. A loop here took a call of many 1.04 times as long.
+                    responses.extend(map(decode, requests[begin : begin + len(some)], some))
+                    if self._work.is_over(sum(map(len, some)), len(some)):
                         await self._work.rest()
                 if surplus:
                     raise more_than_asked(channel, self._contract, unsent=self._unsent())

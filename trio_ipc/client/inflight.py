@@ -44,7 +44,7 @@ class InFlight:
         # The others were given up, after a second interrupt. At a call Python may change threads: not yet.
         count, self._left = (count, left - count) if count < left else (left, 0)
         if count:
-            self._telemetry.call_seconds.observe(self._telemetry.now() - self._began, count)
+            self._telemetry.call_seconds.observe_often(self._telemetry.now() - self._began, count)
             self._telemetry.calls_in_flight -= count
 
     def failed(self, kind: CallFailure) -> None:

@@ -21,7 +21,7 @@ _MESSAGE: Final = 1_024
 class Slice:
     """The work of one task, cut by time.
 
-    Say after each message that it :meth:`is_over`; if so, :meth:`rest`.
+    Ask after each message, or a few of them, whether it :meth:`is_over`; if so, :meth:`rest`.
     """
 
     __slots__ = ("_now", "_until", "_work")
@@ -35,9 +35,9 @@ class Slice:
         self._until = self._now() + _AT_A_TIME
         self._work = 0
 
-    def is_over(self, size: int) -> bool:
-        """Return whether it is the others' turn, after a message of ``size`` bytes."""
-        self._work += size + _MESSAGE
+    def is_over(self, size: int, messages: int = 1) -> bool:
+        """Return whether it is the others' turn, after a message of ``size`` bytes, or several together."""
+        self._work += size + messages * _MESSAGE
         if self._work < _BETWEEN_LOOKS:
             return False
         self._work = 0

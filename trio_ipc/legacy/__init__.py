@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from trio_ipc.legacy.pipe import connect
+    from trio_ipc.legacy.pipe import connect, connect_nowait
     from trio_ipc.legacy.pipe_listener import adopt, listen
 else:
-    from trio_ipc.legacy.unix import adopt, connect, listen
+    from trio_ipc.legacy.unix import adopt, connect, connect_nowait, listen
 
-__all__ = ["adopt", "connect", "listen"]
+__all__ = ["adopt", "connect", "connect_nowait", "listen"]

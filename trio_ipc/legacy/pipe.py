@@ -21,6 +21,7 @@ from trio_ipc.legacy.channel import READS_IN_A_ROW, LegacyChannel
 from trio_ipc.legacy.frames import HEADER_BYTES
 from trio_ipc.legacy.listener import ConnectionCount
 from trio_ipc.transports import PeerCredentials, PeerState, credentials, os_errors
+from trio_ipc.transports.attempts import until_made
 from trio_ipc.transports.windows import win32
 
 assert sys.platform == "win32", "for Windows only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -171,17 +172,21 @@ async def connect(config: IpcConfig) -> Channel:
 
     Cancellation leaves nothing open.
     """
+    return await until_made(lambda: connect_nowait(config))
+
+
+def connect_nowait(config: IpcConfig) -> Channel | None:
+    """Connect to the configured pipe, if that takes no wait, else return None.
+
+    Raises what :func:`connect` raises.
+    """
     path = pipe_path(config.endpoint_path)
-    pause = 0.001
-    while True:
-        await trio.lowlevel.checkpoint()
-        try:
-            return _open(path, config)
-        except OSError as exc:
-            if exc.winerror != win32.ERROR_PIPE_BUSY:
-                raise os_errors.connect_error(exc, path) from exc
-        await trio.sleep(pause)
-        pause = min(2 * pause, 0.05)
+    try:
+        return _open(path, config)
+    except OSError as exc:
+        if exc.winerror == win32.ERROR_PIPE_BUSY:
+            return None
+        raise os_errors.connect_error(exc, path) from exc
 
 
 @trio.lowlevel.enable_ki_protection

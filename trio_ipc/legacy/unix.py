@@ -31,6 +31,7 @@ from trio_ipc.transports import (
     os_errors,
     unix_binding,
 )
+from trio_ipc.transports.attempts import until_made
 from trio_ipc.transports.credentials import peer_credentials
 
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
@@ -201,18 +202,33 @@ class SocketListener(LegacyListener):
 async def connect(config: IpcConfig) -> Channel:
     """Connect to the configured socket. The caller sets the deadline.
 
-    Raises:
-        ConnectError: in the precise form that fits; see :func:`trio_ipc.transports.unix_binding.connected`.
+    While the server's backlog is full this waits, as long as it may. Otherwise it does what
+    :func:`connect_nowait` does.
 
-    Cancellation closes the half-made connection.
+    Cancellation leaves nothing open.
+    """
+    return await until_made(lambda: connect_nowait(config))
+
+
+@trio.lowlevel.enable_ki_protection
+def connect_nowait(config: IpcConfig) -> Channel | None:
+    """Connect to the configured socket, if that takes no wait, else return None.
+
+    Raises:
+        ConnectError: in the precise form that fits; see
+            :func:`trio_ipc.transports.unix_binding.connected_nowait`.
     """
     path = config.endpoint_path
-    sock = await unix_binding.connected(path)
+    sock = unix_binding.connected_nowait(path)
+    if sock is None:
+        return None
     try:
         return SocketChannel(sock, config, endpoint=path, peer=peer_credentials(sock))
-    except OSError as exc:
+    except BaseException as exc:
         sock.close()
-        raise os_errors.connect_error(exc, path) from exc
+        if isinstance(exc, OSError):
+            raise os_errors.connect_error(exc, path) from exc
+        raise
 
 
 async def listen(config: IpcConfig, peers: PeerPolicy) -> SocketListener:

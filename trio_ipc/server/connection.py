@@ -89,6 +89,7 @@ class Connection(Generic[RequestT, ResponseT]):
         self._fields = fields
         self._outbox = Outbox(channel, counters)
         self._responses = Responses(shared.contract, channel, shared.failures, fields)
+        self._handler, self._observe = shared.handler, counters.handler_seconds.observe
         # trio.current_time() takes 0.1 µs longer, and would be asked twice for each request.
         self._now = trio.lowlevel.current_clock().current_time
         self._handler_timeout = shared.config.handler_timeout
@@ -98,17 +99,16 @@ class Connection(Generic[RequestT, ResponseT]):
         # The one that is being answered, and whether what becomes of it is still to be counted.
         self._request: RequestT | None = None
         self._undecided = False
-        # Both are set by the first request, before anything looks at them.
-        self._handled_at: float  # when the last handler was done
-        self._turn_ends: float  # when everyone else has theirs
+        # Set by the first request: when the last handler was done, and when everyone else has their turn.
+        self._handled_at: float
+        self._turn_ends: float
         self._has_rested = True
         self._cancelled_at: BaseException | None = None
         self._taking = True
         self._held: Held  # when it was stopped
-        self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of a frame
+        self._waits_in_frame: bool | None = None  # whether the wait for a request began inside of one
         self._ends_once_sent = False
-        self.state = State.READING
-        self.ending = (CloseReason.CUT_OFF, "the server ended")
+        self.state, self.ending = State.READING, (CloseReason.CUT_OFF, "the server ended")
 
     # --- Its life -------------------------------------------------------------------------------------------
 
@@ -119,6 +119,7 @@ class Connection(Generic[RequestT, ResponseT]):
         it at once, in the middle of a handler if need be.
         """
         try:
+            self._channel.look()  # the first request is mostly there: reading would let others run before
             while self.state is not State.ENDED:
                 # One scope until something has to be cancelled: one for each request would cost it 8 µs.
                 with self._watch.new_scope() as scope:
@@ -268,12 +269,13 @@ class Connection(Generic[RequestT, ResponseT]):
     # --- HANDLING -------------------------------------------------------------------------------------------
 
     async def _handle(self) -> None:
-        counters = self._counters
-        while self._requests:
+        counters, requests, outbox = self._counters, self._requests, self._outbox
+        decode = self._shared.contract.decode_request
+        while requests:
             try:
-                self._request = request = self._shared.contract.decode_request(self._requests.popleft())
+                self._request = request = decode(requests.popleft())
             except ProtocolError as exc:
-                self._requests.clear()
+                requests.clear()
                 self._violated(exc)
                 return
             counters.requests += 1
@@ -285,14 +287,14 @@ class Connection(Generic[RequestT, ResponseT]):
             del request
             if self._ends_once_sent:
                 return
-            if self._outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
+            if outbox.size >= _MOST_BYTES_AT_ONCE or self._handled_at >= self._turn_ends:
                 break
             if (
-                len(self._requests) == _LEFT_WHEN_SENT
+                len(requests) == _LEFT_WHEN_SENT
                 and not self._channel.has_input
                 and self._shared.cores.are_two(self._handled_at)
             ):
-                self._outbox.send_behind(self._shared.nursery, self._watch.send_failed)
+                outbox.send_behind(self._shared.nursery, self._watch.send_failed)
         self.state = _FLUSHING
 
     async def _answer(self, request: RequestT) -> None:
@@ -305,12 +307,12 @@ class Connection(Generic[RequestT, ResponseT]):
             try:
                 run = self._context.copy().run  # what one handler sets there the next one does not see
                 call = Call(self._channel.peer, began + self._handler_timeout, self._number)
-                coroutine, response = run(begin, self._shared.handler, request, call)
+                coroutine, response = run(begin, self._handler, request, call)
                 if coroutine is not None:
                     response = await self._wait_for_handler(resume(coroutine, response, run), began)
             finally:
                 self._handled_at = ended = self._now()
-                self._counters.handler_seconds.observe(ended - began)
+                self._observe(ended - began)
             payload = self._responses.payload(response)
         except UnsendableError as exc:
             reason = str(exc)  # a log may keep what it is given, and the error knows frames with the response
@@ -326,7 +328,7 @@ class Connection(Generic[RequestT, ResponseT]):
             self._add_failure(request, f"the handler failed: {describe(exc)}")
         else:
             self._undecided = False
-            self._outbox.add(payload, counts=True)
+            self._outbox.add(payload)
 
     async def _wait_for_handler(self, rest: Awaitable[object], began: float) -> object:
         """Wait for a handler that takes its time. What was answered before it does not wait for it."""
@@ -380,8 +382,7 @@ class Connection(Generic[RequestT, ResponseT]):
             self._undecided = False
             self._counters.requests_in_flight -= 1
             self._counters.requests_failed[why] += 1
-            if why is RequestFailure.HANDLER_TIMEOUT:
-                self._counters.timeouts[TimeoutKind.HANDLER] += 1
+            self._counters.timeouts[TimeoutKind.HANDLER] += why is RequestFailure.HANDLER_TIMEOUT
 
     # --- FLUSHING -------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Outbox:
         self.size = 0
         self.failure: ChannelError | None = None
 
-    def add(self, payload: bytes, *, counts: bool) -> None:
+    def add(self, payload: bytes, *, counts: bool = True) -> None:
         """Put a response behind those that wait.
 
         Args:
@@ -70,7 +70,8 @@ class Outbox:
         """
         self._payloads.append(payload)
         self.size += len(payload)
-        self._undelivered += counts
+        if counts:
+            self._undelivered += 1
 
     def flush_nowait(self) -> bool:
         """Hand over all that waits, if the system takes it at once; else :meth:`flush` must follow.

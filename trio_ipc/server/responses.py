@@ -40,6 +40,7 @@ class Responses(Generic[RequestT, ResponseT]):
         fields: Mapping[str, object],
     ) -> None:
         self._contract = contract
+        self._kind = contract.response_type
         self._check = channel.check
         self._largest = channel.max_frame_bytes
         self._log = failures
@@ -52,9 +53,8 @@ class Responses(Generic[RequestT, ResponseT]):
             UnsendableError: it cannot be sent.
             TypeError: it is no response.
         """
-        if not isinstance(response, self._contract.response_type):
-            wanted = self._contract.response_type.__name__
-            raise TypeError(f"the handler returned {type(response).__name__}, must be {wanted}")
+        if not isinstance(response, self._kind):
+            raise TypeError(f"the handler returned {type(response).__name__}, must be {self._kind.__name__}")
         try:
             payload = encode(response)
             if not 0 < len(payload) <= self._largest:

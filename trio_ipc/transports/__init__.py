@@ -50,12 +50,14 @@ if TYPE_CHECKING:
         )
         from trio_ipc.transports.windows.pipe import NamedPipeListener, NamedPipeStream
         from trio_ipc.transports.windows.pipe import adopt as adopt
+        from trio_ipc.transports.windows.pipe import connect_nowait as connect_nowait
         from trio_ipc.transports.windows.pipe import listen as listen
 
         connect = open_named_pipe
     else:
         from trio_ipc.transports.elsewhere import open_named_pipe, open_named_pipe_listeners, serve_named_pipe
         from trio_ipc.transports.unix import UnixStream, connect_unix
+        from trio_ipc.transports.unix import connect_nowait as connect_nowait
         from trio_ipc.transports.unix_inheriting import give_back as give_back
         from trio_ipc.transports.unix_inheriting import inherited as inherited
         from trio_ipc.transports.unix_listener import UnixListener
@@ -77,6 +79,7 @@ else:
             "NamedPipeStream": ("windows.pipe", "NamedPipeStream"),
             "adopt": ("windows.pipe", "adopt"),
             "connect": ("windows.pipe", "open_named_pipe"),
+            "connect_nowait": ("windows.pipe", "connect_nowait"),
             "give_back": ("elsewhere", "give_back"),
             "inherited": ("elsewhere", "inherited"),
             "inherited_unix_listener": ("elsewhere", "inherited_unix_listener"),
@@ -95,6 +98,7 @@ else:
             "UnixStream": ("unix", "UnixStream"),
             "adopt": ("unix_listener", "adopt"),
             "connect": ("unix", "connect_unix"),
+            "connect_nowait": ("unix", "connect_nowait"),
             "give_back": ("unix_inheriting", "give_back"),
             "inherited": ("unix_inheriting", "inherited"),
             "inherited_unix_listener": ("unix_opening", "inherited_unix_listener"),

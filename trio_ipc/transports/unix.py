@@ -18,6 +18,7 @@ from typing import Any, Final
 import trio
 
 from trio_ipc.transports import forks, os_errors, unix_binding
+from trio_ipc.transports.attempts import until_made
 from trio_ipc.transports.credentials import peer_credentials
 from trio_ipc.transports.duplex import LocalStream, PeerState
 
@@ -235,19 +236,31 @@ class _Descriptor:
 async def connect_unix(endpoint: str) -> UnixStream:
     """Connect to a server's socket. The caller sets the deadline.
 
+    While the server's backlog is full this waits, as long as it may. Otherwise it does what
+    :func:`connect_nowait` does.
+
+    Cancellation leaves nothing open.
+    """
+    return await until_made(lambda: connect_nowait(endpoint))
+
+
+@trio.lowlevel.enable_ki_protection
+def connect_nowait(endpoint: str) -> UnixStream | None:
+    """Connect to a server's socket, if that takes no wait.
+
     Args:
         endpoint: absolute path of the socket.
 
     Returns:
-        The connected stream. Its ``peer`` is the process that listens (unix(7), SO_PEERCRED); whether
-        that one is to be trusted is the caller's decision.
+        The connected stream, or None where the server's backlog is full. The stream's ``peer`` is the process
+        that listens (unix(7), SO_PEERCRED); whether that one is to be trusted is the caller's decision.
 
     Raises:
-        ConnectError: in the precise form that fits; see :func:`.unix_binding.connected`.
-
-    Cancellation closes the half-made connection.
+        ConnectError: in the precise form that fits; see :func:`.unix_binding.connected_nowait`.
     """
-    sock = await unix_binding.connected(endpoint)
+    sock = unix_binding.connected_nowait(endpoint)
+    if sock is None:
+        return None
     try:
         return UnixStream(sock, endpoint)
     except BaseException as exc:

@@ -18,8 +18,6 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from trio_ipc.errors import EndpointError
 from trio_ipc.logs import Log
 from trio_ipc.transports import accounts, forks, os_errors, unix_lock, unix_paths, unix_placing
@@ -333,14 +331,15 @@ def _warn(detached: Detached, what: str) -> None:
 # --- Reaching one -------------------------------------------------------------------------------------------
 
 
-async def connected(endpoint: str) -> socket.socket:
-    """Connect to a server's socket. The caller sets the deadline.
+def connected_nowait(endpoint: str) -> socket.socket | None:
+    """Connect to a server's socket, if that takes no wait.
 
     Args:
         endpoint: absolute path of the socket.
 
     Returns:
-        The connected socket, which does not block and is the caller's.
+        The connected socket, which does not block and is the caller's, or None where the server's backlog is
+        full.
 
     Raises:
         ServerNotFoundError: there is no such file.
@@ -348,27 +347,19 @@ async def connected(endpoint: str) -> socket.socket:
         EndpointPermissionError: the modes of the socket or its directories forbid it.
         OutOfResourcesError: this process or system lacks descriptors or memory for it.
         ConnectError: any other refusal by the system.
-
-    Cancellation closes the half-made connection.
     """
     try:
         sock = _new_socket()
     except OSError as exc:
         raise os_errors.connect_error(exc, endpoint) from exc
     try:
-        pause = 0.001
-        while True:
-            await trio.lowlevel.checkpoint()
-            try:
-                sock.connect(endpoint)
-            except BlockingIOError:
-                # The backlog is full, and the system offers nothing to wait for (connect(2), EAGAIN).
-                await trio.sleep(pause)
-                pause = min(2 * pause, 0.05)
-            except OSError as exc:
-                raise os_errors.connect_error(exc, endpoint) from exc
-            else:
-                return sock
-    except BaseException:
+        sock.connect(endpoint)
+        return sock
+    except BlockingIOError:
         sock.close()
+        return None
+    except BaseException as exc:
+        sock.close()
+        if isinstance(exc, OSError):
+            raise os_errors.connect_error(exc, endpoint) from exc
         raise

@@ -57,11 +57,13 @@ class UnixListener(DetachableListener[unix.UnixStream], LocalListener[unix.UnixS
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._released:
             raise trio.ClosedResourceError("this listener was detached")
+        has_waited = False
         while True:
             try:
                 sock, _ = self._sock.accept()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
+                has_waited = True
             except OSError as exc:
                 if exc.errno == errno.EBADF:
                     raise trio.ClosedResourceError("this listener was closed") from None
@@ -70,7 +72,8 @@ class UnixListener(DetachableListener[unix.UnixStream], LocalListener[unix.UnixS
                 await trio.lowlevel.checkpoint()
             else:
                 stream = self._made_stream(sock)
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                if not has_waited:  # else that was the checkpoint; one more would keep the client waiting
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 if stream is not None:
                     return stream
 

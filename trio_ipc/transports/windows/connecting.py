@@ -7,7 +7,6 @@ Windows.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from typing import Final
 
@@ -18,6 +17,7 @@ if sys.platform != "win32":  # mypy skips the rest elsewhere
 
 from trio_ipc.endpoint import pipe_path
 from trio_ipc.transports import credentials, os_errors
+from trio_ipc.transports.attempts import until_made
 from trio_ipc.transports.windows import win32
 from trio_ipc.transports.windows.end import PipeEnd
 from trio_ipc.transports.windows.stream import NamedPipeStream
@@ -29,14 +29,6 @@ _CLIENT_ACCESS: Final = win32.GENERIC_READ | win32.FILE_WRITE_DATA
 
 #: The server may learn who the client is, and may not act in its name ("Impersonation Levels").
 CLIENT_FLAGS: Final = win32.FILE_FLAG_OVERLAPPED | win32.SECURITY_SQOS_PRESENT | win32.SECURITY_IDENTIFICATION
-
-#: How often a busy pipe is tried again before this sleeps. A server in the same process that is about to make
-#: its next instance needs no longer.
-_TURNS_BEFORE_SLEEPING: Final = 4
-
-#: How long to sleep between two tries: at first, and at most. Seconds.
-_FIRST_PAUSE: Final = 0.001
-_LONGEST_PAUSE: Final = 0.05
 
 
 async def open_named_pipe(endpoint: str) -> NamedPipeStream:
@@ -60,20 +52,27 @@ async def open_named_pipe(endpoint: str) -> NamedPipeStream:
 
     Cancellation leaves nothing open.
     """
+    return await until_made(lambda: connect_nowait(endpoint))
+
+
+def connect_nowait(endpoint: str) -> NamedPipeStream | None:
+    r"""Connect to a server's pipe, if that takes no wait.
+
+    Args:
+        endpoint: a bare name, or one in ``\\.\pipe\``.
+
+    Returns:
+        The connected stream, or None where every instance is taken.
+
+    Raises what :func:`open_named_pipe` raises.
+    """
     path = pipe_path(endpoint)
-    pause = _FIRST_PAUSE
-    for attempt in itertools.count(1):
-        await trio.lowlevel.checkpoint()
-        try:
-            return _connect(path)
-        except OSError as exc:
-            if exc.winerror != win32.ERROR_PIPE_BUSY:
-                raise os_errors.connect_error(exc, path) from exc
-        if attempt >= _TURNS_BEFORE_SLEEPING:
-            # WaitNamedPipe would block a thread for each client, and in containers fails at once.
-            await trio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-    raise AssertionError("unreachable")
+    try:
+        return _connect(path)
+    except OSError as exc:
+        if exc.winerror == win32.ERROR_PIPE_BUSY:
+            return None
+        raise os_errors.connect_error(exc, path) from exc
 
 
 @trio.lowlevel.enable_ki_protection

@@ -9,7 +9,7 @@ import sys
 if sys.platform != "win32":  # mypy skips the rest elsewhere
     raise ImportError("for Windows only")
 
-from trio_ipc.transports.windows.connecting import open_named_pipe
+from trio_ipc.transports.windows.connecting import connect_nowait, open_named_pipe
 from trio_ipc.transports.windows.listener import (
     NamedPipeListener,
     adopt,
@@ -22,6 +22,7 @@ __all__ = [
     "NamedPipeListener",
     "NamedPipeStream",
     "adopt",
+    "connect_nowait",
     "listen",
     "open_named_pipe",
     "open_named_pipe_listener",
