@@ -6,9 +6,12 @@ This module must never know the client.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from trio_ipc.client.client import seconds_of
+from trio_ipc.contract import Contract
 from trio_ipc.errors import NoEndpointError, shown, shown_argument
+from trio_ipc.functions import is_ordinary
 
 from .endpoints import Endpoint, Upstream
 from .settings import ResilientConfig
@@ -49,6 +52,18 @@ def settings_of(given: object) -> ResilientConfig:
     if not isinstance(given, ResilientConfig):
         raise TypeError(f"settings is {shown_argument(given)}, must be a ResilientConfig or None")
     return given
+
+
+def check_needs(given: object, contract: Contract[Any, Any]) -> None:
+    """Check a caller's function of capabilities.
+
+    Raises:
+        TypeError: it is none, or async; or servers of this contract cannot be asked for capabilities.
+    """
+    if contract.negotiation is None:
+        raise TypeError(f"needs was given, but the contract {contract.name} has no negotiation")
+    if not is_ordinary(given):
+        raise TypeError(f"needs is {shown(given)}, must be a function that is not async, or None")
 
 
 def seconds_or(timeout: object, default_ms: int) -> float:

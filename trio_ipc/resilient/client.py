@@ -16,12 +16,11 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_ipc.contract import Contract, RequestT, ResponseT
-from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError, shown
-from trio_ipc.functions import is_async
+from trio_ipc.errors import ChannelClosedError, ConfigError, IpcError
 from trio_ipc.telemetry import ResilientSnapshot, Traffic
 from trio_ipc.transports import PeerPolicy
 
-from .arguments import endpoint_of, seconds_or, upstream_of
+from .arguments import check_needs, endpoint_of, seconds_or, upstream_of
 from .calls import Answer, PendingCall
 from .capabilities import Asker, Refresher
 from .endpoints import Endpoint, EndpointStatistics, Upstream
@@ -242,11 +241,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         endpoint: str | None,
     ) -> PendingCall:
         self._contract.check_request(request)
-        if needs is not None and self._contract.negotiation is None:
-            raise TypeError(f"needs was given, but the contract {self._contract.name} has no negotiation")
-        given: object = needs
-        if given is not None and (not callable(given) or is_async(given)):
-            raise TypeError(f"needs is {shown(needs)}, must be a function that is not async, or None")
+        if needs is not None:
+            check_needs(needs, self._contract)
         seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         only = None if endpoint is None else upstream_of(endpoint, self._upstreams)

@@ -99,9 +99,8 @@ class Connection(Generic[RequestT, ResponseT]):
         # The one that is being answered, and whether what becomes of it is still to be counted.
         self._request: RequestT | None = None
         self._undecided = False
-        # Set by the first request: when the last handler was done, and when everyone else has their turn.
-        self._handled_at: float
-        self._turn_ends: float
+        self._handled_at: float  # when the last handler was done; like the next, set by the first request
+        self._turn_ends: float  # when everyone else has theirs
         self._has_rested = True
         self._cancelled_at: BaseException | None = None
         self._taking = True
@@ -204,10 +203,10 @@ class Connection(Generic[RequestT, ResponseT]):
     # --- READING --------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        channel = self._channel
-        self._waits_in_frame = None
+        channel, requests, self._waits_in_frame = self._channel, self._requests, None
         try:
-            while not self._take_requests():
+            self._take_requests()
+            while not requests:
                 self._has_rested = True
                 in_frame = channel.in_frame
                 if in_frame is not self._waits_in_frame:
@@ -221,6 +220,7 @@ class Connection(Generic[RequestT, ResponseT]):
                 elif not self._held or not await channel.fill(-math.inf):
                     self._end(CloseReason.STOPPED, _NONE_TAKEN)
                     return
+                requests.extend(channel.receive_nowait(_MOST_AT_ONCE))
         except ProtocolError as exc:
             await self._watch.leave_cancelled_scope()  # in the next one it can be told
             self._violated(exc)
