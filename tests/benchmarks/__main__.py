@@ -14,7 +14,7 @@ from . import chart, programs
 from .contenders import CONTENDERS
 from .pieces import NAMES, chosen
 from .results import document, text_of
-from .suite import Plan, Run
+from .suite import ROUNDS, Plan, Run
 from .surroundings import Surroundings, cores
 from .tables import Rows, tables
 from .workers import ROOT
@@ -27,6 +27,11 @@ _PAGE: Final = os.path.join(_DOCS, "benchmarks.md")
 _STRAINED_WORK: Final = [name for name in NAMES if name not in {"g", "h"}]
 _STRAINED_CONTENDERS: Final = [name for name in CONTENDERS if name not in {"grpc", "zeromq", "uvloop"}]
 _STRAINED_ROUNDS: Final = 10
+
+
+def rounds_of(surroundings: Surroundings) -> int:
+    """Return how many rounds a whole run has."""
+    return ROUNDS if surroundings is Surroundings.QUIET else _STRAINED_ROUNDS
 
 
 def section_of(surroundings: Surroundings) -> re.Pattern[str]:
@@ -62,11 +67,11 @@ def plan_of(options: argparse.Namespace) -> Plan:
             published.
     """
     programs.check_lengths(options)
-    programs.check_published(options, "work", "contender")
     surroundings = Surroundings.QUIET
     if options.one_core or options.busy:
         surroundings = Surroundings.ONE_CORE if options.one_core else Surroundings.BUSY
         cores()  # or this system cannot do it
+    programs.check_published(options, "work", "contender", rounds=rounds_of(surroundings))
     strained = surroundings is not Surroundings.QUIET
     names = _STRAINED_CONTENDERS if strained else [*CONTENDERS]
     if options.contender is not None:
@@ -81,7 +86,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         surroundings=surroundings,
     )
     if strained:
-        plan = plan.but(rounds=_STRAINED_ROUNDS, seconds=0.3)
+        plan = plan.but(rounds=rounds_of(surroundings), seconds=0.3)
     if options.quick:
         plan = plan.but(rounds=2, seconds=0.06, least=3, idle_seconds=2, imports=2)
     return plan.but(rounds=options.rounds, seconds=options.seconds)
@@ -132,7 +137,12 @@ def main() -> int:
         programs.make_directory(directory)
         if options.render:
             has = ("surroundings", "contenders")
-            found = programs.result_in(options.render, has=has, publish=options.publish)
+            found = programs.result_in(
+                options.render,
+                has=has,
+                publish=options.publish,
+                rounds=lambda of: rounds_of(Surroundings(of["surroundings"])),
+            )
     except ValueError as exc:
         parser().error(str(exc))
     if found is None:

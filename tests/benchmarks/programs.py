@@ -49,31 +49,39 @@ def check_lengths(options: argparse.Namespace) -> None:
         raise ValueError(f"--seconds is {seconds:g}, must be above 0 and finite")
 
 
-def check_published(options: argparse.Namespace, *parts: str) -> None:
+def check_published(options: argparse.Namespace, *parts: str, rounds: int) -> None:
     """Check that what is to be published will be a whole run.
 
     Args:
         options: how the program was called.
         parts: the options that choose a part of a run.
+        rounds: how many a whole one has.
 
     Raises:
-        ValueError: it will not. The page would lose the figures that it is about.
+        ValueError: it will not. The page would lose the figures that it is about, or their spread.
     """
+    if not options.publish or options.render:
+        return
     given = [f"--{name}" for name in ("quick", *parts) if getattr(options, name) not in {None, False}]
-    if options.publish and given and not options.render:
+    if given:
         raise ValueError(f"--publish needs a whole run, and {' and '.join(given)} make it a part of one")
+    if options.rounds is not None and options.rounds < rounds:
+        raise ValueError(f"--publish needs a whole run of {rounds} rounds, and --rounds is {options.rounds}")
 
 
-def result_in(path: str, *, has: Sequence[str], publish: bool) -> dict[str, Any]:
+def result_in(
+    path: str, *, has: Sequence[str], publish: bool, rounds: Callable[[dict[str, Any]], int]
+) -> dict[str, Any]:
     """Return the result of an earlier run.
 
     Args:
         path: its JSON file.
         has: what only a result of this program has.
         publish: whether it is to be published.
+        rounds: says how many a whole run like it has.
 
     Raises:
-        ValueError: it cannot be read, is something else, or is of a quick run and to be published.
+        ValueError: it cannot be read, is something else, or is of less than a whole run and to be published.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -82,10 +90,14 @@ def result_in(path: str, *, has: Sequence[str], publish: bool) -> dict[str, Any]
         raise ValueError(f"cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:
         raise ValueError(f"{path} is no JSON: {exc}") from exc
-    if not isinstance(found, dict) or not {"measured", "quick", *has} <= found.keys():
+    if not isinstance(found, dict) or not {"measured", "quick", "rounds", *has} <= found.keys():
         raise ValueError(f"{path} is no result of this program")
     if publish and found["quick"]:
         raise ValueError(f"--publish needs a whole run, and {path} is of a quick one")
+    if publish and found["rounds"] < rounds(found):
+        raise ValueError(
+            f"--publish needs a whole run of {rounds(found)} rounds, and {path} has {found['rounds']}"
+        )
     return found
 
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import attrs
 
@@ -17,6 +17,9 @@ from .pieces import TIMED
 from .processes import Pair, client, serving
 from .surroundings import Surroundings, surrounded
 from .workers import Worker
+
+#: How often everything is measured, where nothing else is said.
+ROUNDS: Final = 7
 
 #: ``measured[work][contender][figure]`` has a number for each round.
 Measured: TypeAlias = dict[str, dict[str, dict[str, list[float]]]]
@@ -38,7 +41,7 @@ class Plan:
 
     work: Sequence[str]
     contenders: Sequence[str]
-    rounds: int = 7
+    rounds: int = ROUNDS
     seconds: float = 0.5
     least: int = 20
     idle_seconds: float = 10.0

@@ -85,6 +85,25 @@ def test_a_part_of_a_run_is_not_published(name: str, part: str, refusal: Refusal
     assert said == f"--publish needs a whole run, and {part.partition('=')[0]} make it a part of one"
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "whole"),
+    [
+        ("benchmarks", ["--rounds=6"], 7),
+        ("benchmarks", ["--rounds=1"], 7),
+        ("benchmarks", ["--one-core", "--rounds=9"], 10),
+        ("benchmarks", ["--busy", "--rounds=7"], 10),
+        ("scaling", ["--rounds=4"], 5),
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_run_of_fewer_rounds_is_not_published(
+    name: str, given: list[str], whole: int, refusal: Refusal
+) -> None:
+    said = refusal(name, *given, "--publish")
+    rounds = given[-1].partition("=")[2]
+    assert said == f"--publish needs a whole run of {whole} rounds, and --rounds is {rounds}"
+
+
 def published(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(Path(ROOT, "docs", f"{name}.json").read_text(encoding="utf-8"))
     return found
@@ -121,6 +140,14 @@ def test_a_quick_result_is_not_published(name: str, tmp_path: Path, refusal: Ref
     path.write_text(json.dumps({**published(name), "quick": True}), encoding="utf-8")
     said = refusal(name, f"--render={path}", "--publish")
     assert said == f"--publish needs a whole run, and {path} is of a quick one"
+
+
+@BOTH
+def test_a_result_of_fewer_rounds_is_not_published(name: str, tmp_path: Path, refusal: Refusal) -> None:
+    path = tmp_path / "short.json"
+    path.write_text(json.dumps({**published(name), "rounds": 2}), encoding="utf-8")
+    said = refusal(name, f"--render={path}", "--publish")
+    assert re.fullmatch(rf"--publish needs a whole run of [57] rounds, and {path} has 2", said)
 
 
 @BOTH

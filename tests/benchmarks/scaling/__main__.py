@@ -15,7 +15,7 @@ from tests.benchmarks.workers import ROOT
 from . import chart
 from .curves import CURVES
 from .page import SECTION, document, section, tables
-from .run import Plan, Run
+from .run import ROUNDS, Plan, Run
 
 _OUTPUT: Final = os.path.join(ROOT, "build", "scaling")
 _DOCS: Final = os.path.join(ROOT, "docs")
@@ -43,7 +43,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         ValueError: there is no such curve, less than one round, or a part is to be published.
     """
     programs.check_lengths(options)
-    programs.check_published(options, "curves")
+    programs.check_published(options, "curves", rounds=ROUNDS)
     names = [*CURVES] if options.curves is None else options.curves.split(",")
     for name in names:
         if name not in CURVES:
@@ -53,7 +53,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         points = {name: curve.quick for name, curve in chosen.items()}
         return Plan(points, rounds=options.rounds or 1, seconds=0.1, warm=2)
     points = {name: curve.points for name, curve in chosen.items()}
-    return Plan(points, rounds=options.rounds or Plan(points).rounds)
+    return Plan(points, rounds=options.rounds or ROUNDS)
 
 
 def publish(found: dict[str, Any]) -> list[str]:
@@ -88,7 +88,9 @@ def main() -> int:
         plan = plan_of(options)
         programs.make_directory(directory)
         if options.render:
-            found = programs.result_in(options.render, has=("points",), publish=options.publish)
+            found = programs.result_in(
+                options.render, has=("points",), publish=options.publish, rounds=lambda _: ROUNDS
+            )
     except ValueError as exc:
         parser().error(str(exc))
     if found is None:

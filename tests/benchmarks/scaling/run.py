@@ -29,6 +29,9 @@ _OTHER_FILES: Final = 64
 _WARM: Final = 13
 _WARM_LARGE: Final = 3
 
+#: How often everything is measured, where nothing else is said.
+ROUNDS: Final = 5
+
 
 @attrs.frozen
 class Plan:
@@ -43,7 +46,7 @@ class Plan:
     """
 
     points: Mapping[str, Sequence[float]]
-    rounds: int = 3
+    rounds: int = ROUNDS
     seconds: float = 0.3
     warm: int = _WARM
     contenders: Sequence[str] = tuple(CONTENDERS)
