@@ -61,6 +61,20 @@ def _message_type(owner: Contract[Any, Any], field: attrs.Attribute[Any], value:
         )
 
 
+def _name(owner: Contract[Any, Any], field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{field.name} of the contract is {shown_argument(value)}, must be a str")
+
+
+def _part(owner: Contract[Any, Any], field: attrs.Attribute[Any], value: object) -> None:
+    kind = Negotiation if field.name == "negotiation" else HealthCheck
+    if value is not None and not isinstance(value, kind):
+        given = shown_argument(value)
+        raise TypeError(
+            f"{field.name} of the contract {owner.name} is {given}, must be a {kind.__name__} or None"
+        )
+
+
 def _yes_no_or_function(owner: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, bool):
         _function(owner, field, value)
@@ -146,7 +160,7 @@ class Contract(Generic[RequestT, ResponseT]):
         health: how servers are asked whether they are well, None if they can't be.
     """
 
-    name: str = attrs.field(validator=attrs.validators.instance_of(str))
+    name: str = attrs.field(validator=_name)
     request_type: type[RequestT] = attrs.field(validator=_message_type)
     response_type: type[ResponseT] = attrs.field(validator=_message_type)
     failure: Callable[[RequestT | None, str], ResponseT] | None = attrs.field(
@@ -156,14 +170,8 @@ class Contract(Generic[RequestT, ResponseT]):
         default=_never_mismatched, validator=_function
     )
     repeatable: bool | Callable[[RequestT], bool] = attrs.field(default=False, validator=_yes_no_or_function)
-    negotiation: Negotiation[RequestT, ResponseT] | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(attrs.validators.instance_of(Negotiation)),
-    )
-    health: HealthCheck[RequestT, ResponseT] | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional(attrs.validators.instance_of(HealthCheck)),
-    )
+    negotiation: Negotiation[RequestT, ResponseT] | None = attrs.field(default=None, validator=_part)
+    health: HealthCheck[RequestT, ResponseT] | None = attrs.field(default=None, validator=_part)
 
     def may_repeat(self, request: RequestT) -> bool:
         """Return whether it does no harm to make this request again.
@@ -333,7 +341,10 @@ class Contract(Generic[RequestT, ResponseT]):
             ContractError: :attr:`mismatch` returned neither a str nor None.
         """
         response = self.decode_response(payload)
-        mismatch = self.mismatch(request, response)
+        try:
+            mismatch = self.mismatch(request, response)
+        except StopIteration as exc:  # which a loop over responses would take for its own end
+            raise RuntimeError(f"mismatch of the contract {self.name} raised StopIteration") from exc
         if mismatch is not None:
             if not isinstance(mismatch, str):
                 self._refuse("mismatch", mismatch, "a str that says why, or None")

@@ -211,7 +211,8 @@ class FramedChannel(Channel):
     def look(self) -> bool:
         """Read what is there, without a wait; see :meth:`Channel.look`."""
         try:
-            return self._look()
+            # While a client waited for its place, peer_state() may have read as much as there is room for.
+            return self._decoder.is_full or self._look()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return True
 

@@ -24,6 +24,7 @@ from trio_ipc.errors import (
     TurnTimeoutError,
     UnsolicitedResponseError,
     WriteTimeoutError,
+    shown,
 )
 from trio_ipc.telemetry import CallFailure
 from trio_ipc.transports import PeerState
@@ -74,7 +75,7 @@ def told(exc: BaseException) -> str:
     """Return the words of an exception for another one's message."""
     if isinstance(exc, trio.Cancelled):
         return "it was cancelled"
-    return exc.message if isinstance(exc, IpcError) else repr(exc)
+    return exc.message if isinstance(exc, IpcError) else shown(exc)
 
 
 def why_closed(contract: Contract[Any, Any] | None, *, answered: bool) -> str:

@@ -11,7 +11,7 @@ from trio_ipc.config import IpcConfig
 from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
 from trio_ipc.transports import PeerPolicy
 
-from .client import open_client
+from .client import open_client, seconds_of
 
 
 class Health(enum.StrEnum):
@@ -46,11 +46,13 @@ async def check_health(
         IpcError: nobody could be asked, or nobody answered: in the precise form that fits, as
             :func:`open_client` and :meth:`Client.call` raise it.
         ContractError: the contract's own functions failed, or returned what they must not.
-        TypeError: an argument is of the wrong type.
+        TypeError, ValueError: an argument is of the wrong type, or the timeout no valid one.
 
     Cancellation leaves nothing open.
     """
     contract_of(contract)
+    if timeout is not None:
+        seconds_of(timeout)
     async with open_client(contract, config, peers=peers) as client:
         if contract.health is None:
             return Health.LISTENING

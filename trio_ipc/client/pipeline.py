@@ -353,8 +353,6 @@ class Pipeline(Line[RequestT, ResponseT]):
         surplus = len(payloads) == len(self._in_flight) and self._channel.in_frame
         work = Slice()
         for payload in payloads:
-            if work.is_over(len(payload)):
-                await work.rest()
             pending = self._in_flight[0]
             try:
                 response = self._contract.decode_answer(pending.request, payload)
@@ -370,6 +368,8 @@ class Pipeline(Line[RequestT, ResponseT]):
             pending.response = response
             pending.over.set()
             pending.done(None)
+            if work.is_over(len(payload)):
+                await work.rest()
         if surplus:
             self._break(more_than_asked(self._channel, self._contract))
         return not surplus

@@ -17,31 +17,44 @@ _AT_A_TIME: Final = 0.001
 _BETWEEN_LOOKS: Final = 16_384
 _MESSAGE: Final = 1_024
 
+#: Seconds that a message takes from which on the clock is looked at after each: a contract's functions are
+#: users' code, and so is an iterator of requests, and may take any time. A small message takes 1 to 4 µs.
+_SLOW: Final = 0.00002
+
 
 class Slice:
     """The work of one task, cut by time.
 
-    Ask after each message, or a few of them, whether it :meth:`is_over`; if so, :meth:`rest`.
+    Ask after each message, or after ``at_once`` of them, whether it :meth:`is_over`; if so, :meth:`rest`.
+
+    Attributes:
+        at_once: messages that may be worked through before that is asked. 1 while they are slow, and until
+            the first one was not.
     """
 
-    __slots__ = ("_now", "_until", "_work")
+    __slots__ = ("_looked_at", "_now", "_until", "_work", "at_once")
 
     def __init__(self) -> None:
         self._now = trio.lowlevel.current_clock().current_time
+        self.at_once = 1
         self.begin()
 
     def begin(self) -> None:
         """Begin anew, after a wait."""
-        self._until = self._now() + _AT_A_TIME
+        self._looked_at = now = self._now()
+        self._until = now + _AT_A_TIME
         self._work = 0
 
     def is_over(self, size: int, messages: int = 1) -> bool:
         """Return whether it is the others' turn, after a message of ``size`` bytes, or several together."""
         self._work += size + messages * _MESSAGE
-        if self._work < _BETWEEN_LOOKS:
+        if self._work < _BETWEEN_LOOKS and self.at_once > 1:
             return False
-        self._work = 0
-        return self._now() >= self._until
+        now = self._now()
+        is_quick = now - self._looked_at < _SLOW * self.at_once
+        self.at_once = _BETWEEN_LOOKS // _MESSAGE if is_quick else 1
+        self._work, self._looked_at = 0, now
+        return now >= self._until
 
     async def rest(self) -> None:
         """Let all others have their turn. A checkpoint."""

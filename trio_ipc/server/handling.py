@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
@@ -135,6 +136,21 @@ def ends_the_server(exc: BaseException) -> BaseException | None:
     if fatal is None and not trio.lowlevel.in_trio_task():
         fatal = next((leaf for leaf in leaves(exc) if isinstance(leaf, GeneratorExit)), None)
     return fatal
+
+
+def forget_traceback(exc: BaseException) -> None:
+    """Take the traceback off an exception that was logged, and off those in it.
+
+    A handler may raise the same object each time, such as the error of a future. Its traceback would grow by
+    each of them, keep every request, and take longer and longer to write.
+    """
+    left = [exc]
+    while left:
+        one = left.pop()
+        with suppress(Exception):  # a class of the user's may refuse it
+            one.__traceback__ = None
+            if isinstance(one, BaseExceptionGroup):
+                left += one.exceptions
 
 
 def is_cancelled_here() -> bool:

@@ -108,9 +108,13 @@ def logged(
         level: of the lines.
 
     Raises:
-        TypeError: the handler is not async.
+        TypeError: the handler is not async, ``operation`` is no str or ``level`` no int.
     """
     check_handler(handler)
+    if not isinstance(operation, str):
+        raise TypeError(f"operation is {shown_argument(operation)}, must be a str")
+    if not isinstance(level, int) or isinstance(level, bool):
+        raise TypeError(f"level is {shown_argument(level)}, must be an int such as logging.INFO")
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
         began = time_here()

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from trio_ipc.channel import Channel
+from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.errors import ChannelError, PeerClosedError
 from trio_ipc.transports import PeerState
 
@@ -50,9 +50,11 @@ class Watch:
         "_channel",
         "_first_look",
         "_handling",
+        "_has_more_time",
         "_next_look",
         "_now",
         "_reading",
+        "_watchdog",
         "late",
         "scope",
         "verdict",
@@ -60,12 +62,14 @@ class Watch:
 
     def __init__(self, channel: Channel, watchdog: Watchdog, handler_timeout: float) -> None:
         self._channel = channel
+        self._watchdog = watchdog
         self._now = trio.lowlevel.current_clock().current_time
         # The channel's own time, which may have been made with other settings than the server's.
         self._reading = watchdog.waits(channel.read_timeout, _time_is_up)
-        self._handling = watchdog.waits(handler_timeout, _time_is_up)
+        self._handling = watchdog.waits(handler_timeout, _handler_time_is_up)
         self._first_look = watchdog.waits(_FIRST_LOOK, _look)
         self._next_look = watchdog.waits(_NEXT_LOOK, _look)
+        self._has_more_time = False
         self.late = 0.0
         self.verdict: Verdict | None = None
         self.scope: trio.CancelScope | None = None
@@ -80,12 +84,17 @@ class Watch:
         """A frame is waited for, or the rest of one, and has all of its time from now on."""
         self._reading.begin(self, self._now())
 
+    def was_stopped(self) -> bool:
+        """Return whether what is waited for is overdue because this process was stopped meanwhile."""
+        return self._reading.is_late(self, self._now())
+
     def end_reading(self) -> None:
         """What was waited for has come, or never will."""
         self._reading.end(self)
 
     def begin_handling(self, began: float) -> None:
         """A handler that began then takes its time."""
+        self._has_more_time = False
         self._handling.begin(self, began)
         self._first_look.begin(self, began)
 
@@ -94,6 +103,8 @@ class Watch:
         self._handling.end(self)
         self._first_look.end(self)
         self._next_look.end(self)
+        if self._first_look.is_empty:
+            self._watchdog.sleep_on()  # or a server that has little to do would be woken for nothing
 
     def cancel(self, verdict: Verdict) -> None:
         """Cancel what the connection does."""
@@ -116,6 +127,18 @@ class Watch:
         self.late = late
         self.cancel(Verdict.TIMED_OUT)
 
+    def handler_time_is_up(self, late: float) -> None:
+        """Be told that a handler takes too long.
+
+        Once it has its time anew, if this process was stopped meanwhile: what it waits for may be over, and
+        the tasks by which it waits have not run since.
+        """
+        if late < STOPPED or self._has_more_time:
+            self.time_is_up(late)
+        else:
+            self._has_more_time = True
+            self._handling.begin(self, self._now())
+
     def look(self) -> None:
         """See whether the client of a handler is still there."""
         if self._channel.peer_state() is PeerState.GONE:
@@ -126,6 +149,10 @@ class Watch:
 
 def _time_is_up(watch: Watch, late: float) -> None:
     watch.time_is_up(late)
+
+
+def _handler_time_is_up(watch: Watch, late: float) -> None:
+    watch.handler_time_is_up(late)
 
 
 def _look(watch: Watch, _late: float) -> None:

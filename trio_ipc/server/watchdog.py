@@ -2,8 +2,8 @@
 
 All waits of one length are due in the order in which they began. So a dict that keeps that order is all it
 takes for each length: a wait is one insertion and one removal, 0.1 µs, where a cancel scope costs 5 to 8. The
-task sleeps until the oldest wait is due. It is not woken for waits that are over: it finds that out when it
-wakes anyway. This module must never know what is waited for, nor what becomes of it.
+task sleeps until the oldest wait is due. Most waits are over long before, which it finds out when it wakes.
+This module must never know what is waited for, nor what becomes of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ class Waits(Generic[_WaiterT]):
         """Note that the wait is over. Does nothing if its time was up before."""
         self._due.pop(waiter, None)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._due
+
+    def is_late(self, waiter: _WaiterT, now: float) -> bool:
+        """Return whether a wait was due so long ago that this process must have been stopped meanwhile."""
+        return now >= self._due.get(waiter, math.inf) + STOPPED
+
     def next_due(self) -> float:
         """Return when the oldest wait is due."""
         return next(iter(self._due.values()), math.inf)
@@ -87,10 +96,19 @@ class Watchdog:
         """Look by then at the latest."""
         self.wakes_at = self._sleep.deadline = deadline
 
+    def sleep_on(self) -> None:
+        """Wake no sooner than for what still waits."""
+        due = self._next_due()
+        if due > self.wakes_at:
+            self.wake_by(due)
+
+    def _next_due(self) -> float:
+        return min((kind.next_due() for kind in self._kinds.values()), default=math.inf)
+
     async def run(self) -> None:
         """Sleep until something is due, end it, and so on until cancelled."""
         while True:
-            self.wakes_at = min((kind.next_due() for kind in self._kinds.values()), default=math.inf)
+            self.wakes_at = self._next_due()
             with trio.CancelScope(deadline=self.wakes_at) as self._sleep:
                 await trio.sleep_forever()
             if trio.current_time() > self.wakes_at + STOPPED:

@@ -72,7 +72,8 @@ class UnixListener(DetachableListener[unix.UnixStream], LocalListener[unix.UnixS
                 await trio.lowlevel.checkpoint()
             else:
                 stream = self._made_stream(sock)
-                if not has_waited:  # else that was the checkpoint; one more would keep the client waiting
+                # A wait was a checkpoint, and another one would keep its client waiting.
+                if stream is None or not has_waited:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 if stream is not None:
                     return stream
