@@ -34,6 +34,11 @@ def rounds_of(surroundings: Surroundings) -> int:
     return ROUNDS if surroundings is Surroundings.QUIET else _STRAINED_ROUNDS
 
 
+def work_of(surroundings: Surroundings) -> Sequence[str]:
+    """Return what a whole run measures."""
+    return [*NAMES] if surroundings is Surroundings.QUIET else _STRAINED_WORK
+
+
 def section_of(surroundings: Surroundings) -> re.Pattern[str]:
     """Find where the page has the tables of these surroundings."""
     return re.compile(
@@ -79,7 +84,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     for name in names:
         if name not in CONTENDERS:
             raise ValueError(f"there is no contender {name!r}; there are {', '.join(CONTENDERS)}")
-    work = _STRAINED_WORK if strained else [*NAMES]
+    work = work_of(surroundings)
     plan = Plan(
         work=work if options.work is None else chosen(options.work),
         contenders=[name for name in CONTENDERS if name in names],
@@ -98,8 +103,7 @@ def publish(found: dict[str, Any], rows: Sequence[Rows]) -> list[str]:
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
     [before, after] = section_of(Surroundings(found["surroundings"])).split(page)
-    with open(_PAGE, "w", encoding="utf-8") as file:
-        file.write(before + section(found, rows) + after)
+    programs.replace(_PAGE, before + section(found, rows) + after)
     return [*written, os.path.basename(_PAGE)]
 
 
@@ -117,8 +121,7 @@ def file_of(surroundings: Surroundings) -> str:
 def write(found: dict[str, Any], directory: str) -> list[str]:
     """Write the JSON file and the chart, if it can be drawn, and return their names."""
     name = file_of(Surroundings(found["surroundings"]))
-    with open(os.path.join(directory, f"{name}.json"), "w", encoding="utf-8") as file:
-        file.write(text_of(found))
+    programs.replace(os.path.join(directory, f"{name}.json"), text_of(found))
     try:
         chart.draw(found, os.path.join(directory, f"{name}.svg"))
     except ImportError as exc:
@@ -142,6 +145,7 @@ def main() -> int:
                 has=has,
                 publish=options.publish,
                 rounds=lambda of: rounds_of(Surroundings(of["surroundings"])),
+                measures=lambda of: work_of(Surroundings(of["surroundings"])),
             )
     except ValueError as exc:
         parser().error(str(exc))

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -70,7 +71,12 @@ def check_published(options: argparse.Namespace, *parts: str, rounds: int) -> No
 
 
 def result_in(
-    path: str, *, has: Sequence[str], publish: bool, rounds: Callable[[dict[str, Any]], int]
+    path: str,
+    *,
+    has: Sequence[str],
+    publish: bool,
+    rounds: Callable[[dict[str, Any]], int],
+    measures: Callable[[dict[str, Any]], Iterable[str]],
 ) -> dict[str, Any]:
     """Return the result of an earlier run.
 
@@ -79,6 +85,7 @@ def result_in(
         has: what only a result of this program has.
         publish: whether it is to be published.
         rounds: says how many a whole run like it has.
+        measures: says what one measures, by the names in its result.
 
     Raises:
         ValueError: it cannot be read, is something else, or is of less than a whole run and to be published.
@@ -98,7 +105,23 @@ def result_in(
         raise ValueError(
             f"--publish needs a whole run of {rounds(found)} rounds, and {path} has {found['rounds']}"
         )
+    lacks = [name for name in measures(found) if name not in found["measured"]] if publish else []
+    if lacks:
+        raise ValueError(f"--publish needs a whole run, and {path} lacks {', '.join(lacks)}")
     return found
+
+
+def replace(path: str, text: str) -> None:
+    """Write a file anew, or leave the old one as it is: a full disk must not cost what was published."""
+    beside = f"{path}.new"
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
 
 
 def make_directory(path: str) -> None:

@@ -15,6 +15,8 @@ from typing import Final
 
 import trio
 
+from .workers import ContenderError
+
 
 class Surroundings(enum.StrEnum):
     """What the machine is like."""
@@ -87,6 +89,8 @@ async def _burning(core: int) -> AsyncIterator[None]:
     try:
         os.sched_setaffinity(burner.pid, {core})
         yield
+        if burner.returncode is not None:
+            raise ContenderError(f"what kept core {core} busy has ended, by {burner.returncode}")
     finally:
         with trio.CancelScope(shield=True):
             burner.kill()

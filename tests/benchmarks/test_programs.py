@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import trio
 
 from tests.benchmarks import __main__ as suite
-from tests.benchmarks import programs
+from tests.benchmarks import programs, surroundings
 from tests.benchmarks.scaling import __main__ as scaling
-from tests.benchmarks.workers import ROOT
+from tests.benchmarks.surroundings import Surroundings, surrounded
+from tests.benchmarks.workers import ROOT, ContenderError
 from tests.platforms import unix_only
 
 pytestmark = unix_only
@@ -148,6 +151,58 @@ def test_a_result_of_fewer_rounds_is_not_published(name: str, tmp_path: Path, re
     path.write_text(json.dumps({**published(name), "rounds": 2}), encoding="utf-8")
     said = refusal(name, f"--render={path}", "--publish")
     assert re.fullmatch(rf"--publish needs a whole run of [57] rounds, and {path} has 2", said)
+
+
+@BOTH
+def test_a_result_of_a_part_is_not_published(name: str, tmp_path: Path, refusal: Refusal) -> None:
+    whole = published(name)
+    path = tmp_path / "part.json"
+    left = dict([*whole["measured"].items()][:1])
+    path.write_text(json.dumps({**whole, "measured": left}), encoding="utf-8")
+    said = refusal(name, f"--render={path}", "--publish")
+    assert said.startswith(f"--publish needs a whole run, and {path} lacks ")
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("old", encoding="utf-8")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as here:
+        here.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            programs.replace(str(path), "new")
+    assert (path.read_text(encoding="utf-8"), os.listdir(tmp_path)) == ("old", ["page.md"])
+    programs.replace(str(path), "new")
+    assert (path.read_text(encoding="utf-8"), os.listdir(tmp_path)) == ("new", ["page.md"])
+
+
+async def _while_its_burners_end() -> None:
+    async with surrounded(Surroundings.BUSY):
+        for burner in _BURNERS:
+            await burner.wait()
+
+
+_BURNERS: list[trio.Process] = []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+async def test_a_machine_that_is_not_busy_any_longer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_process = trio.lowlevel.open_process
+
+    async def noted(*arguments: Any, **options: Any) -> trio.Process:
+        _BURNERS.append(await open_process(*arguments, **options))
+        return _BURNERS[-1]
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", noted)
+    monkeypatch.setattr(surroundings, "_BURNER", "raise SystemExit(3)")
+    with pytest.raises(ContenderError, match="has ended, by 3"):
+        await _while_its_burners_end()
+    _BURNERS.clear()
 
 
 @BOTH

@@ -7,6 +7,7 @@ is used for.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import trio
 
@@ -21,23 +22,24 @@ class _Waiter:
 
     Attributes:
         task: whose.
-        due: when the wait is over by ``read_timeout_ms``, if the alarm is to end it; else infinity.
+        deadline: of the caller's own, if the alarm is to end the wait by then; else infinity.
+        due: when the alarm is to end it, by that or by ``read_timeout_ms``; else infinity.
         has_turn: whether it got one.
     """
 
-    __slots__ = ("due", "has_turn", "task")
+    __slots__ = ("deadline", "due", "has_turn", "task")
 
-    def __init__(self, due: float) -> None:
+    def __init__(self, until: float = math.inf, deadline: float = math.inf) -> None:
         self.task = trio.lowlevel.current_task()
-        self.due = due
+        self.deadline = deadline
+        self.due = min(until, deadline)
         self.has_turn = False
 
 
 class Turns:
     """Leave to use a connection, first come, first served.
 
-    All who wait have the same time, and so one alarm for the first of them is enough, instead of a cancel
-    scope for each.
+    One alarm, for whose time is up first, is enough for all who wait, instead of a cancel scope for each.
 
     Args:
         at_a_time: how many callers may have it at the same time.
@@ -53,7 +55,8 @@ class Turns:
         self._endpoint = endpoint
         self._read_timeout_ms = read_timeout_ms
         self._free = at_a_time
-        self._waiting: dict[_Waiter, None] = {}  # in the order in which they came
+        # In the order in which they came. A dict is searched for its first one from where that was once.
+        self._waiting: OrderedDict[_Waiter, None] = OrderedDict()
         self._nursery = nursery
         self._alarm: Alarm | None = None
         #: Whether the alarm's task was cancelled, and stays for those alone who wait under a shield.
@@ -86,15 +89,19 @@ class Turns:
         ahead = self._at_a_time + len(self._waiting)
         limit = self._read_timeout_ms / 1000 if limited else math.inf
         until = trio.current_time() + limit
-        if deadline == math.inf and self._set_alarm(until):
-            waiter = _Waiter(until)
+        if self._set_alarm(min(until, deadline)):
+            waiter = _Waiter(until, deadline)
             await self._park(waiter)
+            if trio.current_time() >= deadline:
+                if waiter.has_turn:  # too late: it came in the moment in which the alarm was about to ring
+                    self.give_back()
+                raise self._no_turn(ahead)
             if not waiter.has_turn:
                 raise self._no_turn(ahead, limit)
             return
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
-                await self._park(_Waiter(math.inf))
+                await self._park(_Waiter())
                 return
             now = trio.current_time()
             if now >= deadline:
@@ -168,10 +175,10 @@ class Turns:
         """End the waits whose time is up, and set the alarm for the next one."""
         now = trio.current_time()
         for waiter in [*self._waiting]:
-            if waiter.due <= now < waiter.due + STOPPED:
+            if now >= waiter.deadline or waiter.due <= now < waiter.due + STOPPED:
                 self._wake(waiter)
-            elif waiter.due <= now:
-                waiter.due = now + self._read_timeout_ms / 1000  # this process was stopped
+            elif waiter.due <= now:  # this process was stopped
+                waiter.due = min(now + self._read_timeout_ms / 1000, waiter.deadline)
         due = min((waiter.due for waiter in self._waiting), default=math.inf)
         if due < math.inf:
             alarm.set(due)

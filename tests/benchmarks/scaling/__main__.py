@@ -62,15 +62,13 @@ def publish(found: dict[str, Any]) -> list[str]:
     with open(_PAGE, encoding="utf-8") as file:
         page = file.read()
     [before, after] = SECTION.split(page)
-    with open(_PAGE, "w", encoding="utf-8") as file:
-        file.write(before + section(found) + after)
+    programs.replace(_PAGE, before + section(found) + after)
     return [*written, os.path.basename(_PAGE)]
 
 
 def write(found: dict[str, Any], directory: str) -> list[str]:
     """Write the JSON file and the curves, if they can be drawn, and return their names."""
-    with open(os.path.join(directory, "scaling.json"), "w", encoding="utf-8") as file:
-        file.write(text_of(found))
+    programs.replace(os.path.join(directory, "scaling.json"), text_of(found))
     try:
         chart.draw(found, os.path.join(directory, "scaling.svg"))
     except ImportError as exc:
@@ -89,7 +87,11 @@ def main() -> int:
         programs.make_directory(directory)
         if options.render:
             found = programs.result_in(
-                options.render, has=("points",), publish=options.publish, rounds=lambda _: ROUNDS
+                options.render,
+                has=("points",),
+                publish=options.publish,
+                rounds=lambda _: ROUNDS,
+                measures=lambda _: CURVES,
             )
     except ValueError as exc:
         parser().error(str(exc))
