@@ -7,6 +7,7 @@ is chained. This module imports nothing of the project and must never do any I/O
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 
@@ -307,11 +308,20 @@ def leaves(exc: BaseException) -> list[BaseException]:
     found, left = [], [exc]
     while left:  # and not by recursion: a group may be deeper than Python's stack
         one = left.pop()
-        if isinstance(one, BaseExceptionGroup):
-            left += reversed(one.exceptions)
-        else:
+        inner = _exceptions_in(one)
+        if inner is None:
             found.append(one)
+        else:
+            left += reversed(inner)
     return found
+
+
+def _exceptions_in(exc: BaseException) -> Sequence[BaseException] | None:
+    """Return what a group holds; None of what is none, or is of a user's class that refuses to tell."""
+    try:
+        return exc.exceptions if isinstance(exc, BaseExceptionGroup) else None
+    except Exception:  # noqa: BLE001 - as said
+        return None
 
 
 def ends_the_program(exc: BaseException) -> BaseException | None:

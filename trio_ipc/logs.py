@@ -7,7 +7,6 @@ a connection or the server. This module must never decide what is worth a line.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import sys
@@ -109,8 +108,11 @@ def _was_made(exc: KeyError) -> bool:
 def _tell_on_stderr() -> None:
     """Do what :mod:`logging` does where a handler of its own raises (Handler.handleError)."""
     if logging.raiseExceptions and sys.stderr is not None:
-        with contextlib.suppress(Exception):
+        try:
             traceback.print_exc(file=sys.stderr)
+        except BaseException as exc:
+            if ends_the_program(exc) is not None:
+                raise
 
 
 def time_here() -> float:

@@ -183,3 +183,25 @@ def test_a_histogram_counts_one_value_as_it_counts_many(seconds: float) -> None:
     assert one.snapshot() == many.snapshot()
 
 
+
+
+class RefusesToTell(ExceptionGroup[Exception]):
+    @property
+    def exceptions(self) -> tuple[Exception, ...]:
+        raise ValueError("not told")
+
+    def __str__(self) -> str:
+        return "a group of mine"
+
+
+async def test_a_group_that_refuses_to_tell_is_a_failed_response(endpoint: MemoryEndpoint) -> None:
+    async def handler(_: DetectionTask, __: Call) -> DetectionResult:
+        raise RefusesToTell("mine", [ValueError()])
+
+    async with open_server(handler, DETECTION, endpoint), open_client_at(DETECTION, endpoint) as client:
+        for _ in range(2):
+            result = await client.call(task("t"))
+            assert (result.success, result.error_message) == (
+                False,
+                "the handler failed: RefusesToTell: a group of mine",
+            )
