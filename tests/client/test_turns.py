@@ -106,13 +106,13 @@ async def test_a_turn_that_comes_with_the_deadline_goes_to_the_next_one(autojump
             await trio.sleep(0.5)
             turns.give_back()
 
-        async def wait_in_vain() -> None:
+        async def time_out() -> None:
             with pytest.raises(CallTimeoutError, match="nothing was sent"):
                 await turns.wait(deadline=0.5)
 
         async with trio.open_nursery() as waiting:
             waiting.start_soon(give_back)
-            waiting.start_soon(wait_in_vain)
+            waiting.start_soon(time_out)
             await trio.testing.wait_all_tasks_blocked()
             await turns.wait()
         assert trio.current_time() == 0.5
