@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from collections.abc import Iterator
+from typing import Final
 
 import trio
 
@@ -18,90 +18,13 @@ from trio_ipc.channel import close_at_once
 from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.transports.duplex import READ_SIZE, OneAtATime
 
+from .faultinbox import Inbox
 from .faultrules import EndOfFile, Reset, Stall
 from .faultscript import FaultScript, Pause, Step
 from .waiting import stalled, wait_until_gone
 from .wrapping import WrappedStream
 
-#: What may wait to be read: a step that is no pause, or the error by which the inner stream broke.
-_Arrived: TypeAlias = bytes | Stall | Reset | EndOfFile | trio.BrokenResourceError
-
 _RESET: Final = "the connection is broken: the script of faults has reset it"
-
-
-class Inbox:
-    """What has come and was not read yet, each with the moment from which on it may be had.
-
-    A pause holds up what is behind it, from the moment at which that has come.
-    """
-
-    def __init__(self) -> None:
-        self._reset_at = math.inf
-        self._arrived: deque[tuple[float, _Arrived]] = deque()
-        self._taken = 0  # bytes of the first of it
-        self._pause = 0.0
-        self._last = -math.inf
-
-    def __bool__(self) -> bool:
-        """Return whether there is anything, now or later."""
-        return bool(self._arrived)
-
-    def add(self, steps: Iterable[Step | trio.BrokenResourceError]) -> None:
-        """Add what has come now."""
-        for step in steps:
-            if isinstance(step, Pause):
-                self._pause += step.seconds
-                continue
-            self._last = max(self._last, trio.current_time()) + self._pause
-            self._pause = 0.0
-            self._arrived.append((self._last, step))
-            if isinstance(step, Reset):
-                self._reset_at = self._last
-
-    @property
-    def is_reset(self) -> bool:
-        """Whether the connection is to be broken by now."""
-        return self._reset_at < math.inf and self._reset_at <= trio.current_time()
-
-    @property
-    def is_stalled(self) -> bool:
-        """Whether nothing more will come."""
-        return bool(self._arrived) and isinstance(self._arrived[0][1], Stall)
-
-    @property
-    def ends_in_stall(self) -> bool:
-        """Whether nothing will come behind what is there."""
-        return bool(self._arrived) and isinstance(self._arrived[-1][1], Stall)
-
-    def clear(self) -> None:
-        """Lose everything."""
-        self._arrived.clear()
-        self._taken = 0
-
-    def next_at(self) -> float:
-        """Return when the next of it may be had."""
-        return math.inf if self.is_stalled else self._arrived[0][0]
-
-    def due(self) -> _Arrived | None:
-        """Return the next of it if it may be had now."""
-        if self._arrived and self.next_at() <= trio.current_time():
-            return self._arrived[0][1]
-        return None
-
-    def take(self, max_bytes: int) -> bytes | None:
-        """Return bytes that may be had now, ``b""`` at the end, and None if there is nothing."""
-        step = self.due()
-        if isinstance(step, bytes):
-            data = step[self._taken : self._taken + max_bytes]
-            self._taken += len(data)
-            if self._taken == len(step):
-                self._arrived.popleft()
-                self._taken = 0
-            return data
-        if isinstance(step, trio.BrokenResourceError):
-            self._arrived.popleft()
-            raise step
-        return b"" if isinstance(step, EndOfFile) else None
 
 
 class FaultyStream(WrappedStream):
@@ -125,6 +48,7 @@ class FaultyStream(WrappedStream):
         self._to_be_closed = False
         self._over = trio.Event()
         self._waiting = OneAtATime("receiving on this stream")
+        self._reader: trio.CancelScope | None = None  # the wait of who waits for the inner stream
         self._inbox.add(receiving.start())
         self._to_send.extend(sending.start())
         if Reset() in self._to_send or self._inbox.is_reset:
@@ -157,12 +81,22 @@ class FaultyStream(WrappedStream):
             elif self._inbox or self._broken:
                 await self._wait_until(self._inbox.next_at() if self._inbox else -math.inf)
             else:
-                with self._inner_closed_by_reset():
-                    await self.duplex.wait_readable()
+                await self._wait_for_inner()
             self._look()
             await self._finish_break()
         if self._closed:
             self._check_usable()
+
+    async def _wait_for_inner(self) -> None:
+        """Wait until the inner stream has something, or until another task's look has taken it in."""
+        try:
+            with trio.CancelScope() as self._reader, self._inner_closed_by_reset():
+                await self.duplex.wait_readable()
+        except trio.BrokenResourceError:
+            if not self._inbox:  # else read() has what came before the script broke the connection
+                raise
+        finally:
+            self._reader = None
 
     async def _wait_stalled(self) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -203,6 +137,8 @@ class FaultyStream(WrappedStream):
             self._inward.was_met()
         if self._inbox.is_reset and not self._broken:
             self._break(keep_arrived=True)
+        if self._reader is not None and (self._inbox or self._broken):
+            self._reader.cancel()  # nothing else tells it: the inner stream may have nothing more
 
     # --- Sending ---
 
