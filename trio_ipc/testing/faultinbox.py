@@ -8,15 +8,21 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import trio
+
+from trio_ipc.transports.duplex import READ_SIZE
 
 from .faultrules import EndOfFile, Reset, Stall
 from .faultscript import Pause, Step
 
 #: What may wait to be read: a step that is no pause, or the error by which the inner stream broke.
 _Arrived: TypeAlias = bytes | Stall | Reset | EndOfFile | trio.BrokenResourceError
+
+#: Bytes that may be here before more is asked for: as many as one read gives, so that a peer which sends much
+#: feels that nobody reads.
+_MOST: Final = READ_SIZE
 
 
 class Inbox:
@@ -29,6 +35,7 @@ class Inbox:
         self._reset_at = math.inf
         self._arrived: deque[tuple[float, _Arrived]] = deque()
         self._taken = 0  # bytes of the first of it
+        self._size = 0  # bytes of all of it
         self._pause = 0.0
         self._last = -math.inf
 
@@ -45,8 +52,16 @@ class Inbox:
             self._last = max(self._last, trio.current_time()) + self._pause
             self._pause = 0.0
             self._arrived.append((self._last, step))
-            if isinstance(step, Reset):
+            if isinstance(step, bytes):
+                self._size += len(step)
+            elif isinstance(step, Reset):
                 self._reset_at = self._last
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be asked for: none behind what ends it."""
+        is_over = bool(self._arrived) and not isinstance(self._arrived[-1][1], bytes)
+        return 0 if is_over else max(0, _MOST - self._size)
 
     @property
     def is_reset(self) -> bool:
@@ -66,7 +81,7 @@ class Inbox:
     def clear(self) -> None:
         """Lose everything."""
         self._arrived.clear()
-        self._taken = 0
+        self._taken = self._size = 0
 
     def next_at(self) -> float:
         """Return when the next of it may be had."""
@@ -84,6 +99,7 @@ class Inbox:
         if isinstance(step, bytes):
             data = step[self._taken : self._taken + max_bytes]
             self._taken += len(data)
+            self._size -= len(data)
             if self._taken == len(step):
                 self._arrived.popleft()
                 self._taken = 0

@@ -81,8 +81,8 @@ class Truncate:
 class Reset:
     """Breaks the connection before the byte, as soon as all before it is through: for both sides at once.
 
-    In receiving, a local stream is looked at before each send, too. Any other is so only by reading: what is
-    sent before the next read goes out.
+    In receiving, a local stream is looked at before each send, too, and again after each wait of a send. Any
+    other is so only by reading: what is sent before the next read goes out.
     """
 
 

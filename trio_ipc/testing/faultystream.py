@@ -16,7 +16,7 @@ import trio
 
 from trio_ipc.channel import close_at_once
 from trio_ipc.transports import LocalStream, PeerState
-from trio_ipc.transports.duplex import READ_SIZE, OneAtATime
+from trio_ipc.transports.duplex import OneAtATime
 
 from .faultinbox import Inbox
 from .faultrules import EndOfFile, Reset, Stall
@@ -117,10 +117,13 @@ class FaultyStream(WrappedStream):
         return PeerState.OPEN if due is None else PeerState.HALF_CLOSED
 
     def _look(self) -> None:
-        """Take in what has come, up to what the script lets through; break what it is time to break."""
-        while not (self._inbox or self._broken):
+        """Take in what has come, up to what the script lets through; break what it is time to break.
+
+        What is not read yet hides nothing that comes behind it, as long as there is room.
+        """
+        while not self._broken and (room := self._inbox.room):
             try:
-                data = self.duplex.read(READ_SIZE)
+                data = self.duplex.read(room)
             except trio.BrokenResourceError as exc:
                 self._inbox.add([exc])  # a socket says it only once, and maybe not to who reads
                 break
@@ -178,6 +181,7 @@ class FaultyStream(WrappedStream):
             await self._ready_to_send()
             with self._inner_closed_by_reset():
                 await self.inner.wait_send_all_might_not_block()
+            await self._ready_to_send()
 
     async def send_eof(self) -> None:
         """Close the sending side, after what the script kept back."""
@@ -196,6 +200,7 @@ class FaultyStream(WrappedStream):
         while self._to_send:
             step = self._to_send[0]
             if isinstance(step, bytes):
+                await self._ready_to_send()
                 sent = await self._send_inner(memoryview(step)[self._sent :])
                 self._sent += sent
                 self._outward.given(sent)
@@ -221,7 +226,14 @@ class FaultyStream(WrappedStream):
 
     async def _send_inner(self, data: memoryview) -> int:
         with self._inner_closed_by_reset():
-            sent = self.duplex.write(data) or await self.duplex.write_some(data)
+            sent = self.duplex.write(data)
+            if not sent and self.duplex.writes_at_once:
+                # write_some() would send as soon as there is room, whatever has come meanwhile.
+                await self.inner.wait_send_all_might_not_block()
+                await self._ready_to_send()
+                sent = self.duplex.write(data)
+            if not sent:
+                sent = await self.duplex.write_some(data)
         self._check_usable()  # it may have been reset meanwhile, in the other direction
         return sent
 
@@ -238,7 +250,7 @@ class FaultyStream(WrappedStream):
             self._send_at = trio.current_time() + step.seconds
         await self._wait_until(self._send_at)
         self._send_at = None
-        self._check_usable()
+        await self._ready_to_send()
 
     async def _send_stalled(self) -> None:
         self._outward.was_met()
@@ -269,7 +281,8 @@ class FaultyStream(WrappedStream):
             for step in self._outward.end():
                 if not isinstance(step, bytes):
                     return
-                sent = self.duplex.write(step)
+                self._look()
+                sent = 0 if self._broken else self.duplex.write(step)
                 self._outward.given(sent)
                 if sent < len(step):
                     return
