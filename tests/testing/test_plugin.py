@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.platforms import UNDER_WINE, unix_only
+from tests.testing.inner_pytest import long_under_wine, run
 from trio_ipc import ConfigError, IpcConfig
-
-long_under_wine = pytest.mark.skipif(UNDER_WINE, reason="Wine takes long to start another pytest")
 
 HANDLER = """
 import pytest
@@ -36,17 +35,6 @@ def has_legacy() -> bool:
     except ConfigError:
         return False
     return True
-
-
-def run(pytester: pytest.Pytester, code: str, *arguments: str, trio_mode: bool = True) -> pytest.RunResult:
-    pytester.makepyfile(code)
-    pytester.makeini(
-        f"[pytest]\ntrio_mode = {str(trio_mode).lower()}\nfilterwarnings = error\naddopts = --strict-markers"
-    )
-    # Under Wine the package is on the path and not installed, and so has no entry points.
-    plugin = ["-p", "pytest_trio_ipc"] if UNDER_WINE else []
-    lean = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:xdist"]
-    return pytester.runpytest_subprocess(*lean, *plugin, *arguments)
 
 
 def test_a_server_and_a_client_are_two_lines_at_an_endpoint_of_their_own(pytester: pytest.Pytester) -> None:

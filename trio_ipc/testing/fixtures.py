@@ -14,6 +14,7 @@ import trio
 from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract
+from trio_ipc.errors import leaves
 from trio_ipc.server import Handler, Server
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
@@ -60,8 +61,14 @@ def known_kinds() -> list[str]:
 
 @asynccontextmanager
 async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
-    """Give a function that starts servers; they are cancelled when the block ends."""
+    """Give a function that starts servers; they are cancelled when the block ends.
+
+    A failure cancels the test if that has a task of its own, as under pytest-trio. Else, as under anyio's
+    plugin, one task runs fixtures and tests in turn, and a cancellation would end that for all of them: the
+    failure is kept, and raised when the block ends.
+    """
     outcome = Outcome()
+    owner = trio.lowlevel.current_task()
     # Without the servers in it: the test is cancelled while their connections are still open.
     block = trio.CancelScope()
     with outcome.told():
@@ -74,9 +81,11 @@ async def server_starter(endpoint: IpcEndpoint) -> AsyncIterator[StartServer]:
                 **settings: Any,
             ) -> Server[Any, Any]:
                 check_handler(handler)
-                telling = telling_handler(handler, outcome, block, ended=_test_is_cancelled)
+                shared = _is_within(owner)
+                to_cancel = trio.CancelScope() if shared else block
+                telling = telling_handler(handler, outcome, to_cancel, ended=_test_is_cancelled)
                 opened = open_server(telling, contract, endpoint, config, **settings)
-                server: Server[Any, Any] = await nursery.start(_run, opened)
+                server: Server[Any, Any] = await nursery.start(_run, opened, outcome if shared else None)
                 return server
 
             with block:
@@ -94,10 +103,28 @@ async def _test_is_cancelled() -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
-async def _run(opened: Any, *, task_status: trio.TaskStatus[Server[Any, Any]]) -> None:
-    async with opened as server:
-        task_status.started(server)
-        await server.wait_stopped()
+def _is_within(owner: trio.lowlevel.Task) -> bool:
+    """Whether what calls this is a task, or was started by one."""
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None and task is not owner:
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return task is owner
+
+
+async def _run(
+    opened: Any, keeps_failures: Outcome | None, *, task_status: trio.TaskStatus[Server[Any, Any]]
+) -> None:
+    has_started = False
+    try:
+        async with opened as server:
+            task_status.started(server)
+            has_started = True
+            await server.wait_stopped()
+    except BaseException as exc:
+        cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
+        if keeps_failures is None or cancelled or not has_started:
+            raise
+        keeps_failures.failed(exc)
 
 
 @asynccontextmanager
