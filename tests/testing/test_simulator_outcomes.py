@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support import succeed, task
+from tests.platforms import unix_only
+from tests.support import frame, succeed, success, task
 from trio_ipc import Call, IpcError
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.testing import (
@@ -21,11 +22,13 @@ from trio_ipc.testing import (
     answer,
     bad_checksum,
     close_mid_frame,
+    fail,
     hang,
     open_client_at,
     simulate_collector,
     slow,
 )
+from trio_ipc.testing.pair import an_endpoint
 
 
 async def asked(*script: Behaviour, use_all: bool = False) -> None:
@@ -136,3 +139,32 @@ async def test_a_handler_that_returns_no_response_is_told_as_by_a_server(behavio
             open_client_at(DETECTION, collector.endpoint) as client,
         ):
             await client.call(task())
+
+
+@pytest.mark.parametrize("over", ["memory", pytest.param("interprocess", marks=unix_only)])
+@pytest.mark.parametrize("first", [hang(), slow(0)], ids=["hang", "slow"])
+async def test_what_a_client_that_has_left_had_sent_ahead_uses_nothing_of_the_script(
+    first: Behaviour, over: str
+) -> None:
+    left = trio.Event()
+
+    async def wait_then_behave(request: Any, reply: Reply[Any, Any]) -> None:
+        await reply.wait_left()
+        left.set()
+        with suppress(trio.BrokenResourceError):
+            await first(request, reply)
+
+    with an_endpoint(over) as endpoint:
+        async with simulate_collector(
+            wait_then_behave, fail("for the second"), endpoint=endpoint
+        ) as collector:
+            stream = await endpoint.connect()
+            await stream.send_all(frame(task("1")) + frame(task("2")))
+            await collector.wait_asked(1)
+            await stream.aclose()
+            await left.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [request.task_id for request in collector.asked] == ["1"]
+            async with open_client_at(DETECTION, endpoint) as client:
+                assert (await client.call(task("3"))).error_message == "for the second"
+                assert await client.call(task("4")) == success("4")

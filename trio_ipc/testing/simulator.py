@@ -24,7 +24,7 @@ from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT,
 from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves, shown
 from trio_ipc.server import Call, Handler
 from trio_ipc.server.handling import check_handler
-from trio_ipc.transports import LocalStream
+from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
 from .checking import check_bool, check_whole, returned_message
@@ -293,8 +293,8 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                     self._outcome.failed(exc)
                     raise
                 raise rest from None  # it was cancelled at the same time
-            if reply.closed:
-                return
+            if reply.closed or stream.peer_state() is PeerState.GONE:
+                return  # what a client that has left had sent ahead is nothing of the script
 
     def _behaviour_for(self, request: RequestT) -> Behaviour:
         self.asked.append(request)
