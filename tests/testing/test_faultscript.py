@@ -63,6 +63,19 @@ from .played import SECOND, TWO, merged, played
             [at_byte(1, Dribble(2, 0.5, count=3))],
             [b"0", b"12", Pause(0.5), b"3456789"],
         ),
+        (
+            [at_byte(0, Dribble(2)), at_byte(1, Dribble(3, count=4)), at_byte(2, Dribble(1, count=2))],
+            [b"0", b"1", b"2", b"3", b"4", b"56", b"78", b"9"],
+        ),
+        ([at_byte(0, Dribble(2, count=4)), at_byte(1, Dribble(3, count=3))], [b"0", b"123", b"456789"]),
+        (
+            [
+                at_byte(0, Dribble(2, 0.5)),
+                at_byte(2, Dribble(3, 2, count=3)),
+                at_byte(7, Dribble(1, count=1)),
+            ],
+            [b"01", Pause(0.5), b"234", Pause(2), b"56", Pause(0.5), b"7", Pause(0.5), b"89", Pause(0.5)],
+        ),
         ([at_byte(4, Merge(100))], [b"0123", b"456789"]),
         ([at_byte(2, Merge(4)), at_byte(4, Reset())], [b"01", b"23", Reset()]),
     ],

@@ -100,6 +100,8 @@ class Split:
 class Dribble:
     """Gives the bytes from this one on in small pieces. Without a pause, in sending, those are short writes.
 
+    One that begins within another takes its place; where it ends, the other goes on if it is not over.
+
     Attributes:
         size: bytes to a piece.
         seconds: for how long each further piece is held up, as by :class:`Delay`.

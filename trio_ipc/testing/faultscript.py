@@ -61,6 +61,14 @@ class _Copy(NamedTuple):
     strike: Strike
 
 
+class _Dribbling(NamedTuple):
+    """Bytes that come in pieces, and up to where."""
+
+    until: float
+    fault: Dribble
+    strike: Strike
+
+
 class FaultScript:
     """One direction of one stream: takes the bytes that go in, gives the steps that come out.
 
@@ -108,8 +116,7 @@ class FaultScript:
         self._holds: list[Strike] = []
         self._keeping: list[Strike] = []  # those that have kept something back
         self._held = bytearray()
-        self._dribble: Strike | None = None
-        self._dribble_until: float = 0
+        self._dribbles: list[_Dribbling] = []  # the last is what happens, and ends first
         self._in_piece = 0
         self._new_piece = False
 
@@ -195,10 +202,11 @@ class FaultScript:
         """Return how many of these bytes, from there on, meet the same fate."""
         if self._flips:
             return 1
-        ends = [*self._places.next, self._drop_until, self._dribble_until, self._hold_until]
+        ends = [*self._places.next, self._drop_until, self._hold_until]
         ends += [copied.until for copied in self._copies]
-        if self._dribble is not None:
-            ends.append(self._position + self._piece_size - self._in_piece)
+        if self._dribbles:
+            dribbling = self._dribbles[-1]
+            ends += [dribbling.until, self._position + dribbling.fault.size - self._in_piece]
         runs = [end - self._position for end in ends if end > self._position]
         most = int(min([len(data) - at, *runs]))
         return int(min(most, self._frames.run(data, at, most)))
@@ -225,8 +233,8 @@ class FaultScript:
         self._emit_copies(done, steps)
         if self._hold_until == self._position:
             self._released(steps)
-        if self._dribble_until == self._position:
-            self._dribble = None
+        if self._dribbles and self._dribbles[-1].until == self._position:
+            self._end_dribble(steps)
         if self._frames.ended:
             self._frames.begin()
             self._drop_frame = False
@@ -258,8 +266,11 @@ class FaultScript:
             self._hold_until = max(self._hold_until, position + fault.count)
             self._holds.append(strike)
         elif isinstance(fault, Dribble):
-            self._dribble, self._in_piece = strike, 0
-            self._dribble_until = math.inf if fault.count is None else position + fault.count
+            until = math.inf if fault.count is None else position + fault.count
+            # Those that go on beyond it come back.
+            self._dribbles = [*(other for other in self._dribbles if other.until > until)]
+            self._dribbles.append(_Dribbling(until, fault, strike))
+            self._in_piece = 0
             self._part(strike)
         elif isinstance(fault, Split):
             self._part(strike)
@@ -323,13 +334,14 @@ class FaultScript:
             self._keep(data)
             return
         at = 0
-        while self._dribble is not None and at < len(data):
-            part = data[at : at + self._piece_size - self._in_piece]
+        while self._dribbles and at < len(data):
+            dribbling = self._dribbles[-1]
+            part = data[at : at + dribbling.fault.size - self._in_piece]
             at += len(part)
             self._append(part, steps)
-            self._in_piece = (self._in_piece + len(part)) % self._piece_size
+            self._in_piece = (self._in_piece + len(part)) % dribbling.fault.size
             if self._in_piece == 0:
-                self._end_piece(self._dribble, steps)
+                self._begin_piece(dribbling, dribbling.fault.seconds, steps)
         if at < len(data):
             self._append(data[at:], steps)
 
@@ -343,15 +355,18 @@ class FaultScript:
         self._held += data
         self._joined = True
 
-    def _end_piece(self, dribble: Strike, steps: _Steps) -> None:
-        self._part(dribble)
-        if isinstance(dribble.fault, Dribble):
-            self._delay(dribble.fault.seconds, dribble, steps)
+    def _begin_piece(self, dribbling: _Dribbling, seconds: float, steps: _Steps) -> None:
+        self._part(dribbling.strike)
+        self._delay(seconds, dribbling.strike, steps)
 
-    @property
-    def _piece_size(self) -> int:
-        fault = None if self._dribble is None else self._dribble.fault
-        return fault.size if isinstance(fault, Dribble) else 1
+    def _end_dribble(self, steps: _Steps) -> None:
+        """Go on with the one that it has interrupted, if any: a piece of that begins."""
+        ended = self._dribbles.pop()
+        if self._dribbles:
+            earlier = self._dribbles[-1]
+            paused = 0 if self._in_piece else ended.fault.seconds
+            self._begin_piece(earlier, earlier.fault.seconds - paused, steps)
+            self._in_piece = 0
 
     def _append(self, data: bytes, steps: _Steps) -> None:
         self._touch_all(self._delays)
