@@ -12,6 +12,7 @@ import trio.testing
 from tests.platforms import unix_only
 from tests.support import succeed, success, task
 from trio_ipc import (
+    ConnectError,
     ConnectTimeoutError,
     EndpointInUseError,
     EndpointPermissionError,
@@ -157,6 +158,42 @@ async def test_connecting_can_be_refused_and_allowed_again() -> None:
         async with open_client_at(DETECTION, endpoint) as client:
             assert await client.call(task()) == success()
     assert endpoint.tries == 4
+
+
+class OwnError(ConnectError):
+    """One that is not made of what it keeps as its arguments."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"{host} refuses", endpoint=host, hint="ask")
+        self.port = port
+
+
+async def test_connecting_can_be_refused_by_an_error_of_any_form() -> None:
+    endpoint = MemoryEndpoint()
+    await endpoint.listen_streams()
+    error = OwnError("there", 7)
+    error.add_note("noted before")
+    endpoint.refuse(error)
+    for _ in range(2):
+        with pytest.raises(OwnError, match="there: there refuses; ask") as caught:
+            await endpoint.connect()
+        assert caught.value is not error
+        assert caught.value.port == 7
+        assert caught.value.args == error.args
+        assert caught.value.__notes__ == ["noted before"]
+        caught.value.add_note("of this one")
+
+
+async def test_an_error_that_cannot_be_made_again_is_refused_at_once() -> None:
+    class PickyError(ConnectError):
+        def __new__(cls, *, reason: str) -> PickyError:
+            return super().__new__(cls, reason)
+
+        def __init__(self, *, reason: str) -> None:
+            super().__init__(reason)
+
+    with pytest.raises(TypeError, match="__new__"):
+        MemoryEndpoint().refuse(PickyError(reason="none"))
 
 
 async def test_connecting_can_hang_under_the_mock_clock(autojump_clock: trio.testing.MockClock) -> None:

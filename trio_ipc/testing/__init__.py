@@ -60,7 +60,8 @@ from .recording import Exchange, RecordedFrame, Recording, RecordingError, read_
 from .reference import close_on_failure, simulate_reference
 from .relay import relay
 from .replay import Difference, RecordedHandler, replay_requests
-from .simulator import Behaviour, Reply, SimulatedServer, simulate_server
+from .reply import Behaviour, Reply
+from .simulator import SimulatedServer, simulate_server
 
 __all__ = [
     "CLIENT_RULES",

@@ -17,7 +17,7 @@ from trio_ipc.server.handling import check_handler
 from trio_ipc.wire import HEADER_BYTES
 
 from .checking import check_seconds, check_whole
-from .simulator import Behaviour, Reply, check_behaviour
+from .reply import Behaviour, Reply, check_behaviour
 
 
 def answer(handler: Handler[Any, Any] | None = None) -> Behaviour:

@@ -30,7 +30,8 @@ from trio_ipc.server import Call, Handler
 from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .pair import config_for
-from .simulator import Behaviour, Reply, SimulatedServer
+from .reply import Behaviour, Reply, check_behaviour
+from .simulator import SimulatedServer
 
 
 async def succeed(task: DetectionTask, _call: Call) -> DetectionResult:
@@ -87,13 +88,18 @@ class SimulatedCollector(SimulatedServer[DetectionTask, DetectionResult]):
         config: IpcConfig,
         capabilities: Capabilities | None,
     ) -> None:
-        if not isinstance(capabilities, Capabilities | None):
-            raise TypeError(f"capabilities is {shown_argument(capabilities)}, must be Capabilities or None")
         super().__init__(handler, DETECTION, endpoint, config)
         self.negotiation: Behaviour | None = None
         self.capabilities = capabilities
         self.negotiations: int = 0
         self.probes: int = 0
+
+    def _check_attribute(self, name: str, value: object) -> None:
+        super()._check_attribute(name, value)
+        if name == "negotiation" and value is not None:
+            check_behaviour(value, name)
+        elif name == "capabilities" and not isinstance(value, Capabilities | None):
+            raise TypeError(f"capabilities is {shown_argument(value)}, must be Capabilities or None")
 
     def _behaviour_for(self, request: DetectionTask) -> Behaviour:
         if is_connection_probe(request):

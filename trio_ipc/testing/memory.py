@@ -6,7 +6,6 @@ than a Unix socket: a test that passes here and fails there is its defect.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from typing import Final
 
@@ -104,6 +103,19 @@ class MemoryListener(LocalListener[MemoryStream]):
         return len(self._waiting)
 
 
+def _another(error: ConnectError) -> ConnectError:
+    """Return the same error again: what raises one adds its traceback.
+
+    Not by its ``__init__``, which may take what the error does not keep.
+    """
+    made = type(error).__new__(type(error), *error.args)
+    made.args = error.args
+    vars(made).update(vars(error))
+    if hasattr(error, "__notes__"):
+        made.__notes__ = [*error.__notes__]
+    return made
+
+
 class MemoryEndpoint(IpcEndpoint):
     """An endpoint in memory: servers listen at it and clients connect to it, in one Trio program.
 
@@ -159,8 +171,10 @@ class MemoryEndpoint(IpcEndpoint):
         Raises:
             TypeError: it is no :exc:`~trio_ipc.ConnectError`.
         """
-        if error is not None and not isinstance(error, ConnectError):
-            raise TypeError(f"error is {shown(error)}, must be a ConnectError")
+        if error is not None:
+            if not isinstance(error, ConnectError):
+                raise TypeError(f"error is {shown(error)}, must be a ConnectError")
+            _another(error)  # if that cannot be, it is said here
         self._hangs = False
         self._refusal = error or ServerRefusedError(
             "connection refused: nobody listens at this endpoint", endpoint=self.path, hint="start the server"
@@ -223,8 +237,7 @@ class MemoryEndpoint(IpcEndpoint):
         while self._hangs or (self._refusal is None and self._listening()._backlog_used >= self._backlog):
             await self._connectors.park()
         if self._refusal is not None:
-            # A new one each time: what raises it adds its traceback.
-            raise copy.copy(self._refusal)
+            raise _another(self._refusal)
         near, far = memory_streams(
             self.path, buffer_bytes=self._buffer_bytes, client=self.client, server=self.server
         )

@@ -23,7 +23,7 @@ from .checking import check_whole, checked_all
 from .collector import SimulatedCollector, simulate_collector
 from .endpoints import IpcEndpoint
 from .outcome import is_the_tests
-from .simulator import Behaviour, Reply
+from .reply import Behaviour, Reply
 
 
 def close_on_failure() -> Behaviour:

@@ -7,127 +7,31 @@ that form is one. This module must never answer what the script does not say.
 
 from __future__ import annotations
 
-import inspect
 import math
-import struct
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, Final, Generic, TypeAlias
+from typing import Any, Final, Generic
 
 import trio
 
 from trio_ipc.channel import close_at_once
 from trio_ipc.config import IpcConfig
-from trio_ipc.contract import RESPONSE_TOO_LARGE, Contract, RequestT, ResponseT, contract_of, encode
-from trio_ipc.errors import EndpointInUseError, MessageTooLargeError, ProtocolError, leaves, shown
+from trio_ipc.contract import Contract, RequestT, ResponseT, contract_of
+from trio_ipc.errors import EndpointInUseError, ProtocolError, leaves
 from trio_ipc.server import Call, Handler
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import LocalStream, PeerState
 from trio_ipc.wire import FrameDecoder, FrameEncoder
 
-from .checking import check_bool, check_whole, returned_message
+from .checking import check_bool, check_whole
 from .endpoints import IpcEndpoint
 from .memory import MemoryEndpoint
 from .outcome import Outcome, is_failure
 from .pair import config_for
-from .waiting import wait_until_gone
+from .reply import Behaviour, Reply, check_behaviour, names_of
 
 _READ_SIZE: Final = 65_536
-
-#: ``async def behaviour(request, reply) -> None``: what the server does about one request.
-Behaviour: TypeAlias = Callable[[Any, "Reply[Any, Any]"], Awaitable[None]]
-
-
-class Reply(Generic[RequestT, ResponseT]):
-    """How a behaviour answers: by a proper response, or by any bytes at all.
-
-    What it sends raises :exc:`trio.BrokenResourceError` if the client has left. A behaviour may let that out.
-
-    Attributes:
-        call: what a handler is given beside the request. It has no deadline.
-        closed: whether the connection was closed, by :meth:`close`.
-    """
-
-    def __init__(
-        self,
-        server: SimulatedServer[RequestT, ResponseT],
-        stream: LocalStream,
-        call: Call,
-        request: RequestT,
-        encoder: FrameEncoder,
-    ) -> None:
-        self.closed: bool = False
-        self._server = server
-        self._stream = stream
-        self.call = call
-        self._request = request
-        self._left: list[BaseException] = []
-        self._encoder = encoder
-
-    async def proper(self) -> ResponseT:
-        """Return what the server's handler answers.
-
-        Raises:
-            TypeError: that is no response of the contract.
-        """
-        response = await self._server.handler(self._request, self.call)
-        return returned_message("the handler", response, self._server.contract.response_type)
-
-    def frame(self, response: ResponseT) -> bytes:
-        """Return the frame of a response; one too large becomes the failure that says so, as servers do.
-
-        Raises:
-            MessageTooLargeError: it is too large, and the contract has no failed response.
-        """
-        try:
-            return self._encoder.encode(encode(response))
-        except MessageTooLargeError as exc:
-            why = f"{RESPONSE_TOO_LARGE}: {exc.size} bytes, the limit max_frame_bytes is {exc.limit}"
-            failed = self.failed(why)
-            if failed is None:
-                raise
-            return self._encoder.encode(encode(failed))
-
-    def failed(self, message: str) -> ResponseT | None:
-        """Return the contract's failed response, None if it has none."""
-        return self._server.contract.failed_response(self._request, message)
-
-    def too_large_header(self) -> bytes:
-        """Return the header of a frame that is one byte larger than allowed."""
-        return struct.pack("<II", self._server.config.max_frame_bytes + 1, 0)
-
-    def framed(self, payload: bytes) -> bytes:
-        """Return the frame of any payload."""
-        return self._encoder.encode(payload)
-
-    async def send(self, response: ResponseT) -> None:
-        """Send a response."""
-        await self.send_bytes(self.frame(response))
-
-    async def send_bytes(self, data: bytes) -> None:
-        """Send anything."""
-        try:
-            await self._stream.send_all(data)
-        except trio.BrokenResourceError as exc:
-            self._left.append(exc)
-            raise
-
-    async def wait_left(self) -> None:
-        """Wait until the client has left. Can be cancelled freely."""
-        await wait_until_gone(self._stream)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        self.closed = True
-        await self._stream.aclose()
-
-    def _without_leaving(self, exc: BaseException) -> BaseException | None:
-        """Return what is left of it, or of a group, without those that say that the client has left."""
-        if isinstance(exc, BaseExceptionGroup):
-            return exc.split(lambda leaf: leaf in self._left)[1]
-        return None if exc in self._left else exc
 
 
 class SimulatedServer(Generic[RequestT, ResponseT]):
@@ -144,6 +48,8 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         connections: how many it has accepted.
         close_next: how many of the next connections it closes at once, as one that is over its limit does.
         places: how many connections it serves at a time, closing one more at once; None for any number.
+
+    What an attribute can't be is refused as it is set, by :exc:`TypeError` or :exc:`ValueError`.
     """
 
     def __init__(
@@ -153,7 +59,6 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         endpoint: IpcEndpoint,
         config: IpcConfig,
     ) -> None:
-        check_handler(handler)
         self.handler = handler
         self.contract: Contract[RequestT, ResponseT] = contract_of(contract)
         self.endpoint = endpoint
@@ -170,6 +75,19 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
         self._outcome = Outcome()
         self._was_asked = trio.Event()
         self._leaving = trio.lowlevel.ParkingLot()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, if that is what it can be."""
+        self._check_attribute(name, value)
+        super().__setattr__(name, value)
+
+    def _check_attribute(self, name: str, value: object) -> None:
+        if name == "handler":
+            check_handler(value)
+        elif name == "default":
+            check_behaviour(value, name)
+        elif name in {"close_next", "places"}:
+            check_whole(name, value, 0, optional=name == "places")
 
     @property
     def open_connections(self) -> int:
@@ -244,7 +162,7 @@ class SimulatedServer(Generic[RequestT, ResponseT]):
                     with self._outcome.seen():
                         yield
                         if use_all and self._script:
-                            raise AssertionError(f"of the script, {_names(self._script)} were not used")
+                            raise AssertionError(f"of the script, {names_of(self._script)} were not used")
                 finally:
                     self._nursery = None
                     if self._listener is not None:
@@ -330,32 +248,6 @@ class _Requests(Generic[RequestT, ResponseT]):
 
 async def _answer_properly(_request: Any, reply: Reply[Any, Any]) -> None:
     await reply.send(await reply.proper())
-
-
-def _names(behaviours: Iterable[Behaviour]) -> str:
-    return ", ".join(map(_name, behaviours))
-
-
-def _name(behaviour: object) -> str:
-    name: str = getattr(_function_of(behaviour), "__qualname__", type(behaviour).__name__)
-    return name.removesuffix(".<locals>.behave").rpartition(".")[2]  # such as hang, for what hang() has made
-
-
-def _function_of(behaviour: object) -> object:
-    while isinstance(behaviour, partial):
-        behaviour = behaviour.func
-    return behaviour
-
-
-def check_behaviour(behaviour: object) -> None:
-    """Raise TypeError if this is no behaviour."""
-    function = _function_of(behaviour)
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - an object may be one
-    if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)):
-        raise TypeError(
-            f"the script has {shown(behaviour)}, must have async def behaviour(request, reply), "
-            "such as hang()"
-        )
 
 
 @asynccontextmanager
