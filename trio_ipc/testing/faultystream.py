@@ -42,6 +42,8 @@ class FaultyStream(WrappedStream):
         self._to_send: deque[Step] = deque()
         self._sent = 0  # bytes of the first of it
         self._send_at: float | None = None
+        self._end_at = math.inf  # of what is to be sent, where only pauses are before its end
+        self._limit: trio.CancelScope | None = None  # of who waits to read, and sees to that end
         self._eof_sent = False
         self._closed = False
         self._broken = False
@@ -51,7 +53,8 @@ class FaultyStream(WrappedStream):
         self._reader: trio.CancelScope | None = None  # the wait of who waits for the inner stream
         self._inbox.add(receiving.start())
         self._to_send.extend(sending.start())
-        if Reset() in self._to_send or self._inbox.is_reset:
+        self._plan_end()
+        if self._is_reset:
             self._break(keep_arrived=True)
 
     # --- Receiving ---
@@ -75,14 +78,16 @@ class FaultyStream(WrappedStream):
         if self._closed:
             self._check_usable()
         with self._waiting:
-            if self._inbox.is_stalled:
-                with stalled("a Stall in receiving"):
-                    await self._wait_stalled()
-            elif self._inbox or self._broken:
-                await self._wait_until(self._inbox.next_at() if self._inbox else -math.inf)
-            else:
-                await self._wait_for_inner()
+            with trio.CancelScope(deadline=self._end_at) as self._limit:
+                if self._inbox.is_stalled:
+                    with stalled("a Stall in receiving"):
+                        await self._wait_stalled()
+                elif self._inbox or self._broken:
+                    await self._wait_until(self._inbox.next_at() if self._inbox else -math.inf)
+                else:
+                    await self._wait_for_inner()
             self._look()
+            await self._end_in_time()
             await self._finish_break()
         if self._closed:
             self._check_usable()
@@ -138,8 +143,8 @@ class FaultyStream(WrappedStream):
                 self._inbox.add([*self._inward.end(), EndOfFile()])  # which stays there
         if self._inbox.is_stalled and self.duplex.peer_state() is not PeerState.OPEN:
             self._inward.was_met()
-        if self._inbox.is_reset and not self._broken:
-            self._break(keep_arrived=True)
+        if self._is_reset and not self._broken:
+            self._break(keep_arrived=self._inbox.is_reset)
         if self._reader is not None and (self._inbox or self._broken):
             self._reader.cancel()  # nothing else tells it: the inner stream may have nothing more
 
@@ -197,6 +202,13 @@ class FaultyStream(WrappedStream):
 
     async def _send_due(self, *, wait_at_end: bool) -> None:
         """Do the steps that are due; leave waits at the end for the next call, unless told otherwise."""
+        self._end_at = math.inf  # this call sees to it
+        try:
+            await self._do_steps(wait_at_end=wait_at_end)
+        finally:
+            self._plan_end()
+
+    async def _do_steps(self, *, wait_at_end: bool) -> None:
         while self._to_send:
             step = self._to_send[0]
             if isinstance(step, bytes):
@@ -245,6 +257,31 @@ class FaultyStream(WrappedStream):
             self._break()
             await self._finish_break()
 
+    def _plan_end(self) -> None:
+        """Find out when the end comes that nothing but pauses hold up: who reads then sees to it."""
+        self._end_at = math.inf
+        pauses = [step.seconds for step in self._to_send if isinstance(step, Pause)]
+        if len(pauses) + 1 == len(self._to_send) and isinstance(self._to_send[-1], Reset | EndOfFile):
+            if self._send_at is None:
+                self._send_at = trio.current_time() + sum(pauses[:1])
+            self._end_at = self._send_at + sum(pauses[1:])
+        if self._limit is not None:
+            self._limit.deadline = self._end_at
+
+    async def _end_in_time(self) -> None:
+        """Close the sending side if it is time to, and nobody is sending. A reset is a look's."""
+        if self._closed or self._broken or self._end_at > trio.current_time():
+            return
+        self._end_at = math.inf
+        self._to_send.clear()
+        try:
+            await self._end_inner()
+        except trio.Cancelled:
+            self._to_send.append(EndOfFile())
+            self._plan_end()
+            raise
+        self._outward.was_met()
+
     async def _wait_out(self, step: Pause) -> None:
         if self._send_at is None:  # else it was cancelled, and goes on where it was
             self._send_at = trio.current_time() + step.seconds
@@ -287,12 +324,20 @@ class FaultyStream(WrappedStream):
                 if sent < len(step):
                     return
 
+    @property
+    def _is_reset(self) -> bool:
+        """Whether it is time to break the connection."""
+        if self._end_at < math.inf and isinstance(self._to_send[-1], Reset):
+            return self._end_at <= trio.current_time() or self._inbox.is_reset
+        return self._inbox.is_reset
+
     def _break(self, *, keep_arrived: bool = False) -> None:
         self._broken = True
         for script in (self._outward, self._inward):
             if isinstance(script.ended_by, Reset):
                 script.was_met()
         self._over.set()
+        self._end_at = math.inf
         self._to_send.clear()
         self._sent = 0
         if not keep_arrived:
