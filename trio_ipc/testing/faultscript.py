@@ -16,6 +16,7 @@ import attrs
 
 from .faultframes import Frames, frames_of
 from .faulthits import Hits, Strike
+from .faultlosses import Losses
 from .faultplaces import Places
 from .faultrules import (
     Delay,
@@ -108,9 +109,7 @@ class FaultScript:
         self._ending: Strike | None = None
         # What is happening to the bytes now.
         self._flips: list[tuple[int, Strike]] = []
-        self._drop_until: float = 0
-        self._drop_frame = False
-        self._drops: list[Strike] = []
+        self._losses = Losses()
         self._copies: list[_Copy] = []
         self._hold_until = 0
         self._holds: list[Strike] = []
@@ -149,9 +148,9 @@ class FaultScript:
         self._joined = self._joined and more
         return _made(steps), at
 
-    def given(self, count: int) -> None:
-        """Say that so many more bytes of the steps were read, or sent."""
-        self._hits.given(count)
+    def given(self, count: int, *, cut: bool = True) -> None:
+        """Say that so many more bytes of the steps were read, or sent, and whether more were asked for."""
+        self._hits.given(count, cut=cut)
 
     def end(self) -> list[Step]:
         """Say that no more bytes will come; return what was kept back."""
@@ -169,6 +168,7 @@ class FaultScript:
         trial = copy.copy(self)
         trial._hits = Hits(None)
         trial._places = self._places.copied()
+        trial._losses = self._losses.copied()
         trial._frames = copy.copy(self._frames)
         trial._held = bytearray()  # where anything is kept back, nothing goes through untouched
         for name, value in vars(self).items():
@@ -195,14 +195,13 @@ class FaultScript:
 
     @property
     def _is_altering(self) -> bool:
-        dropping = self._drop_frame or self._position < self._drop_until
-        return bool(dropping or self._flips or self._copies or self._hold_until or self.ended_by)
+        return bool(self._losses.first or self._flips or self._copies or self._hold_until or self.ended_by)
 
     def _run(self, data: bytes, at: int) -> int:
         """Return how many of these bytes, from there on, meet the same fate."""
         if self._flips:
             return 1
-        ends = [*self._places.next, self._drop_until, self._hold_until]
+        ends = [*self._places.next, self._losses.until, self._hold_until]
         ends += [copied.until for copied in self._copies]
         if self._dribbles:
             dribbling = self._dribbles[-1]
@@ -214,8 +213,8 @@ class FaultScript:
     def _take(self, data: bytes, steps: _Steps) -> None:
         """Let bytes of the same fate through."""
         self._frames.take(data)
-        if self._drop_frame or self._position < self._drop_until:
-            self._touch_all(self._drops)
+        if (loss := self._losses.first) is not None:
+            self._hits.touch([loss], self._out)
         else:
             for bit, strike in self._flips:
                 data = bytes([data[0] ^ 1 << bit])
@@ -235,9 +234,9 @@ class FaultScript:
             self._released(steps)
         if self._dribbles and self._dribbles[-1].until == self._position:
             self._end_dribble(steps)
+        self._losses.arrive(self._position, frame_ended=self._frames.ended)
         if self._frames.ended:
             self._frames.begin()
-            self._drop_frame = False
             self._places.begin_frame(self._position)
         for number, fault in self._places.struck(self._position):
             self._strike(fault, number, steps)
@@ -253,13 +252,8 @@ class FaultScript:
         strike = Strike(position, fault)
         if isinstance(fault, Flip):
             self._flips.append((fault.bit or 0, strike))
-        elif isinstance(fault, Drop):
-            count = math.inf if fault.count is None else fault.count
-            self._drop_until = max(self._drop_until, position + count)
-            self._drops.append(strike)
-        elif isinstance(fault, Truncate):
-            self._drop_frame = True
-            self._drops.append(strike)
+        elif isinstance(fault, Drop | Truncate):
+            self._losses.begin(fault, strike)
         elif isinstance(fault, Duplicate):
             self._copies.append(_Copy(position + fault.count, bytearray(), strike))
         elif isinstance(fault, Merge):
@@ -348,7 +342,8 @@ class FaultScript:
     def _keep(self, data: bytes) -> None:
         self._touch_all(self._delays)
         if self._joined and not self._held:
-            self._touch_all([*self._borders, *self._holds])
+            self._hits.part(self._borders, self._out)
+            self._touch_all([*self._holds])
         self._borders.clear()  # nothing parts what is kept back
         self._keeping += self._holds
         self._holds.clear()
@@ -370,8 +365,8 @@ class FaultScript:
 
     def _append(self, data: bytes, steps: _Steps) -> None:
         self._touch_all(self._delays)
-        if self._joined:
-            self._touch_all(self._borders)
+        if self._joined and self._borders:
+            self._hits.part(self._borders, self._out)
         self._borders.clear()
         self._joined = True
         self._out += len(data)

@@ -45,6 +45,7 @@ class FaultyStream(WrappedStream):
         self._end_at = math.inf  # of what is to be sent, where only pauses are before its end
         self._limit: trio.CancelScope | None = None  # of who waits to read, and sees to that end
         self._eof_sent = False
+        self._has_lost = False  # bytes that came behind the end
         self._closed = False
         self._broken = False
         self._to_be_closed = False
@@ -68,10 +69,17 @@ class FaultyStream(WrappedStream):
         if data is None and self._broken and not self._to_be_closed:
             self._check_usable()
         if data:
-            self._inward.given(len(data))
-        elif data == b"":
+            self._inward.given(len(data), cut=len(data) < max_bytes)
+        elif data == b"" and (self._has_lost or not self._has_ended()):
             self._inward.was_met()
         return data
+
+    def _has_ended(self) -> bool:
+        """Whether the peer has ended by itself where the script ends what is received."""
+        try:
+            return self.duplex.read(1) == b""
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
 
     async def wait_readable(self) -> None:
         """Wait until the script lets something through; see :meth:`Duplex.wait_readable`."""
@@ -137,7 +145,8 @@ class FaultyStream(WrappedStream):
             if data:
                 steps, taken = self._inward.feed(data)
                 self._inbox.add(steps)
-                if self._inbox.ends_in_stall and taken < len(data):
+                self._has_lost = taken < len(data)
+                if self._inbox.ends_in_stall and self._has_lost:
                     self._inward.was_met()
             else:
                 self._inbox.add([*self._inward.end(), EndOfFile()])  # which stays there
