@@ -22,6 +22,7 @@ import trio._core._run as scheduler
 from trio_ipc.errors import shown_argument
 
 from .checking import check_whole
+from .frames import await_frames
 
 #: With the separator: trio_ipc is beside it where both are installed.
 _TRIO: Final = os.path.join(os.path.dirname(trio.__file__), "")
@@ -156,7 +157,7 @@ class CancelledAttempt(trio.abc.Instrument):
 def _place(task: trio.lowlevel.Task) -> str:
     """Return where a task waits: in the innermost function that is not Trio's own."""
     place = task.name
-    for frame, line in task.iter_await_frames():
+    for frame, line in await_frames(task):
         code = frame.f_code
         if not code.co_filename.startswith(_TRIO):
             place = f"in {code.co_qualname} ({os.path.basename(code.co_filename)}:{line})"
