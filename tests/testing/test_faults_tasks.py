@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -14,12 +15,14 @@ from trio_ipc.transports import LocalStream, PeerState
 
 
 def over_a_socket() -> tuple[LocalStream, LocalStream]:
-    import socket
+    if sys.platform != "win32":
+        import socket
 
-    from trio_ipc.transports.unix import UnixStream
+        from trio_ipc.transports.unix import UnixStream
 
-    near, far = socket.socketpair()
-    return UnixStream(near, "near"), UnixStream(far, "far")
+        near, far = socket.socketpair()
+        return UnixStream(near, "near"), UnixStream(far, "far")
+    raise AssertionError("for Unix only")
 
 
 kinds = pytest.mark.parametrize(
