@@ -149,6 +149,21 @@ def test_what_is_told_of_the_other_runs_is_what_they_measured() -> None:
     assert (round(cpu), round(time)) == (11, 11)
 
 
+def test_what_polling_costs_on_a_busy_machine_is_what_was_measured() -> None:
+    busy = json.loads((ROOT / "docs" / "benchmarks-busy.json").read_text(encoding="utf-8"))["measured"]
+    of_cpu, of_time = (
+        {
+            work: statistics.median(ratios(busy[work]["trio_ipc"][figure], busy[work]["no-polling"][figure]))
+            for work in ("b1000", "d", "e")
+        }
+        for figure in ("cpu_us_per_call", "us_per_call")
+    )
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert "cost 1.3 to 1.4 times the CPU time, and are hardly faster" in page
+    assert {round(ratio, 1) for ratio in of_cpu.values()} == {1.3, 1.4}
+    assert all(0.94 < ratio < 1.06 for ratio in of_time.values())
+
+
 def test_what_a_round_trip_was_counted_at_is_told() -> None:
     bounds = json.loads(Path(__file__).with_name("counted.json").read_text(encoding="utf-8"))
     assert f"cancel scope, and is {bounds['round-trip']['measured']:.2f}." in PAGE

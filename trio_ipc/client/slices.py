@@ -25,18 +25,14 @@ _SLOW: Final = 0.00002
 class Slice:
     """The work of one task, cut by time.
 
-    Ask after each message, or after ``at_once`` of them, whether it :meth:`is_over`; if so, :meth:`rest`.
-
-    Attributes:
-        at_once: messages that may be worked through before that is asked. 1 while they are slow, and until
-            the first one was not.
+    Ask after each message whether it :meth:`is_over`; if so, :meth:`rest`.
     """
 
-    __slots__ = ("_looked_at", "_now", "_until", "_work", "at_once")
+    __slots__ = ("_looked_at", "_looks_at", "_now", "_until", "_work")
 
     def __init__(self) -> None:
         self._now = trio.lowlevel.current_clock().current_time
-        self.at_once = 1
+        self._looks_at = 0  # work after which the clock is looked at: any, until a message was quick
         self.begin()
 
     def begin(self) -> None:
@@ -45,14 +41,14 @@ class Slice:
         self._until = now + _AT_A_TIME
         self._work = 0
 
-    def is_over(self, size: int, messages: int = 1) -> bool:
-        """Return whether it is the others' turn, after a message of ``size`` bytes, or several together."""
-        self._work += size + messages * _MESSAGE
-        if self._work < _BETWEEN_LOOKS and self.at_once > 1:
+    def is_over(self, size: int) -> bool:
+        """Return whether it is the others' turn, after a message of ``size`` bytes."""
+        self._work += size + _MESSAGE
+        if self._work < self._looks_at:
             return False
         now = self._now()
-        is_quick = now - self._looked_at < _SLOW * self.at_once
-        self.at_once = _BETWEEN_LOOKS // _MESSAGE if is_quick else 1
+        messages = max(1, self._looks_at // _MESSAGE)
+        self._looks_at = _BETWEEN_LOOKS if now - self._looked_at < _SLOW * messages else 0
         self._work, self._looked_at = 0, now
         return now >= self._until
 

@@ -28,7 +28,6 @@ from trio_ipc.transports import (
     PeerPolicy,
     PeerState,
     forks,
-    os_errors,
     unix_binding,
 )
 from trio_ipc.transports.attempts import until_made
@@ -219,16 +218,9 @@ def connect_nowait(config: IpcConfig) -> Channel | None:
             :func:`trio_ipc.transports.unix_binding.connected_nowait`.
     """
     path = config.endpoint_path
-    sock = unix_binding.connected_nowait(path)
-    if sock is None:
-        return None
-    try:
-        return SocketChannel(sock, config, endpoint=path, peer=peer_credentials(sock))
-    except BaseException as exc:
-        sock.close()
-        if isinstance(exc, OSError):
-            raise os_errors.connect_error(exc, path) from exc
-        raise
+    return unix_binding.connected_nowait(
+        path, lambda sock: SocketChannel(sock, config, endpoint=path, peer=peer_credentials(sock))
+    )
 
 
 async def listen(config: IpcConfig, peers: PeerPolicy) -> SocketListener:

@@ -26,9 +26,6 @@ _ResultT = TypeVar("_ResultT")
 #: Runs a function in a context: :meth:`contextvars.Context.run`.
 RunIn: TypeAlias = Callable[..., Any]
 
-#: To look it up in its module would take each request another 0.03 µs.
-_CoroutineType: Final = types.CoroutineType
-
 #: Exceptions of a group that are told to a client. All of them are in the log.
 _LEAVES_TOLD: Final = 4
 
@@ -73,7 +70,7 @@ def begin(
         handler that is done already.
     """
     awaitable = handler(request, call)
-    coroutine = awaitable if isinstance(awaitable, _CoroutineType) else _awaiting(awaitable)
+    coroutine = awaitable if isinstance(awaitable, types.CoroutineType) else _awaiting(awaitable)
     try:
         return coroutine, coroutine.send(None)
     except StopIteration as done:

@@ -343,7 +343,7 @@ class FaultScript:
         self._touch_all(self._delays)
         if self._joined and not self._held:
             self._hits.part(self._borders, self._out)
-            self._touch_all([*self._holds])
+            self._touch_all(self._holds)
         self._borders.clear()  # nothing parts what is kept back
         self._keeping += self._holds
         self._holds.clear()

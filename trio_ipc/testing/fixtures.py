@@ -14,7 +14,7 @@ import trio
 from trio_ipc.client import Client
 from trio_ipc.config import IpcConfig, TransportType
 from trio_ipc.contract import Contract
-from trio_ipc.errors import leaves
+from trio_ipc.errors import ends_the_program, leaves
 from trio_ipc.server import Handler, Server
 from trio_ipc.server.handling import check_handler
 from trio_ipc.transports import PeerPolicy
@@ -122,7 +122,7 @@ async def _run(
             await server.wait_stopped()
     except BaseException as exc:
         cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
-        if keeps_failures is None or cancelled or not has_started:
+        if keeps_failures is None or cancelled or not has_started or ends_the_program(exc) is not None:
             raise
         keeps_failures.failed(exc)
 

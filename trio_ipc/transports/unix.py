@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import trio
 
-from trio_ipc.transports import forks, os_errors, unix_binding
+from trio_ipc.transports import forks, unix_binding
 from trio_ipc.transports.attempts import until_made
 from trio_ipc.transports.credentials import peer_credentials
 from trio_ipc.transports.duplex import LocalStream, PeerState
@@ -258,16 +258,7 @@ def connect_nowait(endpoint: str) -> UnixStream | None:
     Raises:
         ConnectError: in the precise form that fits; see :func:`.unix_binding.connected_nowait`.
     """
-    sock = unix_binding.connected_nowait(endpoint)
-    if sock is None:
-        return None
-    try:
-        return UnixStream(sock, endpoint)
-    except BaseException as exc:
-        sock.close()
-        if isinstance(exc, OSError):
-            raise os_errors.connect_error(exc, endpoint) from exc
-        raise
+    return unix_binding.connected_nowait(endpoint, lambda sock: UnixStream(sock, endpoint))
 
 
 async def _closed() -> None:

@@ -15,8 +15,8 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from trio_ipc.errors import EndpointError
 from trio_ipc.logs import Log
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 assert sys.platform != "win32", "for Unix only"  # noqa: S101  # mypy skips the rest elsewhere
 
 _log = Log(__name__)
+
+_MadeT = TypeVar("_MadeT")
 
 #: More than any system allows, so that each makes of it the most that it does (listen(2): somaxconn; some
 #: systems keep 16 bits of it). Trio's own listeners ask for the same.
@@ -331,15 +333,16 @@ def _warn(detached: Detached, what: str) -> None:
 # --- Reaching one -------------------------------------------------------------------------------------------
 
 
-def connected_nowait(endpoint: str) -> socket.socket | None:
+def connected_nowait(endpoint: str, make: Callable[[socket.socket], _MadeT]) -> _MadeT | None:
     """Connect to a server's socket, if that takes no wait.
 
     Args:
         endpoint: absolute path of the socket.
+        make: makes something of the connected socket, which does not block, and owns it. If it raises, the
+            socket is closed.
 
     Returns:
-        The connected socket, which does not block and is the caller's, or None where the server's backlog is
-        full.
+        What was made, or None where the server's backlog is full.
 
     Raises:
         ServerNotFoundError: there is no such file.
@@ -354,7 +357,7 @@ def connected_nowait(endpoint: str) -> socket.socket | None:
         raise os_errors.connect_error(exc, endpoint) from exc
     try:
         sock.connect(endpoint)
-        return sock
+        return make(sock)
     except BlockingIOError:
         sock.close()
         return None
