@@ -181,28 +181,25 @@ def test_a_file_is_written_whole_or_stays_as_it_was(
     assert (path.read_text(encoding="utf-8"), os.listdir(tmp_path)) == ("new", ["page.md"])
 
 
-async def _while_its_burners_end() -> None:
+async def _while_its_burners_end(burners: list[trio.Process]) -> None:
     async with surrounded(Surroundings.BUSY):
-        for burner in _BURNERS:
+        for burner in burners:
             await burner.wait()
-
-
-_BURNERS: list[trio.Process] = []
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 async def test_a_machine_that_is_not_busy_any_longer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     open_process = trio.lowlevel.open_process
+    burners: list[trio.Process] = []
 
     async def noted(*arguments: Any, **options: Any) -> trio.Process:
-        _BURNERS.append(await open_process(*arguments, **options))
-        return _BURNERS[-1]
+        burners.append(await open_process(*arguments, **options))
+        return burners[-1]
 
     monkeypatch.setattr(trio.lowlevel, "open_process", noted)
     monkeypatch.setattr(surroundings, "_BURNER", "raise SystemExit(3)")
     with pytest.raises(ContenderError, match="has ended, by 3"):
-        await _while_its_burners_end()
-    _BURNERS.clear()
+        await _while_its_burners_end(burners)
 
 
 @BOTH
