@@ -163,9 +163,7 @@ def test_a_result_of_a_part_is_not_published(name: str, tmp_path: Path, refusal:
     assert said.startswith(f"--publish needs a whole run, and {path} lacks ")
 
 
-def test_a_file_is_written_whole_or_stays_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "page.md"
     path.write_text("old", encoding="utf-8")
 

@@ -183,8 +183,6 @@ def test_a_histogram_counts_one_value_as_it_counts_many(seconds: float) -> None:
     assert one.snapshot() == many.snapshot()
 
 
-
-
 class RefusesToTell(ExceptionGroup[Exception]):
     @property
     def exceptions(self) -> tuple[Exception, ...]:

@@ -12,6 +12,7 @@ from tests.server.handling import CONFIG
 from tests.support import MemoryEndpoint, frame, read_results, serving, succeed, success, task
 from trio_ipc import Call
 from trio_ipc.daemoneye import DetectionResult, DetectionTask
+from trio_ipc.transports.duplex import LocalStream
 
 
 @unix_only  # a pipe takes no bytes without a wait
@@ -26,6 +27,7 @@ async def test_a_part_of_a_frame_that_came_while_it_was_stopped_has_time_for_the
         await client.send_all(request[:first])
         await wait_all_tasks_blocked()
         if first < second:
+            assert isinstance(client, LocalStream)
             assert client.write(request[first:second])
         mock_clock.jump(limit + 1)  # both are seen in the same pass
         await wait_all_tasks_blocked()

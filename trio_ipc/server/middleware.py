@@ -113,7 +113,7 @@ def logged(
     check_handler(handler)
     if not isinstance(operation, str):
         raise TypeError(f"operation is {shown_argument(operation)}, must be a str")
-    if not isinstance(level, int) or isinstance(level, bool):
+    if type(level) is bool or not isinstance(level, int):
         raise TypeError(f"level is {shown_argument(level)}, must be an int such as logging.INFO")
 
     async def handle(request: RequestT, call: Call) -> ResponseT:
