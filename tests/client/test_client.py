@@ -212,7 +212,7 @@ async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing(ends: Ends, 
 
         def give_back_and_cancel(_outcome: BaseException | None = None) -> None:
             give_back()
-            scope.cancel()  # the turn is handed over, but its new holder has not run
+            scope.cancel()  # the turn is handed over, and nothing was sent yet
 
         client._turns.give_back = give_back_and_cancel  # type: ignore[method-assign]
 
@@ -231,7 +231,9 @@ async def test_a_turn_that_comes_with_a_cancellation_breaks_nothing(ends: Ends, 
             for _ in range(max_in_flight):
                 await far.send_all(frame(success("first")))
         assert scope.cancelled_caught
-        assert client.snapshot().frames_sent == max_in_flight
+        if client.snapshot().frames_sent > max_in_flight:  # the pipeline's writer was the first to run
+            assert await far.receive_some() == frame(task("waiting"))
+            await far.send_all(frame(success("waiting")))
         await is_good(client, far)
 
 

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support import Beside, frame, success, task
-from trio_ipc.client import pipeline
+from trio_ipc.client import posting
 from trio_ipc.client.pending import Pending
 from trio_ipc.testing import MemoryStream, memory_streams
 
@@ -27,7 +27,7 @@ async def test_posting_many_requests_lets_others_have_their_turn(
         turns.append(beside.turns)
         return Pending(*arguments)
 
-    monkeypatch.setattr(pipeline, "Pending", slowly)
+    monkeypatch.setattr(posting, "Pending", slowly)
     near, _ = memory_streams()
     async with client_over(near, max_in_flight=1_000) as client, trio.open_nursery() as nursery:
         nursery.start_soon(beside.run)

@@ -12,6 +12,7 @@ from tests.linear import costs_as, needs_thread_time, takes_as
 from tests.support import ME, task
 from trio_ipc import CallTimeoutError, FramedChannel, PeerClosedError
 from trio_ipc.client.line import nobody_cares
+from trio_ipc.client.pending import Pending
 from trio_ipc.client.pipeline import Pipeline
 from trio_ipc.daemoneye import DETECTION
 from trio_ipc.testing import MemoryStream, memory_streams
@@ -28,11 +29,14 @@ async def test_what_is_not_sent_yet_is_taken_back_one_by_one_as_quickly_as_it_wa
     waiting = []
 
     def give() -> None:
-        waiting.extend([pipeline._post(request, b"x", nobody_cares) for _ in range(4_000)])
+        posted = [Pending(request, b"x", nobody_cares, pipeline.begin) for _ in range(4_000)]
+        waiting.extend(posted)
+        for pending in posted:
+            pipeline.post(pending)
 
     def take_back() -> None:
         for pending in waiting[-4_000:]:
-            pipeline._withdraw((pending,), reason)
+            pipeline.withdraw((pending,), reason)
         del waiting[-4_000:]
 
     give()

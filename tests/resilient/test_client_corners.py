@@ -236,10 +236,11 @@ async def test_who_needs_another_server_is_not_passed_by_sharers(
         asked = len(a.asked)
         with trio.fail_after(5):
             connection = await client._pool.wait(
-                client._upstreams["b"], PendingCall(task("b"), seconds=100, repeatable=True)
+                client._upstreams["b"],
+                PendingCall(task("b"), began=trio.current_time(), seconds=100, repeatable=True),
             )
         assert len(a.asked) - asked <= 4
-        client._pool.release(connection)
+        client._pool.release(connection, trio.current_time())
         nursery.cancel_scope.cancel()
 
 

@@ -57,7 +57,7 @@ async def test_one_that_failed_and_then_answered_is_healthy_at_once(
 ) -> None:
     mock_clock.jump(BEGAN)
     upstream.failed()
-    upstream.succeeded()
+    upstream.succeeded(BEGAN)
     assert upstream.is_healthy(BEGAN)
     assert upstream.last_success == BEGAN
     assert upstream.statistics(active=0, pooled=0, stale=False, strategy=Strategy.ROUND_ROBIN).healthy

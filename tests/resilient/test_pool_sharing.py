@@ -86,8 +86,10 @@ async def test_a_shared_connection_is_not_closed_under_who_was_just_given_a_shar
         await call_in_order(nursery, client, "waits for a share")
         release = client._pool.release
 
-        def release_and_cancel(connection: Any, *, used: bool = True) -> None:
-            release(connection, used=used)  # it gives the share, of which the waiter hears when its task runs
+        def release_and_cancel(connection: Any, now: float, *, used: bool = True) -> None:
+            release(
+                connection, now, used=used
+            )  # it gives the share, of which the waiter hears when its task runs
             scope.cancel()
 
         client._pool.release = release_and_cancel  # type: ignore[method-assign]

@@ -80,7 +80,7 @@ async def test_settings_are_those_of_both_sides() -> None:
         assert server.endpoint == MemoryEndpoint().path
         with pytest.raises(MessageTooLargeError, match="max_frame_bytes is 500"):
             await client.call(task("x" * 501))
-        assert server._config.read_timeout_ms == client._turns._read_timeout_ms == 123
+        assert server._config.read_timeout_ms == client._config.read_timeout_ms == 123
     with pytest.raises(ConfigError, match="there is no setting 'read_timeout'"):
         async with open_pair(succeed, DETECTION, read_timeout=1):
             raise AssertionError("it opened")

@@ -93,9 +93,8 @@ class AutoClient(Client[RequestT, ResponseT]):
         return response
 
     async def _call_once(self, request: RequestT, deadline: float) -> ResponseT:
-        if not self._turns.take_nowait():
-            await self._turns.wait(deadline=deadline)
-        return await self._line.call(request, deadline=deadline, done=self._turns.give_back)
+        turns = self._turns
+        return await self._line.call(request, turns=turns, deadline=deadline, done=turns.give_back)
 
     async def _make_many(
         self, batch: Batch[RequestT, ResponseT], deadline: float, answered: Callable[[int], None]

@@ -106,6 +106,11 @@ class Batch(Generic[RequestT, ResponseT]):
             return f"request {end} of {len(self.requests)}"
         return f"requests {first + 1} to {end} of {len(self.requests)}"
 
+    @property
+    def next_response(self) -> str:
+        """What an error calls the response that is to come next."""
+        return f"response {len(self.responses) + 1} of {len(self.requests)}"
+
 
 class _Flush:
     """Handing over what there was no room for, while answers are read.
@@ -296,8 +301,7 @@ class Exchange(Generic[RequestT, ResponseT]):
         try:
             payload = await channel.receive(deadline=self._deadline)
         except trio.TooSlowError:
-            which = f"response {len(batch.responses) + 1} of {len(batch.requests)}"
-            raise answer_timed_out(channel.endpoint, which) from None
+            raise answer_timed_out(channel.endpoint, batch.next_response) from None
         except PeerClosedError as exc:
             exc.hint = why_closed(self._contract, answered=self._has_answered)
             raise

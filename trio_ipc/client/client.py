@@ -148,9 +148,8 @@ class Client(Generic[RequestT, ResponseT]):
         telemetry.calls += 1
         telemetry.calls_in_flight += 1
         try:
-            if not self._turns.take_nowait():
-                await self._turns.wait(deadline=deadline)
-            response = await self._line.call(request, deadline=deadline, done=self._turns.give_back)
+            turns = self._turns
+            response = await self._line.call(request, turns=turns, deadline=deadline, done=turns.give_back)
         except BaseException as exc:
             telemetry.calls_failed[kind_of(exc)] += 1
             telemetry.calls_in_flight -= 1

@@ -60,6 +60,7 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
         self,
         request: RequestT,
         *,
+        turns: Turns | None = None,
         deadline: float = math.inf,
         done: Done = nobody_cares,
         looked: bool = False,
@@ -68,13 +69,14 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
 
         Args:
             request: a message of the contract's request type.
+            turns: leave to use the connection, which this takes and ``done`` gives back; None for who has it.
             deadline: when the caller's time is up, on :func:`trio.current_time`'s clock. A response that has
                 come by then is returned all the same.
             done: called exactly once, when the call takes no place on the connection any longer: with None
                 when its response was read, else with the exception. That may be after the end of this method,
-                where that is a cancellation or the deadline.
-            looked: whether :meth:`is_reusable` has said yes in this very step. A line that sends in the same
-                step does not ask again.
+                where that is a cancellation or the deadline. Not called where it has got no turn.
+            looked: whether in this very step :meth:`is_reusable` has said yes, the deadline was not over, and
+                the caller was not cancelled. A line that sends in the same step does not ask again.
 
         Raises:
             MessageError: the request is empty or too large. Nothing was sent, and the connection is good.
@@ -82,6 +84,7 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
             ProtocolError: the server broke the protocol, or this request's response cannot be trusted. The
                 connection is closed; so it is by whatever the contract's own functions raise.
             ChannelError: the connection broke or was closed.
+            TurnTimeoutError: the calls ahead took too long. Nothing was sent, and the connection is good.
         """
 
     @abc.abstractmethod
@@ -152,7 +155,8 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
     def _ended_by(self) -> BaseException | None:
         return self._broken_by
 
-    def _check_good(self, deadline: float = math.inf) -> None:
+    def check_good(self, deadline: float = math.inf) -> None:
+        """Raise why it may not be called, if so; or :exc:`CallTimeoutError` where the deadline has passed."""
         ended_by = self._ended_by()
         if ended_by is not None:
             untold, self._untold = self._untold, None

@@ -5,6 +5,7 @@ This module must never know what a pipeline is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic
 
 import trio
@@ -13,15 +14,17 @@ from trio_ipc.contract import RequestT, ResponseT
 
 from .batch import MOST_AT_ONCE, MOST_BYTES_AT_ONCE
 from .line import Done
+from .turns import Waiter
 
 
-class Pending(Generic[RequestT, ResponseT]):
-    """A call in flight.
+class Pending(Waiter, Generic[RequestT, ResponseT]):
+    """A call in flight, or one that waits for its turn. Its task sleeps once, until it is over.
 
     Args:
         request: what is asked.
         payload: what is sent of it.
         done: see :meth:`Line.call`.
+        begin: has it sent when its turn has come, and returns whether that was of use.
 
     Attributes:
         request, payload, done: as given.
@@ -29,15 +32,31 @@ class Pending(Generic[RequestT, ResponseT]):
         response, error: one of them is set by then.
     """
 
-    __slots__ = ("done", "error", "over", "payload", "request", "response")
+    __slots__ = ("_begin", "done", "error", "over", "payload", "request", "response")
 
-    def __init__(self, request: RequestT, payload: bytes, done: Done) -> None:
+    def __init__(
+        self,
+        request: RequestT,
+        payload: bytes,
+        done: Done,
+        begin: Callable[[Pending[RequestT, ResponseT]], bool],
+    ) -> None:
         self.request = request
         self.payload = payload
         self.done = done
+        self._begin = begin
         self.over = trio.Event()
         self.response: ResponseT | None = None
         self.error: BaseException | None = None
+
+    def got_turn(self) -> bool:
+        """Send it; see :meth:`Waiter.got_turn`."""
+        return self._begin(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Let it be over; see :meth:`Waiter.fail`."""
+        self.error = error
+        self.over.set()
 
     def outcome(self) -> ResponseT:
         """Return the response, or raise the error."""

@@ -40,6 +40,7 @@ from .failures import (
 )
 from .line import Done, Line, nobody_cares
 from .pending import Pending, first_of
+from .posting import Posting
 from .slices import Slice
 from .turns import Turns
 
@@ -69,6 +70,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         self,
         request: RequestT,
         *,
+        turns: Turns | None = None,
         deadline: float = math.inf,
         done: Done = nobody_cares,
         looked: bool = False,
@@ -82,20 +84,27 @@ class Pipeline(Line[RequestT, ResponseT]):
             await trio.lowlevel.checkpoint_if_cancelled()
             payload = self._payload(request, deadline)
         except BaseException as exc:
-            done(exc)
+            if turns is None:
+                done(exc)
             raise
-        pending = self._post(request, payload, done)
+        pending = Pending(request, payload, done, self.begin)
+        if turns is None or turns.take_nowait():
+            self.post(pending)
+        else:
+            await self._post_in_turn(pending, turns, deadline)
         try:
             if deadline == math.inf:
                 await pending.over.wait()
-            elif not await self._wait((pending,), deadline):
-                raise self._timed_out((pending,))
+            elif not await self.wait((pending,), deadline):
+                if turns is not None and turns.leave(pending):
+                    raise turns.no_turn(pending)
+                raise self.timed_out((pending,))
         except BaseException as exc:
-            self._withdraw((pending,), exc)
+            if turns is None or not turns.leave(pending):
+                self.withdraw((pending,), exc)
             raise
         return pending.outcome()
 
-    @trio.lowlevel.enable_ki_protection
     async def call_many(
         self,
         batch: Batch[RequestT, ResponseT],
@@ -109,30 +118,7 @@ class Pipeline(Line[RequestT, ResponseT]):
         Each request takes a turn. A cancellation, or the deadline, leaves the connection and the other calls
         as they are.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        pendings: list[Pending[RequestT, ResponseT]] = []
-        listening = True
-
-        def done(outcome: BaseException | None) -> None:
-            turns.give_back()
-            if outcome is None and listening:
-                batch.responses.append(pendings[len(batch.responses)].outcome())
-                answered(1)
-
-        try:
-            ended = await self._post_many(batch, pendings, turns, deadline, done)
-            if pendings and not await self._wait(pendings, deadline):
-                raise self._timed_out(pendings, batch)
-            if len(batch.responses) < len(pendings):
-                pendings[len(batch.responses)].outcome()  # raises what has ended the connection
-            if ended is not None:
-                raise ended
-        except BaseException as exc:
-            listening = False
-            self._withdraw(pendings, exc)
-            raise
-        finally:
-            pendings.clear()  # else they and done() keep each other until the garbage collector comes
+        await Posting(self, batch, turns, deadline).run(answered)
 
     @property
     def accepts_calls(self) -> bool:
@@ -168,7 +154,7 @@ class Pipeline(Line[RequestT, ResponseT]):
 
     def _payload(self, request: RequestT, deadline: float) -> bytes:
         """Return what is to be sent, if anything may be sent."""
-        self._check_good(deadline)
+        self.check_good(deadline)
         try:
             payload = encode(request)
             self._channel.check(payload)
@@ -177,46 +163,31 @@ class Pipeline(Line[RequestT, ResponseT]):
             raise
         return payload
 
-    def _post(self, request: RequestT, payload: bytes, done: Done) -> Pending[RequestT, ResponseT]:
-        pending: Pending[RequestT, ResponseT] = Pending(request, payload, done)
+    def begin(self, pending: Pending[RequestT, ResponseT]) -> bool:
+        """Post a call that has got its turn, and return whether that was of use."""
+        try:
+            self.check_good(pending.deadline)
+        except IpcError as exc:
+            pending.fail(exc)
+            return False
+        self.post(pending)
+        return True
+
+    async def _post_in_turn(
+        self, pending: Pending[RequestT, ResponseT], turns: Turns, deadline: float
+    ) -> None:
+        """See to it that a call is posted in its turn. Waits only where nothing would end the call's wait."""
+        if not turns.enqueue(pending, deadline=deadline):
+            await turns.wait(deadline=deadline)
+            if not self.begin(pending):
+                turns.give_back()
+
+    def post(self, pending: Pending[RequestT, ResponseT]) -> None:
+        """Have a call sent."""
         self._outbox[pending] = None
         self._to_write.unpark()
-        return pending
 
-    async def _post_many(
-        self,
-        batch: Batch[RequestT, ResponseT],
-        pendings: list[Pending[RequestT, ResponseT]],
-        turns: Turns,
-        deadline: float,
-        done: Done,
-    ) -> ChannelClosedError | None:
-        """Post each request of a batch when its turn has come; return why that cannot go on, if so."""
-        work = Slice()
-        for request, payload in zip(batch.requests, batch.payloads, strict=True):
-            if work.is_over(len(payload)):
-                await work.rest()
-            if not turns.take_nowait():
-                try:
-                    # Of those ahead some are this call's own; all of them have their deadlines.
-                    await turns.wait(deadline=deadline, limited=not pendings)
-                except CallTimeoutError:
-                    if not pendings:
-                        raise
-                    raise self._timed_out(pendings, batch) from None
-                work.begin()
-            try:
-                self._check_good(math.inf if pendings else deadline)
-            except ChannelClosedError as exc:
-                turns.give_back()
-                return exc
-            except BaseException:
-                turns.give_back()
-                raise
-            pendings.append(self._post(request, payload, done))
-        return None
-
-    async def _wait(self, pendings: Sequence[Pending[RequestT, ResponseT]], deadline: float) -> bool:
+    async def wait(self, pendings: Sequence[Pending[RequestT, ResponseT]], deadline: float) -> bool:
         """Wait until the last of these calls is over, and return whether that was in time."""
         over = pendings[-1].over
         with trio.CancelScope(deadline=deadline):
@@ -230,24 +201,21 @@ class Pipeline(Line[RequestT, ResponseT]):
             await trio.lowlevel.cancel_shielded_checkpoint()
         return over.is_set()
 
-    def _withdraw(self, pendings: Iterable[Pending[RequestT, ResponseT]], exc: BaseException) -> None:
+    def withdraw(self, pendings: Iterable[Pending[RequestT, ResponseT]], exc: BaseException) -> None:
         """Take back what is not on its way. What is keeps its place in the order."""
         for pending in pendings:
             if pending in self._outbox:
                 del self._outbox[pending]
                 pending.done(exc)
 
-    def _timed_out(
+    def timed_out(
         self, calls: Sequence[Pending[RequestT, ResponseT]], batch: Batch[RequestT, ResponseT] | None = None
     ) -> CallTimeoutError:
         """Return the error of a call, or of a batch, by how far its first one without a response has come."""
         first, request, response = 0, "the request", "the response"
         if batch is not None:
             first = len(batch.responses)
-            request, response = (
-                batch.named(first, first + 1),
-                f"response {first + 1} of {len(batch.requests)}",
-            )
+            request, response = batch.named(first, first + 1), batch.next_response
         if first == len(calls):
             return no_further_turn(self.endpoint, request)
         if calls[first] in self._outbox:
@@ -320,8 +288,10 @@ class Pipeline(Line[RequestT, ResponseT]):
     async def _read_some(self) -> bool:
         """Read, and give what came to those who wait; return whether more may come."""
         while not self._expected():
-            if self._writing_ended_by is not None:
-                self._end(self._writing_ended_by, await closing_response(self._channel, self._contract))
+            if (closed := self._writing_ended_by) is not None:
+                said = await closing_response(self._channel, self._contract)
+                why = closed_while_sending
+                self._break(why(self._contract, closed, said, answered=self._answered) if said else closed)
                 return False
             # Not receive(): it would time out a connection that is merely idle.
             await self._to_read.park()
@@ -376,11 +346,6 @@ class Pipeline(Line[RequestT, ResponseT]):
 
     # --- The end ---
 
-    def _end(self, closed: PeerClosedError, said: str) -> None:
-        self._break(
-            closed_while_sending(self._contract, closed, said, answered=self._answered) if said else closed
-        )
-
     def _break(self, exc: BaseException) -> None:
         if self._broken_by is None and not (self._in_flight or self._not_taken or self._outbox):
             self._untold = exc  # the next call's, which would have met it
@@ -395,6 +360,5 @@ class Pipeline(Line[RequestT, ResponseT]):
             waiting.clear()
         for number, pending in enumerate(in_flight + others):
             unsent = number >= len(in_flight)
-            pending.error = reason if number == 0 else for_another(reason, self.endpoint, unsent=unsent)
-            pending.over.set()
+            pending.fail(reason if number == 0 else for_another(reason, self.endpoint, unsent=unsent))
             pending.done(pending.error)

@@ -49,10 +49,11 @@ class Single(Line[RequestT, ResponseT]):
         self._nursery = nursery
 
     @trio.lowlevel.enable_ki_protection
-    async def call(
+    async def call(  # noqa: C901 - the path of each message: another coroutine would take its part of that
         self,
         request: RequestT,
         *,
+        turns: Turns | None = None,
         deadline: float = math.inf,
         done: Done = nobody_cares,
         looked: bool = False,
@@ -61,14 +62,17 @@ class Single(Line[RequestT, ResponseT]):
 
         Cancellation once sending has begun closes the connection.
         """
+        if turns is not None and not turns.take_nowait():
+            await turns.wait(deadline=deadline)
         began = False
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if self._broken_by is not None or deadline < math.inf:
-                self._check_good(deadline)
+            if not looked:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                if self._broken_by is not None or deadline < math.inf:
+                    self.check_good(deadline)
+                if not self._channel.is_reusable():
+                    raise await not_reusable(self._channel, self._contract, answered=self._answered)
             payload = encode(request)
-            if not (looked or self._channel.is_reusable()):
-                raise await not_reusable(self._channel, self._contract, answered=self._answered)
             if self._nursery is not None and self._answered:
                 self._begin_keeping_time(self._nursery)
             try:
@@ -179,7 +183,7 @@ class Single(Line[RequestT, ResponseT]):
             await turns.wait(deadline=deadline)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._check_good(deadline)
+            self.check_good(deadline)
             if self._nursery is not None and self._answered and self._channel.is_reusable():
                 # Where it is not, the exchange says what is wrong.
                 self._begin_keeping_time(self._nursery)

@@ -6,6 +6,7 @@ is used for.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections import OrderedDict
 
@@ -17,23 +18,53 @@ from trio_ipc.errors import IpcError, plural
 from .failures import no_turn
 
 
-class _Waiter:
-    """Somebody who waits for a turn.
+class Waiter(abc.ABC):
+    """What waits for a turn. :class:`Turns` sets its attributes.
 
     Attributes:
-        task: whose.
+        ahead: how many had, or waited for, a turn when it came.
         deadline: of the caller's own, if the alarm is to end the wait by then; else infinity.
         due: when the alarm is to end it, by that or by ``read_timeout_ms``; else infinity.
-        has_turn: whether it got one.
     """
 
-    __slots__ = ("deadline", "due", "has_turn", "task")
+    __slots__ = ("ahead", "deadline", "due")
 
-    def __init__(self, until: float = math.inf, deadline: float = math.inf) -> None:
-        self.task = trio.lowlevel.current_task()
-        self.deadline = deadline
-        self.due = min(until, deadline)
+    ahead: int
+    deadline: float
+    due: float
+
+    @abc.abstractmethod
+    def got_turn(self) -> bool:
+        """Take note of the turn, and return whether it is of use. If not, the next one gets it."""
+
+    @abc.abstractmethod
+    def fail(self, error: IpcError) -> None:
+        """Take note that the wait is over without a turn."""
+
+
+class _Sleeper(Waiter):
+    """A task that is woken for its turn.
+
+    Attributes:
+        has_turn: whether it got one.
+        error: why it gets none.
+    """
+
+    __slots__ = ("_task", "error", "has_turn")
+
+    def __init__(self) -> None:
+        self._task = trio.lowlevel.current_task()
         self.has_turn = False
+        self.error: IpcError | None = None
+
+    def got_turn(self) -> bool:
+        self.has_turn = True
+        trio.lowlevel.reschedule(self._task)
+        return True
+
+    def fail(self, error: IpcError) -> None:
+        self.error = error
+        trio.lowlevel.reschedule(self._task)
 
 
 class Turns:
@@ -53,10 +84,10 @@ class Turns:
     ) -> None:
         self._at_a_time = at_a_time
         self._endpoint = endpoint
-        self._read_timeout_ms = read_timeout_ms
+        self._limit = read_timeout_ms / 1000
         self._free = at_a_time
         # In the order in which they came. A dict is searched for its first one from where that was once.
-        self._waiting: OrderedDict[_Waiter, None] = OrderedDict()
+        self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._nursery = nursery
         self._alarm: Alarm | None = None
         #: Whether the alarm's task was cancelled, and stays for those alone who wait under a shield.
@@ -86,42 +117,78 @@ class Turns:
 
         Cancellation leaves the turn to the next one.
         """
-        ahead = self._at_a_time + len(self._waiting)
-        limit = self._read_timeout_ms / 1000 if limited else math.inf
-        until = trio.current_time() + limit
-        if self._set_alarm(min(until, deadline)):
-            waiter = _Waiter(until, deadline)
+        waiter = _Sleeper()
+        if self.enqueue(waiter, deadline=deadline, limited=limited):
             await self._park(waiter)
-            if trio.current_time() >= deadline:
-                if waiter.has_turn:  # too late: it came in the moment in which the alarm was about to ring
-                    self.give_back()
-                raise self._no_turn(ahead)
-            if not waiter.has_turn:
-                raise self._no_turn(ahead, limit)
+            if waiter.has_turn and trio.current_time() >= deadline:
+                self.give_back()  # too late: it came in the moment in which the alarm was about to ring
+                raise self.no_turn(waiter)
+            if waiter.error is not None:
+                raise waiter.error
             return
+        until, deadline = waiter.due, waiter.deadline
+        waiter.due = waiter.deadline = math.inf
+        limit = self._limit if limited else math.inf
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
-                await self._park(_Waiter())
+                self._waiting[waiter] = None
+                await self._park(waiter)
                 return
             now = trio.current_time()
             if now >= deadline:
-                raise self._no_turn(ahead)
+                raise self.no_turn(waiter)
             if now < until + STOPPED:
-                raise self._no_turn(ahead, limit)
+                raise self.no_turn(waiter, limit)
             until = now + limit  # it was this process that was stopped, not the calls ahead
+
+    @trio.lowlevel.enable_ki_protection
+    def enqueue(self, waiter: Waiter, *, deadline: float = math.inf, limited: bool = True) -> bool:
+        """Let something wait for its turn, for which no task need be woken, and return whether that is so.
+
+        Not where there is no alarm that could end the wait. :meth:`leave` takes it back.
+
+        Args:
+            waiter: told of its turn, or that its time is up.
+            deadline: as for :meth:`wait`.
+            limited: likewise.
+        """
+        waiter.ahead = self._at_a_time + len(self._waiting)
+        waiter.deadline = deadline
+        waiter.due = min(trio.current_time() + self._limit, deadline) if limited else deadline
+        if not self._set_alarm(waiter.due):
+            return False
+        self._waiting[waiter] = None
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    def leave(self, waiter: Waiter) -> bool:
+        """Let something wait no longer, and return whether it did."""
+        if waiter not in self._waiting:
+            return False
+        del self._waiting[waiter]
+        if self._alarm_is_leaving and not self._waiting and self._alarm is not None:
+            self._alarm.end()
+            self._alarm = None  # who comes now has another one
+        return True
 
     @trio.lowlevel.enable_ki_protection
     def give_back(self, _outcome: BaseException | None = None) -> None:
         """End a turn. The next one goes to the caller that waits longest."""
-        if self._waiting:
+        while self._waiting:
             waiter = next(iter(self._waiting))
-            waiter.has_turn = True
-            self._wake(waiter)
-        else:
-            self._free += 1
+            self.leave(waiter)
+            if waiter.got_turn():
+                return
+        self._free += 1
 
-    def _no_turn(self, ahead: int, limit: float | None = None) -> IpcError:
-        return no_turn(self._endpoint, f"{ahead} {plural(ahead, 'call')}", limit)
+    def no_turn(self, waiter: Waiter, limit: float | None = None) -> IpcError:
+        """Return the error of a wait that took too long.
+
+        Args:
+            waiter: what has waited.
+            limit: for how many seconds, None for the caller's own deadline.
+        """
+        return no_turn(self._endpoint, f"{waiter.ahead} {plural(waiter.ahead, 'call')}", limit)
 
     # --- Waiting ---
 
@@ -153,32 +220,22 @@ class Turns:
             if self._alarm is alarm:
                 self._alarm = None
 
-    async def _park(self, waiter: _Waiter) -> None:
+    async def _park(self, waiter: _Sleeper) -> None:
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._leave(waiter)
+            self.leave(waiter)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._waiting[waiter] = None
         await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def _wake(self, waiter: _Waiter) -> None:
-        self._leave(waiter)
-        trio.lowlevel.reschedule(waiter.task)
-
-    def _leave(self, waiter: _Waiter) -> None:
-        del self._waiting[waiter]
-        if self._alarm_is_leaving and not self._waiting and self._alarm is not None:
-            self._alarm.end()
-            self._alarm = None  # who comes now has another one
 
     def _time_is_up(self, alarm: Alarm) -> None:
         """End the waits whose time is up, and set the alarm for the next one."""
         now = trio.current_time()
         for waiter in [*self._waiting]:
             if now >= waiter.deadline or waiter.due <= now < waiter.due + STOPPED:
-                self._wake(waiter)
+                self.leave(waiter)
+                waiter.fail(self.no_turn(waiter, None if now >= waiter.deadline else self._limit))
             elif waiter.due <= now:  # this process was stopped
-                waiter.due = min(now + self._read_timeout_ms / 1000, waiter.deadline)
+                waiter.due = min(now + self._limit, waiter.deadline)
         due = min((waiter.due for waiter in self._waiting), default=math.inf)
         if due < math.inf:
             alarm.set(due)

@@ -68,6 +68,8 @@ class Permit:
         until: when it will have given its verdict at the latest, on Trio's clock.
     """
 
+    __slots__ = ("_breaker", "_era", "probing", "until")
+
     def __init__(self, breaker: CircuitBreaker, era: int, *, probing: bool, until: float) -> None:
         self._breaker: CircuitBreaker | None = breaker
         self._era = era
@@ -76,7 +78,9 @@ class Permit:
 
     def succeed(self) -> None:
         """The server did what it should."""
-        self._judge(success=True)
+        breaker, self._breaker = self._breaker, None  # as _judge() does, which each call would call
+        if breaker is not None:
+            breaker._take_verdict(self, self._era, success=True)  # noqa: SLF001 - two halves of one thing
 
     def fail(self) -> None:
         """The server failed."""
@@ -186,19 +190,22 @@ class CircuitBreaker:
         Returns:
             The permit, or None if the server is to be left alone.
         """
+        if self._opened_at is None:  # as nearly always
+            return Permit(self, self._era, probing=False, until=until)
         if not self.would_admit:
             return None
-        probing = self._opened_at is not None
-        permit = Permit(self, self._era, probing=probing, until=until)
-        if probing:
-            self._probe = permit
-        return permit
+        self._probe = Permit(self, self._era, probing=True, until=until)
+        return self._probe
 
     def still_admits(self, permit: Permit) -> bool:
         """Return whether a permit is still good: neither opened nor closed since, nor judged."""
         return permit._breaker is self and permit._era == self._era  # noqa: SLF001 - two halves of one thing
 
     def _take_verdict(self, permit: Permit, era: int, *, success: bool | None) -> None:
+        if success and era == self._era and self._opened_at is None:  # as nearly always
+            self._succeeded_total += 1
+            self._failures = 0
+            return
         if permit is self._probe:
             self._probe = None
         if success is None:
@@ -209,8 +216,6 @@ class CircuitBreaker:
             return
         if not success:
             self._failed()
-        elif self._opened_at is None:
-            self._failures = 0
         else:
             self._successes += 1
             if self._successes >= self._successes_to_close:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import attrs
-import trio
 from google.protobuf.message import Message
 
 from trio_ipc.contract import ResponseT
@@ -142,6 +141,7 @@ class PendingCall:
     Args:
         request: what is asked; None where ``is_done`` is always True, and only a connection is wanted.
         needs: says whether a server's capabilities will do, None if any will.
+        began: when, on Trio's clock.
         seconds: how long all of it may take.
         repeatable: whether the request may be made again when it may have reached a server.
         only: the one server to ask, None for any.
@@ -166,34 +166,20 @@ class PendingCall:
         is_late: whether its deadline passed.
     """
 
-    __slots__ = (
-        "asked",
-        "began",
-        "connection",
-        "counts",
-        "deadline",
-        "errors",
-        "has_left",
-        "is_done",
-        "is_late",
-        "is_task",
-        "may_connect",
-        "needs",
-        "only",
-        "place",
-        "queues_until",
-        "repeatable",
-        "request",
-        "round",
-        "steps",
-        "tries",
-    )
+    asked: Connection | None = None
+    connection: Connection | None = None
+    has_left = False
+    is_late = False
+    place: int | None = None
+    queues_until: float | None = None
+    round = 1
 
     def __init__(
         self,
         request: Message | None,
         needs: Callable[[Any], bool] | None = None,
         *,
+        began: float,
         seconds: float,
         repeatable: bool,
         only: Upstream | None = None,
@@ -210,17 +196,10 @@ class PendingCall:
         self.may_connect = may_connect
         self.counts = counts
         self.is_done = is_done
-        self.began = trio.current_time()
+        self.began = began
         self.deadline = self.began + seconds
-        self.round = 1
         self.errors: list[IpcError] = []
         self.tries: dict[Upstream, Try] = {}
-        self.asked: Connection | None = None
-        self.place: int | None = None
-        self.queues_until: float | None = None
-        self.connection: Connection | None = None
-        self.has_left = False
-        self.is_late = False
         #: What it was at, with whom, and since when.
         self.steps: list[tuple[float, Step, Upstream | None]] = [(self.began, Step.CHOOSING, None)]
 
@@ -277,7 +256,8 @@ class PendingCall:
         if known.permit is not None:
             known.permit.succeed()
         known.owes_failure = False
-        self.end(abandoned=False)
+        if len(self.tries) > 1:
+            self.end(abandoned=False)
 
     def not_asked(self, upstream: Upstream) -> None:
         """It was left before it was asked, through no fault of its own. It may be chosen again."""

@@ -91,6 +91,7 @@ class Asker:
         question = _Question(upstream)
         call = PendingCall(
             self._contract.capabilities_request(),
+            began=trio.current_time(),
             seconds=seconds,
             repeatable=True,
             only=upstream,

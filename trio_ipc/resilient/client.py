@@ -246,9 +246,8 @@ class ResilientClient(Generic[RequestT, ResponseT]):
         seconds = seconds_or(timeout, self._settings.call_timeout_ms)
         self._check_open()
         only = None if endpoint is None else upstream_of(endpoint, self._upstreams)
-        return PendingCall(
-            request, needs, seconds=seconds, repeatable=self._contract.may_repeat(request), only=only
-        )
+        repeatable, began = self._contract.may_repeat(request), self._loop.now()
+        return PendingCall(request, needs, began=began, seconds=seconds, repeatable=repeatable, only=only)
 
     # --- Looking after servers --------------------------------------------------------------------------
 

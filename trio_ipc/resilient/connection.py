@@ -6,7 +6,7 @@ judge what a call ended by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import trio
@@ -34,6 +34,7 @@ class Connection(trio.abc.AsyncResource):
         load: how many calls use it.
         left: how many of those have nobody any longer who waits for the response.
         idle_since, opened_at: on Trio's clock.
+        expires_at: when it is to be closed if nobody uses it, from when it was kept last.
         closing: set when it is about to be closed: it is not handed out any longer.
         failure_told: set when its breaking was told to the breaker.
         number: how many were made to the endpoint until then.
@@ -60,7 +61,7 @@ class Connection(trio.abc.AsyncResource):
         self.process: int | None = None
         self.load = 0
         self.left = 0
-        self.opened_at = self.idle_since = trio.current_time()
+        self.opened_at = self.idle_since = self.expires_at = trio.current_time()
         self.closing = False
         self.failure_told = False
         self.has_answered = False
@@ -75,15 +76,15 @@ class Connection(trio.abc.AsyncResource):
         """Carry calls until it ends, where several use it; else return at once."""
         await self._line.run()
 
-    async def call(
+    def call(
         self,
         request: Any,
         deadline: float,
         done: Callable[[BaseException | None], None],
         *,
         looked: bool = False,
-    ) -> Any:
-        """Call.
+    ) -> Coroutine[Any, Any, Any]:
+        """Call; to be awaited.
 
         Args:
             request: a message of the contract's request type.
@@ -91,13 +92,13 @@ class Connection(trio.abc.AsyncResource):
             done: called exactly once, when the call takes no place on the connection any longer: with None
                 when its response was read, else with what it ended by. Where others share the connection,
                 that may be after the end of this method, if that is a cancellation or the deadline.
-            looked: whether :meth:`is_reusable` has said yes in this very step.
+            looked: as for :meth:`~trio_ipc.client.line.Line.call`.
 
         Raises:
             CallTimeoutError: the deadline passed.
             IpcError: as the line's ``call`` raises it.
         """
-        return await self._line.call(request, deadline=deadline, done=done, looked=looked)
+        return self._line.call(request, deadline=deadline, done=done, looked=looked)
 
     def answered(self) -> None:
         """Note that the server has answered on it, for the first time."""

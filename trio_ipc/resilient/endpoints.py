@@ -170,10 +170,10 @@ class Upstream(Candidate):
         """
         return now >= self._unhealthy_until and self.breaker.would_admit_at(now)
 
-    def succeeded(self) -> None:
+    def succeeded(self, now: float) -> None:
         """Note that it is well: it has done what it should."""
         self._unhealthy_until = -math.inf
-        self.last_success = trio.current_time()
+        self.last_success = now
 
     def failed(self) -> None:
         """Note that it is not well: it could not be reached, broke off, or did not answer in time.

@@ -92,10 +92,12 @@ class HealthChecker:
         request, is_done, says_well = self._question(upstream)
         await trio.lowlevel.checkpoint()
         try:
+            now = trio.current_time()
             response = await self._call(
                 PendingCall(
                     request,
-                    seconds=max(0.0, began + seconds - trio.current_time()),
+                    began=now,
+                    seconds=max(0.0, began + seconds - now),
                     repeatable=True,
                     only=upstream,
                     is_task=False,

@@ -45,7 +45,7 @@ class KeptConnections:
         while lane.idle:
             connection = lane.idle.pop()
             del self._all[connection]
-            is_fresh = self.expiry(connection) > now
+            is_fresh = connection.expires_at > now
             if is_fresh and connection.is_reusable():
                 return connection
             self._retire(connection)
@@ -61,17 +61,17 @@ class KeptConnections:
             connection.closing = True
         return connection
 
-    def keep(self, connection: Connection, *, used: bool) -> None:
+    def keep(self, connection: Connection, now: float, *, used: bool) -> None:
         """Keep one for the next call, or let it be closed where it is too old or its endpoint was removed.
 
         Args:
             connection: which nobody uses.
+            now: on Trio's clock.
             used: whether a call used it. If only upkeep did, its idle time continues.
         """
-        now = trio.current_time()
         if used:
             connection.idle_since = now
-        expiry = self.expiry(connection)
+        expiry = connection.expires_at = self.expiry(connection)
         if connection.upstream.removed or expiry <= now:
             self._retire(connection)
             return

@@ -8,6 +8,7 @@ one error, or its caller's cancellation.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -51,6 +52,7 @@ class CallLoop:
         upstreams: all servers, by the ids of their endpoints.
         rotation: the same, in the order of their turns.
         closed: set when the client is: every call ends then.
+        now: tells the time on Trio's clock.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class CallLoop:
         self._pool = pool
         self._metrics = metrics
         self._draw = chance.random
+        # Trio's own function asks two others first, and a call needs the time often.
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.upstreams: dict[str, Upstream] = {}
         self.rotation: Rotation[Upstream] = Rotation(settings.strategy, chance.random)
         self.closed = trio.Event()
@@ -78,7 +82,7 @@ class CallLoop:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             while True:
-                now = trio.current_time()
+                now = self.now()
                 upstream = self._choose(call, now)
                 if upstream is None:
                     await self._pause(call)
@@ -88,11 +92,11 @@ class CallLoop:
                     connection = self._pool.take(upstream, now)
                     looked = connection is not None  # the pool has, and nobody has had a turn since
                     if connection is None:
-                        connection, now = await self._pool.wait(upstream, call), trio.current_time()
+                        connection, now = await self._pool.wait(upstream, call), self.now()
                 except Exception as exc:  # noqa: BLE001 - raised again there, where it is the call's end
                     self._not_connected(call, upstream, exc)
                     continue
-                if not self._still_will_do(call, connection, known):
+                if upstream.capabilities is not known and not self._still_will_do(call, connection, known):
                     continue
                 if call.is_done is not None and call.is_done(connection):
                     self._done_without(call, connection)
@@ -141,7 +145,7 @@ class CallLoop:
         standing = Standing.ABLE
         capabilities = upstream.capabilities
         if capabilities is not None and self._negotiates:
-            suits = call.suits(capabilities)
+            suits = call.needs is None or call.suits(capabilities)
             if not suits or not self._contract.can_do(capabilities, call.request):
                 if self.is_doubtful(upstream, now):
                     standing = Standing.PERHAPS
@@ -215,7 +219,7 @@ class CallLoop:
         There may be one that can. If not, this one's refusal is the response.
         """
         capabilities, will_do = connection.upstream.capabilities, False
-        if capabilities is known or not self._negotiates or not call.is_task:
+        if not self._negotiates or not call.is_task:
             return True
         try:
             seemed_able = known is None or self._contract.can_do(known, call.request)
@@ -224,7 +228,7 @@ class CallLoop:
             )
         finally:
             if not will_do:  # also where these functions raise, which are users' code
-                self._pool.release(connection)
+                self._pool.release(connection, self.now())
         if not will_do:
             call.not_asked(connection.upstream)
         return will_do
@@ -240,6 +244,7 @@ class CallLoop:
 
         In this order, or who waits would be given a server that is known to hang.
         """
+        now = self.now()
         call.connection = None
         connection.left -= call.has_left
         if call.is_late:
@@ -247,9 +252,9 @@ class CallLoop:
         elif outcome is None:
             if not connection.has_answered:
                 connection.answered()
-            connection.upstream.succeeded()
+            connection.upstream.succeeded(now)
         elif isinstance(outcome, trio.Cancelled):
-            if trio.current_time() >= call.deadline:
+            if now >= call.deadline:
                 connection.upstream.failed()
         elif is_its_fault(outcome):
             if not connection.has_answered:
@@ -259,7 +264,7 @@ class CallLoop:
                 ) or self._pool.is_full_after(connection, outcome)
             if not connection.was_refused:
                 connection.upstream.failed()
-        self._pool.release(connection, used=call.is_task)
+        self._pool.release(connection, now, used=call.is_task)
 
     def _not_answered(
         self,
@@ -294,14 +299,15 @@ class CallLoop:
         call.answered()
         if call.is_task:
             self._metrics.tasks_completed_total += 1
-            self._metrics.task_duration_ms_total += (trio.current_time() - call.began) * 1000
+            self._metrics.task_duration_ms_total += (self.now() - call.began) * 1000
         return response
 
     def _done_without(self, call: PendingCall, connection: Connection) -> None:
         """All that was wanted was learnt while the connection was got."""
         call.asked = connection
-        connection.upstream.succeeded()
-        self._pool.release(connection, used=False)
+        now = self.now()
+        connection.upstream.succeeded(now)
+        self._pool.release(connection, now, used=False)
         self._answered(call, None)
 
     def _failed(self, call: PendingCall, exc: BaseException) -> None:

@@ -123,11 +123,12 @@ class Pool:
         return waiter.connection
 
     @enable_ki_protection
-    def release(self, connection: Connection, *, used: bool = True) -> None:
+    def release(self, connection: Connection, now: float, *, used: bool = True) -> None:
         """A call is done with a connection, which is kept if it is still good.
 
         Args:
             connection: as it was taken.
+            now: on Trio's clock.
             used: whether that was a use that keeps it from being idle.
         """
         lane = connection.lane
@@ -140,7 +141,7 @@ class Pool:
                 self._forget(connection)  # it has closed itself, before anyone was told
         elif not connection.closing:
             if not connection.load:
-                self._kept.keep(connection, used=used)
+                self._kept.keep(connection, now, used=used)
             elif connection.load == connection.left:
                 self._retire(connection)
         if lane.waiting or self._starved:
@@ -188,7 +189,7 @@ class Pool:
     @property
     def is_full(self) -> bool:
         """Whether another connection can be opened only in the place of one that there is."""
-        return self._lanes.is_full
+        return self._lanes.taken >= self._lanes.limit
 
     def is_connected(self, upstream: Upstream) -> bool:
         """Return whether there is a connection to an endpoint, whatever it is worth."""
@@ -310,7 +311,7 @@ class Pool:
     def _leave(self, lane: Lane, waiter: Waiter) -> None:
         """Take back what a call was given at the moment it was cancelled."""
         if waiter.connection is not None:
-            self.release(waiter.connection)
+            self.release(waiter.connection, trio.current_time())
         elif waiter in lane.waiting:
             lane.waiting.remove(waiter)
             opening = waiter.opening
@@ -353,7 +354,7 @@ class Pool:
                 if lane.waiting:
                     self._let_go(lane, lane.waiting[0], opening.connection)
                 else:
-                    self._kept.keep(opening.connection, used=True)
+                    self._kept.keep(opening.connection, trio.current_time(), used=True)
             self._assign(lane.server)
             self._lanes.drop_if_empty(lane)
 
