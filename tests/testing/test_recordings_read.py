@@ -33,6 +33,13 @@ def test_a_header_that_lacks_something_makes_it_no_recording(path: Path, key: st
         read_recording(path)
 
 
+@pytest.mark.parametrize("version", [2, 0, True, 1.0, "1", None], ids=repr)
+def test_a_version_that_is_not_the_whole_number_is_another_one(path: Path, version: object) -> None:
+    path.write_text(json.dumps({**HEADER, "version": version}) + "\n")
+    with pytest.raises(RecordingError, match=f"is a recording of version {version!r}, must be 1"):
+        read_recording(path)
+
+
 @pytest.mark.parametrize(
     "record",
     [

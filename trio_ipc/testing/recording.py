@@ -277,7 +277,7 @@ def _header(line: bytes, path: str) -> dict[str, Any]:
         header = json.loads(line)
         if header["format"] != FORMAT:
             raise ValueError(line)
-        if header["version"] == VERSION:
+        if header["version"] == VERSION and type(header["version"]) is int:  # not true, nor 1.0
             _variant(header["crc32_variant"])
             check_whole("max_frame_bytes", header["max_frame_bytes"], 1)
             return {name: header[name] for name in _OF_HEADER}
