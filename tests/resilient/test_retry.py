@@ -236,3 +236,31 @@ async def test_a_response_that_does_not_come_in_time_is_not_waited_for_again(
             await client.call(task())
         assert server.asked == ["t"]
         assert trio.current_time() == pytest.approx(2)
+
+
+async def test_nothing_more_is_sent_for_who_was_cancelled_between_two_tries(autojump_clock: MockClock) -> None:
+    a, b = FakeServer("a"), FakeServer("b")
+    async with calling(a, b) as client:
+        for _ in range(2):
+            assert await client.call(task("before")) == success("before")  # each keeps its connection
+        a.handler = b.handler = hang
+        judge, scope = client._loop._not_answered, trio.CancelScope()
+
+        def cancelled_meanwhile(*arguments: Any) -> None:
+            judge(*arguments)
+            scope.cancel()
+
+        client._loop._not_answered = cancelled_meanwhile  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _call() -> None:
+                with scope:
+                    await client.call(task("once"))
+
+            await trio.testing.wait_all_tasks_blocked()
+            asked = [*a.asked, *b.asked]
+            (a if "once" in a.asked else b).drop_connections()
+        assert scope.cancelled_caught
+        assert [*a.asked, *b.asked] == asked
+        assert client.metrics().active_connections_current == 0

@@ -21,7 +21,7 @@ import attrs
 from trio_ipc.channel import STOPPED, Channel
 from trio_ipc.contract import Contract, RequestT, ResponseT
 from trio_ipc.errors import ChannelClosedError, IpcError
-from trio_ipc.telemetry import ClientTelemetry
+from trio_ipc.telemetry import CallFailure, ClientTelemetry
 
 from .batch import Batch
 from .client import seconds_of
@@ -121,13 +121,12 @@ class Direct(Generic[RequestT, ResponseT]):
         try:
             self._take_turn(deadline - began)
             response = self._exchange(request, deadline)
+            telemetry.call_seconds.observe(telemetry.now() - began)
         except BaseException as exc:
-            telemetry.calls_failed[kind_of(exc)] += 1
-            telemetry.calls_in_flight -= 1
+            count_failed(telemetry, exc, kind_of)
             add_limit(exc, timeout)
             raise
         else:
-            telemetry.call_seconds.observe(telemetry.now() - began)
             telemetry.calls_in_flight -= 1
             return response
         finally:
@@ -282,6 +281,24 @@ class Direct(Generic[RequestT, ResponseT]):
         except IpcError:
             pass  # the line will meet it, too
         return None
+
+
+def count_failed(
+    telemetry: ClientTelemetry, exc: BaseException, judge: Callable[[BaseException], CallFailure]
+) -> None:
+    """Count a call in flight as failed, also where another interrupt comes meanwhile.
+
+    Args:
+        telemetry: the client's.
+        exc: what the call ended by.
+        judge: says what that counts as.
+    """
+    kind = CallFailure.OTHER
+    try:
+        kind = judge(exc)
+    finally:
+        telemetry.calls_failed[kind] += 1
+        telemetry.calls_in_flight -= 1
 
 
 def closed_as(ended: str, endpoint: str) -> ChannelClosedError:

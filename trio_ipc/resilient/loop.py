@@ -80,8 +80,8 @@ class CallLoop:
         """Go a call's whole way: choose a server, get a connection, ask, judge what came; and again."""
         self._metrics.tasks_sent_total += call.is_task
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()
             while True:
+                await trio.lowlevel.checkpoint_if_cancelled()
                 now = self.now()
                 upstream = self._choose(call, now)
                 if upstream is None:
