@@ -238,7 +238,7 @@ async def test_a_response_that_does_not_come_in_time_is_not_waited_for_again(
         assert trio.current_time() == pytest.approx(2)
 
 
-async def test_nothing_more_is_sent_for_who_was_cancelled_between_two_tries(autojump_clock: MockClock) -> None:
+async def test_nothing_more_is_sent_for_who_was_cancelled_between_tries(autojump_clock: MockClock) -> None:
     a, b = FakeServer("a"), FakeServer("b")
     async with calling(a, b) as client:
         for _ in range(2):
@@ -250,7 +250,7 @@ async def test_nothing_more_is_sent_for_who_was_cancelled_between_two_tries(auto
             judge(*arguments)
             scope.cancel()
 
-        client._loop._not_answered = cancelled_meanwhile  # type: ignore[method-assign]
+        client._loop._not_answered = cancelled_meanwhile  # type: ignore[assignment, method-assign]
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
