@@ -29,7 +29,7 @@ async def test_what_is_not_sent_yet_is_taken_back_one_by_one_as_quickly_as_it_wa
     waiting = []
 
     def give() -> None:
-        posted = [Pending(request, b"x", nobody_cares, pipeline.begin) for _ in range(4_000)]
+        posted = [Pending(request, nobody_cares, pipeline.begin) for _ in range(4_000)]
         waiting.extend(posted)
         for pending in posted:
             pipeline.post(pending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +22,7 @@ from trio_ipc import (
     PeerClosedError,
     TurnTimeoutError,
 )
+from trio_ipc.client.pending import Pending
 from trio_ipc.client.pipeline import Pipeline
 from trio_ipc.client.turns import Turns
 from trio_ipc.daemoneye import DETECTION
@@ -135,21 +137,78 @@ async def test_a_call_that_waits_says_by_which_error_the_connection_ended() -> N
         assert isinstance(caught.value.__cause__, PeerClosedError)
 
 
-async def test_what_cannot_be_sent_is_refused_at_once_and_waits_for_no_turn() -> None:
+async def test_what_cannot_be_sent_leaves_its_turn_to_the_next_one() -> None:
     near, far = memory_streams()
-    small = CONFIG.replace(max_frame_bytes=100)
     ends: list[str] = []
-    async with client_over(near, 2, small) as client:
+    async with client_over(near, 2, CONFIG.replace(max_frame_bytes=100)) as client:
         async with trio.open_nursery() as nursery:
-            for name in "123":
+            for name in ("1", "2", "x" * 101, "3"):
                 nursery.start_soon(noted, client, name, ends)
                 await wait_all_tasks_blocked()
-            with trio.fail_after(1), pytest.raises(MessageTooLargeError):
-                await client.call(task("x" * 101))
-            async with answering(far):
+            async with answering(far) as ids:
                 await wait_all_tasks_blocked()
-        assert sorted(ends) == ["1", "2", "3"]
+        assert ids == ["1", "2", "3"]
+        assert sorted(ends) == ["1", "2", "3", "x" * 101 + ": MessageTooLargeError"]
+        with pytest.raises(MessageTooLargeError, match="^memory: the message has"):
+            await client.call(task("x" * 101))
+        assert client._turns._free == 2
         await is_good(client, far)
+
+
+async def test_what_waits_takes_no_more_than_its_request() -> None:
+    near, _ = memory_streams()
+    async with client_over(near, max_in_flight=2) as client, trio.open_nursery() as nursery:
+        for name in "1234":
+            nursery.start_soon(noted, client, name, [])
+        await wait_all_tasks_blocked()
+        waiting = [one for one in client._turns._waiting if isinstance(one, Pending)]
+        assert [one.payload for one in waiting] == [b"", b""]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", ["turn", "timeout", "closed"])
+async def test_a_call_that_has_failed_keeps_nothing(mock_clock: MockClock, end: str) -> None:
+    """Not until the garbage collector comes: many large requests may fail at a time."""
+    near, far = memory_streams()
+    ends: list[str] = []
+    gc.collect()
+    gc.disable()
+    try:
+        async with client_over(near, max_in_flight=2) as client:
+            async with trio.open_nursery() as nursery:
+                for name in "123456":
+                    nursery.start_soon(noted, client, name, ends, 5 if end == "timeout" else None)
+                await wait_all_tasks_blocked()
+                if end == "closed":
+                    await far.aclose()
+                else:
+                    mock_clock.jump(5 if end == "timeout" else CONFIG.read_timeout_ms / 1000)
+        assert len(ends) == 6
+        left = [one.request for one in gc.get_objects() if isinstance(one, Pending)]
+        # The client keeps the error that has ended its connection, and that knows who has met it.
+        assert len(left) <= client.is_broken
+    finally:
+        gc.enable()
+
+
+async def test_a_turn_that_comes_free_while_a_stopped_process_goes_on_is_not_missed(
+    mock_clock: MockClock,
+) -> None:
+    """Without an alarm the waits end by scopes, in the pass in which the responses are read."""
+    for _ in range(10):
+        near, far = memory_streams()
+        channel = FramedChannel(near, CONFIG, endpoint="memory", peer=ME)
+        client = Client(channel, DETECTION, CONFIG, max_in_flight=2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            for name in "123":
+                nursery.start_soon(noted, client, name, [])
+                await wait_all_tasks_blocked()
+            far.write(frame(success("1")) + frame(success("2")))
+            mock_clock.jump(100)
+            await wait_all_tasks_blocked()
+            assert client.snapshot().frames_sent == 3
+            nursery.cancel_scope.cancel()
 
 
 async def test_who_is_cancelled_while_waiting_leaves_the_turn_to_the_next(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from tests.platforms import NOBODY
 from tests.support import hang, success, task
 from trio_ipc import (
+    Call,
     ChecksumMismatchError,
     ConnectError,
     ConnectTimeoutError,
@@ -23,7 +25,7 @@ from trio_ipc import (
     ServerNotFoundError,
     ServerRefusedError,
 )
-from trio_ipc.daemoneye import DETECTION
+from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 from trio_ipc.errors import AttemptsFailedError, CallTimeoutError
 from trio_ipc.resilient import ResilientConfig
 from trio_ipc.resilient.calls import backoff
@@ -264,3 +266,32 @@ async def test_nothing_more_is_sent_for_who_was_cancelled_between_tries(autojump
         assert scope.cancelled_caught
         assert [*a.asked, *b.asked] == asked
         assert client.metrics().active_connections_current == 0
+
+
+async def test_a_server_that_was_left_without_blame_gets_none_at_the_deadline(mock_clock: MockClock) -> None:
+    """Its refusal of one more connection is seen in the pass in which the caller's own deadline passes."""
+
+    async def handler(request: DetectionTask, call: Call) -> DetectionResult:
+        if request.task_id == "before":
+            return success(request.task_id)
+        return await hang(request, call)
+
+    server = FakeServer("a", handler)
+    async with calling(server, max_connections_per_endpoint=2) as client:
+        assert await client.call(task("before")) == success("before")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.call, task("slow"))
+            await trio.testing.wait_all_tasks_blocked()
+
+            @nursery.start_soon
+            async def _second() -> None:
+                with trio.move_on_after(5), suppress(CallTimeoutError):
+                    await client.call(task("refused"), timeout=5)
+
+            await trio.testing.wait_all_tasks_blocked()
+            server.streams[-1].close()
+            mock_clock.jump(5)
+            await trio.testing.wait_all_tasks_blocked()
+            [found] = client.statistics()
+            nursery.cancel_scope.cancel()
+    assert (found.breaker.failures, found.healthy) == (0, True)

@@ -56,6 +56,9 @@ class CallMany(Protocol[RequestT, ResponseT]):
 #: before the wait begins, which then nothing would end.
 _LOOK_AGAIN: Final = 1.0
 
+#: To look it up runs Python code, at which an interrupt may come.
+_OTHER: Final = CallFailure.OTHER
+
 _Wait: TypeAlias = Callable[[float], bool]
 
 
@@ -123,7 +126,14 @@ class Direct(Generic[RequestT, ResponseT]):
             response = self._exchange(request, deadline)
             telemetry.call_seconds.observe(telemetry.now() - began)
         except BaseException as exc:
-            count_failed(telemetry, exc, kind_of)
+            kind = (
+                _OTHER  # another interrupt may come while it is judged, and no call is in flight then either
+            )
+            try:
+                kind = kind_of(exc)
+            finally:
+                telemetry.calls_failed[kind] += 1
+                telemetry.calls_in_flight -= 1
             add_limit(exc, timeout)
             raise
         else:
@@ -281,24 +291,6 @@ class Direct(Generic[RequestT, ResponseT]):
         except IpcError:
             pass  # the line will meet it, too
         return None
-
-
-def count_failed(
-    telemetry: ClientTelemetry, exc: BaseException, judge: Callable[[BaseException], CallFailure]
-) -> None:
-    """Count a call in flight as failed, also where another interrupt comes meanwhile.
-
-    Args:
-        telemetry: the client's.
-        exc: what the call ended by.
-        judge: says what that counts as.
-    """
-    kind = CallFailure.OTHER
-    try:
-        kind = judge(exc)
-    finally:
-        telemetry.calls_failed[kind] += 1
-        telemetry.calls_in_flight -= 1
 
 
 def closed_as(ended: str, endpoint: str) -> ChannelClosedError:

@@ -162,12 +162,12 @@ class Line(abc.ABC, Generic[RequestT, ResponseT]):
             untold, self._untold = self._untold, None
             if untold is not None and not isinstance(untold, ChannelClosedError):
                 raise for_another(untold, self.endpoint, unsent=True)
-            said = told(ended_by)
+            said, hint = told(ended_by), "open a new client"
             if not isinstance(ended_by, ChannelClosedError):
                 said = f"this connection was broken by an earlier call: {said}"
-            error = ChannelClosedError(said, endpoint=self.endpoint, hint="open a new client")
             if isinstance(ended_by, ProtocolError) and ended_by.hint:
-                error.hint = f"{ended_by.hint}; {error.hint}"
-            raise error from ended_by
+                hint = f"{ended_by.hint}; {hint}"
+            # Not by a name: the error and this frame would keep each other.
+            raise ChannelClosedError(said, endpoint=self.endpoint, hint=hint) from ended_by
         if deadline < math.inf and trio.current_time() >= deadline:
             raise call_timed_out("before anything was sent", self.endpoint)

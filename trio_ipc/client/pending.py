@@ -22,9 +22,9 @@ class Pending(Waiter, Generic[RequestT, ResponseT]):
 
     Args:
         request: what is asked.
-        payload: what is sent of it.
         done: see :meth:`Line.call`.
         begin: has it sent when its turn has come, and returns whether that was of use.
+        payload: what is sent of it; empty while it is not encoded.
 
     Attributes:
         request, payload, done: as given.
@@ -37,9 +37,9 @@ class Pending(Waiter, Generic[RequestT, ResponseT]):
     def __init__(
         self,
         request: RequestT,
-        payload: bytes,
         done: Done,
         begin: Callable[[Pending[RequestT, ResponseT]], bool],
+        payload: bytes = b"",
     ) -> None:
         self.request = request
         self.payload = payload
@@ -60,8 +60,12 @@ class Pending(Waiter, Generic[RequestT, ResponseT]):
 
     def outcome(self) -> ResponseT:
         """Return the response, or raise the error."""
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # else it and this frame, which has the request, keep each other
         assert self.response is not None  # noqa: S101 - for the type checker
         return self.response
 

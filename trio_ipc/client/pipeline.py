@@ -80,17 +80,18 @@ class Pipeline(Line[RequestT, ResponseT]):
         A cancellation, or the deadline, leaves the connection and the other calls as they are.
         """
         del looked  # it is written in a later step, by another task, which looks then
+        pending, has_turn = Pending(request, done, self.begin), turns is None
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            payload = self._payload(request, deadline)
+            self.check_good(deadline)
+            has_turn = turns is None or turns.take_nowait()
+            if has_turn:
+                self.post(pending)
         except BaseException as exc:
-            if turns is None:
+            if has_turn:
                 done(exc)
             raise
-        pending = Pending(request, payload, done, self.begin)
-        if turns is None or turns.take_nowait():
-            self.post(pending)
-        else:
+        if turns is not None and not has_turn:
             await self._post_in_turn(pending, turns, deadline)
         try:
             if deadline == math.inf:
@@ -152,25 +153,14 @@ class Pipeline(Line[RequestT, ResponseT]):
     def _ended_by(self) -> BaseException | None:
         return self._broken_by or self._writing_ended_by
 
-    def _payload(self, request: RequestT, deadline: float) -> bytes:
-        """Return what is to be sent, if anything may be sent."""
-        self.check_good(deadline)
-        try:
-            payload = encode(request)
-            self._channel.check(payload)
-        except MessageError as exc:
-            exc.endpoint = self.endpoint
-            raise
-        return payload
-
     def begin(self, pending: Pending[RequestT, ResponseT]) -> bool:
         """Post a call that has got its turn, and return whether that was of use."""
         try:
             self.check_good(pending.deadline)
-        except IpcError as exc:
-            pending.fail(exc)
+            self.post(pending)
+        except Exception as exc:  # noqa: BLE001 - this may be the reader, and the error is the call's
+            pending.fail(exc.with_traceback(None))  # it is raised in the call's own task
             return False
-        self.post(pending)
         return True
 
     async def _post_in_turn(
@@ -183,7 +173,18 @@ class Pipeline(Line[RequestT, ResponseT]):
                 turns.give_back()
 
     def post(self, pending: Pending[RequestT, ResponseT]) -> None:
-        """Have a call sent."""
+        """Have a call sent. It is encoded only now: whatever waits for a turn takes no more than its request.
+
+        Raises:
+            MessageError: it cannot be sent.
+        """
+        if not pending.payload:
+            try:
+                pending.payload = encode(pending.request)
+                self._channel.check(pending.payload)
+            except MessageError as exc:
+                exc.endpoint = self.endpoint
+                raise
         self._outbox[pending] = None
         self._to_write.unpark()
 

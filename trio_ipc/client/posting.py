@@ -105,6 +105,6 @@ class Posting(Generic[RequestT, ResponseT]):
             except BaseException:
                 turns.give_back()
                 raise
-            calls.append(Pending(request, payload, self._done, self._pipeline.begin))
+            calls.append(Pending(request, self._done, self._pipeline.begin, payload))
             self._pipeline.post(calls[-1])
         return None

@@ -140,6 +140,8 @@ class Turns:
             if now < until + STOPPED:
                 raise self.no_turn(waiter, limit)
             until = now + limit  # it was this process that was stopped, not the calls ahead
+            if self.take_nowait():  # one was given back while this waited no more
+                return
 
     @trio.lowlevel.enable_ki_protection
     def enqueue(self, waiter: Waiter, *, deadline: float = math.inf, limited: bool = True) -> bool:

@@ -80,8 +80,8 @@ class CallLoop:
         """Go a call's whole way: choose a server, get a connection, ask, judge what came; and again."""
         self._metrics.tasks_sent_total += call.is_task
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             while True:
-                await trio.lowlevel.checkpoint_if_cancelled()
                 now = self.now()
                 upstream = self._choose(call, now)
                 if upstream is None:
@@ -90,7 +90,8 @@ class CallLoop:
                 known = upstream.capabilities
                 try:
                     connection = self._pool.take(upstream, now)
-                    looked = connection is not None  # the pool has, and nobody has had a turn since
+                    # The pool has, and in the first try nobody has had a turn since this one began.
+                    looked = connection is not None and len(call.steps) == 1
                     if connection is None:
                         connection, now = await self._pool.wait(upstream, call), self.now()
                 except Exception as exc:  # noqa: BLE001 - raised again there, where it is the call's end
