@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -46,6 +47,16 @@ def check_counts(client: Any, **failed: int) -> None:
     assert said.calls_in_flight == 0
     assert said.call_seconds.count == said.calls_answered
     assert {kind: count for kind, count in said.calls_failed.items() if count} == failed
+
+
+def interrupted(*_: Any) -> Any:
+    """What an interrupt makes of a function."""
+    raise KeyboardInterrupt
+
+
+def interrupt_counting(patch: pytest.MonkeyPatch, client: Any) -> None:
+    """Have an interrupt come when the next response is counted."""
+    patch.setattr(client._direct._telemetry, "call_seconds", SimpleNamespace(observe=interrupted))
 
 
 class Gate:

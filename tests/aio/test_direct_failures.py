@@ -18,6 +18,8 @@ from tests.adapters import (
     OF_DIRECT_CALLS,
     Gate,
     check_counts,
+    interrupt_counting,
+    interrupted,
     served,
     stop_at_the_end_of_a_wait_for_a_turn,
     until_sent_no_time_passes,
@@ -34,7 +36,7 @@ from trio_ipc import (
     TurnTimeoutError,
     UnsolicitedResponseError,
 )
-from trio_ipc.aio import open_client
+from trio_ipc.aio import direct, open_client
 from trio_ipc.daemoneye import DETECTION, DetectionResult, DetectionTask
 
 from .support import AioClient, expect_closed_by, run, run_alone, waiting_call
@@ -219,4 +221,22 @@ def test_who_waits_for_a_turn_in_a_process_that_was_stopped_waits_on(config: Ipc
         assert await after == success("after")
 
     with served(config, gate) as server:
+        run_alone(config, test)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_while_a_call_is_counted_leaves_none_in_flight(
+    config: IpcConfig, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    async def test(client: AioClient) -> None:
+        with monkeypatch.context() as patch:
+            interrupt_counting(patch, client)
+            if again:
+                patch.setattr(direct, "_kind_of", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await client.call(task("1"))
+        assert await client.call(task("2")) == success("2"), "its response had come"
+        check_counts(client, other=1)
+
+    with served(config):
         run_alone(config, test)

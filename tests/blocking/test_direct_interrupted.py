@@ -11,14 +11,22 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from tests.adapters import DEADLINE, OF_DIRECT_CALLS, Gate, Held, served
+from tests.adapters import (
+    DEADLINE,
+    OF_DIRECT_CALLS,
+    Gate,
+    Held,
+    check_counts,
+    interrupt_counting,
+    interrupted,
+    served,
+)
 from tests.interrupts import interrupts_are_trios
 from tests.support import success, task
 from trio_ipc import ChannelClosedError, IpcConfig
 from trio_ipc.blocking import open_client
 from trio_ipc.client import direct
 from trio_ipc.daemoneye import DETECTION
-from trio_ipc.telemetry import CallFailure
 
 pytestmark = OF_DIRECT_CALLS
 
@@ -140,22 +148,12 @@ def test_an_interrupt_is_not_lost_when_another_thread_has_closed_the_client(conf
 def test_an_interrupt_while_a_call_is_counted_leaves_none_in_flight(
     config: IpcConfig, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
-    class Interrupted:
-        def observe(self, _seconds: float) -> None:
-            raise KeyboardInterrupt
-
-    def kind_of(_exc: BaseException) -> CallFailure:
-        raise KeyboardInterrupt
-
     with served(config), open_client(DETECTION, config, max_in_flight=1) as client:
-        assert client._direct is not None
-        telemetry = client._direct._telemetry
         with monkeypatch.context() as patch:
-            patch.setattr(telemetry, "call_seconds", Interrupted())
+            interrupt_counting(patch, client)
             if again:
-                patch.setattr(direct, "kind_of", kind_of)
+                patch.setattr(direct, "kind_of", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 client.call(task("1"))
         assert client.call(task("2")) == success("2"), "its response had come"
-        said = client.snapshot()
-        assert (said.calls, said.calls_in_flight, sum(said.calls_failed.values())) == (2, 0, 1)
+        check_counts(client, other=1)

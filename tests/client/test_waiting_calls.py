@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -69,6 +69,15 @@ async def noted(client: DetectionClient, name: str, ends: list[str], timeout: fl
         ends.append(f"{name}: {type(exc).__name__}")
 
 
+async def begin_in_turn(
+    nursery: trio.Nursery, client: DetectionClient, names: Iterable[str], ends: list[str]
+) -> None:
+    """Begin a call of each name, one after the other has come to wait."""
+    for name in names:
+        nursery.start_soon(noted, client, name, ends)
+        await wait_all_tasks_blocked()
+
+
 async def test_a_call_sleeps_once_however_long_it_waits_for_its_turn() -> None:
     near, far = memory_streams()
     names, steps = [str(number) for number in range(40)], Steps()
@@ -90,9 +99,7 @@ async def test_turns_are_taken_in_order_by_single_calls_and_those_of_batches() -
     near, far = memory_streams()
     ends: list[str] = []
     async with client_over(near, max_in_flight=2) as client, trio.open_nursery() as nursery:
-        for name in ("1", "2", "3"):
-            nursery.start_soon(noted, client, name, ends)
-            await wait_all_tasks_blocked()
+        await begin_in_turn(nursery, client, ("1", "2", "3"), ends)
         nursery.start_soon(client.call_many, [task("4"), task("5")])
         await wait_all_tasks_blocked()
         nursery.start_soon(noted, client, "6", ends)
@@ -128,9 +135,7 @@ async def test_a_call_that_waits_says_by_which_error_the_connection_ended() -> N
     near, far = memory_streams()
     async with client_over(near, max_in_flight=2) as client:
         async with trio.open_nursery() as nursery:
-            for name in "12":
-                nursery.start_soon(noted, client, name, [])
-            await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, "12", [])
             nursery.start_soon(far.aclose)
             with pytest.raises(ChannelClosedError, match="broken by an earlier call") as caught:
                 await client.call(task("3"))
@@ -142,9 +147,7 @@ async def test_what_cannot_be_sent_leaves_its_turn_to_the_next_one() -> None:
     ends: list[str] = []
     async with client_over(near, 2, CONFIG.replace(max_frame_bytes=100)) as client:
         async with trio.open_nursery() as nursery:
-            for name in ("1", "2", "x" * 101, "3"):
-                nursery.start_soon(noted, client, name, ends)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, ("1", "2", "x" * 101, "3"), ends)
             async with answering(far) as ids:
                 await wait_all_tasks_blocked()
         assert ids == ["1", "2", "3"]
@@ -158,9 +161,7 @@ async def test_what_cannot_be_sent_leaves_its_turn_to_the_next_one() -> None:
 async def test_what_waits_takes_no_more_than_its_request() -> None:
     near, _ = memory_streams()
     async with client_over(near, max_in_flight=2) as client, trio.open_nursery() as nursery:
-        for name in "1234":
-            nursery.start_soon(noted, client, name, [])
-        await wait_all_tasks_blocked()
+        await begin_in_turn(nursery, client, "1234", [])
         waiting = [one for one in client._turns._waiting if isinstance(one, Pending)]
         assert [one.payload for one in waiting] == [b"", b""]
         nursery.cancel_scope.cancel()
@@ -203,9 +204,7 @@ async def test_a_turn_that_comes_free_while_a_stopped_process_goes_on_is_not_mis
         client = Client(channel, DETECTION, CONFIG, max_in_flight=2)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
-            for name in "123":
-                nursery.start_soon(noted, client, name, [])
-                await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, "123", [])
             far.write(frame(success("1")) + frame(success("2")))
             mock_clock.jump(100)
             await wait_all_tasks_blocked()
@@ -218,9 +217,7 @@ async def test_who_is_cancelled_while_waiting_leaves_the_turn_to_the_next(autoju
     ends: list[str] = []
     async with client_over(near, max_in_flight=2) as client:
         async with trio.open_nursery() as nursery:
-            for name in "12":
-                nursery.start_soon(noted, client, name, ends)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, "12", ends)
             with trio.move_on_after(1):
                 await client.call(task("gone"))
             nursery.start_soon(noted, client, "3", ends)
@@ -240,9 +237,7 @@ async def test_a_call_whose_time_is_up_is_not_sent_in_the_turn_that_comes_with_t
     ends: list[str] = []
     async with client_over(near, max_in_flight=2) as client:
         async with trio.open_nursery() as nursery:
-            for name in "12":
-                nursery.start_soon(noted, client, name, ends)
-                await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, "12", ends)
             nursery.start_soon(noted, client, "late", ends, 5)
             await wait_all_tasks_blocked()
             far.write(frame(success("1")) + frame(success("2")))
@@ -261,9 +256,7 @@ async def test_waiting_for_too_long_says_for_what(autojump_clock: MockClock, by:
         near, 2, config.replace(read_timeout_ms=9_000) if by == "timeout" else config
     ) as client:
         async with trio.open_nursery() as nursery:
-            for name in "12":
-                nursery.start_soon(noted, client, name, [])
-            await wait_all_tasks_blocked()
+            await begin_in_turn(nursery, client, "12", [])
             with pytest.raises(wanted, match="waiting for a turn behind 2 calls"):
                 await client.call(task("3"), timeout=1 if by == "timeout" else None)
             assert trio.current_time() == pytest.approx(1)
@@ -279,15 +272,11 @@ async def test_where_there_is_no_nursery_for_an_alarm_a_call_waits_by_itself(
     ends: list[str] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)
-        for name in "123":
-            nursery.start_soon(noted, client, name, ends)
-            await wait_all_tasks_blocked()
+        await begin_in_turn(nursery, client, "123", ends)
         async with answering(far):
             await wait_all_tasks_blocked()
         assert sorted(ends) == ["1", "2", "3"]
-        for name in "45":
-            nursery.start_soon(noted, client, name, ends)
-        await wait_all_tasks_blocked()
+        await begin_in_turn(nursery, client, "45", ends)
         with pytest.raises(CallTimeoutError, match="behind 2 calls"):
             await client.call(task("6"), timeout=5)
         nursery.start_soon(noted, client, "7", ends, 60)

@@ -19,7 +19,7 @@ import trio
 
 from trio_ipc.channel import STOPPED, Spin
 from trio_ipc.client.client import seconds_of
-from trio_ipc.client.direct import Parts, closed_as
+from trio_ipc.client.direct import OTHER, Parts, closed_as
 from trio_ipc.client.failures import add_limit, kind_of, no_turn
 from trio_ipc.client.inflight import InFlight
 from trio_ipc.contract import RequestT, ResponseT
@@ -87,8 +87,12 @@ class Direct(Generic[RequestT, ResponseT]):
                 self._turn.release()
             telemetry.call_seconds.observe(telemetry.now() - began)
         except BaseException as exc:
-            telemetry.calls_failed[_kind_of(exc)] += 1
-            telemetry.calls_in_flight -= 1
+            kind = OTHER
+            try:
+                kind = _kind_of(exc)  # meanwhile an interrupt may come
+            finally:
+                telemetry.calls_failed[kind] += 1
+                telemetry.calls_in_flight -= 1
             add_limit(exc, timeout)
             raise
         telemetry.calls_in_flight -= 1

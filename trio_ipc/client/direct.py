@@ -56,8 +56,9 @@ class CallMany(Protocol[RequestT, ResponseT]):
 #: before the wait begins, which then nothing would end.
 _LOOK_AGAIN: Final = 1.0
 
-#: To look it up runs Python code, at which an interrupt may come.
-_OTHER: Final = CallFailure.OTHER
+#: What a call counts as until its failure was judged. Looking it up runs Python code, which an interrupt may
+#: cut short.
+OTHER: Final = CallFailure.OTHER
 
 _Wait: TypeAlias = Callable[[float], bool]
 
@@ -126,11 +127,9 @@ class Direct(Generic[RequestT, ResponseT]):
             response = self._exchange(request, deadline)
             telemetry.call_seconds.observe(telemetry.now() - began)
         except BaseException as exc:
-            kind = (
-                _OTHER  # another interrupt may come while it is judged, and no call is in flight then either
-            )
+            kind = OTHER
             try:
-                kind = kind_of(exc)
+                kind = kind_of(exc)  # meanwhile another interrupt may come
             finally:
                 telemetry.calls_failed[kind] += 1
                 telemetry.calls_in_flight -= 1

@@ -70,9 +70,9 @@ class Single(Line[RequestT, ResponseT]):
                 await trio.lowlevel.checkpoint_if_cancelled()
                 if self._broken_by is not None or deadline < math.inf:
                     self.check_good(deadline)
-                if not self._channel.is_reusable():
-                    raise await not_reusable(self._channel, self._contract, answered=self._answered)
             payload = encode(request)
+            if not (looked or self._channel.is_reusable()):
+                raise await not_reusable(self._channel, self._contract, answered=self._answered)
             if self._nursery is not None and self._answered:
                 self._begin_keeping_time(self._nursery)
             try:

@@ -126,9 +126,7 @@ class Turns:
             if waiter.error is not None:
                 raise waiter.error
             return
-        until, deadline = waiter.due, waiter.deadline
-        waiter.due = waiter.deadline = math.inf
-        limit = self._limit if limited else math.inf
+        until, limit = waiter.due, self._limit if limited else math.inf
         while True:
             with trio.CancelScope(deadline=min(until, deadline)):
                 self._waiting[waiter] = None

@@ -95,7 +95,6 @@ class Rotation(Generic[CandidateT]):
 
     def __init__(self, strategy: Strategy, draw: Callable[[], float]) -> None:
         self._strategy = strategy
-        self._takes_turns = strategy in (Strategy.ROUND_ROBIN, Strategy.PRIORITY)
         self._is_ranked = strategy in (Strategy.PRIORITY, Strategy.HIGHEST_SCORE)
         self._draw = draw
         self._turns = 0
@@ -138,16 +137,16 @@ class Rotation(Generic[CandidateT]):
         """
         if self._new is not None:
             self._put_in_order(self._new)
-        if self._takes_turns:
-            chosen = self._in_turn(judge, now, is_connected)
-        elif self._strategy is Strategy.WEIGHTED:
+        if self._strategy is Strategy.WEIGHTED:
             chosen = self._by_lot(judge, now)
-        else:
+        elif self._strategy is Strategy.HIGHEST_SCORE:
             chosen = self._by_score(judge, now)
+        else:
+            chosen = self._in_turn(judge, now, is_connected)
         if chosen is not None:
             self._turns += 1
             chosen.last_turn = self._turns
-            rank = self._ranks.get(chosen.priority if self._is_ranked else 0)
+            rank = self._ranks.get(self._rank(chosen))
             if rank is not None and chosen in rank:  # else it was removed meanwhile
                 rank.move_to_end(chosen)
         return chosen

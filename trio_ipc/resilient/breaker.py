@@ -78,9 +78,7 @@ class Permit:
 
     def succeed(self) -> None:
         """The server did what it should."""
-        breaker, self._breaker = self._breaker, None  # as _judge() does, which each call would call
-        if breaker is not None:
-            breaker._take_verdict(self, self._era, success=True)  # noqa: SLF001 - two halves of one thing
+        self._judge(success=True)
 
     def fail(self) -> None:
         """The server failed."""
@@ -202,10 +200,6 @@ class CircuitBreaker:
         return permit._breaker is self and permit._era == self._era  # noqa: SLF001 - two halves of one thing
 
     def _take_verdict(self, permit: Permit, era: int, *, success: bool | None) -> None:
-        if success and era == self._era and self._opened_at is None:  # as nearly always
-            self._succeeded_total += 1
-            self._failures = 0
-            return
         if permit is self._probe:
             self._probe = None
         if success is None:
@@ -216,6 +210,8 @@ class CircuitBreaker:
             return
         if not success:
             self._failed()
+        elif self._opened_at is None:
+            self._failures = 0
         else:
             self._successes += 1
             if self._successes >= self._successes_to_close:

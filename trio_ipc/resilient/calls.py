@@ -256,7 +256,7 @@ class PendingCall:
         if known.permit is not None:
             known.permit.succeed()
         known.owes_failure = False
-        if len(self.tries) > 1:
+        if len(self.tries) > 1:  # else that was the only verdict
             self.end(abandoned=False)
 
     def not_asked(self, upstream: Upstream) -> None:

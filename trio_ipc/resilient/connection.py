@@ -34,7 +34,6 @@ class Connection(trio.abc.AsyncResource):
         load: how many calls use it.
         left: how many of those have nobody any longer who waits for the response.
         idle_since, opened_at: on Trio's clock.
-        expires_at: when it is to be closed if nobody uses it, from when it was kept last.
         closing: set when it is about to be closed: it is not handed out any longer.
         failure_told: set when its breaking was told to the breaker.
         number: how many were made to the endpoint until then.
@@ -61,7 +60,7 @@ class Connection(trio.abc.AsyncResource):
         self.process: int | None = None
         self.load = 0
         self.left = 0
-        self.opened_at = self.idle_since = self.expires_at = trio.current_time()
+        self.opened_at = self.idle_since = trio.current_time()
         self.closing = False
         self.failure_told = False
         self.has_answered = False

@@ -45,7 +45,7 @@ class KeptConnections:
         while lane.idle:
             connection = lane.idle.pop()
             del self._all[connection]
-            is_fresh = connection.expires_at > now
+            is_fresh = self.expiry(connection) > now
             if is_fresh and connection.is_reusable():
                 return connection
             self._retire(connection)
@@ -71,7 +71,7 @@ class KeptConnections:
         """
         if used:
             connection.idle_since = now
-        expiry = connection.expires_at = self.expiry(connection)
+        expiry = self.expiry(connection)
         if connection.upstream.removed or expiry <= now:
             self._retire(connection)
             return

@@ -189,7 +189,7 @@ class Pool:
     @property
     def is_full(self) -> bool:
         """Whether another connection can be opened only in the place of one that there is."""
-        return self._lanes.taken >= self._lanes.limit
+        return self._lanes.is_full
 
     def is_connected(self, upstream: Upstream) -> bool:
         """Return whether there is a connection to an endpoint, whatever it is worth."""
